@@ -1,0 +1,44 @@
+"""Sliding-window image classification.
+
+    >>> import fcnconv
+    >>> classifier = fcnconv.load("efficientnet_lite0")
+    >>> score_map = classifier("photo.jpg")            # a ScoreMap: float32 (rows, cols, num_classes)
+    >>> classifier.classify("photo.jpg").predictions   # the top five of the whole image
+
+The names below are imported when they are first used, so that ``import fcnconv`` and the command's
+``--help`` load neither torch nor numpy.
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fcnconv.classifier import Classifier, load
+    from fcnconv.convert import convolutionize
+    from fcnconv.errors import FcnconvError
+    from fcnconv.images import read_image
+    from fcnconv.scores import ScoreMap
+
+__all__ = ["Classifier", "FcnconvError", "ScoreMap", "__version__", "convolutionize", "load", "read_image"]
+
+_HOME = {
+    "Classifier": "classifier",
+    "FcnconvError": "errors",
+    "ScoreMap": "scores",
+    "convolutionize": "convert",
+    "load": "classifier",
+    "read_image": "images",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fcnconv' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"fcnconv.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,33 @@
+"""The errors that a user can meet. Each message says what happened, the value, and what to do next.
+
+FcnconvError              caught by the command line: one line on stderr, exit status 1
+├── UsageError            an argument that cannot be meant: exit status 2
+├── ImageError            an image that cannot be read
+├── ModelError            a model that cannot be found or loaded
+│   └── ConversionError   a network that has no fully convolutional equivalent here
+└── OutputError           a result that cannot be written
+"""
+
+
+class FcnconvError(Exception):
+    """Anything that fcnconv refuses or fails to do, in one line for the user."""
+
+
+class UsageError(FcnconvError):
+    """An argument whose value cannot be meant; nothing has been read or written."""
+
+
+class ImageError(FcnconvError):
+    """An image that is missing, unreadable, damaged or too large."""
+
+
+class ModelError(FcnconvError):
+    """A model that cannot be found, checked or loaded."""
+
+
+class ConversionError(ModelError):
+    """A network that cannot be turned into a fully convolutional one, or whose proof failed."""
+
+
+class OutputError(FcnconvError):
+    """A result that cannot be written where it was asked for."""

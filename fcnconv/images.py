@@ -1,0 +1,197 @@
+"""Reading images: any file that Pillow knows, upright and in RGB, and regions of it at any size.
+
+Everything that comes in goes through `open_image`, so that EXIF orientation, colour modes and the size limit
+are treated once. What comes out is an `ImageSource`: a size, and a function that reads a region.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fcnconv.errors import ImageError, UsageError
+from fcnconv.scores import Box, FloatArray
+
+Pixels = npt.NDArray[np.uint8]
+ImageLike = str | Path | bytes | Image.Image | Pixels
+
+MAX_PIXELS = 178_956_970
+"""Pixels over which Pillow refuses an image as a possible decompression bomb (twice its warning limit)."""
+
+_pillow_limit = threading.Lock()
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """An upright RGB image that can be read region by region."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: a path, most often."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+
+    def read(self, box: Box) -> Pixels:
+        """uint8 (height, width, 3): the pixels of `box` = (x0, y0, x1, y1), which lies inside the image."""
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright."""
+
+    pixels: Pixels
+    name: str = "image"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width, _ = self.pixels.shape
+        return width, height
+
+    def read(self, box: Box) -> Pixels:
+        x0, y0, x1, y1 = box
+        return self.pixels[y0:y1, x0:x1]
+
+
+def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
+    """The source at `size` = (width, height), bicubic and antialiased: itself if that is its size."""
+    if size == source.size:
+        return source
+    whole = Image.fromarray(source.read((0, 0, *source.size)))
+    return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
+
+
+def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
+    """float32 (1, 3, H, W): ``(pixels / 255 - mean) / std`` for each channel.
+
+    pixels: uint8 (H, W, 3). mean, std: one value a channel, for intensities 0 to 1.
+    """
+    scale = np.float32(1) / (np.float32(255) * np.asarray(std, np.float32))
+    shift = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    out = np.empty((1, 3, *pixels.shape[:2]), np.float32)
+    for channel in range(3):  # (H, W, 3) -> (3, H, W), a plane at a time: no interleaved float copy
+        np.multiply(pixels[:, :, channel], scale[channel], out=out[0, channel])
+        out[0, channel] += shift[channel]
+    return out
+
+
+def open_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> ImageSource:
+    """The image, opened, decoded and turned upright.
+
+    image: a path (``-`` reads standard input), an encoded file as bytes, a PIL image, or uint8 (H, W, 3) RGB.
+    max_pixels: an image of more pixels is refused before it is decoded.
+
+    Raises ImageError, whose message starts with the path.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise UsageError(f"an image array must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        return MemorySource(image)
+    if isinstance(image, Image.Image):
+        return MemorySource(_upright_rgb(image))
+    name = "image" if isinstance(image, bytes) else "standard input" if str(image) == "-" else str(image)
+    with _open_file(image, name) as file, _explained(name), _pillow_open(file) as opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "
+                f"--max-pixels {width * height} lets it in"
+            )
+        return MemorySource(_upright_rgb(opened), name)
+
+
+def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """uint8 (H, W, 3): the whole image, RGB, upright. Arguments and errors as for `open_image`."""
+    source = open_image(image, max_pixels=max_pixels)
+    return source.read((0, 0, *source.size))
+
+
+@contextmanager
+def _open_file(image: str | Path | bytes, name: str) -> Iterator[io.IOBase]:
+    if isinstance(image, bytes) or str(image) == "-":
+        data = image if isinstance(image, bytes) else sys.stdin.buffer.read()
+        if not data:
+            raise ImageError(f"{name}: empty, no image came")
+        yield io.BytesIO(data)
+        return
+    path = Path(image)
+    try:
+        if path.is_dir():
+            raise ImageError(
+                f"{name}: a directory, not an image; name the files in it, as in {name.rstrip('/')}/*.jpg"
+            )
+        file = path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"{name}: cannot be opened: {reason}") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _pillow_open(file: io.IOBase) -> Iterator[Image.Image]:
+    # Pillow's limit is a global of its module; it is lifted for the header only, as `open_image` checks the
+    # size itself, with a message that has the numbers in it.
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            opened = Image.open(file)  # type: ignore[arg-type]
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with opened:
+        yield opened
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turns whatever Pillow raises on a damaged file into an ImageError with the file's name."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that does not touch the pixels
+            yield
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not an image that Pillow can decode") from error
+    except (
+        Exception
+    ) as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, …
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name}: damaged or cut short: {reason}") from error
+
+
+def _upright_rgb(image: Image.Image) -> Pixels:
+    image.load()  # the first frame of an animation
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bit(image)
+    if image.has_transparency_data:  # see-through pixels have arbitrary colours: show them as on white paper
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """An image of 16- or 32-bit intensities in 8 bits. White is 65535 for 16-bit files; for 32-bit integers
+    and floats, whose white no header tells, the least of 1 (floats), 255 and 65535 that holds the maximum,
+    or that.
+    """
+    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+    top = float(values.max())
+    usual = (65535.0,) if image.mode.startswith("I;16") else (255.0, 65535.0)
+    usual = (1.0, *usual) if image.mode == "F" else usual
+    white = next((white for white in usual if top <= white), top)
+    return Image.fromarray(np.clip(values * (255 / white) + 0.5, 0, 255).astype(np.uint8))

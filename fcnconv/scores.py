@@ -1,0 +1,155 @@
+"""What a scan gives: where each cell's window lies, the score map, and predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.labels import Labels
+
+FloatArray = npt.NDArray[np.float32]
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The windows of one scan, and where they lie in the original image.
+
+    window, stride: pixels of the scanned image.
+    image_size: (width, height) of the original image.
+    scan_size: (width, height) that it was resized to before it was scanned; both sides ≥ window.
+    """
+
+    window: int
+    stride: int
+    image_size: tuple[int, int]
+    scan_size: tuple[int, int]
+
+    @property
+    def cols(self) -> int:
+        """Number of whole windows side by side."""
+        return (self.scan_size[0] - self.window) // self.stride + 1
+
+    @property
+    def rows(self) -> int:
+        """Number of whole windows one below the other."""
+        return (self.scan_size[1] - self.window) // self.stride + 1
+
+    @property
+    def scale(self) -> float:
+        """Size of the scanned image as a factor of the original (from the short side, which sets it)."""
+        short = 0 if self.image_size[0] < self.image_size[1] else 1
+        return self.scan_size[short] / self.image_size[short]
+
+    def to_image(self, x: float, y: float) -> tuple[float, float]:
+        """The point (x, y) of the scanned image, in pixels of the original."""
+        return (
+            x * self.image_size[0] / self.scan_size[0],
+            y * self.image_size[1] / self.scan_size[1],
+        )
+
+    def box(self, row: int, col: int) -> Box:
+        """(x0, y0, x1, y1) of a cell's window in pixels of the original image; x1 and y1 lie outside."""
+        x, y = col * self.stride, row * self.stride
+        x0, y0 = self.to_image(x, y)
+        x1, y1 = self.to_image(x + self.window, y + self.window)
+        return round(x0), round(y0), max(round(x1), round(x0) + 1), max(round(y1), round(y0) + 1)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The logits of a rectangle of cells, as a scan yields them.
+
+    rows, cols: the cells' places in `grid`, as slices.
+    logits: float32 (rows, cols, num_classes).
+    """
+
+    grid: Grid
+    rows: slice
+    cols: slice
+    logits: FloatArray
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where scores come from: enough to make them again."""
+
+    model: str
+    weights_sha256: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of a ranking. `box`: the window where the class is most probable, (x0, y0, x1, y1) in pixels
+    of the original image."""
+
+    rank: int
+    class_idx: int
+    wnid: str | None
+    category: str
+    probability: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answer about a whole image: its size in pixels, the scales scanned, and the top classes, best
+    first.
+    """
+
+    width: int
+    height: int
+    model: str
+    scales: tuple[float, ...]
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """The scores of every window of an image.
+
+    logits: float32 (rows, cols, num_classes); ``logits[y, x, k]`` is the score of class k in the window
+    ``grid.box(y, x)``.
+    """
+
+    logits: FloatArray
+    grid: Grid
+    labels: Labels
+    provenance: Provenance
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, cols, num_classes)."""
+        rows, cols, num_classes = self.logits.shape
+        return rows, cols, num_classes
+
+    def probabilities(self) -> FloatArray:
+        """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell."""
+        return softmax(self.logits)
+
+    def plane(self, class_idx: int) -> FloatArray:
+        """float32 (rows, cols), 0 to 1: the probability of one class in each cell."""
+        return self.probabilities()[:, :, class_idx]
+
+    def top_k(self, k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        """Class indices and probabilities of the k best classes of each cell, best first: two arrays
+        (rows, cols, min(k, num_classes))."""
+        probabilities = self.probabilities()
+        class_idx = top_k(probabilities, k)
+        return class_idx, np.take_along_axis(probabilities, class_idx, axis=-1)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """The softmax over the last axis: float32, 0 to 1, of the shape of `logits`."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Indices of the k largest scores along the last axis, largest first; equal scores in index order."""
+    order: npt.NDArray[np.int64] = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+    return order
