@@ -10,12 +10,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.backends import Run
+from fcnconv.backends import Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, normalize, open_image
 from fcnconv.labels import Labels
-from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
-from fcnconv.models.packaged import file_sha256
+from fcnconv.models import DEFAULT_MODEL, find_model
 from fcnconv.scan import Geometry, parse_scales, scan
 from fcnconv.scores import (
     Block,
@@ -119,8 +118,9 @@ class Classifier:
         for scale in parse_scales(scales):
             size = scale.scan_size(source.size, self.eval_size, self.geometry.window)
             if size[0] * size[1] > self.max_pixels:
+                width, height = size
                 raise ImageError(
-                    f"{source.name}: {size[0]} × {size[1]}, its size to scan, is {size[0] * size[1]:,} pixels, "
+                    f"{source.name}: scanned at {width} × {height} it has {width * height:,} pixels, "
                     f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
                 )
             grids.append(Grid(self.geometry.window, self.geometry.stride, source.size, size))
@@ -136,29 +136,28 @@ class Classifier:
         return scan(source, grids, self.run, prepare, self.geometry.halo, tile)
 
 
-def load(model: str = DEFAULT_MODEL, *, max_pixels: int | None = None) -> Classifier:
-    """The classifier that `model` names, converted and proved equal to the original network.
+def load(
+    model: str = DEFAULT_MODEL, *, mode: str = "fcn", backend: str = "auto", max_pixels: int | None = None
+) -> Classifier:
+    """The classifier that `model` names, ready to scan.
+
+    mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on every
+        real crop, exact and slow.
+    backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
-    return _converted(find_model(model), max_pixels or MAX_PIXELS)
-
-
-def _converted(spec: ModelSpec, max_pixels: int) -> Classifier:
-    weights = spec.weights()
-    from fcnconv.backends.torch import torch_run
-    from fcnconv.convert import convolutionize
-
-    network = convolutionize(spec.build(weights), spec.window)
+    spec, chosen = find_model(model), parse_mode(mode)
+    network = open_network(spec, chosen, backend)
     return Classifier(
         labels=spec.labels(),
         geometry=network.geometry,
         mean=spec.mean,
         std=spec.std,
         eval_size=spec.eval_size,
-        run=torch_run(network),
-        provenance=Provenance(spec.name, file_sha256(weights), "fcn"),
-        max_pixels=max_pixels,
+        run=network.run,
+        provenance=Provenance(spec.name, network.weights_sha256, chosen),
+        max_pixels=max_pixels or MAX_PIXELS,
     )
 
 

@@ -110,6 +110,13 @@ TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classe
 MaxPixels = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Refuse images of more pixels than this.")
 ]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="fcn|windows", help="The converted network, fast; or the original on real crops, exact."
+    ),
+]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="What runs the network: auto or torch.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")
 ]
@@ -138,6 +145,8 @@ def classify(
     scales: Scales = "fit",
     top_k: TopK = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
+    mode: Mode = "fcn",
+    backend: Backend = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -153,7 +162,7 @@ def classify(
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
-    classifier = load(model, max_pixels=max_pixels)
+    classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
     show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
     failed = False
     for path, result in classify_each(classifier, paths, scales=scales, k=top_k, progress=not quiet):
@@ -193,6 +202,8 @@ def heatmap(
         str, typer.Option(metavar="KIND", help="What to write: probabilities or logits.")
     ] = "probabilities",
     top_k: TopK = 5,
+    mode: Mode = "fcn",
+    backend: Backend = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -214,7 +225,7 @@ def heatmap(
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
 
-    classifier = load(model, max_pixels=max_pixels)
+    classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
     score_map = classifier(source, scales=scales)

@@ -31,6 +31,7 @@ class ModelSpec:
     labels: gives its classes.
     weights: gives the path of its checked weights, fetching them first where that is needed.
     build: makes the network from that path.
+    stride: pixels between the crops of `windows` mode; in `fcn` mode the network's own stride holds.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelSpec:
     labels: Callable[[], Labels]
     weights: Callable[[], Path]
     build: Callable[[Path], nn.Module]
+    stride: int = 32
 
 
 DEFAULT_MODEL = "efficientnet_lite0"
