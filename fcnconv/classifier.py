@@ -141,8 +141,8 @@ def load(
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
 
-    mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on every
-        real crop, exact and slow.
+    mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
+        every real crop, exact and slow.
     backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.

@@ -1,7 +1,7 @@
 """What runs a network over a region. A backend is a function; each file here makes one kind.
 
-The table below has one row a backend: a function that opens a model in one of the two modes. `fcn` runs the converted
-network, which shares features between windows; `windows` runs the original one on every real crop.
+The table below has one row a backend: a function that opens a model in one of the two modes. `fcn` runs the
+converted network, which shares features between windows; `windows` runs the original one on every real crop.
 """
 
 from __future__ import annotations
