@@ -16,6 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from fcnconv.images import Pixels
 from fcnconv.scores import FloatArray, Grid
 
+_Floats = npt.NDArray[np.float64]
+
 OPACITY = 0.65
 """Share of the colour in a covered pixel; the rest is the photo in grey, whose hues cannot mislead."""
 
@@ -26,15 +28,24 @@ _BAR_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 def colour_map() -> Pixels:
     """uint8 (256, 3): dark blue over green to light yellow, for probabilities 0 to 1.
 
-    Lightness rises evenly in OKLab (Ottosson, 2020), so that equal steps look equal, also in grey and to
-    people who see no difference of red and green; hue only helps.
+    Lightness rises evenly in OKLab (Ottosson, 2020), so that equal steps look equal, also in grey and to people
+    who see no difference of red and green; hue only helps.
     """
     t = np.linspace(0, 1, 256)
     lightness = 0.22 + 0.74 * t
-    chroma = 0.05 + 0.13 * np.sin(np.pi * (0.1 + 0.72 * t))
     hue = np.deg2rad(285 - 180 * t)
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    # OKLab -> cone responses -> linear sRGB -> sRGB, with the matrices of its definition
+    chroma = 0.05 + 0.13 * np.sin(np.pi * (0.1 + 0.72 * t))
+    for _ in range(60):  # paler where sRGB has no such colour: clipping would bend the lightness
+        linear = _linear_srgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
+        outside = (linear < 0).any(0) | (linear > 1).any(0)
+        chroma = np.where(outside, 0.96 * chroma, chroma)
+    linear = np.clip(linear, 0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * srgb.T).astype(np.uint8)
+
+
+def _linear_srgb(lightness: _Floats, a: _Floats, b: _Floats) -> _Floats:
+    """(3, n): linear sRGB of OKLab colours, by the two matrices of its definition."""
     cones = np.stack(
         [
             lightness + 0.3963377774 * a + 0.2158037573 * b,
@@ -42,16 +53,15 @@ def colour_map() -> Pixels:
             lightness - 0.0894841775 * a - 1.2914855480 * b,
         ]
     )
-    linear = np.array(
+    matrix = np.array(
         [
             [4.0767416621, -3.3077115913, 0.2309699292],
             [-1.2684380046, 2.6097574011, -0.3413193965],
             [-0.0041960863, -0.7034186147, 1.7076147010],
         ]
-    ) @ (cones**3)
-    linear = np.clip(linear, 0, 1)
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * srgb.T).astype(np.uint8)
+    )
+    linear: _Floats = matrix @ cones**3
+    return linear
 
 
 def overlay(photo: Pixels, plane: FloatArray, grid: Grid, name: str) -> Image.Image:
@@ -77,7 +87,7 @@ def overlay(photo: Pixels, plane: FloatArray, grid: Grid, name: str) -> Image.Im
     return image
 
 
-def _cell_coordinates(length: int, scanned: int, grid: Grid) -> npt.NDArray[np.float64]:
+def _cell_coordinates(length: int, scanned: int, grid: Grid) -> _Floats:
     """The place of each pixel's centre in cells along one axis: 0 at the first window's centre, 1 at the
     second's.
     """
@@ -85,13 +95,13 @@ def _cell_coordinates(length: int, scanned: int, grid: Grid) -> npt.NDArray[np.f
     return (position - grid.window / 2) / grid.stride
 
 
-def _covered(coordinates: npt.NDArray[np.float64], count: int) -> slice:
+def _covered(coordinates: _Floats, count: int) -> slice:
     """The pixels that lie in some cell's own square along one axis."""
     first, last = np.searchsorted(coordinates, (-0.5, count - 0.5))
     return slice(int(first), int(last))
 
 
-def _interpolate(values: FloatArray, coordinates: npt.NDArray[np.float64]) -> FloatArray:
+def _interpolate(values: FloatArray, coordinates: _Floats) -> FloatArray:
     """Linear interpolation along the first axis, constant past its ends: (n, m) -> (len(coordinates), m)."""
     place = np.clip(coordinates, 0, len(values) - 1)
     before = np.minimum(place.astype(np.intp), max(len(values) - 2, 0))

@@ -43,19 +43,19 @@ class Grid:
         short = 0 if self.image_size[0] < self.image_size[1] else 1
         return self.scan_size[short] / self.image_size[short]
 
-    def to_image(self, x: float, y: float) -> tuple[float, float]:
-        """The point (x, y) of the scanned image, in pixels of the original."""
-        return (
-            x * self.image_size[0] / self.scan_size[0],
-            y * self.image_size[1] / self.scan_size[1],
-        )
-
     def box(self, row: int, col: int) -> Box:
         """(x0, y0, x1, y1) of a cell's window in pixels of the original image; x1 and y1 lie outside."""
-        x, y = col * self.stride, row * self.stride
-        x0, y0 = self.to_image(x, y)
-        x1, y1 = self.to_image(x + self.window, y + self.window)
-        return round(x0), round(y0), max(round(x1), round(x0) + 1), max(round(y1), round(y0) + 1)
+        x0, x1 = self._extent(col, 0)
+        y0, y1 = self._extent(row, 1)
+        return x0, y0, x1, y1
+
+    def _extent(self, cell: int, axis: int) -> tuple[int, int]:
+        length = self.image_size[axis]
+        ratio = length / self.scan_size[axis]
+        first = min(
+            round(cell * self.stride * ratio), length - 1
+        )  # an enlarged image has windows of under 1 px
+        return first, max(round((cell * self.stride + self.window) * ratio), first + 1)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,11 @@ def lite0() -> Classifier:
 
 @pytest.fixture
 def fcnconv() -> Command:
-    """Runs the real command in a process of its own, without a terminal: fcnconv("classify", path, stdin=b"…")."""
+    """Runs the real command in a process of its own, without a terminal."""
 
-    def run(*args: str | Path, stdin: bytes | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        *args: str | Path, stdin: bytes | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [sys.executable, "-m", "fcnconv", *map(str, args)],
             input=stdin,

