@@ -1,0 +1,272 @@
+"""The command as its users meet it: real processes, the embedded network, the sample photos."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLES, Command
+from PIL import Image
+
+from fcnconv.images import normalize
+from fcnconv.models import MODELS
+from fcnconv.writers import WRITERS
+
+COFFEE, CHELSEA, COLLAGE = SAMPLES / "coffee.png", SAMPLES / "chelsea.png", SAMPLES / "collage.jpg"
+
+
+def read_lines(output: bytes) -> list[list[str]]:
+    return [line.split("\t") for line in output.decode().splitlines()]
+
+
+def test_coffee_is_espresso(fcnconv: Command) -> None:
+    done = fcnconv("classify", COFFEE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = read_lines(done.stdout)
+    assert rows[0][:3] == [str(COFFEE), "1", "espresso"]
+    assert float(rows[0][3]) == pytest.approx(0.868, abs=0.01)
+    assert rows[0][4] == "100,50,450,400"
+    assert [row[1] for row in rows] == ["1", "2", "3", "4", "5"]
+
+
+def test_chelsea_is_a_cat_and_json_says_all(fcnconv: Command) -> None:
+    done = fcnconv("classify", "--json", "--top-k", "3", CHELSEA)
+    record = json.loads(done.stdout)
+    assert {p["category"] for p in record["predictions"]} == {"Egyptian cat", "tabby", "tiger cat"}
+    assert (record["path"], record["width"], record["height"]) == (str(CHELSEA), 451, 300)
+    assert record["model"] == "efficientnet_lite0" and record["scales"] == [0.8533]
+    best = record["predictions"][0]
+    assert best["rank"] == 1 and best["wnid"] == "n02124075" and best["class_idx"] == 285
+    assert len(best["box"]) == 4
+
+
+def test_the_native_size_gives_the_classifiers_own_logits(fcnconv: Command, tmp_path: Path) -> None:
+    with Image.open(COFFEE) as photo:
+        photo.convert("RGB").crop((100, 50, 324, 274)).save(tmp_path / "crop.png")
+    out = tmp_path / "map.npy"
+    assert fcnconv("heatmap", tmp_path / "crop.png", "--values", "logits", "-o", out).returncode == 0
+    spec = MODELS["efficientnet_lite0"]
+    pixels = np.asarray(Image.open(tmp_path / "crop.png"))
+    with torch.no_grad():
+        expected = spec.build(spec.weights())(
+            torch.from_numpy(normalize(pixels, spec.mean, spec.std))
+        ).numpy()
+    logits = np.load(out)
+    assert logits.shape == (1, 1, 1000) and logits.dtype == np.float32
+    assert np.abs(logits[0, 0] - expected[0]).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("side", "cells"), [(224, 1), (500, 9), (1024, 26)])
+def test_the_map_has_one_cell_for_each_whole_window(fcnconv: Command, side: int, cells: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "teal").save(buffer, "PNG")
+    done = fcnconv("heatmap", "--format", "npy", "-o", "-", stdin=buffer.getvalue())
+    probabilities = np.load(io.BytesIO(done.stdout))
+    assert probabilities.shape == (cells, cells, 1000)
+    assert np.abs(probabilities.sum(-1) - 1).max() < 1e-5
+
+
+def test_the_collages_espresso_lies_in_the_cups_picture(fcnconv: Command, tmp_path: Path) -> None:
+    out = tmp_path / "map.npz"
+    assert fcnconv("heatmap", COLLAGE, "-c", "espresso", "-c", "Egyptian cat", "-o", out).returncode == 0
+    saved = np.load(out, allow_pickle=False)
+    assert saved["categories"].tolist() == ["espresso", "Egyptian cat"]
+    places = {"espresso": (980, 120, 1520, 480), "Egyptian cat": (0, 0, 900, 599)}
+    for plane, (left, top, right, bottom) in enumerate(places.values()):
+        scores = saved["scores"][:, :, plane]
+        row, col = np.unravel_index(scores.argmax(), scores.shape)
+        centre = np.array([col, row]) * saved["stride"] + saved["window"] / 2
+        assert left < centre[0] < right and top < centre[1] < bottom
+
+
+def test_npz_carries_what_a_reader_needs(fcnconv: Command, tmp_path: Path) -> None:
+    out = tmp_path / "map.npz"
+    assert fcnconv("heatmap", COFFEE, "--scales", "0.8", "-o", out).returncode == 0
+    saved = np.load(out, allow_pickle=False)
+    assert saved["scores"].shape == (4, 9, 1000) and saved["scores"].dtype == np.float32
+    assert saved["categories"][967] == "espresso"
+    assert saved["weights_sha256"] == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    assert (saved["window"], saved["stride"], saved["width"], saved["height"]) == (224, 32, 600, 400)
+    assert (saved["scale"], saved["model"], saved["values"]) == (0.8, "efficientnet_lite0", "probabilities")
+
+
+def test_json_lists_the_best_of_each_cell(fcnconv: Command) -> None:
+    done = fcnconv("heatmap", COFFEE, "-f", "json", "-k", "2", "-o", "-")
+    record = json.loads(done.stdout)
+    assert len(record["cells"]) == record["rows"] * record["cols"] == 6 * 12
+    best = max(record["cells"], key=lambda cell: cell["predictions"][0]["probability"])
+    assert best["predictions"][0]["category"] == "espresso" and len(best["predictions"]) == 2
+    assert best["box"][2] - best["box"][0] == 224
+
+
+@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.picture])
+def test_a_picture_has_the_photos_size_and_shows_its_top_class(
+    fcnconv: Command, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / f"map.{name}"
+    done = fcnconv("heatmap", COFFEE, "-o", out)
+    assert done.returncode == 0
+    assert b"most probable class, espresso" in done.stderr
+    with Image.open(out) as picture:
+        assert picture.size == (600, 400)
+
+
+def test_a_photo_comes_through_a_pipe(tmp_path: Path) -> None:
+    subprocess.run(
+        f"cat '{CHELSEA}' | '{sys.executable}' -m fcnconv heatmap --out map.png",
+        shell=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.size == (451, 300)
+
+
+def test_one_bad_image_does_not_stop_the_others(fcnconv: Command, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    done = fcnconv("classify", "--json", "-k", "1", bad, COFFEE, tmp_path / "missing.jpg")
+    assert done.returncode == 1
+    first, second, third = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first == {"path": str(bad), "error": f"{bad}: not an image that Pillow can decode"}
+    assert second["predictions"][0]["category"] == "espresso"
+    assert "No such file" in third["error"]
+    assert done.stderr.decode().splitlines() == [f"fcnconv: {first['error']}", f"fcnconv: {third['error']}"]
+
+
+def test_a_failed_map_leaves_nothing(fcnconv: Command, tmp_path: Path) -> None:
+    out = tmp_path / "map.npz"
+    out.write_bytes(b"before")
+    done = fcnconv("heatmap", tmp_path / "missing.jpg", "-o", out)
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.count(b"\n") == 1
+    assert out.read_bytes() == b"before" and list(tmp_path.iterdir()) == [out]
+
+
+def test_a_small_image_is_enlarged_and_that_is_said(fcnconv: Command, tmp_path: Path) -> None:
+    Image.new("RGB", (50, 30), "red").save(tmp_path / "small.png")
+    done = fcnconv("classify", tmp_path / "small.png")
+    assert done.returncode == 0
+    assert (
+        b"small.png: 50 \xc3\x97 30 is smaller than the model's window of 224 px; enlarged to" in done.stderr
+    )
+    assert fcnconv("classify", "-q", tmp_path / "small.png").stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["heatmap", COFFEE], "name a file to write with --out"),
+        (["heatmap", COFFEE, "-o", "map.xyz"], "unknown format 'xyz' for 'map.xyz'; known: npy, npz, json"),
+        (["heatmap", COFFEE, "-o", "-"], "name the format with --format: npy"),
+        (
+            ["heatmap", COFFEE, "-o", "x.npy", "--values", "odds"],
+            "unknown values 'odds'; known: probabilities",
+        ),
+        (
+            ["heatmap", COFFEE, "-o", "x.png", "-c", "espreso"],
+            "unknown class 'espreso'; did you mean 'espresso'",
+        ),
+        (["heatmap", COFFEE, "-o", "x.png", "-c", "1000"], "class index 1000 is out of range"),
+        (["classify", COFFEE, "--scales", "big"], "unknown scale 'big'"),
+        (["classify", COFFEE, "-m", "efficientnet-lite9"], "did you mean 'efficientnet_lite0'?"),
+        (["classify", COFFEE, "--mode", "magic"], "unknown mode 'magic'; known: fcn, windows"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    fcnconv: Command, arguments: list[str | Path], said: str, tmp_path: Path
+) -> None:
+    done = fcnconv(*arguments)
+    assert done.returncode == 2 and done.stdout == b""
+    message = done.stderr.decode()
+    assert message.startswith("fcnconv: ") and message.count("\n") == 1 and said in message
+
+
+def test_debug_shows_the_traceback_and_only_debug(fcnconv: Command) -> None:
+    assert b"Traceback" not in fcnconv("classify", "missing.jpg").stderr
+    assert b"Traceback" in fcnconv("classify", "missing.jpg", "--debug").stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = [sys.executable, "-m", "fcnconv", "classify", *[str(COFFEE)] * 3]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    assert b"espresso" in process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) in (0, 141)
+
+
+def test_a_full_disk_is_told(fcnconv: Command) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "fcnconv", "classify", str(COFFEE)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "fcnconv: standard output: No space left on device\n"
+    done = fcnconv("heatmap", COFFEE, "-f", "npy", "-o", "/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.decode() == "fcnconv: /dev/full: cannot be written: No space left on device\n"
+    assert Path("/dev/full").is_char_device()
+
+
+def on_a_terminal(arguments: list[str]) -> str:
+    """What a command shows on a terminal of its own, 100 columns wide."""
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"COLUMNS": "100", "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "fcnconv", *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(controller, 4096)
+            except OSError:  # the other end is closed
+                break
+        os.close(controller)
+        process.wait()
+    return shown.decode()
+
+
+def test_a_terminal_gets_a_table() -> None:
+    shown = on_a_terminal(["classify", str(COFFEE)])
+    assert "espresso" in shown and "█" in shown and "100,50,450,400" in shown and "\t" not in shown
+
+
+def test_a_terminal_gets_no_binary_data_and_no_image_is_awaited_from_it() -> None:
+    assert "will not be written to a terminal" in on_a_terminal(
+        ["heatmap", str(COFFEE), "-f", "npy", "-o", "-"]
+    )
+    assert "no image given" in on_a_terminal(["classify"])
+
+
+def test_names_that_would_break_a_table_do_not(fcnconv: Command, tmp_path: Path) -> None:
+    names = ["[red].png", "a b.png", "new\nline.png", "tab\t.png", "-dash.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        (tmp_path / name).write_bytes(COFFEE.read_bytes())
+    run = subprocess.run(
+        [sys.executable, "-m", "fcnconv", "classify", "-k", "1", "--", *names],
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    rows = [line.split(b"\t") for line in run.stdout.splitlines()]
+    assert [os.fsdecode(row[0]) for row in rows] == [
+        name.replace("\n", "\\n").replace("\t", "\\t") for name in names
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "fcnconv", "classify", "--json", "--", *names],
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert [json.loads(line)["path"] for line in run.stdout.splitlines()] == names
