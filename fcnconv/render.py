@@ -28,8 +28,8 @@ _BAR_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 def colour_map() -> Pixels:
     """uint8 (256, 3): dark blue over green to light yellow, for probabilities 0 to 1.
 
-    Lightness rises evenly in OKLab (Ottosson, 2020), so that equal steps look equal, also in grey and to people
-    who see no difference of red and green; hue only helps.
+    Lightness rises evenly in OKLab (Ottosson, 2020), so that equal steps look equal, also in grey and to
+    people who see no difference of red and green; hue only helps.
     """
     t = np.linspace(0, 1, 256)
     lightness = 0.22 + 0.74 * t

@@ -48,7 +48,10 @@ def parse_mode(text: str) -> Mode:
 
 
 def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto") -> Network:
-    """The model, ready to run. backend: a row of `BACKENDS`, or ``auto``. Raises UsageError and ModelError."""
+    """The model, ready to run, on a row of `BACKENDS` or the best of them (``auto``).
+
+    Raises UsageError and ModelError.
+    """
     name = "torch" if backend == "auto" else backend
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
