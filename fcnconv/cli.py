@@ -194,7 +194,7 @@ def heatmap(
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", "-c", metavar="NAME|INDEX|WNID", help="A class to write; may be repeated."),
+        typer.Option("--class", "-c", metavar="NAME|INDEX|WNID|CONCEPT", help="A class to write, or all classes of a concept; may be repeated."),
     ] = None,
     model: Model = DEFAULT_MODEL,
     scales: Scales = "1",
@@ -236,9 +236,9 @@ def heatmap(
             best.category,
             best.probability,
         )
-        chosen = (best.class_idx,)
+        chosen = (classifier.labels.category(best.class_idx),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
-    save(score_map, out, writer, Choice(chosen, kind, top_k, photo))
+    save(score_map, out, writer, Choice(chosen, kind, top_k, photo=photo))
 
 
 def _formats() -> str:

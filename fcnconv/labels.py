@@ -1,9 +1,9 @@
-"""The names of a classifier's classes, and finding a class by what a user calls it."""
+"""The names of a classifier's classes and of the concepts above them, and what a user's words find of them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,15 +12,42 @@ from fcnconv.errors import UsageError
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What is asked for by one name: a category, or a concept above several. Its probability is their sum.
+
+    classes: class indices, ascending; a category has one.
+    wnid: the WordNet id, None where the classes have none.
+    also: other names of a concept.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    wnid: str | None = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def class_idx(self) -> int | None:
+        """The index of a category, None for a concept."""
+        return self.classes[0] if len(self.classes) == 1 else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that finds it, the usual one first."""
+        return (self.name, *self.also)
+
+
+@dataclass(frozen=True)
 class Labels:
     """The classes of a classifier, in index order.
 
     categories: one readable name a class.
     wnids: one WordNet id a class (``n02124075``), or empty where the classes have none.
+    concepts: what WordNet has above the categories, the widest first; empty where the classes have no ids.
     """
 
     categories: tuple[str, ...]
     wnids: tuple[str, ...] = ()
+    concepts: tuple[Selection, ...] = ()
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -29,46 +56,87 @@ class Labels:
         """The WordNet id of a class, None where the classes have none."""
         return self.wnids[class_idx] if self.wnids else None
 
-    def find(self, query: str) -> int:
-        """The index of the class that `query` names.
+    def category(self, class_idx: int) -> Selection:
+        """The selection of one class."""
+        return Selection(self.categories[class_idx], (class_idx,), self.wnid(class_idx))
 
-        query: a class index, a WordNet id, or a category in any case; else the start of a category, else a
-        part of one, if that fits one category only.
+    def selections(self) -> tuple[Selection, ...]:
+        """Everything that can be asked for: the categories in index order, then the concepts."""
+        return (*map(self.category, range(len(self))), *self.concepts)
+
+    def find(self, query: str) -> Selection:
+        """The category or concept that `query` names.
+
+        query: a class index, a WordNet id, or a name in any case, where ``_`` stands for a space and
+            apostrophes may be left out. A whole name (or its plural) goes before the start of one, and that
+            before a part of one; in each of these steps a category goes before a concept.
 
         Raises UsageError when nothing fits (with close spellings) or when several do (with their indices).
         """
-        text = query.strip().casefold()
+        text = folded(query)
         if text.isdecimal():
             if int(text) < len(self):
-                return int(text)
+                return self.category(int(text))
             raise UsageError(
                 f"class index {text} is out of range: this model has classes 0 to {len(self) - 1}"
             )
-        if text in self.wnids:
-            return self.wnids.index(text)
-        names = [name.casefold() for name in self.categories]
-        for fits in (str.__eq__, str.startswith, str.__contains__):
-            found = [i for i, name in enumerate(names) if text and fits(name, text)]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                some = ", ".join(f"{i} {self.categories[i]}" for i in found[:6])
-                more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-                raise UsageError(f"class {query!r} fits several: {some}{more}; give the index")
-        close = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
-        hint = " or ".join(repr(self.categories[names.index(name)]) for name in close)
+        categories = [self.category(i) for i in range(len(self))]
+        for selection in (*categories, *self.concepts):
+            if text and selection.wnid == text:
+                return selection
+        for fits in (str.__eq__, _is_plural, str.startswith, str.__contains__):
+            for pool in (categories, self.concepts):
+                found = [s for s in pool if text and any(fits(folded(name), text) for name in s.names)]
+                if len(found) == 1:
+                    return found[0]
+                if found:
+                    raise UsageError(f"class {query!r} fits several: {_some(found)}")
+        spellings = {folded(name): name for s in (*self.concepts, *categories) for name in s.names}
+        close = difflib.get_close_matches(text, spellings, n=3, cutoff=0.6)
+        hint = " or ".join(repr(spellings[name]) for name in close)
         raise UsageError(
             f"unknown class {query!r}; "
-            + (f"did you mean {hint}?" if hint else "try its index or a part of its name")
+            + (f"did you mean {hint}?" if hint else "'fcnconv classes' lists the names, with their indices")
         )
+
+
+def folded(name: str) -> str:
+    """A name as it is compared: without case and apostrophes, ``_`` as a space."""
+    return " ".join(name.casefold().replace("_", " ").replace("'", "").split())
+
+
+def _is_plural(name: str, text: str) -> bool:
+    return text in (f"{name}s", f"{name}es")
+
+
+def _some(found: Sequence[Selection]) -> str:
+    names = (s.name if s.class_idx is None else f"{s.class_idx} {s.name}" for s in found[:6])
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    give = "the whole name" if found[0].class_idx is None else "the index"
+    return f"{', '.join(names)}{more}; give {give}"
 
 
 @cache
 def imagenet() -> Labels:
-    """The 1,000 classes of ILSVRC 2012, in index order, with their WordNet ids."""
-    rows = files("fcnconv").joinpath("data/imagenet.tsv").read_text(encoding="utf-8").splitlines()
-    wnids, categories = zip(*(row.split("\t") for row in rows), strict=True)
-    return Labels(categories, wnids)
+    """The 1,000 classes of ILSVRC 2012, in index order, with their WordNet ids and concepts."""
+    wnids, categories = zip(*_table("imagenet.tsv"), strict=True)
+    concepts = []
+    for wnid, names, indices in _table("concepts.tsv"):
+        name, *also = names.split(", ")
+        concepts.append(Selection(name, tuple(_indices(indices)), wnid, tuple(also)))
+    return Labels(categories, wnids, tuple(concepts))
+
+
+def _table(name: str) -> Iterable[list[str]]:
+    text = files("fcnconv").joinpath("data", name).read_text(encoding="utf-8")
+    return (line.split("\t") for line in text.splitlines())
+
+
+def _indices(ranges: str) -> Iterable[int]:
+    """The numbers of a list of ranges such as ``0-6,9``."""
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
 
 
 def numbered(num_classes: int) -> Labels:
@@ -77,6 +145,6 @@ def numbered(num_classes: int) -> Labels:
 
 
 def named(categories: Sequence[str]) -> Labels:
-    """Labels of the given names; ImageNet's own list gets its WordNet ids."""
+    """Labels of the given names; ImageNet's own list gets its WordNet ids and concepts."""
     known = imagenet()
     return known if tuple(categories) == known.categories else Labels(tuple(categories))

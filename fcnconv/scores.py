@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.labels import Labels
+from fcnconv.labels import Labels, Selection
 
 FloatArray = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
+Values = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,20 @@ class ScoreMap:
         """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell."""
         return softmax(self.logits)
 
-    def plane(self, class_idx: int) -> FloatArray:
-        """float32 (rows, cols), 0 to 1: the probability of one class in each cell."""
-        return self.probabilities()[:, :, class_idx]
+    def plane(self, selection: Selection) -> FloatArray:
+        """float32 (rows, cols), 0 to 1: the probability of a category or concept in each cell."""
+        return self.planes([selection])[:, :, 0]
+
+    def planes(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
+        """float32 (rows, cols, len(selections)): a plane a category or concept.
+
+        values: the probability of a concept is the sum over its classes, and its logit the log-sum-exp of
+            theirs, so that the softmax over concepts that share no class has the same ratios.
+        """
+        if values == "probabilities":
+            return sum_over(self.probabilities(), selections)
+        planes = [_log_sum_exp(self.logits[:, :, s.classes]) for s in selections]
+        return np.stack(planes, axis=-1)
 
     def top_k(self, k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Class indices and probabilities of the k best classes of each cell, best first: two arrays
@@ -147,6 +161,23 @@ def softmax(logits: FloatArray) -> FloatArray:
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def _log_sum_exp(logits: FloatArray) -> FloatArray:
+    """The logarithm of the summed exponentials along the last axis; a single logit comes back exactly."""
+    top = logits.max(axis=-1)
+    result: FloatArray = np.log(np.exp(logits - top[..., None]).sum(-1)) + top
+    return result
+
+
+def sum_over(probabilities: FloatArray, selections: Sequence[Selection]) -> FloatArray:
+    """The probability of each selection: float32 (..., len(selections)), 0 to 1.
+
+    probabilities: float32 (..., num_classes).
+    """
+    sums = [probabilities[..., s.classes].sum(-1) for s in selections]
+    planes: FloatArray = np.minimum(np.stack(sums, axis=-1), 1)  # a sum of roundings can pass 1
+    return planes
 
 
 def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:

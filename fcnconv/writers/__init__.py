@@ -1,0 +1,97 @@
+"""Writing a score map to a file, in the format that its suffix names. One table: suffix and function."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from fcnconv.errors import OutputError, UsageError
+from fcnconv.scores import ScoreMap, Values
+from fcnconv.writers.arrays import write_npy, write_npz
+from fcnconv.writers.cells import write_json
+from fcnconv.writers.contents import Choice, provenance
+from fcnconv.writers.files import whole_file
+from fcnconv.writers.pictures import write_picture
+
+__all__ = ["WRITERS", "Choice", "Writer", "find_writer", "parse_values", "provenance", "save"]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One format. write: makes the file at a path. picture: whether it shows one class over the photo."""
+
+    write: Callable[[Path, ScoreMap, Choice], None]
+    about: str
+    picture: bool = False
+
+
+WRITERS: dict[str, Writer] = {
+    "npy": Writer(write_npy, "float32 array (rows, cols, num_classes)"),
+    "npz": Writer(write_npz, "the same array with categories, geometry and provenance"),
+    "json": Writer(write_json, "the best classes of each cell, with its box"),
+    "png": Writer(
+        partial(write_picture, format="PNG"), "the photo with one class's probability over it", picture=True
+    ),
+    "jpg": Writer(partial(write_picture, format="JPEG"), "the same as a JPEG", picture=True),
+    "webp": Writer(partial(write_picture, format="WEBP"), "the same as WebP", picture=True),
+}
+
+_ALIASES = {"jpeg": "jpg"}
+
+
+def find_writer(out: str, format: str | None) -> Writer:
+    """The writer for an explicit format, else for a file name's suffix. Raises UsageError."""
+    suffix = (format or ("" if out == "-" else Path(out).suffix)).lstrip(".").lower()
+    writer = WRITERS.get(_ALIASES.get(suffix, suffix))
+    if writer is None:
+        known = ", ".join(WRITERS)
+        if out == "-" and not suffix:
+            raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
+        raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
+    return writer
+
+
+def parse_values(text: str) -> Values:
+    """The kind of values that `text` names. Raises UsageError."""
+    for known in get_args(Values):
+        if text == known:
+            return known  # type: ignore[no-any-return]
+    raise UsageError(f"unknown values {text!r}; known: {', '.join(get_args(Values))}")
+
+
+def save(score_map: ScoreMap, out: str, writer: Writer, choice: Choice) -> None:
+    """Writes the map to the file `out`, or to standard output if that is ``-``.
+
+    A regular file appears whole or not at all; a device or a pipe is written through. Raises OutputError.
+    """
+    try:
+        path = Path(out)
+        if out == "-" or (path.exists() and not path.is_file()):
+            _stream(score_map, out, writer, choice)
+        else:
+            with whole_file(path) as temporary:
+                writer.write(temporary, score_map, choice)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "standard output" if out == "-" else out
+        raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from error
+
+
+def _stream(score_map: ScoreMap, out: str, writer: Writer, choice: Choice) -> None:
+    with tempfile.TemporaryDirectory(prefix="fcnconv-") as folder:
+        temporary = Path(folder, "map")
+        writer.write(temporary, score_map, choice)
+        with temporary.open("rb") as made:
+            if out == "-":
+                shutil.copyfileobj(made, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            else:
+                with Path(out).open("wb") as file:
+                    shutil.copyfileobj(made, file)

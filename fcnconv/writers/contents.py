@@ -1,0 +1,58 @@
+"""What goes into a file, whatever its format: the chosen scores, their names, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fcnconv import __version__
+from fcnconv.images import Pixels
+from fcnconv.labels import Selection
+from fcnconv.scores import FloatArray, ScoreMap, Values
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a score map is written.
+
+    selections: the categories and concepts to write; empty for all categories (a picture needs one).
+    values: probabilities (softmax over all classes) or logits.
+    k: classes a cell in formats that list the best.
+    at_least: probability that a cell must reach in formats that list regions.
+    photo: uint8 (H, W, 3), the image itself, for pictures.
+    """
+
+    selections: tuple[Selection, ...] = ()
+    values: Values = "probabilities"
+    k: int = 5
+    at_least: float = 0.5
+    photo: Pixels | None = None
+
+
+def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:
+    """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
+    if choice.selections:
+        return score_map.planes(choice.selections, choice.values)
+    return score_map.probabilities() if choice.values == "probabilities" else score_map.logits
+
+
+def chosen_names(score_map: ScoreMap, choice: Choice) -> list[str]:
+    """The name of each plane of `chosen_scores`."""
+    return [selection.name for selection in choice.selections] or list(score_map.labels.categories)
+
+
+def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
+    """What a reader needs to place each cell and to make the map again, as named scalars."""
+    grid = score_map.grid
+    return {
+        "window": grid.window,
+        "stride": grid.stride,
+        "scale": grid.scale,
+        "width": grid.image_size[0],
+        "height": grid.image_size[1],
+        "scan_width": grid.scan_size[0],
+        "scan_height": grid.scan_size[1],
+        "model": score_map.provenance.model,
+        "mode": score_map.provenance.mode,
+        "weights_sha256": score_map.provenance.weights_sha256,
+        "version": __version__,
+    }
