@@ -1,4 +1,4 @@
-"""The names of a classifier's classes and of the concepts above them, and what a user's words find of them."""
+"""The names of a classifier's classes and of the concepts above them, and what a user's words find."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ class ModelSpec:
     weights: gives the path of its checked weights, fetching them first where that is needed.
     build: makes the network from that path.
     stride: pixels between the crops of `windows` mode; in `fcn` mode the network's own stride holds.
+    temperature: by which dense logits are divided to be as sure as real crops, where it was measured.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelSpec:
     weights: Callable[[], Path]
     build: Callable[[Path], nn.Module]
     stride: int = 32
+    temperature: float = 1.0
 
 
 DEFAULT_MODEL = "efficientnet_lite0"
