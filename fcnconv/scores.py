@@ -134,6 +134,12 @@ class ScoreMap:
         rows, cols, num_classes = self.logits.shape
         return rows, cols, num_classes
 
+    def exact_mask(self) -> npt.NDArray[np.bool_]:
+        """bool (rows, cols): the cells whose scores are those of real crops."""
+        if self.exact is not None:
+            return self.exact
+        return np.full(self.logits.shape[:2], self.provenance.mode == "windows")
+
     def probabilities(self) -> FloatArray:
         """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell, of the logits
         divided by the temperature.

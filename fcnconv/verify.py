@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
-from fcnconv.images import ImageLike
+from fcnconv.images import ImageLike, ImageSource
+from fcnconv.models import ModelSpec
 from fcnconv.scores import FloatArray, softmax
 
 log = logging.getLogger("fcnconv")
@@ -94,13 +95,92 @@ class Agreement:
     after: Distance
     refined: tuple[Refined, ...]
 
+    def text(self) -> str:
+        """The measures in lines for people."""
+        rows = [
+            f"dense map against real crops, {self.windows} windows of {self.images} images",
+            f"  same top class               {self.all.agreement:7.1%}",
+            *(
+                f"    crop {b.low:.0%} to {b.high:.0%} sure".ljust(31) + f"{b.agreement:7.1%}  of {b.windows}"
+                for b in self.bins
+            ),
+            f"  crop's class in dense top {_TOP}  {self.in_top5:7.1%}",
+            f"  correlation of logits        {self.correlation:7.2f}",
+            f"  spread of logits             {self.logit_spread:7.2f}  of the crops'",
+            f"  mean confidence              {self.all.confidence:7.2f}  (crops {self.crop_confidence:.2f})",
+            f"  total variation              {self.all.tv:7.2f}",
+            f"  KL divergence                {self.all.kl:7.2f}  nats",
+            f"temperature {self.temperature:.2f}, fitted on one half; on the other half",
+            f"  KL divergence                {self.after.kl:7.2f}  (without {self.before.kl:.2f})",
+            f"  mean confidence              {self.after.confidence:7.2f}"
+            f"  (without {self.before.confidence:.2f})",
+            "with this share of the windows, the least sure, scored again as crops (--refine)",
+            *(
+                f"  {r.share:4.0%}  same top class {r.agreement:6.1%}  KL divergence {r.kl:.2f}"
+                for r in self.refined
+            ),
+        ]
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The proof of a conversion at the native size, and the geometry of what came out.
+
+    max_error: largest difference of a logit from the classifier's. scale: the largest logit. changes: what
+        was replaced in the network, a line each. Lengths in pixels.
+    """
+
+    window: int
+    stride: int
+    receptive_field: int
+    halo: int
+    local: bool
+    max_error: float
+    scale: float
+    tolerance: float
+    changes: tuple[str, ...]
+
+    def text(self, model: str) -> str:
+        """The proof in lines for people."""
+        local = "local" if self.local else "not local: some operation looks at the whole image"
+        return "\n".join(
+            [
+                f"{model}: proved equal to the classifier at {self.window} × {self.window} px",
+                f"  max |Δlogit|      {self.max_error:.1e} of {self.scale:.1f}: "
+                f"{self.max_error / self.scale:.1e}, at most {self.tolerance:.0e} allowed",
+                f"  stride            {self.stride} px",
+                f"  receptive field   {self.receptive_field} px, halo {self.halo} px, {local}",
+                *(f"  {change}" for change in self.changes),
+            ]
+        )
+
+
+def prove(spec: ModelSpec) -> Proved:
+    """Converts a model and proves it. Raises ConversionError if that fails."""
+    from fcnconv.convert import TOLERANCE, convolutionize
+
+    network = convolutionize(spec.build(spec.weights()), spec.window)
+    geometry, proof = network.geometry, network.proof
+    return Proved(
+        window=geometry.window,
+        stride=geometry.stride,
+        receptive_field=geometry.receptive_field,
+        halo=geometry.halo,
+        local=geometry.local,
+        max_error=proof.max_error,
+        scale=proof.scale,
+        tolerance=TOLERANCE,
+        changes=network.changes,
+    )
+
 
 def measure(
     classifier: Classifier,
-    images: Sequence[ImageLike],
+    images: Sequence[ImageLike | ImageSource],
     *,
     scales: str = "1",
-    max_windows: int = 2000,
+    max_windows: int = 500,
     seed: int = 0,
 ) -> Agreement:
     """Compares a classifier in `fcn` mode with real crops on windows of some images.
@@ -196,7 +276,7 @@ def _refinement(p: FloatArray, q: FloatArray) -> tuple[Refined, ...]:
 
 def _sample(
     classifier: Classifier,
-    images: Sequence[ImageLike],
+    images: Sequence[ImageLike | ImageSource],
     scales: str,
     max_windows: int,
     random: np.random.Generator,

@@ -54,5 +54,7 @@ def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
         "model": score_map.provenance.model,
         "mode": score_map.provenance.mode,
         "weights_sha256": score_map.provenance.weights_sha256,
+        "temperature": score_map.temperature,
+        "exact_cells": int(score_map.exact_mask().sum()),
         "version": __version__,
     }
