@@ -26,7 +26,7 @@ from PIL import Image
 
 from fcnconv.images import Pixels
 from fcnconv.render import OPACITY, colour_map
-from fcnconv.scores import FloatArray, ScoreMap, softmax, top_k
+from fcnconv.scores import FloatArray, Grid, ScoreMap, softmax, top_k
 
 MAX_VALUES = 20_000_000
 """Cells × classes up to which a page holds every class: about a quarter of a byte each, 7 MB of page."""
@@ -51,8 +51,8 @@ class Packed:
 
     kept: classes a cell, best first; 0 where every class is kept, in index order.
     data: with every class, uint8 (num_classes, rows, cols); else class indices (kept, rows, cols), uint16 or
-        uint32 little-endian as `index_bytes` says, followed by their uint8 (kept, rows, cols). A byte q stands
-        for the probability (q / 255)².
+        uint32 little-endian as `index_bytes` says, followed by their uint8 (kept, rows, cols). A byte q is
+        the probability (q / 255)².
     error, group_error: largest difference from the map's own probabilities, of a class and of a group;
         measured. A class that is not kept in a cell counts as 0 there.
     """
@@ -111,13 +111,9 @@ def viewer_page(
             "photo": _photo_uri(photo),
             "width": str(grid.image_size[0]),
             "height": str(grid.image_size[1]),
-            "subtitle": f"{grid.image_size[0]:,} × {grid.image_size[1]:,} px · {rows:,} × {cols:,} windows of "
-            f"{grid.window} px, {grid.stride} px apart",
+            "subtitle": _subtitle(grid),
             "storage": _storage(packed, rows * cols, num_classes, bool(groups)),
-            "provenance": "".join(
-                f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(_told(value))}</dd></div>"
-                for key, value in provenance.items()
-            ),
+            "provenance": "".join(_row(key, value) for key, value in provenance.items()),
             "facts": json.dumps(facts, separators=(",", ":")).replace("<", r"\u003c"),
             "data": base64.b64encode(packed.data).decode(),
         }
@@ -160,9 +156,22 @@ def _membership(groups: Sequence[Group], num_classes: int) -> FloatArray:
     return member
 
 
+def _subtitle(grid: Grid) -> str:
+    width, height = grid.image_size
+    windows = f"{grid.rows:,} × {grid.cols:,} windows of {grid.window} px, {grid.stride} px apart"
+    scanned = (
+        "" if grid.scan_size == grid.image_size else ", scanned at {:,} × {:,} px".format(*grid.scan_size)
+    )
+    return f"{width:,} × {height:,} px · {windows}{scanned}"
+
+
 def _storage(packed: Packed, cells: int, num_classes: int, grouped: bool) -> str:
     """A sentence about what the page keeps and how far it is from the map."""
-    kept = f"the {packed.kept} best of {num_classes:,} classes" if packed.kept else f"all {num_classes:,} classes"
+    kept = (
+        f"the {packed.kept} best of {num_classes:,} classes"
+        if packed.kept
+        else f"all {num_classes:,} classes"
+    )
     rest = f"; a class outside a window’s {packed.kept} best counts as 0 there" if packed.kept else ""
     summed = f", of a group’s sum {_rounded_up(packed.group_error)}" if grouped else ""
     return (
@@ -175,8 +184,10 @@ def _rounded_up(error: float) -> str:
     return f"{math.ceil(error * 10_000) / 10_000:.4f}"
 
 
-def _told(value: str | int | float) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _row(key: str, value: str | int | float) -> str:
+    """A term of the page's foot and its value."""
+    told = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"
 
 
 def _photo_uri(photo: Pixels) -> str:
