@@ -29,10 +29,12 @@ from fcnconv.render import OPACITY, colour_map
 from fcnconv.scores import FloatArray, Grid, ScoreMap, softmax, top_k
 
 MAX_VALUES = 20_000_000
-"""Cells × classes up to which a page holds every class: about a quarter of a byte each, 7 MB of page."""
+"""Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""
 
-KEPT = 16
-"""Classes kept of each cell in larger maps."""
+MIN_KEPT = 16
+"""Classes kept of each cell in the largest maps. A map just over `MAX_VALUES` keeps a quarter of as many
+values, which with their indices take as much room.
+"""
 
 MAX_SIDE = 2048
 """Pixels of the photo's longer side in the page; a larger photo is reduced."""
@@ -123,7 +125,7 @@ def viewer_page(
 def pack(score_map: ScoreMap, groups: Sequence[Group] = (), max_values: int = MAX_VALUES) -> Packed:
     """The map's probabilities as a page keeps them, deflated, with the error that this costs."""
     rows, cols, num_classes = score_map.shape
-    kept = 0 if rows * cols * num_classes <= max_values else min(KEPT, num_classes)
+    kept = _kept(rows * cols, num_classes, max_values)
     member = _membership(groups, num_classes)
     index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
     index = np.zeros((kept, rows, cols), index_type)
@@ -146,6 +148,12 @@ def pack(score_map: ScoreMap, groups: Sequence[Group] = (), max_values: int = MA
         group_error = max(group_error, float(np.abs(difference @ member).max(initial=0)))
     data = zlib.compress(index.tobytes() + value.tobytes(), 9)
     return Packed(kept, index_type.itemsize, data, error, group_error)
+
+
+def _kept(cells: int, num_classes: int, max_values: int) -> int:
+    if cells * num_classes <= max_values:
+        return 0
+    return min(max(MIN_KEPT, max_values // (4 * cells)), num_classes)
 
 
 def _membership(groups: Sequence[Group], num_classes: int) -> FloatArray:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from fcnconv.labels import Labels
 from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap
-from fcnconv.viewer import KEPT, MAX_SIDE, Group, Packed, pack, viewer_page
+from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Group, Packed, pack, viewer_page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
@@ -73,7 +73,7 @@ def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
     score_map = small_map(logits)
     half = Group("half", tuple(range(0, score_map.shape[2], 2)))
     packed = pack(score_map, [half], max_values=0 if few else 10_000)
-    assert packed.kept == (min(KEPT, score_map.shape[2]) if few else 0)
+    assert packed.kept == (min(MIN_KEPT, score_map.shape[2]) if few else 0)
     difference = unpacked(packed, score_map.shape) - score_map.probabilities()
     assert np.abs(difference).max() == pytest.approx(packed.error, abs=1e-6)
     assert np.abs(difference[..., ::2].sum(-1)).max() == pytest.approx(packed.group_error, abs=1e-5)
@@ -83,8 +83,11 @@ def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
 
 def test_a_map_of_too_many_values_keeps_the_best_of_each_cell() -> None:
     score_map = random_map(3, 4, 100)
-    seen = unpacked(pack(score_map, max_values=3 * 4 * 100 - 1), score_map.shape)
-    best, probability = score_map.top_k(KEPT)
+    packed = pack(score_map, max_values=3 * 4 * 100 - 1)
+    assert packed.kept == 24
+    assert pack(score_map, max_values=100).kept == MIN_KEPT
+    seen = unpacked(packed, score_map.shape)
+    best, probability = score_map.top_k(24)
     np.testing.assert_allclose(np.take_along_axis(seen, best, -1), probability, atol=1 / 255)
     assert pack(score_map, max_values=3 * 4 * 100).kept == 0
 
@@ -95,7 +98,7 @@ def test_the_page_says_what_it_keeps_and_how_well() -> None:
     whole = viewer_page(score_map, photo, {"model": "tiny"})
     assert "holds all 100 classes of each of 12 windows" in whole
     part = viewer_page(score_map, photo, {"model": "tiny"}, max_values=100, groups=[Group("two", (0, 1))])
-    assert f"holds the {KEPT} best of 100 classes of each of 12 windows" in part
+    assert f"holds the {MIN_KEPT} best of 100 classes of each of 12 windows" in part
     assert "counts as 0" in part and "of a group’s sum" in part
     error = float(re.findall(r"error of a probability here: ([\d.]+)", whole)[0].rstrip("."))
     assert 0 < error <= 0.004
