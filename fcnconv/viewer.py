@@ -18,13 +18,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.images import Pixels
+from fcnconv.labels import Selection
 from fcnconv.render import OPACITY, colour_map
 from fcnconv.scores import FloatArray, Grid, ScoreMap, softmax, top_k
 
@@ -40,13 +40,6 @@ MAX_SIDE = 2048
 """Pixels of the photo's longer side in the page; a larger photo is reduced."""
 
 
-class Group(NamedTuple):
-    """A named set of classes; its probability in a window is the sum of theirs. One class is a set too."""
-
-    name: str
-    class_idx: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Packed:
     """The probabilities of a map as the page keeps them.
@@ -55,7 +48,7 @@ class Packed:
     data: with every class, uint8 (num_classes, rows, cols); else class indices (kept, rows, cols), uint16 or
         uint32 little-endian as `index_bytes` says, followed by their uint8 (kept, rows, cols). A byte q is
         the probability (q / 255)².
-    error, group_error: largest difference from the map's own probabilities, of a class and of a group;
+    error, concept_error: largest difference from the map's own probabilities, of a class and of a concept;
         measured. A class that is not kept in a cell counts as 0 there.
     """
 
@@ -63,7 +56,7 @@ class Packed:
     index_bytes: int
     data: bytes
     error: float
-    group_error: float
+    concept_error: float
 
 
 def viewer_page(
@@ -72,8 +65,7 @@ def viewer_page(
     provenance: Mapping[str, str | int | float],
     *,
     name: str = "image",
-    groups: Sequence[Group] = (),
-    shown: Sequence[Group] = (),
+    shown: Sequence[Selection] = (),
     max_values: int = MAX_VALUES,
 ) -> str:
     """The whole page: HTML, to be written as UTF-8.
@@ -81,14 +73,13 @@ def viewer_page(
     photo: uint8 (H, W, 3), the image that was scanned, at its own size.
     provenance: what the page's foot tells of the map's origin, as named scalars.
     name: what the page calls the image.
-    groups: sets of classes that can be searched for, beside the classes themselves.
-    shown: the groups that the page offers first; it opens with the first of them, or with the class that is
-        most probable in a window.
+    shown: what the page offers first; it opens with the first of them, or else with the class that is most
+        probable in a window.
     max_values: cells × classes over which only the best classes of each cell are kept.
     """
     rows, cols, num_classes = score_map.shape
     grid, labels = score_map.grid, score_map.labels
-    packed = pack(score_map, groups, max_values)
+    packed = pack(score_map, max_values)
     name = name.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
     facts = {
         "name": name,
@@ -102,8 +93,8 @@ def viewer_page(
         "indexBytes": packed.index_bytes,
         "categories": labels.categories,
         "wnids": labels.wnids,
-        "groups": groups,
-        "shown": shown,
+        "concepts": [_listed(concept) for concept in labels.concepts],
+        "shown": [_listed(selection) for selection in shown],
         "colours": colour_map().tobytes().hex(),
         "opacity": OPACITY,
     }
@@ -114,7 +105,7 @@ def viewer_page(
             "width": str(grid.image_size[0]),
             "height": str(grid.image_size[1]),
             "subtitle": _subtitle(grid),
-            "storage": _storage(packed, rows * cols, num_classes, bool(groups)),
+            "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
             "provenance": "".join(_row(key, value) for key, value in provenance.items()),
             "facts": json.dumps(facts, separators=(",", ":")).replace("<", r"\u003c"),
             "data": base64.b64encode(packed.data).decode(),
@@ -122,15 +113,15 @@ def viewer_page(
     )
 
 
-def pack(score_map: ScoreMap, groups: Sequence[Group] = (), max_values: int = MAX_VALUES) -> Packed:
+def pack(score_map: ScoreMap, max_values: int = MAX_VALUES) -> Packed:
     """The map's probabilities as a page keeps them, deflated, with the error that this costs."""
     rows, cols, num_classes = score_map.shape
     kept = _kept(rows * cols, num_classes, max_values)
-    member = _membership(groups, num_classes)
+    member = _membership(score_map.labels.concepts, num_classes)
     index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
     index = np.zeros((kept, rows, cols), index_type)
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
-    error = group_error = 0.0
+    error = concept_error = 0.0
     for row in range(rows):  # a row at a time: the map itself may fill the memory
         probabilities = softmax(score_map.logits[row])
         quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
@@ -145,9 +136,9 @@ def pack(score_map: ScoreMap, groups: Sequence[Group] = (), max_values: int = MA
             value[:, row] = quantised.T  # (cols, K) -> (K, cols)
         difference = np.square(quantised / np.float32(255)) - probabilities
         error = max(error, float(np.abs(difference).max()))
-        group_error = max(group_error, float(np.abs(difference @ member).max(initial=0)))
+        concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
     data = zlib.compress(index.tobytes() + value.tobytes(), 9)
-    return Packed(kept, index_type.itemsize, data, error, group_error)
+    return Packed(kept, index_type.itemsize, data, error, concept_error)
 
 
 def _kept(cells: int, num_classes: int, max_values: int) -> int:
@@ -156,12 +147,16 @@ def _kept(cells: int, num_classes: int, max_values: int) -> int:
     return min(max(MIN_KEPT, max_values // (4 * cells)), num_classes)
 
 
-def _membership(groups: Sequence[Group], num_classes: int) -> FloatArray:
-    """float32 (num_classes, groups): 1 where a class belongs to a group."""
-    member: npt.NDArray[np.float32] = np.zeros((num_classes, len(groups)), np.float32)
-    for column, group in enumerate(groups):
-        member[list(group.class_idx), column] = 1
+def _membership(concepts: Sequence[Selection], num_classes: int) -> FloatArray:
+    """float32 (num_classes, concepts): 1 where a class belongs to a concept."""
+    member: npt.NDArray[np.float32] = np.zeros((num_classes, len(concepts)), np.float32)
+    for column, concept in enumerate(concepts):
+        member[list(concept.classes), column] = 1
     return member
+
+
+def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tuple[str, ...]]:
+    return selection.name, selection.classes, selection.wnid, selection.also
 
 
 def _subtitle(grid: Grid) -> str:
@@ -173,7 +168,7 @@ def _subtitle(grid: Grid) -> str:
     return f"{width:,} × {height:,} px · {windows}{scanned}"
 
 
-def _storage(packed: Packed, cells: int, num_classes: int, grouped: bool) -> str:
+def _storage(packed: Packed, cells: int, num_classes: int, has_concepts: bool) -> str:
     """A sentence about what the page keeps and how far it is from the map."""
     kept = (
         f"the {packed.kept} best of {num_classes:,} classes"
@@ -181,7 +176,7 @@ def _storage(packed: Packed, cells: int, num_classes: int, grouped: bool) -> str
         else f"all {num_classes:,} classes"
     )
     rest = f"; a class outside a window’s {packed.kept} best counts as 0 there" if packed.kept else ""
-    summed = f", of a group’s sum {_rounded_up(packed.group_error)}" if grouped else ""
+    summed = f", of a concept’s sum {_rounded_up(packed.concept_error)}" if has_concepts else ""
     return (
         f"This page holds {kept} of each of {cells:,} windows, in 8 bits on a square-root scale{rest}. "
         f"Largest error of a probability here: {_rounded_up(packed.error)}{summed}."

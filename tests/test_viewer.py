@@ -21,18 +21,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from fcnconv.labels import Labels
+from fcnconv.labels import Labels, Selection
 from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap
-from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Group, Packed, pack, viewer_page
+from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
 
 
-def small_map(logits: FloatArray, categories: tuple[str, ...] | None = None) -> ScoreMap:
+def small_map(
+    logits: FloatArray, categories: tuple[str, ...] = (), concepts: tuple[Selection, ...] = ()
+) -> ScoreMap:
     rows, cols, num_classes = logits.shape
     size = (64 + 16 * (cols - 1), 64 + 16 * (rows - 1))
-    labels = Labels(categories or tuple(f"class {i}" for i in range(num_classes)))
+    labels = Labels(categories or tuple(f"class {i}" for i in range(num_classes)), (), concepts)
     return ScoreMap(logits, Grid(64, 16, size, size), labels, Provenance("tiny", "0" * 64, "fcn"))
 
 
@@ -70,13 +72,13 @@ logits_of_any_map = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(
 def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
     logits: FloatArray, few: bool
 ) -> None:
-    score_map = small_map(logits)
-    half = Group("half", tuple(range(0, score_map.shape[2], 2)))
-    packed = pack(score_map, [half], max_values=0 if few else 10_000)
+    half = Selection("half", tuple(range(0, logits.shape[2], 2)))
+    score_map = small_map(logits, concepts=(half,))
+    packed = pack(score_map, max_values=0 if few else 10_000)
     assert packed.kept == (min(MIN_KEPT, score_map.shape[2]) if few else 0)
     difference = unpacked(packed, score_map.shape) - score_map.probabilities()
     assert np.abs(difference).max() == pytest.approx(packed.error, abs=1e-6)
-    assert np.abs(difference[..., ::2].sum(-1)).max() == pytest.approx(packed.group_error, abs=1e-5)
+    assert np.abs(difference[..., ::2].sum(-1)).max() == pytest.approx(packed.concept_error, abs=1e-5)
     if not few:
         assert packed.error <= 1 / 255  # half a step of the root, doubled by the square
 
@@ -97,9 +99,10 @@ def test_the_page_says_what_it_keeps_and_how_well() -> None:
     photo = photo_of(score_map)
     whole = viewer_page(score_map, photo, {"model": "tiny"})
     assert "holds all 100 classes of each of 12 windows" in whole
-    part = viewer_page(score_map, photo, {"model": "tiny"}, max_values=100, groups=[Group("two", (0, 1))])
+    grouped = small_map(score_map.logits, concepts=(Selection("two", (0, 1)),))
+    part = viewer_page(grouped, photo, {"model": "tiny"}, max_values=100)
     assert f"holds the {MIN_KEPT} best of 100 classes of each of 12 windows" in part
-    assert "counts as 0" in part and "of a group’s sum" in part
+    assert "counts as 0" in part and "of a concept’s sum" in part
     error = float(re.findall(r"error of a probability here: ([\d.]+)", whole)[0].rstrip("."))
     assert 0 < error <= 0.004
 
@@ -122,27 +125,20 @@ def tags_of(page: str) -> _Tags:
 
 
 def hostile_page() -> str:
-    score_map = small_map(random_map(2, 2, 3).logits, (HOSTILE, "a & b", "<!-- c"))
-    facts = {"model": HOSTILE}
-    shown = [Group(HOSTILE, (0,))]
-    return viewer_page(
-        score_map,
-        photo_of(score_map),
-        facts,
-        name=HOSTILE,
-        groups=[Group(f"group {HOSTILE}", (1, 2))],
-        shown=shown,
-    )
+    concept = Selection(f"concept {HOSTILE}", (1, 2), "n1", (HOSTILE,))
+    score_map = small_map(random_map(2, 2, 3).logits, (HOSTILE, "a & b", "<!-- c"), (concept,))
+    shown = [score_map.labels.category(0)]
+    return viewer_page(score_map, photo_of(score_map), {"model": HOSTILE}, name=HOSTILE, shown=shown)
 
 
 def test_names_cannot_break_out_of_the_page() -> None:
-    score_map = small_map(random_map(2, 2, 3).logits, ("a", "b", "c"))
-    harmless = viewer_page(score_map, photo_of(score_map), {"model": "m"}, groups=[Group("g", (1, 2))])
+    score_map = random_map(2, 2, 3)
+    harmless = viewer_page(score_map, photo_of(score_map), {"model": "m"})
     page = hostile_page()
     assert tags_of(page).tags == tags_of(harmless).tags
     facts = json.loads(re.findall(r'id="facts">(.*?)</script>', page, re.DOTALL)[0])
     assert facts["name"] == facts["categories"][0] == HOSTILE
-    assert facts["groups"][0][0] == f"group {HOSTILE}"
+    assert facts["concepts"] == [[f"concept {HOSTILE}", [1, 2], "n1", [HOSTILE]]]
 
 
 def test_the_page_refers_to_nothing_outside() -> None:
@@ -429,18 +425,15 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path, open_page: Open) ->
 
 @needs_chromium
 @pytest.mark.parametrize("max_values", [10**6, 0], ids=["all classes", "the best of each cell"])
-def test_a_group_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, open_page: Open) -> None:
-    score_map = random_map(5, 6, 40)
-    group = Group("bunch", (3, 7, 11, 19))
-    facts, photo = {"model": "tiny"}, photo_of(score_map)
-    packed = pack(score_map, [group], max_values)
-    path = tmp_path / "group.html"
-    path.write_text(
-        viewer_page(score_map, photo, facts, groups=[group], max_values=max_values), encoding="utf-8"
-    )
+def test_a_concept_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, open_page: Open) -> None:
+    bunch = Selection("bunch", (3, 7, 11, 19), also=("assortment",))
+    score_map = small_map(random_map(5, 6, 40).logits, concepts=(bunch,))
+    path = tmp_path / "concept.html"
+    page_text = viewer_page(score_map, photo_of(score_map), {"model": "tiny"}, max_values=max_values)
+    path.write_text(page_text, encoding="utf-8")
     page = open_page(path)
-    page.press("/", "bunch", "\ue007")
+    page.press("/", "assortment", "\ue007")
     assert page.text("shown") == "bunch (4 classes)"
-    expected = unpacked(packed, score_map.shape)[:, :, list(group.class_idx)].sum(-1)
+    expected = unpacked(pack(score_map, max_values), score_map.shape)[:, :, list(bunch.classes)].sum(-1)
     assert page.cell() == np.unravel_index(expected.argmax(), expected.shape)
     assert float(page.text("here")) == pytest.approx(expected.max(), abs=0.006)
