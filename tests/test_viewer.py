@@ -317,6 +317,10 @@ def test_the_cat_under_the_pointer_is_a_cat(collage: Path, open_page: Open) -> N
     assert len(page.driver.find_elements("css selector", "#bars button")) == 5
     page.hover(1232 / 1600, 272 / 1200)
     assert page.top()[0] == "espresso"
+    page.driver.find_element("id", "stage").click()  # in its middle; the click holds the window there
+    held = page.cell()
+    page.hover(528 / 1600, 432 / 1200)
+    assert page.cell() == held != (10, 13)
 
 
 @needs_chromium
@@ -432,7 +436,9 @@ def test_a_concept_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, op
     page_text = viewer_page(score_map, photo_of(score_map), {"model": "tiny"}, max_values=max_values)
     path.write_text(page_text, encoding="utf-8")
     page = open_page(path)
-    page.press("/", "assortment", "\ue007")
+    page.press("/", "assortment")
+    assert page.text("found").startswith("bunch (4 classes): assortment")
+    page.press("\ue007")
     assert page.text("shown") == "bunch (4 classes)"
     expected = unpacked(pack(score_map, max_values), score_map.shape)[:, :, list(bunch.classes)].sum(-1)
     assert page.cell() == np.unravel_index(expected.argmax(), expected.shape)
