@@ -288,7 +288,7 @@ def heatmap(
     """The score map of an image: the probability of every class in every window.
 
     FILE's suffix names the format: .npy, .npz and .json hold the scores, .png, .jpg and .webp show one class
-    (the image's most probable one, or --class) over the photo.
+    (the image's most probable one, or --class) over the photo, and .html is a page to look at them all with.
     """
     path = image or _standard_input()
     if out is None:
@@ -317,7 +317,8 @@ def heatmap(
         )
         chosen = (classifier.labels.category(best.class_idx),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
-    save(score_map, out, writer, Choice(chosen, kind, top_k, photo=photo))
+    name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
+    save(score_map, out, writer, Choice(chosen, kind, top_k, photo=photo, name=name))
 
 
 def _formats() -> str:

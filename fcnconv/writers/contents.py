@@ -19,6 +19,7 @@ class Choice:
     k: classes a cell in formats that list the best.
     at_least: probability that a cell must reach in formats that list regions.
     photo: uint8 (H, W, 3), the image itself, for pictures.
+    name: what the image is called, for pages.
     """
 
     selections: tuple[Selection, ...] = ()
@@ -26,6 +27,7 @@ class Choice:
     k: int = 5
     at_least: float = 0.5
     photo: Pixels | None = None
+    name: str = "image"
 
 
 def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:
