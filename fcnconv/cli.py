@@ -268,6 +268,12 @@ def heatmap(
     values: Annotated[
         str, typer.Option(metavar="KIND", help="What to write: probabilities or logits.")
     ] = "probabilities",
+    winners: Annotated[
+        bool, typer.Option("--argmax", help="In a picture, show the most probable class of each window.")
+    ] = False,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="In a picture, fill each window's own cell; no interpolation.")
+    ] = False,
     top_k: TopK = 5,
     refine: Annotated[
         float,
@@ -308,7 +314,7 @@ def heatmap(
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
     score_map = classifier(source, scales=scales, refine=refine)
-    if writer.picture and not chosen:
+    if writer.picture and not chosen and not winners:
         best = classifier.classify(source, k=1).predictions[0]
         log.info(
             "showing the image's most probable class, %s (%.2f); choose with --class",
@@ -318,7 +324,12 @@ def heatmap(
         chosen = (classifier.labels.category(best.class_idx),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
     name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
-    save(score_map, out, writer, Choice(chosen, kind, top_k, photo=photo, name=name))
+    save(
+        score_map,
+        out,
+        writer,
+        Choice(chosen, kind, top_k, photo=photo, name=name, winners=winners, cells=cells),
+    )
 
 
 def _formats() -> str:

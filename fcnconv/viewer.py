@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fcnconv.colours import colour_map
 from fcnconv.images import Pixels
 from fcnconv.labels import Selection
-from fcnconv.render import OPACITY, colour_map
+from fcnconv.render import OPACITY
 from fcnconv.scores import FloatArray, Grid, ScoreMap, softmax, top_k
 
 MAX_VALUES = 20_000_000

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fcnconv.render import OPACITY, colour_map, overlay
+from fcnconv.colours import colour_map, distinct_colours
+from fcnconv.render import OPACITY, Style, draw_classes, draw_winners
 from fcnconv.scores import Grid
 
 
@@ -26,7 +27,7 @@ def test_a_hot_cell_is_drawn_at_its_windows_centre_and_nothing_beyond_the_cells(
     plane = np.zeros((grid.rows, grid.cols), np.float32)
     plane[1, 2] = 1
     photo = np.full((240, 320, 3), 100, np.uint8)
-    picture = np.asarray(overlay(photo, plane, grid, "x")).astype(int)
+    picture = np.asarray(draw_classes(photo, plane[:, :, None], grid, ["x"])).astype(int)
     x0, y0, x1, y1 = grid.box(1, 2)
     change = np.abs(picture - 100).sum(-1)
     hottest = np.unravel_index((picture @ [1, 1, 0])[:160].argmax(), (160, 320))
@@ -40,7 +41,7 @@ def test_the_scale_is_absolute() -> None:
     grid = Grid(8, 8, (80, 80), (80, 80))
     photo = np.zeros((80, 80, 3), np.uint8)
     for probability in (0.0, 0.25, 1.0):
-        picture = np.asarray(overlay(photo, np.full((10, 10), probability, np.float32), grid, "x"))
+        picture = np.asarray(draw_classes(photo, np.full((10, 10, 1), probability, np.float32), grid, ["x"]))
         expected = np.round(OPACITY * colour_map()[round(probability * 255)])
         assert (picture[5, 5] == expected).all()
 
@@ -49,4 +50,47 @@ def test_the_scale_is_absolute() -> None:
 def test_small_pictures_keep_their_size(size: tuple[int, int]) -> None:
     grid = Grid(224, 32, size, (max(224, size[0]), max(224, size[1])))
     plane = np.zeros((grid.rows, grid.cols), np.float32)
-    assert overlay(np.zeros((size[1], size[0], 3), np.uint8), plane, grid, "a long name " * 9).size == size
+    photo = np.zeros((size[1], size[0], 3), np.uint8)
+    assert draw_classes(photo, plane[:, :, None], grid, ["a long name " * 9]).size == size
+    assert draw_winners(photo, np.dstack([plane, 1 - plane]), grid, ["a", "b" * 99]).size == size
+
+
+GRID = Grid(window=64, stride=32, image_size=(320, 256), scan_size=(320, 256))
+PHOTO = np.full((256, 320, 3), 100, np.uint8)
+
+
+def test_cells_are_filled_without_interpolation() -> None:
+    planes = np.random.default_rng(0).random((GRID.rows, GRID.cols, 1), np.float32)
+    picture = np.asarray(draw_classes(PHOTO, planes, GRID, ["x"], Style(cells=True)))
+    for row in range(3):
+        for col in range(GRID.cols):
+            top, left = 16 + 32 * row, 16 + 32 * col
+            square = picture[top : top + 32, left : left + 32].reshape(-1, 3)
+            assert (square == square[0]).all()
+
+
+def test_several_classes_have_a_panel_each_of_the_photos_size() -> None:
+    planes = np.zeros((GRID.rows, GRID.cols, 3), np.float32)
+    planes[:, :, 1] = 1
+    picture = draw_classes(PHOTO, planes, GRID, ["a", "b", "c"])
+    assert picture.size == (3 * 320, 256)
+    bright = np.asarray(picture.convert("L"))
+    assert bright[50, 320 + 50] > bright[50, 50] == bright[50, 640 + 50]
+
+
+def test_winners_have_their_colours_and_fade_where_unsure() -> None:
+    probabilities = np.zeros((GRID.rows, GRID.cols, 3), np.float32)
+    probabilities[:, :5, 2], probabilities[:, 5:, 0] = 0.9, 0.9
+    probabilities[0, 0, 2] = 0.4
+    picture = np.asarray(draw_winners(PHOTO, probabilities, GRID, ["a", "never", "c"])).astype(int)
+    ours, theirs = distinct_colours(2).astype(int)
+    grey, sure = 100, 0.15 + 0.75 * 0.9
+    assert np.abs(picture[100, 100] - (sure * ours + (1 - sure) * grey)).max() <= 1
+    assert np.abs(picture[100, 250] - (sure * theirs + (1 - sure) * grey)).max() <= 1
+    assert np.abs(picture[20, 20] - grey).sum() < np.abs(picture[100, 100] - grey).sum()
+
+
+def test_distinct_colours_are_distinct() -> None:
+    colours = distinct_colours(12).astype(int)
+    apart = np.abs(colours[:, None] - colours[None]).sum(-1)
+    assert apart[~np.eye(12, dtype=bool)].min() > 30

@@ -20,6 +20,8 @@ class Choice:
     at_least: probability that a cell must reach in formats that list regions.
     photo: uint8 (H, W, 3), the image itself, for pictures.
     name: what the image is called, for pages.
+    winners: whether a picture shows the most probable class of each cell.
+    cells: whether a picture fills each cell's own square instead of running smoothly between them.
     """
 
     selections: tuple[Selection, ...] = ()
@@ -28,6 +30,8 @@ class Choice:
     at_least: float = 0.5
     photo: Pixels | None = None
     name: str = "image"
+    winners: bool = False
+    cells: bool = False
 
 
 def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:

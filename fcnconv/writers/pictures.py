@@ -1,20 +1,28 @@
-"""Formats to look at: the photo with a class's probability over it."""
+"""Formats to look at: the photo with classes' probabilities over it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fcnconv.errors import UsageError
-from fcnconv.render import overlay
+from fcnconv.render import Style, draw_classes, draw_winners
 from fcnconv.scores import ScoreMap
-from fcnconv.writers.contents import Choice
+from fcnconv.writers.contents import Choice, chosen_names
 
 
 def write_picture(path: Path, score_map: ScoreMap, choice: Choice, format: str) -> None:
-    """The photo with one selection over it. format: Pillow's name of the file format."""
-    if choice.photo is None or len(choice.selections) != 1:
-        raise UsageError(f"a picture shows one class, not {len(choice.selections)}; name one with --class")
-    selection = choice.selections[0]
-    picture = overlay(choice.photo, score_map.plane(selection), score_map.grid, selection.name)
+    """The photo with the chosen selections over it, a panel each, or with the winner of each cell.
+
+    format: Pillow's name of the file format.
+    """
+    if choice.photo is None or not (choice.selections or choice.winners):
+        raise UsageError("a picture shows a class over the photo; name one with --class")
+    names = chosen_names(score_map, choice)
+    if choice.winners:
+        planes = score_map.planes(choice.selections) if choice.selections else score_map.probabilities()
+        picture = draw_winners(choice.photo, planes, score_map.grid, names)
+    else:
+        planes = score_map.planes(choice.selections)
+        picture = draw_classes(choice.photo, planes, score_map.grid, names, Style(cells=choice.cells))
     with path.open("wb") as file:
         picture.save(file, format, quality=90)
