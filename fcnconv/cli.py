@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,9 @@ from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from fcnconv.scores import Classification
+    from fcnconv.images import Pixels
+    from fcnconv.labels import Selection
+    from fcnconv.scores import Classification, ScoreMap
 
 log = logging.getLogger("fcnconv")
 
@@ -297,13 +300,14 @@ def heatmap(
     (the image's most probable one, or --class) over the photo, and .html is a page to look at them all with.
     """
     path = image or _standard_input()
-    if out is None:
+    preview = out is None and sys.stdout.isatty()
+    if out is None and not preview:
         raise UsageError(
             f"name a file to write with --out: its suffix is the format, {_formats()}; '-' is standard output"
         )
     from fcnconv.writers import Choice, find_writer, parse_values, save
 
-    writer, kind = find_writer(out, format), parse_values(values)
+    writer, kind = None if out is None else find_writer(out, format), parse_values(values)
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
@@ -314,7 +318,8 @@ def heatmap(
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
     score_map = classifier(source, scales=scales, refine=refine)
-    if writer.picture and not chosen and not winners:
+    shows_photo = writer is None or writer.picture
+    if shows_photo and not chosen and not winners:
         best = classifier.classify(source, k=1).predictions[0]
         log.info(
             "showing the image's most probable class, %s (%.2f); choose with --class",
@@ -322,14 +327,13 @@ def heatmap(
             best.probability,
         )
         chosen = (classifier.labels.category(best.class_idx),)
-    photo = source.read((0, 0, *source.size)) if writer.picture else None
+    photo = source.read((0, 0, *source.size)) if shows_photo else None
+    if out is None or writer is None:
+        _print_preview(photo, score_map, chosen, top_k)
+        return
     name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
-    save(
-        score_map,
-        out,
-        writer,
-        Choice(chosen, kind, top_k, photo=photo, name=name, winners=winners, cells=cells),
-    )
+    choice = Choice(chosen, kind, top_k, photo=photo, name=name, winners=winners, cells=cells)
+    save(score_map, out, writer, choice)
 
 
 def _formats() -> str:
@@ -384,6 +388,17 @@ def _print_json_line(record: dict[str, Any]) -> None:
     except UnicodeEncodeError:  # a file name that is not UTF-8: JSON can hold it only escaped
         text = json.dumps(record)
     print(text)
+
+
+def _print_preview(photo: Pixels | None, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
+    from rich.console import Console
+
+    from fcnconv.preview import show_map
+
+    if photo is not None:
+        show_map(Console(), photo, score_map, chosen)
+    for p in score_map.best_windows(k):
+        print(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
 
 
 def _print_table(path: str, result: Classification) -> None:

@@ -33,7 +33,7 @@ _OTHERS = (128, 128, 128)
 
 @dataclass(frozen=True)
 class Style:
-    """How maps are drawn. cells: fill each cell's own square, in place of running smoothly between centres."""
+    """How maps are drawn. cells: fill each cell's own square; False runs smoothly between the centres."""
 
     cells: bool = False
 
@@ -49,12 +49,17 @@ def draw_classes(
     """
     panels = []
     for index, name in enumerate(names):
-        levels = np.round(_spread(planes[:, :, index], photo, grid, style) * 255).astype(np.uint8)
-        panel = _tinted(photo, grid, colour_map()[levels], OPACITY)
+        panel = draw_plane(photo, planes[:, :, index], grid, style)
         draw_title(panel, name)
         panels.append(panel)
     draw_scale(panels[0])
     return _side_by_side(panels)
+
+
+def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = Style()) -> Image.Image:
+    """The photo with one class's probability over it, and nothing else: arguments as for `draw_classes`."""
+    levels = np.round(_spread(plane, photo, grid, style) * 255).astype(np.uint8)
+    return _tinted(photo, grid, colour_map()[levels], OPACITY)
 
 
 def draw_winners(photo: Pixels, probabilities: FloatArray, grid: Grid, names: Sequence[str]) -> Image.Image:

@@ -166,6 +166,22 @@ class ScoreMap:
         planes = [_log_sum_exp(self.logits[:, :, s.classes]) for s in selections]
         return np.stack(planes, axis=-1)
 
+    def best_windows(self, k: int) -> tuple[Prediction, ...]:
+        """The k classes that are most probable in some window, best first, each with that window."""
+        probabilities = self.probabilities().reshape(-1, self.logits.shape[2])
+        highest, cell = probabilities.max(0), probabilities.argmax(0)
+        return tuple(
+            Prediction(
+                rank,
+                i,
+                self.labels.wnid(i),
+                self.labels.categories[i],
+                float(highest[i]),
+                self.grid.box(*divmod(int(cell[i]), self.grid.cols)),
+            )
+            for rank, i in enumerate(top_k(highest, k).tolist(), start=1)
+        )
+
     def top_k(self, k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Class indices and probabilities of the k best classes of each cell, best first: two arrays
         (rows, cols, min(k, num_classes))."""
