@@ -194,7 +194,12 @@ def heatmap(
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", "-c", metavar="NAME|INDEX|WNID|CONCEPT", help="A class to write, or all classes of a concept; may be repeated."),
+        typer.Option(
+            "--class",
+            "-c",
+            metavar="NAME|INDEX|WNID|CONCEPT",
+            help="A class to write, or all classes of a concept; may be repeated.",
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     scales: Scales = "1",

@@ -1,4 +1,4 @@
-"""The names of a classifier's classes and of the concepts above them, and what a user's words find of them."""
+"""The names of a classifier's classes and of the concepts above them, and how a user's words find them."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class Labels:
                 f"class index {text} is out of range: this model has classes 0 to {len(self) - 1}"
             )
         categories = [self.category(i) for i in range(len(self))]
-        for selection in (*categories, *self.concepts):
-            if text and selection.wnid == text:
-                return selection
+        exact = [s for s in (*categories, *self.concepts) if s.wnid == text or s.name == query.strip()]
+        if len(exact) == 1:  # "Cardigan" is a dog, "cardigan" a garment
+            return exact[0]
         for fits in (str.__eq__, _is_plural, str.startswith, str.__contains__):
             for pool in (categories, self.concepts):
                 found = [s for s in pool if text and any(fits(folded(name), text) for name in s.names)]
