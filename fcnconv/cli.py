@@ -107,6 +107,12 @@ Scales = Annotated[
     ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes to give.")]
+AtLeast = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, metavar="P", help="The least probability that counts (geojson; --level concept)."
+    ),
+]
 MaxPixels = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Refuse images of more pixels than this.")
 ]
@@ -207,6 +213,7 @@ def heatmap(
         str, typer.Option(metavar="KIND", help="What to write: probabilities or logits.")
     ] = "probabilities",
     top_k: TopK = 5,
+    at_least: AtLeast = 0.5,
     mode: Mode = "fcn",
     backend: Backend = "auto",
     max_pixels: MaxPixels = None,
@@ -225,7 +232,8 @@ def heatmap(
         )
     from fcnconv.writers import Choice, find_writer, parse_values, save
 
-    writer, kind = find_writer(out, format), parse_values(values)
+    kind = parse_values(values)
+    writer = find_writer(out, format, kind)
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
@@ -243,7 +251,7 @@ def heatmap(
         )
         chosen = (classifier.labels.category(best.class_idx),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
-    save(score_map, out, writer, Choice(chosen, kind, top_k, photo=photo))
+    save(score_map, out, writer, Choice(chosen, kind, top_k, at_least, photo))
 
 
 def _formats() -> str:

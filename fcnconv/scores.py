@@ -60,6 +60,18 @@ class Grid:
         )  # an enlarged image has windows of under 1 px
         return first, max(round((cell * self.stride + self.window) * ratio), first + 1)
 
+    def square(self, row: int, col: int) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1) of the square of one stride around a window's centre, in pixels of the original:
+        the part of the image that a cell has to itself, where windows overlap.
+        """
+        edges = (
+            (cell * self.stride + (self.window + side * self.stride) / 2) * length / scanned
+            for side in (-1, 1)
+            for cell, length, scanned in zip((col, row), self.image_size, self.scan_size, strict=True)
+        )
+        x0, y0, x1, y1 = edges
+        return x0, y0, x1, y1
+
 
 @dataclass(frozen=True)
 class Block:

@@ -38,7 +38,9 @@ def test_a_map_gives_planes_and_the_best_classes_of_each_cell() -> None:
     logits = np.array([[[0, 1, 2], [5, 0, 0]]], np.float32)
     score_map = ScoreMap(logits, Grid(8, 4, (12, 8), (12, 8)), numbered(3), Provenance("m", "", "fcn"))
     assert score_map.shape == (1, 2, 3)
-    assert np.allclose(score_map.plane(score_map.labels.category(2))[0, 0], np.exp(2) / (1 + np.e + np.exp(2)))
+    assert np.allclose(
+        score_map.plane(score_map.labels.category(2))[0, 0], np.exp(2) / (1 + np.e + np.exp(2))
+    )
     class_idx, probability = score_map.top_k(2)
     assert class_idx.tolist() == [[[2, 1], [0, 1]]]
     assert np.allclose(probability[0, 1, 0], softmax(logits)[0, 1, 0])
