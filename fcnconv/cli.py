@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcnconv import __version__
+from fcnconv import __version__, completion
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.models import DEFAULT_MODEL
+from fcnconv.models import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
     from fcnconv.scores import Classification
@@ -69,7 +69,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
-    app()
+    app(prog_name="fcnconv")
 
 
 def _complain(error: FcnconvError) -> None:
@@ -97,7 +97,12 @@ def _show_version(value: bool) -> None:
 
 
 # The one vocabulary: an option means the same in every command that has it.
-Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="The network.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME", help="The network.", autocompletion=completion.complete_model
+    ),
+]
 Scales = Annotated[
     str,
     typer.Option(
@@ -150,6 +155,15 @@ def classify(
     model: Model = DEFAULT_MODEL,
     scales: Scales = "fit",
     top_k: TopK = 5,
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="category|concept",
+            help="The k best categories; or one answer, the most specific category or concept that reaches "
+            "--at-least.",
+        ),
+    ] = "category",
+    at_least: AtLeast = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
@@ -168,10 +182,15 @@ def classify(
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
+    if level not in ("category", "concept"):
+        raise UsageError(f"unknown level {level!r}; known: category, concept")
     classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
     show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
     failed = False
-    for path, result in classify_each(classifier, paths, scales=scales, k=top_k, progress=not quiet):
+    sure = at_least if level == "concept" else None
+    for path, result in classify_each(
+        classifier, paths, scales=scales, k=top_k, at_least=sure, progress=not quiet
+    ):
         if isinstance(result, FcnconvError):
             failed = True
             _complain(result)
@@ -205,6 +224,7 @@ def heatmap(
             "-c",
             metavar="NAME|INDEX|WNID|CONCEPT",
             help="A class to write, or all classes of a concept; may be repeated.",
+            autocompletion=completion.complete_class,
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -222,8 +242,8 @@ def heatmap(
 ) -> None:
     """The score map of an image: the probability of every class in every window.
 
-    FILE's suffix names the format: .npy, .npz and .json hold the scores, .png, .jpg and .webp show one class
-    (the image's most probable one, or --class) over the photo.
+    FILE's suffix names the format: .npy, .npz, .zarr and .tif hold the scores, .json, .csv and .geojson list
+    the cells, .png, .jpg and .webp show one class (the image's most probable one, or --class) over the photo.
     """
     path = image or _standard_input()
     if out is None:
@@ -249,9 +269,35 @@ def heatmap(
             best.category,
             best.probability,
         )
-        chosen = (classifier.labels.category(best.class_idx),)
+        chosen = (classifier.labels.find(str(best.class_idx)),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
     save(score_map, out, writer, Choice(chosen, kind, top_k, at_least, photo))
+
+
+@app.command()
+def classes(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[PATTERN]", help="A part of a name, or a WordNet id; none lists all.")
+    ] = "",
+    model: Model = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and name.")] = False,
+    debug: Debug = False,
+) -> None:
+    """The names that --class knows: a model's categories, and the WordNet concepts above them.
+
+    One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
+    the names, separated by tabs.
+    """
+    found = find_model(model).labels().search(pattern)
+    if not found:
+        raise FcnconvError(f"no category or concept has {pattern!r} in its name")
+    for s in found:
+        if as_json:
+            also = {"also": s.also} if s.also else {}
+            _print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
+        else:
+            index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
+            print(index, s.wnid or "", ", ".join(s.names), sep="\t")
 
 
 def _formats() -> str:

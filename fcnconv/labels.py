@@ -60,9 +60,22 @@ class Labels:
         """The selection of one class."""
         return Selection(self.categories[class_idx], (class_idx,), self.wnid(class_idx))
 
+    def all_categories(self) -> tuple[Selection, ...]:
+        """A selection for each class, in index order."""
+        return tuple(map(self.category, range(len(self))))
+
     def selections(self) -> tuple[Selection, ...]:
         """Everything that can be asked for: the categories in index order, then the concepts."""
-        return (*map(self.category, range(len(self))), *self.concepts)
+        return (*self.all_categories(), *self.concepts)
+
+    def search(self, pattern: str) -> list[Selection]:
+        """Every category and concept with `pattern` in a name or its WordNet id, the concepts first."""
+        text = folded(pattern)
+        return [
+            s
+            for s in (*self.concepts, *self.all_categories())
+            if any(text in folded(name) for name in (*s.names, s.wnid or ""))
+        ]
 
     def find(self, query: str) -> Selection:
         """The category or concept that `query` names.
@@ -80,7 +93,7 @@ class Labels:
             raise UsageError(
                 f"class index {text} is out of range: this model has classes 0 to {len(self) - 1}"
             )
-        categories = [self.category(i) for i in range(len(self))]
+        categories = self.all_categories()
         exact = [s for s in (*categories, *self.concepts) if s.wnid == text or s.name == query.strip()]
         if len(exact) == 1:  # "Cardigan" is a dog, "cardigan" a garment
             return exact[0]

@@ -104,7 +104,7 @@ def _cells(score_map: ScoreMap, choice: Choice) -> Iterator[tuple[int, int, Rank
         for row, col in np.ndindex(rows, cols):
             yield row, col, list(zip(choice.selections, planes[row, col].tolist(), strict=True))
     else:
-        categories = [score_map.labels.category(i) for i in range(len(score_map.labels))]
+        categories = score_map.labels.all_categories()
         class_idx, probabilities = score_map.top_k(choice.k)
         for row, col in np.ndindex(rows, cols):
             best = map(categories.__getitem__, class_idx[row, col].tolist())
