@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.images import ImageSource
 from fcnconv.scores import Classification
 
 
@@ -31,6 +32,15 @@ def classify_each(
             raise  # an argument is wrong, and so it is for every other image
         except FcnconvError as error:
             yield path, error
+
+
+def open_each(classifier: Classifier, images: Sequence[str]) -> Iterator[ImageSource | FcnconvError]:
+    """Each image, opened, or the error that it met, in the order given."""
+    for path in images:
+        try:
+            yield classifier.open(path)
+        except FcnconvError as error:
+            yield error
 
 
 def _counted(images: Sequence[str]) -> Iterator[str]:

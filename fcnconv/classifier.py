@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.backends import Run, open_network, parse_mode
+from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, normalize, open_image
 from fcnconv.labels import Labels
-from fcnconv.models import DEFAULT_MODEL, find_model
-from fcnconv.scan import Geometry, parse_scales, scan
+from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
+from fcnconv.scan import Geometry, parse_scales, scan, score_crops
 from fcnconv.scores import (
     Block,
     Box,
@@ -39,6 +39,8 @@ class Classifier:
     """A network that scores every window of an image, with the preprocessing that belongs to it.
 
     run: the backend. geometry: its windows. Make one with `load`.
+    open_crops: opens the backend that scores real crops, when one is first needed.
+    temperature: divides the logits of maps with more than one cell before their softmax.
     max_pixels: the largest image that is accepted, before and after it is resized.
     """
 
@@ -48,24 +50,60 @@ class Classifier:
     std: tuple[float, float, float]
     eval_size: int
     run: Run
+    open_crops: Callable[[], Run]
     provenance: Provenance
+    temperature: float = 1.0
     max_pixels: int = MAX_PIXELS
 
-    def __call__(self, image: ImageLike | ImageSource, *, scales: str = "1") -> ScoreMap:
+    def __call__(self, image: ImageLike | ImageSource, *, scales: str = "1", refine: float = 0) -> ScoreMap:
         """The score map of an image: the logits of every window, at one scale.
 
         image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, or ``fit``.
+        refine: share of the windows, 0 to 1, that are scored again as real crops: those whose dense answer is
+            least sure. The map's `exact` tells which.
         """
+        if not 0 <= refine <= 1:
+            raise UsageError(f"a share of {refine:g} cannot be refined; choose one from 0 to 1")
         source = self.open(image)
         grids = self.grids(source, scales)
         if len(grids) > 1:
             raise UsageError(f"a score map has one scale, and {scales!r} names {len(grids)}; choose one")
         grid = grids[0]
+        score_map = ScoreMap(
+            self.dense(source, grid), grid, self.labels, self.provenance, self._temperature(grids)
+        )
+        if not refine or self.provenance.mode == "windows":
+            return score_map
+        return self._refined(score_map, source, refine)
+
+    def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
+        """float32 (rows, cols, num_classes): the logits of every window of a grid, in one pass."""
         logits = np.empty((grid.rows, grid.cols, len(self.labels)), np.float32)
-        for block in self._scan(source, grids):
+        for block in self._scan(source, [grid]):
             logits[block.rows, block.cols] = block.logits
-        return ScoreMap(logits, grid, self.labels, self.provenance)
+        return logits
+
+    def crops(self, source: ImageSource, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
+        """float32 (len(cells), num_classes): the logits of single windows, cropped and scored one by one.
+
+        cells: their numbers in the grid, row by row.
+        """
+        prepare = partial(normalize, mean=self.mean, std=self.std)
+        return score_crops(source, grid, cells, self.open_crops(), prepare)
+
+    def _refined(self, score_map: ScoreMap, source: ImageSource, share: float) -> ScoreMap:
+        sure = score_map.probabilities().max(-1).ravel()
+        cells = np.sort(np.argsort(sure, kind="stable")[: round(share * len(sure))])
+        exact = np.zeros(score_map.logits.shape[:2], np.bool_)
+        exact.flat[cells] = True
+        if exact.any():
+            score_map.logits[exact] = self.crops(source, score_map.grid, cells)
+        return replace(score_map, exact=exact)
+
+    def _temperature(self, grids: Sequence[Grid]) -> float:
+        # One window alone is the classifier itself, whose probabilities are its own.
+        return self.temperature if sum(grid.rows * grid.cols for grid in grids) > 1 else 1.0
 
     def classify(
         self,
@@ -77,7 +115,8 @@ class Classifier:
     ) -> Classification:
         """The k most probable classes of a whole image, each with the window where it is most probable.
 
-        Probabilities are the softmax of the mean logits: over the windows of a scale, then over the scales.
+        Probabilities are the softmax of the mean logits, over the windows of a scale and then over the
+        scales, divided by the temperature.
 
         at_least: give one answer instead, the most specific category or concept of at least this probability.
         """
@@ -86,12 +125,13 @@ class Classifier:
         selections = self.labels.selections() if at_least is not None else self.labels.all_categories()
         source = self.open(image)
         grids = self.grids(source, scales)
+        temperature = self._temperature(grids)
         mean, best = np.zeros(len(self.labels)), _Best(len(selections))
         for block in self._scan(source, grids):
             windows = block.grid.rows * block.grid.cols
             mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
-            best.update(block, sum_over(softmax(block.logits), selections))
-        probabilities = sum_over(softmax(mean.astype(np.float32)), selections)
+            best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
+        probabilities = sum_over(softmax((mean / temperature).astype(np.float32)), selections)
         if at_least is None:
             ranking = top_k(probabilities, k).tolist()
         else:
@@ -100,6 +140,7 @@ class Classifier:
             *source.size,
             self.provenance.model,
             tuple(grid.scale for grid in grids),
+            temperature,
             tuple(
                 Prediction(
                     rank,
@@ -156,13 +197,20 @@ class Classifier:
 
 
 def load(
-    model: str = DEFAULT_MODEL, *, mode: str = "fcn", backend: str = "auto", max_pixels: int | None = None
+    model: str = DEFAULT_MODEL,
+    *,
+    mode: str = "fcn",
+    backend: str = "auto",
+    temperature: float | None = None,
+    max_pixels: int | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
 
     mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
         every real crop, exact and slow.
     backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
+    temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
+        1 in `windows` mode.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
@@ -175,9 +223,15 @@ def load(
         std=spec.std,
         eval_size=spec.eval_size,
         run=network.run,
+        open_crops=cache(lambda: _crops_run(network, spec, chosen, backend)),
         provenance=Provenance(spec.name, network.weights_sha256, chosen),
+        temperature=temperature or (spec.temperature if chosen == "fcn" else 1.0),
         max_pixels=max_pixels or MAX_PIXELS,
     )
+
+
+def _crops_run(network: Network, spec: ModelSpec, mode: Mode, backend: str) -> Run:
+    return network.run if mode == "windows" else open_network(spec, "windows", backend).run
 
 
 class _Best:

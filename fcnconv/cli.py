@@ -128,6 +128,14 @@ Mode = Annotated[
     ),
 ]
 Backend = Annotated[str, typer.Option(metavar="NAME", help="What runs the network: auto or torch.")]
+Temperature = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|T",
+        help="Divides the logits of a dense scan before they become probabilities: the model's measured "
+        "one, or a number; 1 is off.",
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")
 ]
@@ -167,6 +175,7 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    temperature: Temperature = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -184,7 +193,9 @@ def classify(
     parse_scales(scales)  # a mistake in it is told before the model loads
     if level not in ("category", "concept"):
         raise UsageError(f"unknown level {level!r}; known: category, concept")
-    classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
+    classifier = load(
+        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
+    )
     show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
     failed = False
     sure = at_least if level == "concept" else None
@@ -201,6 +212,57 @@ def classify(
         else:
             show(path, result)
         sys.stdout.flush()
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Images to compare real crops on.")
+    ] = None,
+    scales: Scales = "1",
+    max_windows: Annotated[
+        int, typer.Option(min=4, metavar="N", help="Compare at most so many windows, drawn at random.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random draw.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    backend: Backend = "auto",
+    max_pixels: MaxPixels = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Proof that the converted network is the classifier, and how far its map is from real crops.
+
+    Without images, the proof at the model's native size; a model that fails it gives exit status 1. With
+    images, also the comparison of the dense map with real crops, on windows of these images.
+    """
+    from fcnconv.batch import open_each
+    from fcnconv.classifier import load
+    from fcnconv.models import find_model
+    from fcnconv.verify import measure, prove
+
+    spec = find_model(model)
+    proved = prove(spec)
+    agreement, failed = None, False
+    if images:
+        classifier = load(model, backend=backend, temperature=1, max_pixels=max_pixels)
+        sources = []
+        for opened in open_each(classifier, images):
+            if isinstance(opened, FcnconvError):
+                failed = True
+                _complain(opened)
+            else:
+                sources.append(opened)
+        agreement = measure(classifier, sources, scales=scales, max_windows=max_windows, seed=seed)
+    if as_json:
+        found = {"model": spec.name, **asdict(proved)}
+        _print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})
+    else:
+        print(proved.text(spec.name))
+        if agreement is not None:
+            print(f"\n{agreement.text()}")
     if failed:
         raise typer.Exit(1)
 
@@ -234,8 +296,18 @@ def heatmap(
     ] = "probabilities",
     top_k: TopK = 5,
     at_least: AtLeast = 0.5,
+    refine: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Score this share of the windows, the least sure, again as real crops.",
+        ),
+    ] = 0,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    temperature: Temperature = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -243,7 +315,8 @@ def heatmap(
     """The score map of an image: the probability of every class in every window.
 
     FILE's suffix names the format: .npy, .npz, .zarr and .tif hold the scores, .json, .csv and .geojson list
-    the cells, .png, .jpg and .webp show one class (the image's most probable one, or --class) over the photo.
+    the cells, .png, .jpg and .webp show one class (the image's most probable one, or --class) over the photo,
+    and .html is a page to look at them all with.
     """
     path = image or _standard_input()
     if out is None:
@@ -258,10 +331,12 @@ def heatmap(
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
 
-    classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
+    classifier = load(
+        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
+    )
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
-    score_map = classifier(source, scales=scales)
+    score_map = classifier(source, scales=scales, refine=refine)
     if writer.picture and not chosen:
         best = classifier.classify(source, k=1).predictions[0]
         log.info(
@@ -271,7 +346,8 @@ def heatmap(
         )
         chosen = (classifier.labels.find(str(best.class_idx)),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
-    save(score_map, out, writer, Choice(chosen, kind, top_k, at_least, photo))
+    name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
+    save(score_map, out, writer, Choice(chosen, kind, top_k, at_least, photo, name))
 
 
 @app.command()
@@ -306,6 +382,20 @@ def _formats() -> str:
     return ", ".join(WRITERS)
 
 
+def _number(temperature: str) -> float | None:
+    if temperature == "auto":
+        return None
+    try:
+        number = float(temperature)
+    except ValueError:
+        number = 0
+    if not 0.01 <= number <= 100:
+        raise UsageError(
+            f"a temperature of {temperature!r} cannot be used; give 'auto' or a number such as 0.75"
+        )
+    return number
+
+
 def _standard_input() -> str:
     if sys.stdin.isatty():
         raise UsageError("no image given: name a file, or send one to standard input")
@@ -327,7 +417,8 @@ def _print_json(path: str, result: Classification) -> None:
     predictions = [asdict(p) | {"probability": round(p.probability, 6)} for p in result.predictions]
     rest = {"width": result.width, "height": result.height, "model": result.model}
     scales = [round(scale, 4) for scale in result.scales]
-    _print_json_line({"path": path, **rest, "scales": scales, "predictions": predictions})
+    about = {**rest, "scales": scales, "temperature": result.temperature}
+    _print_json_line({"path": path, **about, "predictions": predictions})
 
 
 def _print_json_line(record: dict[str, Any]) -> None:

@@ -35,11 +35,13 @@ def colour_map() -> Pixels:
     lightness = 0.22 + 0.74 * t
     hue = np.deg2rad(285 - 180 * t)
     chroma = 0.05 + 0.13 * np.sin(np.pi * (0.1 + 0.72 * t))
-    for _ in range(60):  # paler where sRGB has no such colour: clipping would bend the lightness
+    low, high = np.zeros(256), chroma
+    for _ in range(30):  # paler where sRGB has no such colour: clipping would bend the lightness
         linear = _linear_srgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
         outside = (linear < 0).any(0) | (linear > 1).any(0)
-        chroma = np.where(outside, 0.96 * chroma, chroma)
-    linear = np.clip(linear, 0, 1)
+        low, high = np.where(outside, low, chroma), np.where(outside, chroma, high)
+        chroma = (low + high) / 2
+    linear = np.clip(_linear_srgb(lightness, low * np.cos(hue), low * np.sin(hue)), 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.round(255 * srgb.T).astype(np.uint8)
 

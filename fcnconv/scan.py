@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from fcnconv.errors import UsageError
 from fcnconv.images import ImageSource, Pixels, resize
 from fcnconv.scores import Block, FloatArray, Grid
+
+CROP_BATCH = 32
+"""Crops that are scored together: enough to fill two cores, at 20 MB of input for a window of 224 px."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,27 @@ def scan(
                 inner = logits[:, row : row + rows.stop - rows.start, col : col + cols.stop - cols.start]
                 # (K, rows, cols) -> (rows, cols, K)
                 yield Block(grid, rows, cols, np.ascontiguousarray(inner.transpose(1, 2, 0)))
+
+
+def score_crops(
+    source: ImageSource,
+    grid: Grid,
+    cells: Iterable[int],
+    run: Callable[[FloatArray], FloatArray],
+    prepare: Callable[[Pixels], FloatArray],
+) -> FloatArray:
+    """float32 (number of cells, num_classes): the logits of single windows of a grid, each cropped by itself.
+
+    cells: numbers of the cells, row by row. run, prepare: as for `scan`; `run` scores each crop by itself.
+    """
+    scaled = resize(source, grid.scan_size)
+    logits = []
+    remaining = iter(cells)
+    while batch := list(islice(remaining, CROP_BATCH)):
+        corners = [(cell % grid.cols * grid.stride, cell // grid.cols * grid.stride) for cell in batch]
+        crops = [prepare(scaled.read((x, y, x + grid.window, y + grid.window))) for x, y in corners]
+        logits.append(run(np.concatenate(crops))[:, :, 0, 0])
+    return np.concatenate(logits)
 
 
 def spans(count: int, size: int) -> list[slice]:

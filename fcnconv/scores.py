@@ -114,14 +114,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer about a whole image: its size in pixels, the scales scanned, and the top classes, best
-    first.
+    """The answer about a whole image: its size in pixels, the scales scanned, the temperature of the
+    probabilities, and the top classes, best first.
     """
 
     width: int
     height: int
     model: str
     scales: tuple[float, ...]
+    temperature: float
     predictions: tuple[Prediction, ...]
 
 
@@ -130,13 +131,17 @@ class ScoreMap:
     """The scores of every window of an image.
 
     logits: float32 (rows, cols, num_classes); ``logits[y, x, k]`` is the score of class k in the window
-    ``grid.box(y, x)``.
+        ``grid.box(y, x)``, as the network gave it.
+    temperature: what probabilities divide the logits by, to be as sure as real crops are.
+    exact: bool (rows, cols), the cells that were scored as real crops, which have no temperature; or None.
     """
 
     logits: FloatArray
     grid: Grid
     labels: Labels
     provenance: Provenance
+    temperature: float = 1.0
+    exact: npt.NDArray[np.bool_] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -144,9 +149,22 @@ class ScoreMap:
         rows, cols, num_classes = self.logits.shape
         return rows, cols, num_classes
 
+    def exact_mask(self) -> npt.NDArray[np.bool_]:
+        """bool (rows, cols): the cells whose scores are those of real crops."""
+        if self.exact is not None:
+            return self.exact
+        return np.full(self.logits.shape[:2], self.provenance.mode == "windows")
+
     def probabilities(self) -> FloatArray:
-        """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell."""
-        return softmax(self.logits)
+        """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell, of the logits
+        divided by the temperature.
+        """
+        if self.temperature == 1:
+            return softmax(self.logits)
+        temperature = np.full((*self.logits.shape[:2], 1), self.temperature, np.float32)
+        if self.exact is not None:
+            temperature[self.exact] = 1
+        return softmax((self.logits / temperature).astype(np.float32, copy=False))
 
     def plane(self, selection: Selection) -> FloatArray:
         """float32 (rows, cols), 0 to 1: the probability of a category or concept in each cell."""

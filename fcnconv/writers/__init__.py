@@ -18,6 +18,7 @@ from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, provenance
 from fcnconv.writers.files import whole_file, whole_folder
+from fcnconv.writers.pages import write_viewer
 from fcnconv.writers.pictures import write_picture
 
 __all__ = ["WRITERS", "Choice", "Writer", "find_writer", "parse_values", "provenance", "save"]
@@ -57,6 +58,7 @@ WRITERS: dict[str, Writer] = {
     ),
     "jpg": Writer(partial(write_picture, format="JPEG"), "the same as a JPEG", picture=True),
     "webp": Writer(partial(write_picture, format="WEBP"), "the same as WebP", picture=True),
+    "html": Writer(write_viewer, "one page to look at every class with, in a browser", picture=True),
 }
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif"}

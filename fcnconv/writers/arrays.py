@@ -19,13 +19,16 @@ def write_npy(path: Path, score_map: ScoreMap, choice: Choice) -> None:
 
 
 def write_npz(path: Path, score_map: ScoreMap, choice: Choice) -> None:
-    """The array ``scores`` with its ``categories``, and each item of the provenance as a scalar."""
+    """The array ``scores`` with its ``categories``, the mask ``exact`` of the cells that were scored as real
+    crops, and each item of the provenance as a scalar.
+    """
     with path.open("wb") as file:
         np.savez(
             file,
             scores=chosen_scores(score_map, choice),
             categories=np.array(chosen_names(score_map, choice)),
             values=np.array(choice.values),
+            exact=score_map.exact_mask(),
             **{name: np.array(value) for name, value in provenance(score_map).items()},  # type: ignore[arg-type]
         )
 

@@ -18,8 +18,9 @@ Ranking = list[tuple[Selection, float]]
 
 
 def write_json(path: Path, score_map: ScoreMap, choice: Choice) -> None:
-    """The provenance, then a line a cell: row, col, box, and its best or chosen classes."""
+    """The provenance, then a line a cell: row, col, box, whether it is exact, its best or chosen classes."""
     rows, cols, _ = score_map.shape
+    exact = score_map.exact_mask()
     head = provenance(score_map) | {"rows": rows, "cols": cols}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "cells": [')
@@ -28,6 +29,7 @@ def write_json(path: Path, score_map: ScoreMap, choice: Choice) -> None:
                 "row": row,
                 "col": col,
                 "box": score_map.grid.box(row, col),
+                "exact": bool(exact[row, col]),
                 "predictions": [
                     {"class_idx": s.class_idx, "wnid": s.wnid, "category": s.name, "probability": round(p, 6)}
                     for s, p in ranking

@@ -19,6 +19,7 @@ class Choice:
     k: classes a cell in formats that list the best.
     at_least: probability that a cell must reach in formats that list regions.
     photo: uint8 (H, W, 3), the image itself, for pictures.
+    name: what the image is called, for pages.
     """
 
     selections: tuple[Selection, ...] = ()
@@ -26,6 +27,7 @@ class Choice:
     k: int = 5
     at_least: float = 0.5
     photo: Pixels | None = None
+    name: str = "image"
 
 
 def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:
@@ -54,5 +56,7 @@ def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
         "model": score_map.provenance.model,
         "mode": score_map.provenance.mode,
         "weights_sha256": score_map.provenance.weights_sha256,
+        "temperature": score_map.temperature,
+        "exact_cells": int(score_map.exact_mask().sum()),
         "version": __version__,
     }

@@ -1,0 +1,299 @@
+"""How far the dense map is from real crops, measured on a user's own images.
+
+With padding, a dense cell is not the crop's score: a crop sees zeros at its border, the dense network its
+neighbours. This compares the two on a sample of windows, fits the one temperature that brings the dense
+probabilities closest to the crops', and tells what scoring the least sure windows again as real crops would
+gain.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.classifier import Classifier
+from fcnconv.errors import UsageError
+from fcnconv.images import ImageLike, ImageSource
+from fcnconv.models import ModelSpec
+from fcnconv.scores import FloatArray, softmax
+
+log = logging.getLogger("fcnconv")
+
+CONFIDENCE_BINS = (0.0, 0.2, 0.5, 0.8, 1.0)
+"""Edges of the ranges of the crop's own confidence for which agreement is told."""
+
+REFINE_SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of the windows scored again as crops, for which the gain is told."""
+
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far dense probabilities q are from those of the crops, p, over a set of windows.
+
+    agreement: share of windows with the same top class. kl: mean of KL(p ‖ q), nats. tv: mean total
+        variation, 0 to 1. confidence: mean probability of the dense top class.
+    """
+
+    agreement: float
+    kl: float
+    tv: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Agreement where the crop's own confidence lies in [low, high)."""
+
+    low: float
+    high: float
+    windows: int
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Refined:
+    """The held-out distance, with temperature, when this share of the windows is scored again as crops."""
+
+    share: float
+    agreement: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the comparison of a dense map with real crops found.
+
+    windows, images: how many were compared.
+    all: over all windows, without a temperature.
+    in_top5: share of windows whose crop's top class is among the dense five best.
+    correlation: mean over windows of the correlation of dense and crop logits over the classes.
+    logit_spread: standard deviation of the dense logits as a share of the crops'.
+    crop_confidence: mean probability of the crops' top class.
+    bins: agreement by the crop's confidence.
+    temperature: fitted on one half of the windows; the rest is measured on the other half.
+    before, after: the other half without and with it.
+    refined: the gain of scoring the least sure windows again.
+    """
+
+    windows: int
+    images: int
+    all: Distance
+    in_top5: float
+    correlation: float
+    logit_spread: float
+    crop_confidence: float
+    bins: tuple[Bin, ...]
+    temperature: float
+    before: Distance
+    after: Distance
+    refined: tuple[Refined, ...]
+
+    def text(self) -> str:
+        """The measures in lines for people."""
+        rows = [
+            f"dense map against real crops, {self.windows} windows of {self.images} images",
+            f"  same top class               {self.all.agreement:7.1%}",
+            *(
+                f"    crop {b.low:.0%} to {b.high:.0%} sure".ljust(31) + f"{b.agreement:7.1%}  of {b.windows}"
+                for b in self.bins
+            ),
+            f"  crop's class in dense top {_TOP}  {self.in_top5:7.1%}",
+            f"  correlation of logits        {self.correlation:7.2f}",
+            f"  spread of logits             {self.logit_spread:7.2f}  of the crops'",
+            f"  mean confidence              {self.all.confidence:7.2f}  (crops {self.crop_confidence:.2f})",
+            f"  total variation              {self.all.tv:7.2f}",
+            f"  KL divergence                {self.all.kl:7.2f}  nats",
+            f"temperature {self.temperature:.2f}, fitted on one half; on the other half",
+            f"  KL divergence                {self.after.kl:7.2f}  (without {self.before.kl:.2f})",
+            f"  mean confidence              {self.after.confidence:7.2f}"
+            f"  (without {self.before.confidence:.2f})",
+            "with this share of the windows, the least sure, scored again as crops (--refine)",
+            *(
+                f"  {r.share:4.0%}  same top class {r.agreement:6.1%}  KL divergence {r.kl:.2f}"
+                for r in self.refined
+            ),
+        ]
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The proof of a conversion at the native size, and the geometry of what came out.
+
+    max_error: largest difference of a logit from the classifier's. scale: the largest logit. changes: what
+        was replaced in the network, a line each. Lengths in pixels.
+    """
+
+    window: int
+    stride: int
+    receptive_field: int
+    halo: int
+    local: bool
+    max_error: float
+    scale: float
+    tolerance: float
+    changes: tuple[str, ...]
+
+    def text(self, model: str) -> str:
+        """The proof in lines for people."""
+        local = "local" if self.local else "not local: some operation looks at the whole image"
+        return "\n".join(
+            [
+                f"{model}: proved equal to the classifier at {self.window} × {self.window} px",
+                f"  max |Δlogit|      {self.max_error:.1e} of {self.scale:.1f}: "
+                f"{self.max_error / self.scale:.1e}, at most {self.tolerance:.0e} allowed",
+                f"  stride            {self.stride} px",
+                f"  receptive field   {self.receptive_field} px, halo {self.halo} px, {local}",
+                *(f"  {change}" for change in self.changes),
+            ]
+        )
+
+
+def prove(spec: ModelSpec) -> Proved:
+    """Converts a model and proves it. Raises ConversionError if that fails."""
+    from fcnconv.convert import TOLERANCE, convolutionize
+
+    network = convolutionize(spec.build(spec.weights()), spec.window)
+    geometry, proof = network.geometry, network.proof
+    return Proved(
+        window=geometry.window,
+        stride=geometry.stride,
+        receptive_field=geometry.receptive_field,
+        halo=geometry.halo,
+        local=geometry.local,
+        max_error=proof.max_error,
+        scale=proof.scale,
+        tolerance=TOLERANCE,
+        changes=network.changes,
+    )
+
+
+def measure(
+    classifier: Classifier,
+    images: Sequence[ImageLike | ImageSource],
+    *,
+    scales: str = "1",
+    max_windows: int = 500,
+    seed: int = 0,
+) -> Agreement:
+    """Compares a classifier in `fcn` mode with real crops on windows of some images.
+
+    scales: sizes to scan at. max_windows: if the images have more windows, a random sample of so many, drawn
+        evenly from all of them with `seed`.
+    """
+    dense, crops = _sample(classifier, images, scales, max_windows, np.random.default_rng(seed))
+    if len(dense) < 4:
+        raise UsageError(f"{len(dense)} windows are too few to compare; give larger or more images")
+    return compare(dense, crops, images=len(images), seed=seed)
+
+
+def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0) -> Agreement:
+    """The measures of `Agreement` for dense and crop logits, each float32 (windows, num_classes)."""
+    p, q = softmax(crops), softmax(dense)
+    top, sure = p.argmax(1), p.max(1)
+    same = q.argmax(1) == top
+    dense_rank = (dense > np.take_along_axis(dense, top[:, None], 1)).sum(1)
+    order = np.random.default_rng(seed).permutation(len(dense))
+    fitted, held = order[::2], order[1::2]
+    temperature = fit_temperature(dense[fitted], p[fitted])
+    return Agreement(
+        windows=len(dense),
+        images=images,
+        all=_distance(p, q),
+        in_top5=float((dense_rank < _TOP).mean()),
+        correlation=float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(dense, crops, strict=True)])),
+        logit_spread=float(dense.std() / crops.std()),
+        crop_confidence=float(sure.mean()),
+        bins=tuple(
+            Bin(low, high, int(inside.sum()), float(same[inside].mean()))
+            for low, high in pairwise(CONFIDENCE_BINS)
+            if (inside := (sure >= low) & ((sure < high) | (high == 1))).any()
+        ),
+        temperature=temperature,
+        before=_distance(p[held], q[held]),
+        after=_distance(p[held], softmax(dense[held] / np.float32(temperature))),
+        refined=_refinement(p[held], softmax(dense[held] / np.float32(temperature))),
+    )
+
+
+def fit_temperature(logits: FloatArray, p: FloatArray) -> float:
+    """The T for which ``softmax(logits / T)`` has the least mean KL from `p` (Guo et al., "On Calibration of
+    Modern Neural Networks", 2017), by golden-section search over log T from 1/8 to 8, where that KL is
+    unimodal.
+    """
+    ratio = (5**0.5 - 1) / 2
+    low, high = -np.log(8), np.log(8)
+    while high - low > 1e-4:
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if _cross_entropy(logits, p, left) < _cross_entropy(logits, p, right):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))
+
+
+def _cross_entropy(logits: FloatArray, p: FloatArray, log_temperature: float) -> float:
+    scaled = logits.astype(np.float64) * np.exp(-log_temperature)
+    top = scaled.max(1, keepdims=True)
+    log_sum = np.log(np.exp(scaled - top).sum(1)) + top[:, 0]
+    return float((log_sum - (p * scaled).sum(1)).mean())
+
+
+def _distance(p: FloatArray, q: FloatArray) -> Distance:
+    return Distance(
+        agreement=float((p.argmax(1) == q.argmax(1)).mean()),
+        kl=float(_kl(p, q).mean()),
+        tv=float(np.abs(p - q).sum(1).mean() / 2),
+        confidence=float(q.max(1).mean()),
+    )
+
+
+def _kl(p: FloatArray, q: FloatArray) -> npt.NDArray[np.float64]:
+    tiny = np.finfo(np.float32).tiny
+    terms = p.astype(np.float64) * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny)))
+    result: npt.NDArray[np.float64] = terms.sum(1)
+    return result
+
+
+def _refinement(p: FloatArray, q: FloatArray) -> tuple[Refined, ...]:
+    least_sure = np.argsort(q.max(1), kind="stable")
+    kl, same = _kl(p, q), (p.argmax(1) == q.argmax(1)).astype(np.float64)
+    curve = []
+    for share in REFINE_SHARES:
+        kept = least_sure[round(share * len(p)) :]  # what is scored again equals the crop
+        curve.append(
+            Refined(share, 1 - float((1 - same[kept]).sum()) / len(p), float(kl[kept].sum()) / len(p))
+        )
+    return tuple(curve)
+
+
+def _sample(
+    classifier: Classifier,
+    images: Sequence[ImageLike | ImageSource],
+    scales: str,
+    max_windows: int,
+    random: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Dense and crop logits of sampled windows: two arrays (windows, num_classes)."""
+    sources = [classifier.open(image) for image in images]
+    scans = [(source, grid) for source in sources for grid in classifier.grids(source, scales)]
+    counts = [grid.rows * grid.cols for _, grid in scans]
+    total = sum(counts)
+    chosen = np.sort(random.permutation(total)[:max_windows])
+    dense, crops = [], []
+    first = 0
+    for (source, grid), count in zip(scans, counts, strict=True):
+        cells = chosen[(chosen >= first) & (chosen < first + count)] - first
+        first += count
+        if len(cells):
+            dense.append(classifier.dense(source, grid).reshape(count, -1)[cells])
+            crops.append(classifier.crops(source, grid, cells))
+            log.info("%s: compared %d of %d windows", source.name, len(cells), count)
+    return np.concatenate(dense), np.concatenate(crops)

@@ -1,0 +1,445 @@
+"""The viewer: what its page holds, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from fcnconv.labels import Labels, Selection
+from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap
+from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
+
+
+def small_map(
+    logits: FloatArray, categories: tuple[str, ...] = (), concepts: tuple[Selection, ...] = ()
+) -> ScoreMap:
+    rows, cols, num_classes = logits.shape
+    size = (64 + 16 * (cols - 1), 64 + 16 * (rows - 1))
+    labels = Labels(categories or tuple(f"class {i}" for i in range(num_classes)), (), concepts)
+    return ScoreMap(logits, Grid(64, 16, size, size), labels, Provenance("tiny", "0" * 64, "fcn"))
+
+
+def random_map(rows: int, cols: int, num_classes: int) -> ScoreMap:
+    return small_map(np.random.default_rng(0).normal(0, 4, (rows, cols, num_classes)).astype(np.float32))
+
+
+def photo_of(score_map: ScoreMap) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    width, height = score_map.grid.image_size
+    return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def unpacked(packed: Packed, shape: tuple[int, int, int]) -> FloatArray:
+    """The probabilities (rows, cols, num_classes) that a reader of the page sees."""
+    rows, cols, num_classes = shape
+    data = zlib.decompress(packed.data)
+    split = packed.kept * packed.index_bytes * rows * cols
+    bytes_ = np.frombuffer(data[split:], np.uint8).reshape(-1, rows, cols)
+    values = (bytes_ / np.float32(255)) ** 2
+    if packed.kept:
+        index = np.frombuffer(data[:split], f"<u{packed.index_bytes}").reshape(values.shape)
+        full = np.zeros((num_classes, rows, cols), np.float32)
+        np.put_along_axis(full, index.astype(np.int64), values, axis=0)
+        values = full
+    return values.transpose(1, 2, 0)
+
+
+logits_of_any_map = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 30)).flatmap(
+    lambda shape: arrays(np.float32, shape, elements=st.floats(-40, 40, width=32))
+)
+
+
+@given(logits_of_any_map, st.booleans())
+@settings(deadline=None)
+def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
+    logits: FloatArray, few: bool
+) -> None:
+    half = Selection("half", tuple(range(0, logits.shape[2], 2)))
+    score_map = small_map(logits, concepts=(half,))
+    packed = pack(score_map, max_values=0 if few else 10_000)
+    assert packed.kept == (min(MIN_KEPT, score_map.shape[2]) if few else 0)
+    difference = unpacked(packed, score_map.shape) - score_map.probabilities()
+    assert np.abs(difference).max() == pytest.approx(packed.error, abs=1e-6)
+    assert np.abs(difference[..., ::2].sum(-1)).max() == pytest.approx(packed.concept_error, abs=1e-5)
+    if not few:
+        assert packed.error <= 1 / 255  # half a step of the root, doubled by the square
+
+
+def test_a_map_of_too_many_values_keeps_the_best_of_each_cell() -> None:
+    score_map = random_map(3, 4, 100)
+    packed = pack(score_map, max_values=3 * 4 * 100 - 1)
+    assert packed.kept == 24
+    assert pack(score_map, max_values=100).kept == MIN_KEPT
+    seen = unpacked(packed, score_map.shape)
+    best, probability = score_map.top_k(24)
+    np.testing.assert_allclose(np.take_along_axis(seen, best, -1), probability, atol=1 / 255)
+    assert pack(score_map, max_values=3 * 4 * 100).kept == 0
+
+
+def test_the_page_says_what_it_keeps_and_how_well() -> None:
+    score_map = random_map(3, 4, 100)
+    photo = photo_of(score_map)
+    whole = viewer_page(score_map, photo, {"model": "tiny"})
+    assert "holds all 100 classes of each of 12 windows" in whole
+    grouped = small_map(score_map.logits, concepts=(Selection("two", (0, 1)),))
+    part = viewer_page(grouped, photo, {"model": "tiny"}, max_values=100)
+    assert f"holds the {MIN_KEPT} best of 100 classes of each of 12 windows" in part
+    assert "counts as 0" in part and "of a concept’s sum" in part
+    error = float(re.findall(r"error of a probability here: ([\d.]+)", whole)[0].rstrip("."))
+    assert 0 < error <= 0.004
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "action", "data")]
+
+
+def tags_of(page: str) -> _Tags:
+    parser = _Tags()
+    parser.feed(page)
+    return parser
+
+
+def hostile_page() -> str:
+    concept = Selection(f"concept {HOSTILE}", (1, 2), "n1", (HOSTILE,))
+    score_map = small_map(random_map(2, 2, 3).logits, (HOSTILE, "a & b", "<!-- c"), (concept,))
+    shown = [score_map.labels.category(0)]
+    return viewer_page(score_map, photo_of(score_map), {"model": HOSTILE}, name=HOSTILE, shown=shown)
+
+
+def test_names_cannot_break_out_of_the_page() -> None:
+    score_map = random_map(2, 2, 3)
+    harmless = viewer_page(score_map, photo_of(score_map), {"model": "m"})
+    page = hostile_page()
+    assert tags_of(page).tags == tags_of(harmless).tags
+    facts = json.loads(re.findall(r'id="facts">(.*?)</script>', page, re.DOTALL)[0])
+    assert facts["name"] == facts["categories"][0] == HOSTILE
+    assert facts["concepts"] == [[f"concept {HOSTILE}", [1, 2], "n1", [HOSTILE]]]
+
+
+def test_the_page_refers_to_nothing_outside() -> None:
+    addresses = tags_of(hostile_page()).addresses
+    assert len(addresses) == 1 and addresses[0].startswith("data:image/webp;base64,")
+
+
+def test_a_name_that_is_not_unicode_can_be_written() -> None:
+    score_map = random_map(1, 1, 3)
+    page = viewer_page(score_map, photo_of(score_map), {}, name="caf\udce9.jpg")
+    assert r"<h1>caf\udce9.jpg</h1>" in page
+    page.encode()
+
+
+def test_a_large_photo_is_reduced_and_the_map_stays_in_true_coordinates() -> None:
+    score_map = random_map(1, 1, 3)
+    photo = np.zeros((300, 3 * MAX_SIDE, 3), np.uint8)
+    page = viewer_page(score_map, photo, {})
+    image = base64.b64decode(re.findall(r"data:image/webp;base64,([^\"]+)", page)[0])
+
+    assert Image.open(io.BytesIO(image)).size == (MAX_SIDE, 100)
+    assert '"imageSize":[64,64]' in page  # the map's own
+
+
+# What a browser makes of it.
+
+needs_chromium = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no chromium to look at the page with: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install 'fcnconv[test]'")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        f"--disable-component-update --disable-sync --window-size=1200,900 --user-data-dir={profile}"
+    ).split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+Open = Callable[[Path], "Page"]
+
+
+class Page:
+    """The page in a browser, in the words of a user."""
+
+    def __init__(self, driver: Any):
+        self.driver = driver
+
+    def text(self, id: str) -> str:
+        return str(self.driver.find_element("id", id).text)
+
+    def script(self, code: str) -> Any:
+        return self.driver.execute_script(code)
+
+    def cell(self) -> tuple[int, int]:
+        data = self.script("return document.getElementById('stage').dataset")
+        return int(data["row"]), int(data["col"])
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def hover(self, x: float, y: float) -> None:
+        """Moves the pointer over a place of the photo, in shares of its width and height."""
+        from selenium.webdriver import ActionChains
+
+        stage = self.driver.find_element("id", "stage")
+        across, down = stage.size["width"] * (x - 0.5), stage.size["height"] * (y - 0.5)
+        ActionChains(self.driver).move_to_element_with_offset(stage, round(across), round(down)).perform()
+
+    def top(self) -> tuple[str, float]:
+        first = self.driver.find_element("css selector", "#bars button")
+        name, number = first.text.splitlines()[:2]
+        return name, float(number)
+
+    def brightest_cell(self) -> tuple[int, int]:
+        """The cell that the map's canvas draws lightest (drawn as cells)."""
+        row, col = self.script(
+            "const c = document.getElementById('map'), context = c.getContext('2d');"
+            "const d = context.getImageData(0, 0, c.width, c.height).data;"
+            "let best = -1, at = 0; for (let i = 0; i < d.length; i += 4) {"
+            "  const light = 0.3 * d[i] + 0.6 * d[i + 1] + 0.1 * d[i + 2];"
+            "  if (light > best) { best = light; at = i / 4; } }"
+            "return [Math.floor(at / c.width), at % c.width]"
+        )
+        return row, col
+
+    def requests(self) -> list[str]:
+        """The addresses that the page asked for since the last call, but for itself."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [url for url in asked if not url.startswith(("data:", "file:", "about:"))]
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def open_(path: Path) -> Page:
+        browser.get("about:blank")
+        browser.get_log("performance")  # what the browser did before is not the page's
+        browser.get(path.as_uri())
+        WebDriverWait(browser, 30).until(
+            lambda d: d.execute_script(
+                "return document.documentElement.dataset.ready || !document.getElementById('trouble').hidden"
+            )
+        )
+        page = Page(browser)
+        assert page.text("trouble") == ""
+        return page
+
+    yield open_
+    left = Page(browser)
+    assert left.complaints() == []
+    assert left.requests() == []
+
+
+@pytest.fixture(scope="module")
+def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of collage.jpg, made by the real command's own path in this process."""
+    from typer.testing import CliRunner
+
+    from fcnconv.cli import app
+
+    out = tmp_path_factory.mktemp("page") / "map.html"
+    arguments = ["heatmap", str(SAMPLES / "collage.jpg"), "--class", "tiger cat", "-o", str(out), "-q"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    return out
+
+
+def test_the_command_writes_the_page(fcnconv: Command, tmp_path: Path) -> None:
+    out = tmp_path / "map.html"
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", "-o", out)
+    assert done.returncode == 0 and done.stdout == b""
+    assert "<h1>coffee.png</h1>" in out.read_text(encoding="utf-8")
+
+
+@needs_chromium
+def test_the_page_opens_with_the_chosen_class_at_its_highest_window(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    assert page.text("shown") == "tiger cat"
+    assert page.cell() == (5, 7)
+    assert page.text("highest") == page.text("here") == "0.27"
+    assert "row 5, column 7" in page.text("where") and "x 224–448, y 160–384" in page.text("where")
+    outline = page.script(
+        "const r = document.getElementById('over').getBBox(); return [r.x, r.y, r.width, r.height]"
+    )
+    assert outline == [224, 160, 224, 224]
+    footer = page.driver.find_element("css selector", "footer").text
+    assert "efficientnet_lite0" in footer and "579344248a93e230" in footer and "all 1,000 classes" in footer
+
+
+@needs_chromium
+def test_the_cat_under_the_pointer_is_a_cat(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    page.hover(528 / 1600, 432 / 1200)  # the centre of the window in row 10, column 13
+    assert page.cell() == (10, 13)
+    name, probability = page.top()
+    assert "cat" in name or name == "tabby"
+    assert probability > 0.3
+    assert len(page.driver.find_elements("css selector", "#bars button")) == 5
+    page.hover(1232 / 1600, 272 / 1200)
+    assert page.top()[0] == "espresso"
+    page.driver.find_element("id", "stage").click()  # in its middle; the click holds the window there
+    held = page.cell()
+    page.hover(528 / 1600, 432 / 1200)
+    assert page.cell() == held != (10, 13)
+
+
+@needs_chromium
+def test_searching_for_espresso_shows_the_cup(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    page.press("/", "espr", "\ue007")  # Enter
+    assert page.text("shown") == "espresso"
+    page.press("c")  # cells
+    row, col = page.brightest_cell()
+    assert (row, col) == page.cell()
+    x, y = col * 32 + 112, row * 32 + 112
+    assert 980 <= x < 1520 and 120 <= y < 480  # where make_collage.py puts the cup's photo
+
+
+@needs_chromium
+def test_the_map_lies_where_the_windows_are(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    stage, layer = page.script(
+        "return ['stage', 'map'].map((id) => { const b = document.getElementById(id).getBoundingClientRect();"
+        "return [b.left, b.top, b.width, b.height] })"
+    )
+    scale = stage[2] / 1600
+    placed = [
+        (layer[0] - stage[0]) / scale,
+        (layer[1] - stage[1]) / scale,
+        layer[2] / scale,
+        layer[3] / scale,
+    ]
+    assert placed == pytest.approx([112 - 16, 112 - 16, 44 * 32, 31 * 32], abs=1)
+
+
+@needs_chromium
+def test_keys_move_the_window_and_set_the_opacity(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    left, right, down = "\ue012", "\ue014", "\ue015"
+    page.press(right, right, down, left)
+    assert page.cell() == (6, 8)
+    page.press(*[left] * 20)
+    assert page.cell() == (6, 0)
+    page.press("m")
+    assert page.cell() == (5, 7)
+    assert page.text("percent") == "65 %"
+    page.press("+", "-", "-")
+    assert page.text("percent") == "60 %"
+    assert page.script("return document.getElementById('map').style.opacity") == "0.6"
+
+
+@needs_chromium
+def test_a_tap_moves_the_window(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    box = page.script(
+        "const b = document.getElementById('stage').getBoundingClientRect(); return [b.left, b.top, b.width]"
+    )
+    point = {"x": box[0] + 1232 * box[2] / 1600, "y": box[1] + 272 * box[2] / 1600}
+    page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+    page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert page.cell() == (5, 35)
+
+
+@needs_chromium
+def test_the_picture_is_not_blank_in_light_and_dark_and_on_a_phone(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    grounds = []
+    for scheme, width in (("light", 1200), ("dark", 1200), ("dark", 390)):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        box = page.script(
+            "const b = document.getElementById('stage').getBoundingClientRect();"
+            "return [b.left, b.top, b.right, b.bottom]"
+        )
+
+        shot = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
+        photo = np.asarray(shot.crop(tuple(round(edge) for edge in box)))
+        assert photo.std() > 25 and len(np.unique(photo.reshape(-1, 3), axis=0)) > 1000
+        grounds.append(np.asarray(shot)[2, 2].mean())
+        assert (
+            page.script("return document.documentElement.scrollWidth") <= width
+        )  # nothing runs off the side
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert grounds[0] > 200 and grounds[1] < 60
+
+
+@needs_chromium
+def test_every_control_has_a_name(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    page.press("/")  # opens the list
+    controls = page.driver.find_elements(
+        "css selector", "button, input, [tabindex], canvas[role], [role=listbox], img"
+    )
+    assert len(controls) > 10
+    assert [c.get_attribute("outerHTML") for c in controls if not c.accessible_name] == []
+
+
+@needs_chromium
+def test_hostile_names_are_shown_as_they_are(tmp_path: Path, open_page: Open) -> None:
+    path = tmp_path / "hostile.html"
+    path.write_text(hostile_page(), encoding="utf-8")
+    page = open_page(path)
+    assert page.text("shown") == HOSTILE
+    assert page.driver.title == f"{HOSTILE} · fcnconv"
+    assert len(page.driver.find_elements("css selector", "img")) == 1
+
+
+@needs_chromium
+@pytest.mark.parametrize("max_values", [10**6, 0], ids=["all classes", "the best of each cell"])
+def test_a_concept_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, open_page: Open) -> None:
+    bunch = Selection("bunch", (3, 7, 11, 19), also=("assortment",))
+    score_map = small_map(random_map(5, 6, 40).logits, concepts=(bunch,))
+    path = tmp_path / "concept.html"
+    page_text = viewer_page(score_map, photo_of(score_map), {"model": "tiny"}, max_values=max_values)
+    path.write_text(page_text, encoding="utf-8")
+    page = open_page(path)
+    page.press("/", "assortment")
+    assert page.text("found").startswith("bunch (4 classes): assortment")
+    page.press("\ue007")
+    assert page.text("shown") == "bunch (4 classes)"
+    expected = unpacked(pack(score_map, max_values), score_map.shape)[:, :, list(bunch.classes)].sum(-1)
+    assert page.cell() == np.unravel_index(expected.argmax(), expected.shape)
+    assert float(page.text("here")) == pytest.approx(expected.max(), abs=0.006)
