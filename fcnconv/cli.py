@@ -171,7 +171,7 @@ def classify(
             "--at-least.",
         ),
     ] = "category",
-    at_least: AtLeast = 0.5,
+    at_least: AtLeast = 0.8,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
