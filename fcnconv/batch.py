@@ -12,15 +12,22 @@ from fcnconv.scores import Classification
 
 
 def classify_each(
-    classifier: Classifier, images: Sequence[str], *, scales: str, k: int, progress: bool = False
+    classifier: Classifier,
+    images: Sequence[str],
+    *,
+    scales: str,
+    k: int,
+    at_least: float | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[str, Classification | FcnconvError]]:
     """Each image's path with its classification, or with the error that it met, in the order given.
 
+    scales, k, at_least: as for `Classifier.classify`.
     progress: draw a bar on standard error, if that is a terminal and there are several images.
     """
     for path in _counted(images) if progress and len(images) > 1 and sys.stderr.isatty() else images:
         try:
-            yield path, classifier.classify(path, scales=scales, k=k)
+            yield path, classifier.classify(path, scales=scales, k=k, at_least=at_least)
         except UsageError:
             raise  # an argument is wrong, and so it is for every other image
         except FcnconvError as error:

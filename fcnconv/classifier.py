@@ -25,7 +25,9 @@ from fcnconv.scores import (
     Prediction,
     Provenance,
     ScoreMap,
+    most_specific,
     softmax,
+    sum_over,
     top_k,
 )
 
@@ -103,21 +105,37 @@ class Classifier:
         # One window alone is the classifier itself, whose probabilities are its own.
         return self.temperature if sum(grid.rows * grid.cols for grid in grids) > 1 else 1.0
 
-    def classify(self, image: ImageLike | ImageSource, *, scales: str = "fit", k: int = 5) -> Classification:
+    def classify(
+        self,
+        image: ImageLike | ImageSource,
+        *,
+        scales: str = "fit",
+        k: int = 5,
+        at_least: float | None = None,
+    ) -> Classification:
         """The k most probable classes of a whole image, each with the window where it is most probable.
 
         Probabilities are the softmax of the mean logits, over the windows of a scale and then over the
         scales, divided by the temperature.
+
+        at_least: give one answer instead, the most specific category or concept of at least this probability.
         """
+        if at_least is not None and not self.labels.concepts:
+            raise UsageError(f"{self.provenance.model} has classes of its own, above which are no concepts")
+        selections = self.labels.selections() if at_least is not None else self.labels.all_categories()
         source = self.open(image)
         grids = self.grids(source, scales)
         temperature = self._temperature(grids)
-        mean, best = np.zeros(len(self.labels)), _Best(len(self.labels), temperature)
+        mean, best = np.zeros(len(self.labels)), _Best(len(selections))
         for block in self._scan(source, grids):
             windows = block.grid.rows * block.grid.cols
             mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
-            best.update(block)
-        probabilities = softmax((mean / temperature).astype(np.float32))
+            best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
+        probabilities = sum_over(softmax((mean / temperature).astype(np.float32)), selections)
+        if at_least is None:
+            ranking = top_k(probabilities, k).tolist()
+        else:
+            ranking = [most_specific(selections, probabilities, at_least)]
         return Classification(
             *source.size,
             self.provenance.model,
@@ -126,13 +144,13 @@ class Classifier:
             tuple(
                 Prediction(
                     rank,
-                    i,
-                    self.labels.wnid(i),
-                    self.labels.categories[i],
+                    selections[i].class_idx,
+                    selections[i].wnid,
+                    selections[i].name,
                     float(probabilities[i]),
                     best.box(i),
                 )
-                for rank, i in enumerate(top_k(probabilities, k).tolist(), start=1)
+                for rank, i in enumerate(ranking, start=1)
             ),
         )
 
@@ -217,17 +235,17 @@ def _crops_run(network: Network, spec: ModelSpec, mode: Mode, backend: str) -> R
 
 
 class _Best:
-    """Keeps, for each class, the window where its probability is highest."""
+    """Keeps, for each category or concept, the window where its probability is highest."""
 
-    def __init__(self, num_classes: int, temperature: float):
-        self.temperature = np.float32(temperature)
-        self.probability = np.full(num_classes, -1, np.float32)
-        self.cell = np.zeros((num_classes, 2), np.int64)
-        self.grid: npt.NDArray[np.object_] = np.empty(num_classes, object)
+    def __init__(self, count: int):
+        self.probability = np.full(count, -1, np.float32)
+        self.cell = np.zeros((count, 2), np.int64)
+        self.grid: npt.NDArray[np.object_] = np.empty(count, object)
 
-    def update(self, block: Block) -> None:
-        cols = block.logits.shape[1]
-        probabilities = softmax(block.logits / self.temperature).reshape(-1, len(self.probability))
+    def update(self, block: Block, probabilities: FloatArray) -> None:
+        """Takes a block's probabilities, float32 (rows, cols, count)."""
+        cols = probabilities.shape[1]
+        probabilities = probabilities.reshape(-1, len(self.probability))
         cell = probabilities.argmax(0)
         found = probabilities.max(0)
         better = found > self.probability
@@ -238,7 +256,8 @@ class _Best:
         )
         self.grid[better] = block.grid
 
-    def box(self, class_idx: int) -> Box:
-        grid: Grid = self.grid[class_idx]
-        row, col = self.cell[class_idx].tolist()
+    def box(self, index: int) -> Box:
+        """The window of a category or concept, by its place in the order of the probabilities."""
+        grid: Grid = self.grid[index]
+        row, col = self.cell[index].tolist()
         return grid.box(row, col)

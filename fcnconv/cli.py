@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcnconv import __version__
+from fcnconv import __version__, completion
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.models import DEFAULT_MODEL
+from fcnconv.models import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
     from fcnconv.images import Pixels
@@ -72,7 +72,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
-    app()
+    app(prog_name="fcnconv")
 
 
 def _complain(error: FcnconvError) -> None:
@@ -100,7 +100,12 @@ def _show_version(value: bool) -> None:
 
 
 # The one vocabulary: an option means the same in every command that has it.
-Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="The network.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME", help="The network.", autocompletion=completion.complete_model
+    ),
+]
 Scales = Annotated[
     str,
     typer.Option(
@@ -110,6 +115,12 @@ Scales = Annotated[
     ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes to give.")]
+AtLeast = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, metavar="P", help="The least probability that counts (geojson; --level concept)."
+    ),
+]
 MaxPixels = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Refuse images of more pixels than this.")
 ]
@@ -155,6 +166,15 @@ def classify(
     model: Model = DEFAULT_MODEL,
     scales: Scales = "fit",
     top_k: TopK = 5,
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="category|concept",
+            help="The k best categories; or one answer, the most specific category or concept that reaches "
+            "--at-least.",
+        ),
+    ] = "category",
+    at_least: AtLeast = 0.8,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
@@ -174,12 +194,17 @@ def classify(
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
+    if level not in ("category", "concept"):
+        raise UsageError(f"unknown level {level!r}; known: category, concept")
     classifier = load(
         model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
     )
     show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
     failed = False
-    for path, result in classify_each(classifier, paths, scales=scales, k=top_k, progress=not quiet):
+    sure = at_least if level == "concept" else None
+    for path, result in classify_each(
+        classifier, paths, scales=scales, k=top_k, at_least=sure, progress=not quiet
+    ):
         if isinstance(result, FcnconvError):
             failed = True
             _complain(result)
@@ -264,6 +289,7 @@ def heatmap(
             "-c",
             metavar="NAME|INDEX|WNID|CONCEPT",
             help="A class to write, or all classes of a concept; may be repeated.",
+            autocompletion=completion.complete_class,
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -278,6 +304,7 @@ def heatmap(
         bool, typer.Option("--cells", help="In a picture, fill each window's own cell; no interpolation.")
     ] = False,
     top_k: TopK = 5,
+    at_least: AtLeast = 0.5,
     refine: Annotated[
         float,
         typer.Option(
@@ -296,8 +323,9 @@ def heatmap(
 ) -> None:
     """The score map of an image: the probability of every class in every window.
 
-    FILE's suffix names the format: .npy, .npz and .json hold the scores, .png, .jpg and .webp show one class
-    (the image's most probable one, or --class) over the photo, and .html is a page to look at them all with.
+    FILE's suffix names the format: .npy, .npz, .zarr and .tif hold the scores, .json, .csv and .geojson list
+    the cells, .png, .jpg and .webp show one class (the image's most probable one, or --class) over the photo,
+    and .html is a page to look at them all with.
     """
     path = image or _standard_input()
     preview = out is None and sys.stdout.isatty()
@@ -307,7 +335,8 @@ def heatmap(
         )
     from fcnconv.writers import Choice, find_writer, parse_values, save
 
-    writer, kind = None if out is None else find_writer(out, format), parse_values(values)
+    kind = parse_values(values)
+    writer = None if out is None else find_writer(out, format, kind)
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
@@ -332,8 +361,34 @@ def heatmap(
         _print_preview(photo, score_map, chosen, top_k)
         return
     name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
-    choice = Choice(chosen, kind, top_k, photo=photo, name=name, winners=winners, cells=cells)
+    choice = Choice(chosen, kind, top_k, at_least, photo, name, winners, cells)
     save(score_map, out, writer, choice)
+
+
+@app.command()
+def classes(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[PATTERN]", help="A part of a name, or a WordNet id; none lists all.")
+    ] = "",
+    model: Model = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and name.")] = False,
+    debug: Debug = False,
+) -> None:
+    """The names that --class knows: a model's categories, and the WordNet concepts above them.
+
+    One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
+    the names, separated by tabs.
+    """
+    found = find_model(model).labels().search(pattern)
+    if not found:
+        raise FcnconvError(f"no category or concept has {pattern!r} in its name")
+    for s in found:
+        if as_json:
+            also = {"also": s.also} if s.also else {}
+            _print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
+        else:
+            index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
+            print(index, s.wnid or "", ", ".join(s.names), sep="\t")
 
 
 def _formats() -> str:

@@ -1,4 +1,4 @@
-"""The names of a classifier's classes and of the concepts above them, and what a user's words find."""
+"""The names of a classifier's classes and of the concepts above them, and how a user's words find them."""
 
 from __future__ import annotations
 
@@ -60,9 +60,22 @@ class Labels:
         """The selection of one class."""
         return Selection(self.categories[class_idx], (class_idx,), self.wnid(class_idx))
 
+    def all_categories(self) -> tuple[Selection, ...]:
+        """A selection for each class, in index order."""
+        return tuple(map(self.category, range(len(self))))
+
     def selections(self) -> tuple[Selection, ...]:
         """Everything that can be asked for: the categories in index order, then the concepts."""
-        return (*map(self.category, range(len(self))), *self.concepts)
+        return (*self.all_categories(), *self.concepts)
+
+    def search(self, pattern: str) -> list[Selection]:
+        """Every category and concept with `pattern` in a name or its WordNet id, the concepts first."""
+        text = folded(pattern)
+        return [
+            s
+            for s in (*self.concepts, *self.all_categories())
+            if any(text in folded(name) for name in (*s.names, s.wnid or ""))
+        ]
 
     def find(self, query: str) -> Selection:
         """The category or concept that `query` names.
@@ -80,10 +93,10 @@ class Labels:
             raise UsageError(
                 f"class index {text} is out of range: this model has classes 0 to {len(self) - 1}"
             )
-        categories = [self.category(i) for i in range(len(self))]
-        for selection in (*categories, *self.concepts):
-            if text and selection.wnid == text:
-                return selection
+        categories = self.all_categories()
+        exact = [s for s in (*categories, *self.concepts) if s.wnid == text or s.name == query.strip()]
+        if len(exact) == 1:  # "Cardigan" is a dog, "cardigan" a garment
+            return exact[0]
         for fits in (str.__eq__, _is_plural, str.startswith, str.__contains__):
             for pool in (categories, self.concepts):
                 found = [s for s in pool if text and any(fits(folded(name), text) for name in s.names)]

@@ -1,7 +1,7 @@
 """A score map on a terminal: the photo and the map side by side, in half-blocks, two pixels to a character.
 
-Colours follow the terminal: 24 bits, 256 or 16. Without colours (a dumb terminal, or NO_COLOR set) the pixels are
-letters, the denser the brighter.
+Colours follow the terminal: 24 bits, 256 or 16. Without colours (a dumb terminal, or NO_COLOR set) the pixels
+are letters, the denser the brighter.
 """
 
 from __future__ import annotations

@@ -60,6 +60,18 @@ class Grid:
         )  # an enlarged image has windows of under 1 px
         return first, max(round((cell * self.stride + self.window) * ratio), first + 1)
 
+    def square(self, row: int, col: int) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1) of the square of one stride around a window's centre, in pixels of the original:
+        the part of the image that a cell has to itself, where windows overlap.
+        """
+        edges = (
+            (cell * self.stride + (self.window + side * self.stride) / 2) * length / scanned
+            for side in (-1, 1)
+            for cell, length, scanned in zip((col, row), self.image_size, self.scan_size, strict=True)
+        )
+        x0, y0, x1, y1 = edges
+        return x0, y0, x1, y1
+
 
 @dataclass(frozen=True)
 class Block:
@@ -86,11 +98,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of a ranking. `box`: the window where the class is most probable, (x0, y0, x1, y1) in pixels
-    of the original image."""
+    """One class of a ranking, or the concept that an image shows.
+
+    class_idx: None for a concept, whose name `category` holds.
+    box: the window where it is most probable, (x0, y0, x1, y1) in pixels of the original image.
+    """
 
     rank: int
-    class_idx: int
+    class_idx: int | None
     wnid: str | None
     category: str
     probability: float
@@ -209,9 +224,24 @@ def sum_over(probabilities: FloatArray, selections: Sequence[Selection]) -> Floa
 
     probabilities: float32 (..., num_classes).
     """
+    if [s.class_idx for s in selections] == list(range(probabilities.shape[-1])):
+        return probabilities  # every category and nothing else
     sums = [probabilities[..., s.classes].sum(-1) for s in selections]
     planes: FloatArray = np.minimum(np.stack(sums, axis=-1), 1)  # a sum of roundings can pass 1
     return planes
+
+
+def most_specific(selections: Sequence[Selection], probabilities: FloatArray, at_least: float) -> int:
+    """The index of the selection of the fewest classes whose probability is at least `at_least`, the most
+    probable of equally small ones; of the widest selection if none is so probable.
+
+    probabilities: float32 (len(selections),).
+    """
+    sizes = [len(selection.classes) for selection in selections]
+    sure = np.flatnonzero(probabilities >= at_least).tolist()
+    if not sure:
+        return sizes.index(max(sizes))
+    return min(sure, key=lambda i: (sizes[i], -probabilities[i]))
 
 
 def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fcnconv.labels import numbered
-from fcnconv.scores import Grid, Provenance, ScoreMap, softmax, top_k
+from fcnconv.labels import Selection, numbered
+from fcnconv.scores import Grid, Provenance, ScoreMap, most_specific, softmax, sum_over, top_k
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -49,3 +49,29 @@ def test_a_map_gives_planes_and_the_best_classes_of_each_cell() -> None:
 def test_scale_is_that_of_the_short_side() -> None:
     assert Grid(224, 32, (600, 400), (384, 256)).scale == 0.64
     assert Grid(224, 32, (400, 600), (256, 384)).scale == 0.64
+
+
+def test_the_answer_is_the_smallest_selection_that_is_sure() -> None:
+    one, two, pair, all_four = (
+        Selection("one", (0,)),
+        Selection("two", (1,)),
+        Selection("pair", (0, 1)),
+        Selection("all", (0, 1, 2, 3)),
+    )
+    selections = (one, two, pair, all_four)
+    probabilities = sum_over(np.array([0.3, 0.4, 0.2, 0.1], np.float32), selections)
+    assert np.allclose(probabilities, [0.3, 0.4, 0.7, 1])
+    for at_least, answer in [(0.25, two), (0.4, two), (0.5, pair), (0.8, all_four), (1.0, all_four)]:
+        assert selections[most_specific(selections, probabilities, at_least - 1e-6)] is answer
+    assert selections[most_specific(selections, probabilities / 2, 0.9)] is all_four  # none: the widest
+
+
+@given(LOGITS, st.data())
+def test_a_concepts_logit_keeps_the_odds(logits: np.ndarray, data: st.DataObject) -> None:
+    classes = data.draw(st.sets(st.integers(0, logits.shape[-1] - 1), min_size=1))
+    concept = Selection("concept", tuple(sorted(classes)))
+    grid = Grid(8, 4, (8, 8), (8, 8))
+    score_map = ScoreMap(logits, grid, numbered(logits.shape[-1]), Provenance("m", "", "fcn"))
+    logit = score_map.planes([concept], "logits")[..., 0].astype(float)
+    total = np.log(np.exp(logits.astype(float)).sum(-1))
+    assert np.allclose(np.exp(logit - total), score_map.plane(concept), rtol=1e-4, atol=1e-6)

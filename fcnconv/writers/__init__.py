@@ -8,15 +8,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.scores import ScoreMap, Values
-from fcnconv.writers.arrays import write_npy, write_npz
-from fcnconv.writers.cells import write_json
+from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
+from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, provenance
-from fcnconv.writers.files import whole_file
+from fcnconv.writers.files import whole_file, whole_folder
 from fcnconv.writers.pages import write_viewer
 from fcnconv.writers.pictures import write_picture
 
@@ -25,17 +26,33 @@ __all__ = ["WRITERS", "Choice", "Writer", "find_writer", "parse_values", "proven
 
 @dataclass(frozen=True)
 class Writer:
-    """One format. write: makes the file at a path. picture: whether it shows one class over the photo."""
+    """One format.
+
+    write: makes the file at a path.
+    picture: whether it shows one class over the photo.
+    raw: whether it holds every score to the last bit, and so logits as well as probabilities.
+    folder: whether what it makes is a directory.
+    needs: a package that fcnconv comes without, and the extra that brings it.
+    """
 
     write: Callable[[Path, ScoreMap, Choice], None]
     about: str
     picture: bool = False
+    raw: bool = False
+    folder: bool = False
+    needs: tuple[str, str] | None = None
 
 
 WRITERS: dict[str, Writer] = {
-    "npy": Writer(write_npy, "float32 array (rows, cols, num_classes)"),
-    "npz": Writer(write_npz, "the same array with categories, geometry and provenance"),
+    "npy": Writer(write_npy, "float32 array (rows, cols, num_classes)", raw=True),
+    "npz": Writer(write_npz, "the same array with categories, geometry and provenance", raw=True),
+    "zarr": Writer(
+        write_zarr, "the same in chunks, a directory", raw=True, folder=True, needs=("zarr", "zarr")
+    ),
+    "tif": Writer(write_tif, "a page a class, for ImageJ and GIS", raw=True, needs=("tifffile", "tiff")),
     "json": Writer(write_json, "the best classes of each cell, with its box"),
+    "csv": Writer(write_csv, "the same as a table, a row a cell"),
+    "geojson": Writer(write_geojson, "the cells over a probability as polygons, for QuPath and GIS"),
     "png": Writer(
         partial(write_picture, format="PNG"), "the photo with one class's probability over it", picture=True
     ),
@@ -44,11 +61,14 @@ WRITERS: dict[str, Writer] = {
     "html": Writer(write_viewer, "one page to look at every class with, in a browser", picture=True),
 }
 
-_ALIASES = {"jpeg": "jpg"}
+_ALIASES = {"jpeg": "jpg", "tiff": "tif"}
 
 
-def find_writer(out: str, format: str | None) -> Writer:
-    """The writer for an explicit format, else for a file name's suffix. Raises UsageError."""
+def find_writer(out: str, format: str | None, values: Values = "probabilities") -> Writer:
+    """The writer for an explicit format, else for a file name's suffix.
+
+    Raises UsageError if there is none or it cannot hold `values`, OutputError if its package is missing.
+    """
     suffix = (format or ("" if out == "-" else Path(out).suffix)).lstrip(".").lower()
     writer = WRITERS.get(_ALIASES.get(suffix, suffix))
     if writer is None:
@@ -56,6 +76,14 @@ def find_writer(out: str, format: str | None) -> Writer:
         if out == "-" and not suffix:
             raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
         raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
+    if values == "logits" and not writer.raw:
+        raw = ", ".join(name for name, writer in WRITERS.items() if writer.raw)
+        raise UsageError(f"{suffix} holds probabilities only; logits can be written as {raw}")
+    if writer.folder and out == "-":
+        raise UsageError(f"a .{suffix} is a directory and cannot go to standard output; name it with --out")
+    if writer.needs and find_spec(writer.needs[0]) is None:
+        package, extra = writer.needs
+        raise OutputError(f".{suffix} needs the package {package}: pip install 'fcnconv[{extra}]'")
     return writer
 
 
@@ -70,11 +98,15 @@ def parse_values(text: str) -> Values:
 def save(score_map: ScoreMap, out: str, writer: Writer, choice: Choice) -> None:
     """Writes the map to the file `out`, or to standard output if that is ``-``.
 
-    A regular file appears whole or not at all; a device or a pipe is written through. Raises OutputError.
+    A regular file or a folder appears whole or not at all; a device or a pipe is written through. Raises
+    OutputError.
     """
     try:
         path = Path(out)
-        if out == "-" or (path.exists() and not path.is_file()):
+        if writer.folder:
+            with whole_folder(path) as temporary:
+                writer.write(temporary, score_map, choice)
+        elif out == "-" or (path.exists() and not path.is_file()):
             _stream(score_map, out, writer, choice)
         else:
             with whole_file(path) as temporary:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fcnconv.labels import Selection
-from fcnconv.scores import ScoreMap
+from fcnconv.scores import Grid, ScoreMap
 from fcnconv.writers.contents import Choice, provenance
 
 Ranking = list[tuple[Selection, float]]
@@ -37,6 +39,65 @@ def write_json(path: Path, score_map: ScoreMap, choice: Choice) -> None:
         file.write("\n]}\n")
 
 
+def write_csv(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+    """A row a cell. Without a selection its k best categories; with some a column ``prob_NAME`` each, after
+    the columns ``minx,miny,width,height`` and no others, as readers of WSInfer's tables expect.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        if choice.selections:
+            table.writerow([*_BOX_COLUMNS, *(f"prob_{selection.name}" for selection in choice.selections)])
+        else:
+            ranks = range(1, min(choice.k, len(score_map.labels)) + 1)
+            best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
+            table.writerow(["row", "col", *_BOX_COLUMNS, *best])
+        for row, col, ranking in _cells(score_map, choice):
+            x0, y0, x1, y1 = score_map.grid.box(row, col)
+            box = (x0, y0, x1 - x0, y1 - y0)
+            if choice.selections:
+                table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])
+            else:
+                pairs = (item for s, p in ranking for item in (s.name, f"{p:.6f}"))
+                table.writerow([row, col, *box, *pairs])
+
+
+_BOX_COLUMNS = ("minx", "miny", "width", "height")
+
+
+def write_geojson(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+    """The cells where a chosen class, or else the best one, has at least ``choice.at_least``: for each the
+    square around its window's centre, in pixels of the image, classified as QuPath reads it.
+    """
+    head = {"type": "FeatureCollection", "provenance": provenance(score_map)}
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head)[:-1] + ', "features": [')
+        number = 0
+        for row, col, ranking in _cells(score_map, replace(choice, k=1)):
+            for selection, probability in ranking:
+                if probability >= choice.at_least:
+                    feature = _feature(score_map.grid, row, col, selection.name, probability)
+                    file.write((",\n" if number else "\n") + json.dumps(feature))
+                    number += 1
+        file.write("\n]}\n")
+
+
+def _feature(grid: Grid, row: int, col: int, name: str, probability: float) -> dict[str, object]:
+    x0, y0, x1, y1 = (round(edge, 3) for edge in grid.square(row, col))
+    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "tile",
+            "classification": {"name": name},
+            "measurements": {"probability": round(probability, 6)},
+            "row": row,
+            "col": col,
+            "window": grid.box(row, col),
+        },
+    }
+
+
 def _cells(score_map: ScoreMap, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
     """Each cell's row and column, with the chosen selections or else its k best categories."""
     rows, cols, _ = score_map.shape
@@ -45,7 +106,7 @@ def _cells(score_map: ScoreMap, choice: Choice) -> Iterator[tuple[int, int, Rank
         for row, col in np.ndindex(rows, cols):
             yield row, col, list(zip(choice.selections, planes[row, col].tolist(), strict=True))
     else:
-        categories = [score_map.labels.category(i) for i in range(len(score_map.labels))]
+        categories = score_map.labels.all_categories()
         class_idx, probabilities = score_map.top_k(choice.k)
         for row, col in np.ndindex(rows, cols):
             best = map(categories.__getitem__, class_idx[row, col].tolist())

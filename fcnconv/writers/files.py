@@ -1,11 +1,16 @@
-"""Files that appear whole or not at all: written under a temporary name beside their place, then renamed."""
+"""Files and folders that appear whole or not at all: written under a temporary name beside their place, and
+then renamed.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fcnconv.errors import OutputError
 
 
 @contextmanager
@@ -14,7 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     not.
     """
     target = path.resolve()
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    temporary = _beside(target, "tmp")
     try:
         yield temporary
         temporary.replace(target)
@@ -22,3 +27,35 @@ def whole_file(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` for a zarr store, which takes the place of `path` when the block ends
+    well and vanishes when it does not.
+
+    Raises OutputError where `path` is anything but a zarr store or an empty folder: it would be lost.
+    """
+    target = path.resolve()
+    if target.exists() and not _replaceable(target):
+        raise OutputError(f"{path}: exists and is no zarr store; choose another name, or remove it")
+    temporary, old = _beside(target, "tmp"), _beside(target, "old")
+    try:
+        yield temporary
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists():
+            old.replace(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and (folder.joinpath("zarr.json").exists() or not any(folder.iterdir()))
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name[:200]}.{os.getpid()}.{suffix}")

@@ -1,0 +1,282 @@
+"""The formats of a score map: what is written is read back, by the readers that users have."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fcnconv.errors import OutputError, UsageError
+from fcnconv.labels import Labels, Selection, imagenet
+from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap, softmax
+from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
+
+Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]
+ROUNDING = 5.1e-7
+"""Error of a number that is written with six digits."""
+
+
+def read_npy(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    return np.load(path, allow_pickle=False), []
+
+
+def read_npz(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    with np.load(path, allow_pickle=False) as file:
+        for name, value in provenance(score_map).items():
+            assert file[name] == value
+        return file["scores"], file["categories"].tolist()
+
+
+def read_tif(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffFile(path) as file:
+        scores = np.stack([page.asarray() for page in file.pages], axis=-1)
+        about = file.imagej_metadata
+        assert json.loads(about["Info"]).items() >= provenance(score_map).items()
+        scale = file.pages[0].tags["ModelPixelScaleTag"].value
+        corner = file.pages[0].tags["ModelTiepointTag"].value
+    x0, y0, x1, y1 = score_map.grid.square(0, 0)
+    assert scale == (x1 - x0, y1 - y0, 0) and corner == (0, 0, 0, x0, -y0, 0)
+    labels = about["Labels"]
+    return scores, [labels] if isinstance(labels, str) else labels
+
+
+def read_zarr(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(path, mode="r")
+    assert group.attrs.asdict().items() >= provenance(score_map).items()
+    return group["scores"][:], group.attrs["categories"]
+
+
+def read_json(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document.items() >= provenance(score_map).items()
+    cells = document["cells"]
+    for cell in cells:
+        assert tuple(cell["box"]) == score_map.grid.box(cell["row"], cell["col"])
+    scores = [[p["probability"] for p in cell["predictions"]] for cell in cells]
+    names = [p["category"] for p in cells[0]["predictions"]]
+    return np.array(scores).reshape(document["rows"], document["cols"], -1), names
+
+
+def read_csv(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    grid = score_map.grid
+    corners = [(int(row["minx"]), int(row["miny"])) for row in rows]
+    assert corners == [grid.box(i, j)[:2] for i in range(grid.rows) for j in range(grid.cols)]
+    names = [column.removeprefix("prob_") for column in rows[0] if column.startswith("prob_")]
+    assert list(rows[0]) == ["minx", "miny", "width", "height", *(f"prob_{name}" for name in names)]
+    scores = [[float(row[f"prob_{name}"]) for name in names] for row in rows]
+    return np.array(scores).reshape(grid.rows, grid.cols, -1), names
+
+
+def read_geojson(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    """Exact only with at_least=0, where every cell is there."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["provenance"] == provenance(score_map)
+    names = list(dict.fromkeys(f["properties"]["classification"]["name"] for f in document["features"]))
+    scores = np.full((score_map.grid.rows, score_map.grid.cols, len(names)), np.nan)
+    for feature in document["features"]:
+        about, (ring,) = feature["properties"], feature["geometry"]["coordinates"]
+        place = about["row"], about["col"]
+        x0, y0, x1, y1 = score_map.grid.square(*place)
+        assert ring[0] == ring[-1] and np.allclose(ring[0] + ring[2], (x0, y0, x1, y1), atol=1e-3)
+        scores[(*place, names.index(about["classification"]["name"]))] = about["measurements"]["probability"]
+    return scores, names
+
+
+READERS: dict[str, Read] = {
+    "npy": read_npy,
+    "npz": read_npz,
+    "tif": read_tif,
+    "zarr": read_zarr,
+    "json": read_json,
+    "csv": read_csv,
+    "geojson": read_geojson,
+}
+
+NAMES = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=12).filter(
+    lambda name: name == name.strip()
+)
+
+
+@st.composite
+def score_maps(draw: st.DrawFn) -> ScoreMap:
+    rows, cols = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    names = draw(st.lists(NAMES, min_size=2, max_size=6, unique=True))
+    elements = st.floats(-20, 20, width=32)
+    logits = draw(hnp.arrays(np.float32, (rows, cols, len(names)), elements=elements))
+    size = 8 + 4 * (cols - 1), 8 + 4 * (rows - 1)
+    image = draw(st.sampled_from([size, (3 * size[0], 3 * size[1]), (50, 70)]))
+    return ScoreMap(logits, Grid(8, 4, image, size), Labels(tuple(names)), Provenance("m", "c0de", "fcn"))
+
+
+@st.composite
+def selections(draw: st.DrawFn, labels: Labels) -> tuple[Selection, ...]:
+    """Some categories and a concept above two or more of them."""
+    chosen = draw(st.lists(st.integers(0, len(labels) - 1), max_size=3, unique=True))
+    concept = Selection("a concept, of ours", tuple(range(draw(st.integers(2, len(labels))))))
+    return (*map(labels.category, chosen), concept)
+
+
+def naive(score_map: ScoreMap, chosen: tuple[Selection, ...], values: str) -> FloatArray:
+    """What the chosen planes must be, cell by cell in double precision."""
+    rows, cols, _ = score_map.shape
+    planes = np.zeros((rows, cols, len(chosen)))
+    for row, col in np.ndindex(rows, cols):
+        exp = [float(np.exp(np.float64(x))) for x in score_map.logits[row, col]]
+        for k, selection in enumerate(chosen):
+            summed = sum(exp[i] for i in selection.classes)
+            planes[row, col, k] = summed / sum(exp) if values == "probabilities" else np.log(summed)
+    return planes
+
+
+def written(name: str, score_map: ScoreMap, choice: Choice) -> tuple[FloatArray, list[str]]:
+    if WRITERS[name].needs:
+        pytest.importorskip(WRITERS[name].needs[0])
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"map.{name}")
+        save(score_map, str(path), WRITERS[name], choice)
+        assert [entry.name for entry in Path(folder).iterdir()] == [path.name]
+        return READERS[name](path, score_map)
+
+
+def test_every_format_that_is_no_picture_has_a_reader_here() -> None:
+    assert set(READERS) == {name for name, writer in WRITERS.items() if not writer.picture}
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
+    score_map = data.draw(score_maps())
+    chosen = data.draw(selections(score_map.labels))
+    values = data.draw(st.sampled_from(["probabilities", "logits"])) if WRITERS[name].raw else "probabilities"
+    scores, names = written(name, score_map, Choice(chosen, values, at_least=0))
+    assert names == [selection.name for selection in chosen] or name == "npy"
+    assert np.abs(scores - naive(score_map, chosen, values)).max() < 1e-5
+    if WRITERS[name].raw:
+        assert scores.dtype == np.float32
+        assert (scores == score_map.planes(chosen, values)).all()
+        if values == "logits" and len(chosen) > 1:
+            assert (scores[:, :, 0] == score_map.logits[:, :, chosen[0].classes[0]]).all()
+
+
+@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.raw])
+@given(score_map=score_maps())
+@settings(max_examples=15, deadline=None)
+def test_whole_maps_are_read_back_to_the_last_bit(name: str, score_map: ScoreMap) -> None:
+    scores, names = written(name, score_map, Choice(values="logits"))
+    assert (scores == score_map.logits).all()
+    assert tuple(names) == score_map.labels.categories or name == "npy"
+
+
+@given(score_map=score_maps(), k=st.integers(1, 8))
+@settings(max_examples=15, deadline=None)
+def test_csv_lists_the_best_of_each_cell(score_map: ScoreMap, k: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "map.csv")
+        save(score_map, str(path), WRITERS["csv"], Choice(k=k))
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    ranked, probabilities = score_map.top_k(k)
+    for row in rows:
+        cell = int(row["row"]), int(row["col"])
+        x0, y0, x1, y1 = score_map.grid.box(*cell)
+        assert [int(row[c]) for c in ("minx", "miny", "width", "height")] == [x0, y0, x1 - x0, y1 - y0]
+        for rank, class_idx in enumerate(ranked[cell], start=1):
+            assert row[f"category_{rank}"] == score_map.labels.categories[class_idx]
+            assert abs(float(row[f"probability_{rank}"]) - probabilities[cell][rank - 1]) < ROUNDING
+
+
+def two_cells() -> ScoreMap:
+    """Two windows side by side: a beagle and a basset with 0.45 each, then a teapot with 0.9."""
+    probabilities = np.full((1, 2, 1000), 0.1 / 998, np.float32)
+    probabilities[0, 0, [161, 162]] = 0.45
+    probabilities[0, 1, 849] = 0.9
+    return ScoreMap(
+        np.log(probabilities), Grid(8, 4, (12, 8), (12, 8)), imagenet(), Provenance("m", "", "fcn")
+    )
+
+
+def test_geojson_has_the_cells_over_the_threshold_only(tmp_path: Path) -> None:
+    path = tmp_path / "map.geojson"
+
+    def found(choice: Choice) -> list[tuple[str, int]]:
+        save(two_cells(), str(path), WRITERS["geojson"], choice)
+        features = json.loads(path.read_text())["features"]
+        return [(f["properties"]["classification"]["name"], f["properties"]["col"]) for f in features]
+
+    assert found(Choice(at_least=0.5)) == [("teapot", 1)]
+    assert found(Choice(at_least=0.4)) == [("basset", 0), ("teapot", 1)]
+    assert found(Choice((imagenet().find("dog"),), at_least=0.5)) == [("dog", 0)]
+    assert found(Choice((imagenet().find("dog"),), at_least=0.95)) == []
+
+
+def test_a_concept_sums_its_classes() -> None:
+    dog = imagenet().find("dog")
+    plane = two_cells().plane(dog)
+    assert plane[0, 0] == pytest.approx(0.9 + 116 * 0.1 / 998, abs=1e-3)
+    assert plane[0, 1] == pytest.approx(118 * 0.1 / 998, abs=1e-3)
+    assert (two_cells().plane(imagenet().find("entity")) <= 1).all()
+    far = ScoreMap(
+        two_cells().logits - [[[200]]] * 1, two_cells().grid, imagenet(), Provenance("m", "", "fcn")
+    )
+    assert np.isfinite(far.planes([dog], "logits")).all()
+
+
+def test_an_unknown_suffix_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"unknown format 'xyz'.*" + ", ".join(WRITERS)):
+        find_writer("map.xyz", None)
+
+
+@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if not writer.raw])
+def test_logits_are_refused_where_only_probabilities_fit(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} holds probabilities only; .* npy, npz, zarr, tif$"):
+        find_writer(f"map.{name}", None, "logits")
+
+
+@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.needs])
+def test_a_missing_package_is_named_with_its_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert WRITERS[name].needs
+    package, extra = WRITERS[name].needs
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(OutputError, match=rf"needs the package {package}: pip install 'fcnconv\[{extra}\]'"):
+        find_writer(f"map.{name}", None)
+
+
+def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    score_map, zarr = two_cells(), WRITERS["zarr"]
+    out = tmp_path / "map.zarr"
+    save(score_map, str(out), zarr, Choice())
+    save(score_map, str(out), zarr, Choice((imagenet().find("dog"),)))
+    assert read_zarr(out, score_map)[1] == ["dog"]
+
+    photos = tmp_path / "photos.zarr"
+    photos.mkdir()
+    (photos / "cat.jpg").touch()
+    with pytest.raises(OutputError, match="is no zarr store"):
+        save(score_map, str(photos), zarr, Choice())
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["map.zarr", "photos.zarr"]
+    with pytest.raises(UsageError, match="cannot go to standard output"):
+        find_writer("-", "zarr")
+
+
+def test_a_failed_zarr_store_leaves_the_old_one(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    out = tmp_path / "map.zarr"
+    save(two_cells(), str(out), WRITERS["zarr"], Choice())
+    nowhere = Selection("nowhere", (4000,))
+    with pytest.raises(IndexError):
+        save(two_cells(), str(out), WRITERS["zarr"], Choice((nowhere,)))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["map.zarr"]
+    assert (read_zarr(out, two_cells())[0] == softmax(two_cells().logits)).all()
