@@ -355,7 +355,7 @@ def heatmap(
             best.category,
             best.probability,
         )
-        chosen = (classifier.labels.category(best.class_idx),)
+        chosen = (classifier.labels.find(str(best.class_idx)),)
     photo = source.read((0, 0, *source.size)) if shows_photo else None
     if out is None or writer is None:
         _print_preview(photo, score_map, chosen, top_k)
