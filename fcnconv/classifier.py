@@ -137,18 +137,24 @@ class Classifier:
 
 
 def load(
-    model: str = DEFAULT_MODEL, *, mode: str = "fcn", backend: str = "auto", max_pixels: int | None = None
+    model: str = DEFAULT_MODEL,
+    *,
+    mode: str = "fcn",
+    backend: str = "auto",
+    device: str = "auto",
+    max_pixels: int | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
 
     mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
         every real crop, exact and slow.
     backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
+    device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
     spec, chosen = find_model(model), parse_mode(mode)
-    network = open_network(spec, chosen, backend)
+    network = open_network(spec, chosen, backend, device)
     return Classifier(
         labels=spec.labels(),
         geometry=network.geometry,

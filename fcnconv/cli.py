@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from fcnconv import __version__
+from fcnconv.backends import BACKENDS
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL
 
@@ -116,7 +117,17 @@ Mode = Annotated[
         metavar="fcn|windows", help="The converted network, fast; or the original on real crops, exact."
     ),
 ]
-Backend = Annotated[str, typer.Option(metavar="NAME", help="What runs the network: auto or torch.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        envvar="FCNCONV_BACKEND",
+        help=f"What runs the network: auto, {', '.join(BACKENDS)}.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="Where torch runs it: auto, cpu, cuda, cuda:N or mps.")
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")
 ]
@@ -147,6 +158,7 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    device: Device = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -162,7 +174,7 @@ def classify(
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
-    classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
+    classifier = load(model, mode=mode, backend=backend, device=device, max_pixels=max_pixels)
     show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
     failed = False
     for path, result in classify_each(classifier, paths, scales=scales, k=top_k, progress=not quiet):
@@ -204,6 +216,7 @@ def heatmap(
     top_k: TopK = 5,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    device: Device = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -225,7 +238,7 @@ def heatmap(
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
 
-    classifier = load(model, mode=mode, backend=backend, max_pixels=max_pixels)
+    classifier = load(model, mode=mode, backend=backend, device=device, max_pixels=max_pixels)
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
     score_map = classifier(source, scales=scales)
@@ -239,6 +252,26 @@ def heatmap(
         chosen = (classifier.labels.category(best.class_idx),)
     photo = source.read((0, 0, *source.size)) if writer.picture else None
     save(score_map, out, writer, Choice(chosen, kind, top_k, photo=photo))
+
+
+@app.command()
+def prepare(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The network.")] = DEFAULT_MODEL,
+    mode: Mode = "fcn",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
+
+    A run that finds the plan starts without torch. Deleting the file is safe: it is made again when needed.
+    """
+    from fcnconv.backends import parse_mode
+    from fcnconv.backends.onnx import open_plan
+    from fcnconv.models import find_model
+
+    plan = open_plan(find_model(model), parse_mode(mode))
+    log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
+    print(plan.path)
 
 
 def _formats() -> str:

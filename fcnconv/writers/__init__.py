@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import get_args
 
 from fcnconv.errors import OutputError, UsageError
+from fcnconv.files import whole_file
 from fcnconv.scores import ScoreMap, Values
 from fcnconv.writers.arrays import write_npy, write_npz
 from fcnconv.writers.cells import write_json
 from fcnconv.writers.contents import Choice, provenance
-from fcnconv.writers.files import whole_file
 from fcnconv.writers.pictures import write_picture
 
 __all__ = ["WRITERS", "Choice", "Writer", "find_writer", "parse_values", "provenance", "save"]
