@@ -69,7 +69,7 @@ class Classifier:
 
         Probabilities are the softmax of the mean logits: over the windows of a scale, then over the scales.
         """
-        source = self.open(image)
+        source = self.open(image, scales)
         grids = self.grids(source, scales)
         mean, best = np.zeros(len(self.labels)), _Best(len(self.labels))
         for block in self._scan(source, grids):
@@ -104,11 +104,13 @@ class Classifier:
         source = self.open(image)
         return self._scan(source, self.grids(source, scales), tile)
 
-    def open(self, image: ImageLike | ImageSource) -> ImageSource:
-        """The image as a source of pixels, whatever it came as."""
+    def open(self, image: ImageLike | ImageSource, scales: str = "1") -> ImageSource:
+        """The image as a source of pixels, whatever it came as. scales: at which it will be read."""
         if isinstance(image, ImageSource):
             return image
-        return open_image(image, max_pixels=self.max_pixels)
+        sides = [scale.pixels(self.eval_size, self.geometry.window) for scale in parse_scales(scales)]
+        short_side = None if None in sides else max(side for side in sides if side)
+        return open_image(image, max_pixels=self.max_pixels, short_side=short_side)
 
     def grids(self, source: ImageSource, scales: str) -> list[Grid]:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is

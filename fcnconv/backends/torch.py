@@ -22,6 +22,8 @@ from fcnconv.scores import FloatArray
 
 log = logging.getLogger("fcnconv")
 
+CPU = torch.device("cpu")
+
 HALF = {"cuda": torch.float16, "mps": torch.float16}
 """The 16-bit type of each kind of device. The processor has none: there float32 is faster, or as fast."""
 
@@ -38,15 +40,17 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto") -> Network:
     """
     place = find_device(device)
     weights = spec.weights()
-    model = spec.build(weights).eval()
-    if mode == "windows":
-        geometry = windows_geometry(spec.window, spec.stride)
-        classify = torch_run(model, place, spec.window)
-        run = windows_run(run_in_parts(classify, None, _is_out_of_memory), spec.window, spec.stride)
+    network: nn.Module = spec.build(weights).eval()
+    if mode == "fcn":
+        network = converted = convolutionize(network, spec.window)
+        geometry, cut = converted.geometry, converted.geometry
     else:
-        network = convolutionize(model, spec.window)
-        geometry = network.geometry
-        run = run_in_parts(torch_run(network, place, spec.window), geometry, _is_out_of_memory)
+        geometry, cut = windows_geometry(spec.window, spec.stride), None
+    network.to(place)
+    run = torch_run(network, place, half_type(network, place, spec.window))
+    run = run_in_parts(run, cut, _is_out_of_memory)
+    if mode == "windows":
+        run = windows_run(run, spec.window, spec.stride)
     return Network(run, geometry, file_sha256(weights))
 
 
@@ -62,22 +66,13 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def torch_run(network: nn.Module, device: torch.device, window: int) -> Run:
-    """A backend that runs a network on a whole region, in the precision that its device is good at.
+def torch_run(network: nn.Module, device: torch.device = CPU, half: torch.dtype | None = None) -> Run:
+    """A backend that runs a network on a whole region.
 
-    network: float (N, 3, H, W) -> logits, in evaluation mode. It is moved to `device`.
+    network: float (N, 3, H, W) -> logits, in evaluation mode, on `device`.
+    half: the 16-bit type for autocast; None computes in float32.
     """
-    network = network.to(device).to(memory_format=torch.channels_last)
-    half = HALF.get(device.type)
-    if half is not None:
-        error = half_error(network, device, half, window)
-        if error <= HALF_TOLERANCE:
-            log.info("%s: half precision, its logits within %.1e of float32 (of the largest)", device, error)
-        else:
-            log.info(
-                "%s: float32, as half precision would change logits by %.1e of the largest", device, error
-            )
-            half = None
+    network = network.to(memory_format=torch.channels_last)
 
     def run(x: FloatArray) -> FloatArray:
         with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half is not None):
@@ -85,6 +80,19 @@ def torch_run(network: nn.Module, device: torch.device, window: int) -> Run:
         return logits
 
     return run
+
+
+def half_type(network: nn.Module, device: torch.device, window: int) -> torch.dtype | None:
+    """The 16-bit type that a network is run in on a device, or None for float32, after a measurement."""
+    half = HALF.get(device.type)
+    if half is None:
+        return None
+    error = half_error(network, device, half, window)
+    if error <= HALF_TOLERANCE:
+        log.info("%s: half precision; its logits differ from float32 by %.1e of the largest", device, error)
+        return half
+    log.info("%s: float32, as half precision would change logits by %.1e of the largest", device, error)
+    return None
 
 
 def half_error(network: nn.Module, device: torch.device, half: torch.dtype, window: int) -> float:
