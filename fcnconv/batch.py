@@ -1,37 +1,85 @@
-"""Many images, one after another: each gives a result or an error, and an error does not stop the rest."""
+"""Many images: each gives a result or an error, and an error does not stop the rest.
+
+A few are worked on at a time, in threads, so that one is read and resized while another is in the network.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Queue
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.images import ImageSource
+from fcnconv.inputs import Input
 from fcnconv.scores import Classification
+
+IN_FLIGHT = 3
+"""Images that are in memory at a time."""
+
+Result = tuple[str, Classification | FcnconvError]
 
 
 def classify_each(
     classifier: Classifier,
-    images: Sequence[str],
+    inputs: Iterable[Input],
     *,
     scales: str,
     k: int,
     at_least: float | None = None,
-    progress: bool = False,
-) -> Iterator[tuple[str, Classification | FcnconvError]]:
-    """Each image's path with its classification, or with the error that it met, in the order given.
+) -> Iterator[Result]:
+    """Each input's name with its classification, or with the error that it met, in the order given.
+
+    A result is given as soon as it and all before it are there, also while `inputs` is still waiting for
+    more.
 
     scales, k, at_least: as for `Classifier.classify`.
-    progress: draw a bar on standard error, if that is a terminal and there are several images.
     """
-    for path in _counted(images) if progress and len(images) > 1 and sys.stderr.isatty() else images:
+
+    def attempt(item: Input) -> Result:
         try:
-            yield path, classifier.classify(path, scales=scales, k=k, at_least=at_least)
+            source = classifier.open(item.image, scales, name=item.name)
+            return item.name, classifier.classify(source, scales=scales, k=k, at_least=at_least)
         except UsageError:
             raise  # an argument is wrong, and so it is for every other image
         except FcnconvError as error:
-            yield path, error
+            return item.name, error
+
+    return in_threads(attempt, inputs)
+
+
+def in_threads(attempt: Callable[[Input], Result], inputs: Iterable[Input]) -> Iterator[Result]:
+    """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time."""
+    pool = ThreadPoolExecutor(IN_FLIGHT)
+    waiting: Queue[Future[Result] | None] = Queue(IN_FLIGHT)
+
+    def feed() -> None:
+        try:
+            for item in inputs:
+                waiting.put(pool.submit(attempt, item))
+        except Exception as error:  # of the inputs' own source: it reaches the reader in its turn
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            waiting.put(failed)
+        waiting.put(None)
+
+    # A daemon, as it may be waiting for standard input when the reader of the results has gone.
+    threading.Thread(target=feed, daemon=True).start()
+    try:
+        while (future := waiting.get()) is not None:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def counted(results: Iterator[Result], total: int | None) -> Iterator[Result]:
+    """The same results, with a bar on standard error that counts them. total: how many will come, if known."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(results, "classifying", total=total, console=Console(stderr=True), transient=True)
 
 
 def open_each(classifier: Classifier, images: Sequence[str]) -> Iterator[ImageSource | FcnconvError]:
@@ -41,10 +89,3 @@ def open_each(classifier: Classifier, images: Sequence[str]) -> Iterator[ImageSo
             yield classifier.open(path)
         except FcnconvError as error:
             yield error
-
-
-def _counted(images: Sequence[str]) -> Iterator[str]:
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(images, "classifying", console=Console(stderr=True), transient=True)

@@ -123,7 +123,7 @@ class Classifier:
         if at_least is not None and not self.labels.concepts:
             raise UsageError(f"{self.provenance.model} has classes of its own, above which are no concepts")
         selections = self.labels.selections() if at_least is not None else self.labels.all_categories()
-        source = self.open(image)
+        source = self.open(image, scales)
         grids = self.grids(source, scales)
         temperature = self._temperature(grids)
         mean, best = np.zeros(len(self.labels)), _Best(len(selections))
@@ -164,11 +164,18 @@ class Classifier:
         source = self.open(image)
         return self._scan(source, self.grids(source, scales), tile)
 
-    def open(self, image: ImageLike | ImageSource) -> ImageSource:
-        """The image as a source of pixels, whatever it came as."""
+    def open(
+        self, image: ImageLike | ImageSource, scales: str = "1", *, name: str | None = None
+    ) -> ImageSource:
+        """The image as a source of pixels, whatever it came as.
+
+        scales: at which it will be read. name: what messages call it, if not by its path.
+        """
         if isinstance(image, ImageSource):
             return image
-        return open_image(image, max_pixels=self.max_pixels)
+        sides = [scale.pixels(self.eval_size, self.geometry.window) for scale in parse_scales(scales)]
+        short_side = None if None in sides else max(side for side in sides if side)
+        return open_image(image, max_pixels=self.max_pixels, short_side=short_side, name=name)
 
     def grids(self, source: ImageSource, scales: str) -> list[Grid]:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is
@@ -202,6 +209,7 @@ def load(
     mode: str = "fcn",
     backend: str = "auto",
     temperature: float | None = None,
+    device: str = "auto",
     max_pixels: int | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
@@ -209,13 +217,14 @@ def load(
     mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
         every real crop, exact and slow.
     backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
+    device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
     temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
         1 in `windows` mode.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
     spec, chosen = find_model(model), parse_mode(mode)
-    network = open_network(spec, chosen, backend)
+    network = open_network(spec, chosen, backend, device)
     return Classifier(
         labels=spec.labels(),
         geometry=network.geometry,

@@ -4,11 +4,10 @@ stdout.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,13 +15,12 @@ import typer
 from typer.core import TyperGroup
 
 from fcnconv import __version__, completion
+from fcnconv.backends import BACKENDS
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
-    from fcnconv.images import Pixels
-    from fcnconv.labels import Selection
-    from fcnconv.scores import Classification, ScoreMap
+    from fcnconv.inputs import Input
 
 log = logging.getLogger("fcnconv")
 
@@ -130,7 +128,17 @@ Mode = Annotated[
         metavar="fcn|windows", help="The converted network, fast; or the original on real crops, exact."
     ),
 ]
-Backend = Annotated[str, typer.Option(metavar="NAME", help="What runs the network: auto or torch.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        envvar="FCNCONV_BACKEND",
+        help=f"What runs the network: auto, {', '.join(BACKENDS)}.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="Where torch runs it: auto, cpu, cuda, cuda:N or mps.")
+]
 Temperature = Annotated[
     str,
     typer.Option(
@@ -175,9 +183,20 @@ def classify(
         ),
     ] = "category",
     at_least: AtLeast = 0.8,
+    files_from: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Read paths, one a line, from a file; - is standard input."),
+    ] = None,
+    from0: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same, each path ended by a null byte.")
+    ] = None,
+    tar: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read images from a tar archive; - is standard input.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    device: Device = "auto",
     temperature: Temperature = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
@@ -188,28 +207,35 @@ def classify(
     On a terminal a table; in a pipe one line a prediction: path, rank, category, probability and box
     (x0,y0,x1,y1 in pixels of the image), separated by tabs.
     """
-    paths = images or [_standard_input()]
-    from fcnconv.batch import classify_each
+    inputs, total = _inputs(images or [], files_from, from0, tar)
+    from fcnconv.batch import classify_each, counted
     from fcnconv.classifier import load
+    from fcnconv.printing import print_json, print_json_line, print_lines, print_table
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
     if level not in ("category", "concept"):
         raise UsageError(f"unknown level {level!r}; known: category, concept")
     classifier = load(
-        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
+        model,
+        mode=mode,
+        backend=backend,
+        device=device,
+        temperature=_number(temperature),
+        max_pixels=max_pixels,
     )
-    show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
+    show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines
     failed = False
     sure = at_least if level == "concept" else None
-    for path, result in classify_each(
-        classifier, paths, scales=scales, k=top_k, at_least=sure, progress=not quiet
-    ):
+    results = classify_each(classifier, inputs, scales=scales, k=top_k, at_least=sure)
+    if total != 1 and not quiet and sys.stderr.isatty() and not sys.stdout.isatty():
+        results = counted(results, total)
+    for path, result in results:
         if isinstance(result, FcnconvError):
             failed = True
             _complain(result)
             if as_json:
-                _print_json_line({"path": path, "error": str(result)})
+                print_json_line({"path": path, "error": str(result)})
             if debug:
                 raise result
         else:
@@ -260,8 +286,10 @@ def verify(
                 sources.append(opened)
         agreement = measure(classifier, sources, scales=scales, max_windows=max_windows, seed=seed)
     if as_json:
+        from fcnconv.printing import print_json_line
+
         found = {"model": spec.name, **asdict(proved)}
-        _print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})
+        print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})
     else:
         print(proved.text(spec.name))
         if agreement is not None:
@@ -316,6 +344,7 @@ def heatmap(
     ] = 0,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    device: Device = "auto",
     temperature: Temperature = "auto",
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
@@ -342,7 +371,12 @@ def heatmap(
     from fcnconv.classifier import load
 
     classifier = load(
-        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
+        model,
+        mode=mode,
+        backend=backend,
+        device=device,
+        temperature=_number(temperature),
+        max_pixels=max_pixels,
     )
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
@@ -358,7 +392,9 @@ def heatmap(
         chosen = (classifier.labels.find(str(best.class_idx)),)
     photo = source.read((0, 0, *source.size)) if shows_photo else None
     if out is None or writer is None:
-        _print_preview(photo, score_map, chosen, top_k)
+        from fcnconv.printing import print_preview
+
+        print_preview(photo, score_map, chosen, top_k)
         return
     name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
     choice = Choice(chosen, kind, top_k, at_least, photo, name, winners, cells)
@@ -382,13 +418,35 @@ def classes(
     found = find_model(model).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
+    from fcnconv.printing import print_json_line
+
     for s in found:
         if as_json:
             also = {"also": s.also} if s.also else {}
-            _print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
+            print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
         else:
             index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
             print(index, s.wnid or "", ", ".join(s.names), sep="\t")
+
+
+@app.command()
+def prepare(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The network.")] = DEFAULT_MODEL,
+    mode: Mode = "fcn",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
+
+    A run that finds the plan starts without torch. Deleting the file is safe: it is made again when needed.
+    """
+    from fcnconv.backends import parse_mode
+    from fcnconv.backends.onnx import open_plan
+    from fcnconv.models import find_model
+
+    plan = open_plan(find_model(model), parse_mode(mode))
+    log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
+    print(plan.path)
 
 
 def _formats() -> str:
@@ -411,63 +469,25 @@ def _number(temperature: str) -> float | None:
     return number
 
 
+def _inputs(
+    paths: list[str], files_from: str | None, from0: str | None, tar: str | None
+) -> tuple[Iterable[Input], int | None]:
+    """The images that were named in one of the four ways, and how many they are where that is known."""
+    from fcnconv.inputs import from_list, from_paths, from_tar
+
+    if sum(map(bool, (paths, files_from, from0, tar))) > 1:
+        raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
+    if files_from:
+        return from_list(files_from, b"\n"), None
+    if from0:
+        return from_list(from0, b"\0"), None
+    if tar:
+        return from_tar(tar), None
+    paths = paths or [_standard_input()]
+    return from_paths(paths), len(paths)
+
+
 def _standard_input() -> str:
     if sys.stdin.isatty():
         raise UsageError("no image given: name a file, or send one to standard input")
     return "-"
-
-
-def _print_lines(path: str, result: Classification) -> None:
-    for p in result.predictions:
-        box = ",".join(map(str, p.box))
-        print(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box, sep="\t")
-
-
-def _one_line(path: str) -> str:
-    """A file name with what would break a line of columns written as in C."""
-    return path.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-
-
-def _print_json(path: str, result: Classification) -> None:
-    predictions = [asdict(p) | {"probability": round(p.probability, 6)} for p in result.predictions]
-    rest = {"width": result.width, "height": result.height, "model": result.model}
-    scales = [round(scale, 4) for scale in result.scales]
-    about = {**rest, "scales": scales, "temperature": result.temperature}
-    _print_json_line({"path": path, **about, "predictions": predictions})
-
-
-def _print_json_line(record: dict[str, Any]) -> None:
-    text = json.dumps(record, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8: JSON can hold it only escaped
-        text = json.dumps(record)
-    print(text)
-
-
-def _print_preview(photo: Pixels | None, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
-    from rich.console import Console
-
-    from fcnconv.preview import show_map
-
-    if photo is not None:
-        show_map(Console(), photo, score_map, chosen)
-    for p in score_map.best_windows(k):
-        print(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
-
-
-def _print_table(path: str, result: Classification) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text.assemble((path, "bold"), f"  {result.width} × {result.height}")
-    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("category")
-    table.add_column("probability", no_wrap=True)
-    table.add_column("box", no_wrap=True)
-    for p in result.predictions:
-        bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(20 * p.probability), "green"))
-        table.add_row(str(p.rank), Text(p.category), bar, ",".join(map(str, p.box)))
-    Console().print(table)

@@ -4,7 +4,8 @@ FcnconvError              caught by the command line: one line on stderr, exit s
 ├── UsageError            an argument that cannot be meant: exit status 2
 ├── ImageError            an image that cannot be read
 ├── ModelError            a model that cannot be found or loaded
-│   └── ConversionError   a network that has no fully convolutional equivalent here
+│   ├── ConversionError   a network that has no fully convolutional equivalent here
+│   └── PlanError         a plan that cannot be made, kept or read
 └── OutputError           a result that cannot be written
 """
 
@@ -27,6 +28,10 @@ class ModelError(FcnconvError):
 
 class ConversionError(ModelError):
     """A network that cannot be turned into a fully convolutional one, or whose proof failed."""
+
+
+class PlanError(ModelError):
+    """A plan that cannot be made, kept in the cache or read from it. Torch runs the model without one."""
 
 
 class OutputError(FcnconvError):

@@ -50,14 +50,16 @@ class Scale:
     factor: float | None = None
     short_side: int | None = None
 
+    def pixels(self, eval_size: int, window: int) -> int | None:
+        """The short side of every image at this scale; None if it depends on the image."""
+        if self.factor is not None:
+            return None
+        return max(eval_size if self.short_side is None else self.short_side, window)
+
     def scan_size(self, image_size: tuple[int, int], eval_size: int, window: int) -> tuple[int, int]:
         """(width, height) of the image at this scale, its proportions kept, no side shorter than `window`."""
         short = min(image_size)
-        if self.factor is not None:
-            wanted = short * self.factor
-        else:
-            wanted = eval_size if self.short_side is None else self.short_side
-        ratio = max(wanted, window) / short
+        ratio = (self.pixels(eval_size, window) or max(short * (self.factor or 1), window)) / short
         return max(round(image_size[0] * ratio), window), max(round(image_size[1] * ratio), window)
 
 

@@ -41,6 +41,28 @@ def test_what_needs_no_network_imports_no_torch(arguments: list[str]) -> None:
     assert not modules & {"torch", "torchvision", "onnxruntime"}
 
 
+HEAVY = {
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "timm",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "rich",
+    "sympy",
+}
+
+
+@pytest.mark.parametrize("command", [["classify"], ["heatmap", "-o", "{folder}/map.npz"]])
+def test_a_run_on_a_plan_imports_little(command: list[str], lite0, tmp_path: Path) -> None:
+    arguments = [part.format(folder=tmp_path) for part in command]
+    modules = imported(*arguments, str(ROOT / "sample_images/coffee.png"))  # lite0 has made the plan
+    assert {"numpy", "PIL", "onnxruntime"} <= modules
+    assert not modules & HEAVY
+
+
 def test_what_needs_torch_imports_it_but_not_torchvision() -> None:
     modules = imported("classify", str(ROOT / "sample_images/coffee.png"), "--backend", "torch")
     assert "torch" in modules and "torchvision" not in modules

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fcnconv.backends.torch import fcn_run, windows_run
+from fcnconv.backends.torch import torch_run
+from fcnconv.backends.windows import windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.images import MemorySource, resize
@@ -49,7 +50,7 @@ SIZES = {"width": st.integers(WINDOW, 90), "height": st.integers(WINDOW, 90), "t
 @settings(deadline=None, max_examples=40)
 @given(**SIZES)
 def test_windows_mode_is_a_loop_over_crops(width: int, height: int, tile: int) -> None:
-    grid, logits = whole(width, height, windows_run(MODEL, WINDOW, 4, batch=7), 0, tile)
+    grid, logits = whole(width, height, windows_run(torch_run(MODEL), WINDOW, 4, batch=7), 0, tile)
     crops = [
         prepare(PIXELS[y : y + WINDOW, x : x + WINDOW])
         for y in range(0, height - WINDOW + 1, 4)
@@ -63,14 +64,14 @@ def test_windows_mode_is_a_loop_over_crops(width: int, height: int, tile: int) -
 @settings(deadline=None, max_examples=40)
 @given(**SIZES)
 def test_tiled_scores_equal_untiled_scores(width: int, height: int, tile: int) -> None:
-    run, halo = fcn_run(NETWORK), NETWORK.geometry.halo
+    run, halo = torch_run(NETWORK), NETWORK.geometry.halo
     _, expected = whole(width, height, run, halo, None)
     _, logits = whole(width, height, run, halo, tile)
     assert np.abs(logits - expected).max() <= 1e-6
 
 
 def test_a_smaller_halo_would_not_do() -> None:
-    run, halo = fcn_run(NETWORK), NETWORK.geometry.halo
+    run, halo = torch_run(NETWORK), NETWORK.geometry.halo
     _, expected = whole(90, 90, run, halo, None)
     _, logits = whole(90, 90, run, halo - 4, 5)
     assert np.abs(logits - expected).max() > 1e-3
@@ -116,7 +117,7 @@ def test_unknown_scales_are_refused(text: str) -> None:
 
 def test_a_resized_source_is_scanned_at_its_new_size() -> None:
     grid = Grid(WINDOW, 4, (300, 200), (60, 40))
-    (block,) = scan(MemorySource(PIXELS), [grid], fcn_run(NETWORK), prepare, NETWORK.geometry.halo)
+    (block,) = scan(MemorySource(PIXELS), [grid], torch_run(NETWORK), prepare, NETWORK.geometry.halo)
     resized = resize(MemorySource(PIXELS), (60, 40)).read((0, 0, 60, 40))
     with torch.no_grad():
         expected = NETWORK(torch.from_numpy(prepare(resized)))[0].permute(1, 2, 0).numpy()

@@ -2,20 +2,28 @@
 
 The table below has one row a backend: a function that opens a model in one of the two modes. `fcn` runs the
 converted network, which shares features between windows; `windows` runs the original one on every real crop.
+
+Nothing here imports torch or numpy, so that the command line can list the backends.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from fcnconv.errors import UsageError
+from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
-from fcnconv.scan import Geometry
-from fcnconv.scores import FloatArray
 
-Run = Callable[[FloatArray], FloatArray]
+if TYPE_CHECKING:
+    from fcnconv.scan import Geometry
+    from fcnconv.scores import FloatArray
+
+log = logging.getLogger("fcnconv")
+
+Run = Callable[["FloatArray"], "FloatArray"]
 """float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols)."""
 
 Mode = Literal["fcn", "windows"]
@@ -30,13 +38,21 @@ class Network:
     weights_sha256: str
 
 
-def _torch(spec: ModelSpec, mode: Mode) -> Network:
+def _onnx(spec: ModelSpec, mode: Mode, device: str) -> Network:
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"the onnx backend runs on the processor; for --device {device} use --backend torch")
+    from fcnconv.backends.onnx import open_onnx
+
+    return open_onnx(spec, mode)
+
+
+def _torch(spec: ModelSpec, mode: Mode, device: str) -> Network:
     from fcnconv.backends.torch import open_torch
 
-    return open_torch(spec, mode)
+    return open_torch(spec, mode, device)
 
 
-BACKENDS: dict[str, Callable[[ModelSpec, Mode], Network]] = {"torch": _torch}
+BACKENDS: dict[str, Callable[[ModelSpec, Mode, str], Network]] = {"onnx": _onnx, "torch": _torch}
 
 
 def parse_mode(text: str) -> Mode:
@@ -47,12 +63,25 @@ def parse_mode(text: str) -> Mode:
     raise UsageError(f"unknown mode {text!r}; known: {', '.join(get_args(Mode))}")
 
 
-def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto") -> Network:
-    """The model, ready to run, on a row of `BACKENDS` or the best of them (``auto``).
+def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto", device: str = "auto") -> Network:
+    """The model, ready to run.
+
+    backend: a row of `BACKENDS`, or ``auto``: a plan if there can be one, else torch.
+    device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``. On ``auto`` only the torch backend looks for a
+        GPU, since the looking costs the import of torch.
 
     Raises UsageError and ModelError.
     """
-    name = "torch" if backend == "auto" else backend
-    if name not in BACKENDS:
+    if backend not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name](spec, mode)
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"unknown device {device!r}; known: auto, cpu, cuda, cuda:N, mps")
+    if backend != "auto":
+        return BACKENDS[backend](spec, mode, device)
+    if device in ("auto", "cpu"):
+        try:
+            return _onnx(spec, mode, "cpu")
+        except PlanError as error:
+            log.info("%s; running with torch instead", error)
+            return _torch(spec, mode, "cpu")
+    return _torch(spec, mode, device)

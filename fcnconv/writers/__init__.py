@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import get_args
 
 from fcnconv.errors import OutputError, UsageError
+from fcnconv.files import whole_file, whole_folder
 from fcnconv.scores import ScoreMap, Values
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, provenance
-from fcnconv.writers.files import whole_file, whole_folder
 from fcnconv.writers.pages import write_viewer
 from fcnconv.writers.pictures import write_picture
 

@@ -1,0 +1,74 @@
+"""What the commands print: tables for people, tab-separated lines and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcnconv.images import Pixels
+    from fcnconv.labels import Selection
+    from fcnconv.scores import Classification, ScoreMap
+
+
+def print_lines(path: str, result: Classification) -> None:
+    """One line a prediction: path, rank, category, probability and box, separated by tabs."""
+    for p in result.predictions:
+        box = ",".join(map(str, p.box))
+        print(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box, sep="\t")
+
+
+def _one_line(path: str) -> str:
+    """A file name with what would break a line of columns written as in C."""
+    return path.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def print_json(path: str, result: Classification) -> None:
+    """One JSON object on a line: the image, how it was scanned, and its predictions."""
+    predictions = [asdict(p) | {"probability": round(p.probability, 6)} for p in result.predictions]
+    rest = {"width": result.width, "height": result.height, "model": result.model}
+    scales = [round(scale, 4) for scale in result.scales]
+    about = {**rest, "scales": scales, "temperature": result.temperature}
+    print_json_line({"path": path, **about, "predictions": predictions})
+
+
+def print_json_line(record: dict[str, Any]) -> None:
+    """A record as one line of JSON, with characters as they are where UTF-8 can hold them."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: JSON can hold it only escaped
+        text = json.dumps(record)
+    print(text)
+
+
+def print_preview(photo: Pixels | None, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
+    """The photo and its maps as pictures of letters, then the k classes that are best in some window."""
+    from rich.console import Console
+
+    from fcnconv.preview import show_map
+
+    if photo is not None:
+        show_map(Console(), photo, score_map, chosen)
+    for p in score_map.best_windows(k):
+        print(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
+
+
+def print_table(path: str, result: Classification) -> None:
+    """A table for people: rank, category, probability with a bar, and box."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text.assemble((path, "bold"), f"  {result.width} × {result.height}")
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("category")
+    table.add_column("probability", no_wrap=True)
+    table.add_column("box", no_wrap=True)
+    for p in result.predictions:
+        bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(20 * p.probability), "green"))
+        table.add_row(str(p.rank), Text(p.category), bar, ",".join(map(str, p.box)))
+    Console().print(table)

@@ -1,0 +1,104 @@
+"""Many images at a time give what each gives alone, in order, and stop when they should."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from fcnconv import batch
+from fcnconv.batch import classify_each
+from fcnconv.errors import FcnconvError, ImageError, UsageError
+from fcnconv.images import _silence
+from fcnconv.inputs import Input, from_paths
+
+
+class Stub:
+    """Stands for a classifier: a path's classification is the path itself, in capitals."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.barrier: threading.Barrier | None = None
+
+    def open(self, image: str, scales: str, *, name: str) -> str:
+        assert image == name
+        return image
+
+    def classify(self, path: str, *, scales: str, k: int, at_least: float | None) -> str:
+        self.started.append(path)
+        if self.barrier:
+            self.barrier.wait(timeout=30)
+        if path.startswith("bad"):
+            raise ImageError(f"{path}: bad")
+        if path.startswith("wrong"):
+            raise UsageError(f"{path}: wrong")
+        return path.upper()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 20])
+def test_results_come_in_order_with_the_errors_among_them(count: int) -> None:
+    images = [f"bad{i}" if i % 3 == 1 else f"image{i}" for i in range(count)]
+    results = list(classify_each(Stub(), from_paths(images), scales="fit", k=1))
+    assert [path for path, _ in results] == images
+    for path, result in results:
+        assert isinstance(result, FcnconvError) if path.startswith("bad") else result == path.upper()
+
+
+def test_several_images_are_worked_on_at_once() -> None:
+    stub = Stub()
+    stub.barrier = threading.Barrier(batch.IN_FLIGHT)  # breaks if fewer than that come together
+    images = [f"image{i}" for i in range(2 * batch.IN_FLIGHT)]
+    assert len(list(classify_each(stub, from_paths(images), scales="fit", k=1))) == len(images)
+
+
+def test_a_wrong_argument_stops_the_rest() -> None:
+    stub = Stub()
+    with pytest.raises(UsageError, match="wrong2"):
+        list(classify_each(stub, from_paths(["a", "b", "wrong2", *map(str, range(100))]), scales="fit", k=1))
+    assert len(stub.started) < 20
+
+
+def test_a_reader_that_goes_stops_the_rest() -> None:
+    stub = Stub()
+    results = classify_each(stub, from_paths(str(i) for i in range(100)), scales="fit", k=1)
+    next(results)
+    results.close()
+    assert len(stub.started) < 20
+
+
+def test_a_result_does_not_wait_for_the_next_input() -> None:
+    more = threading.Event()
+
+    def slow() -> Iterator[Input]:
+        yield Input("a", "a")
+        assert more.wait(timeout=30)
+        yield Input("b", "b")
+
+    results = classify_each(Stub(), slow(), scales="fit", k=1)
+    assert next(results) == ("a", "A")  # before there is a second input
+    more.set()
+    assert list(results) == [("b", "B")]
+
+
+def test_an_error_of_the_inputs_own_source_comes_after_what_it_gave() -> None:
+    def broken() -> Iterator[Input]:
+        yield Input("a", "a")
+        raise ImageError("the list is cut short")
+
+    results = classify_each(Stub(), broken(), scales="fit", k=1)
+    assert next(results) == ("a", "A")
+    with pytest.raises(ImageError, match="cut short"):
+        next(results)
+
+
+def test_warnings_are_silent_until_the_last_thread_is_out_and_then_as_before() -> None:
+    before = list(warnings.filters)
+    with _silence:
+        with _silence:
+            warnings.warn("inner", stacklevel=1)
+        warnings.warn("outer", stacklevel=1)
+    assert warnings.filters == before
+    with pytest.raises(UserWarning):
+        warnings.warn("heard", UserWarning, stacklevel=1)

@@ -1,0 +1,262 @@
+"""Plans: made once, equal to torch, mended when damaged, never in the way of an answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fcnconv.backends import BACKENDS, open_network
+from fcnconv.backends import onnx as plans
+from fcnconv.backends.export import export_onnx, prove_export
+from fcnconv.backends.onnx import open_plan, plan_path, read_plan
+from fcnconv.backends.runtime import new_session, session_run
+from fcnconv.errors import PlanError, UsageError
+from fcnconv.labels import numbered
+from fcnconv.models import ModelSpec
+
+
+class Tiny(nn.Module):
+    """A three-layer classifier with a 32-px window: float (N, 3, 32, 32) -> logits (N, 5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classifier(self.pool(self.features(x)).flatten(1))
+        return logits
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """A tiny model whose weights are a file, with a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = tmp_path / "tiny.pth"
+    torch.save(Tiny().state_dict(), weights)
+
+    def build(path: Path) -> nn.Module:
+        model = Tiny()
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.eval()
+
+    mean = std = (0.5, 0.5, 0.5)
+    return ModelSpec("tiny", 32, 32, mean, std, lambda: numbered(5), lambda: weights, build, stride=8)
+
+
+def pictures(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("mode", ["fcn", "windows"])
+def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None:
+    x = pictures(2, 3, 72, 96)
+    networks = {name: open_network(spec, mode, name, "cpu") for name in BACKENDS}
+    logits = {name: network.run(x) for name, network in networks.items()}
+    oracle = logits.pop("torch")
+    assert np.ptp(oracle) > 0.1
+    for name, found in logits.items():
+        assert networks[name].geometry == networks["torch"].geometry
+        assert networks[name].weights_sha256 == networks["torch"].weights_sha256
+        assert found.shape == oracle.shape and found.dtype == np.float32
+        assert np.abs(found - oracle).max() <= 1e-4 * np.abs(oracle).max()
+
+
+def test_the_plan_of_lite0_equals_torch_on_a_larger_image(lite0, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fcnconv import load
+
+    image = np.random.default_rng(1).integers(0, 256, (300, 420, 3), np.uint8)
+    found, oracle = (load(backend=name, device="cpu")(image).logits for name in ("onnx", "torch"))
+    assert np.abs(found - oracle).max() <= 1e-4 * np.abs(oracle).max()
+
+
+def test_tiles_on_a_plan_equal_the_whole(spec: ModelSpec) -> None:
+    network = open_network(spec, "fcn", "onnx")
+    stride, halo = network.geometry.stride, network.geometry.halo
+    x = pictures(1, 3, 96, 96)
+    first = 8 * stride
+    part = network.run(np.ascontiguousarray(x[:, :, first - halo :]))
+    np.testing.assert_allclose(part[:, :, halo // stride :], network.run(x)[:, :, 8:], rtol=1e-5, atol=1e-6)
+
+
+def test_a_plan_is_made_once_and_told_once(spec: ModelSpec, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fcnconv")
+    first = open_plan(spec, "fcn")
+    written = first.path.stat().st_mtime_ns
+    assert [record.getMessage() for record in caplog.records] == [
+        "making the plan of tiny (fcn mode): a few seconds, once"
+    ]
+    second = open_plan(spec, "fcn")
+    assert len(caplog.records) == 1 and second.path.stat().st_mtime_ns == written
+    assert second.record == first.record
+    assert 0 <= first.record.export_error <= 1e-4
+    assert list(first.path.parent.iterdir()) == [first.path]
+
+
+def test_plans_of_different_things_have_different_names(spec: ModelSpec) -> None:
+    from dataclasses import replace
+
+    paths = {
+        plan_path(spec, "fcn", "a"),
+        plan_path(spec, "windows", "a"),
+        plan_path(spec, "fcn", "b"),
+        plan_path(replace(spec, name="other"), "fcn", "a"),
+        plan_path(replace(spec, window=64), "fcn", "a"),
+    }
+    assert len(paths) == 5
+    assert plan_path(replace(spec, name="../../a b/ç.pth"), "fcn", "a").parent == next(iter(paths)).parent
+
+
+def damage_nothing_left(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_tail(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_one_weight(path: Path) -> None:
+    """Changes one bit of a weight, which ONNX Runtime cannot notice."""
+    data = bytearray(path.read_bytes())
+    weight = Tiny().classifier.weight.detach().numpy().tobytes()
+    at = bytes(data).index(weight[:16])
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def damage_record(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"stride": 4', b'"stride": 8'))
+
+
+DAMAGES = [damage_nothing_left, damage_cut, damage_tail, damage_one_weight, damage_record]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__[7:])
+def test_a_damaged_plan_is_made_again(spec: ModelSpec, damage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fcnconv")
+    whole = open_plan(spec, "fcn")
+    content = whole.path.read_bytes()
+    damage(whole.path)
+    assert whole.path.read_bytes() != content
+    with pytest.raises(PlanError, match="damaged"):
+        read_plan(whole.path)
+    mended = open_plan(spec, "fcn")
+    assert mended.record == whole.record
+    assert "making it again" in caplog.text
+
+
+def test_a_full_disk_leaves_nothing_and_torch_answers(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fcnconv")
+
+    def no_space(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    network = open_network(spec)
+    assert network.run(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
+    assert "No space left on device); running with torch instead" in caplog.text
+    assert list(plans.user_cache_path("fcnconv").joinpath("plans").iterdir()) == []
+    with pytest.raises(PlanError, match="no plan can be kept there"):
+        open_network(spec, backend="onnx")
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_the_work(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fcnconv")
+    (tmp_path / "cache").write_text("a file, where a folder should be")
+    monkeypatch.setattr(plans, "_make", lambda *_: pytest.fail("exported for nothing"))
+    assert open_network(spec).run(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
+    assert "running with torch instead" in caplog.text
+
+
+def test_what_killed_processes_left_is_swept(spec: ModelSpec) -> None:
+    folder = plan_path(spec, "fcn", "a").parent
+    folder.mkdir(parents=True)
+    old, new = folder / ".old.onnx.1-1.tmp", folder / ".new.onnx.2-2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    open_plan(spec, "fcn")
+    assert not old.exists() and new.exists()
+
+
+def test_a_network_that_cannot_be_exported_runs_on_torch(
+    spec: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    from dataclasses import replace
+
+    class Odd(Tiny):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.linalg.svdvals(x[:, 0, :4, :4]).sum()  # ONNX has no such thing
+
+    caplog.set_level(logging.INFO, "fcnconv")
+    odd = replace(spec, build=lambda path: Odd().eval())
+    assert open_network(odd, "windows").run(pictures(1, 3, 32, 40)).shape == (1, 5, 1, 2)
+    assert "cannot be exported to ONNX" in caplog.text
+
+
+def test_the_proof_refuses_another_network() -> None:
+    torch.manual_seed(1)
+    model, other = Tiny().eval(), Tiny().eval()
+    with torch.no_grad():
+        other.classifier.bias += 0.01
+    run = session_run(new_session(export_onnx(other, 32, any_size=False)))
+    assert prove_export(other, run, 32, any_size=False) < 1e-5
+    with pytest.raises(PlanError, match="is not the network"):
+        prove_export(model, run, 32, any_size=False)
+
+
+def test_the_choice_of_backend_and_device_is_checked(spec: ModelSpec) -> None:
+    with pytest.raises(UsageError, match="unknown backend 'tpu'; known: auto, onnx, torch"):
+        open_network(spec, backend="tpu")
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        open_network(spec, device="gpu")
+    with pytest.raises(UsageError, match="use --backend torch"):
+        open_network(spec, backend="onnx", device="cuda")
+
+
+def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv, tmp_path: Path) -> None:
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    done = fcnconv("prepare", **cache)
+    path = Path(done.stdout.decode().strip())
+    assert path.is_relative_to(tmp_path) and path.stat().st_size > 15e6
+    assert b"a few seconds, once" in done.stderr and b"proved" in done.stderr
+    photo = Path(__file__).parents[1] / "sample_images/chelsea.png"
+    assert fcnconv("classify", photo, **cache).stderr == b""
+    found, oracle = (
+        [
+            line.split("\t")
+            for line in fcnconv("classify", photo, FCNCONV_BACKEND=name, **cache).stdout.decode().splitlines()
+        ]
+        for name in ("onnx", "torch")
+    )
+    assert [line[2] for line in found] == [line[2] for line in oracle]
+    assert [float(line[3]) for line in found] == pytest.approx([float(line[3]) for line in oracle], abs=2e-4)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fcnconv"]  # no telemetry of ONNX Runtime
+    shutil.rmtree(tmp_path / "fcnconv")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    again = fcnconv("classify", photo, **cache)
+    assert again.stdout.decode().splitlines()[0].split("\t")[2] == "Egyptian cat"
+    assert b"making it again" in again.stderr

@@ -1,0 +1,60 @@
+"""Large JPEGs are decoded at a fraction of their size where the scan is smaller, and nothing else changes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnconv.images import MemorySource, ReducedSource, open_image, resize
+
+SAMPLES = Path(__file__).parents[1] / "sample_images"
+
+
+def encoded(size: tuple[int, int], format: str = "JPEG", orientation: int = 1) -> bytes:
+    photo = Image.open(SAMPLES / "coffee.png").convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    photo.save(file, format, quality=95, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("short_side, decoded", [(64, 128), (65, 256), (128, 256), (256, 512), (257, 1024)])
+def test_as_much_is_decoded_as_the_margin_asks(short_side: int, decoded: int) -> None:
+    source = open_image(encoded((1536, 1024)), short_side=short_side)
+    pixels = source.pixels  # type: ignore[attr-defined]
+    assert min(pixels.shape[:2]) == decoded
+    assert source.size == (1536, 1024)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_photo_is_upright_and_resized_like_the_whole_one(orientation: int) -> None:
+    data = encoded((1531, 1021), orientation=orientation)
+    whole, reduced = open_image(data), open_image(data, short_side=200)
+    assert isinstance(whole, MemorySource) and isinstance(reduced, ReducedSource)
+    assert reduced.size == whole.size
+    size = (200, 300) if whole.size[0] < whole.size[1] else (300, 200)
+    small = [resize(source, size).read((0, 0, *size)).astype(float) for source in (whole, reduced)]
+    assert np.abs(small[0] - small[1]).mean() < 2
+    box = (100, 50, 400, 250)
+    # a side of odd length leaves half a pixel over, which moves sharp edges of the full size by up to one
+    assert np.abs(whole.read(box).astype(float) - reduced.read(box)).mean() < 8
+
+
+def test_other_formats_and_small_photos_are_decoded_whole() -> None:
+    assert isinstance(open_image(encoded((1536, 1024), "PNG"), short_side=64), MemorySource)
+    assert isinstance(open_image(encoded((384, 256)), short_side=256), MemorySource)
+
+
+def test_classify_tells_the_size_of_the_photo_not_of_what_was_decoded(lite0) -> None:
+    data = encoded((2048, 1365))
+    assert isinstance(lite0.open(data, "fit"), ReducedSource)
+    assert isinstance(lite0.open(data, "fit,1"), MemorySource)
+    found, oracle = lite0.classify(data), lite0.classify(Image.open(io.BytesIO(data)))
+    assert (found.width, found.height, found.scales) == (2048, 1365, oracle.scales)
+    assert found.predictions[0].category == oracle.predictions[0].category == "espresso"
+    assert found.predictions[0].box == oracle.predictions[0].box
+    assert found.predictions[0].probability == pytest.approx(oracle.predictions[0].probability, abs=0.02)
