@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from fcnconv.errors import UsageError
+from fcnconv.errors import ConversionError, UsageError
 from fcnconv.models import ModelSpec
 from fcnconv.scan import Geometry
 from fcnconv.scores import FloatArray
@@ -50,9 +50,15 @@ def parse_mode(text: str) -> Mode:
 def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto") -> Network:
     """The model, ready to run, on a row of `BACKENDS` or the best of them (``auto``).
 
-    Raises UsageError and ModelError.
+    Raises UsageError and ModelError, and ConversionError before any weights are fetched if it is known that
+    `fcn` mode cannot be had.
     """
     name = "torch" if backend == "auto" else backend
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+    if mode == "fcn" and spec.no_fcn:
+        raise ConversionError(
+            f"{spec.name} has no fully convolutional form: {spec.no_fcn}; score real crops instead with "
+            "--mode windows"
+        )
     return BACKENDS[name](spec, mode)

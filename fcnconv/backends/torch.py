@@ -8,7 +8,6 @@ from torch import nn
 from fcnconv.backends import Mode, Network, Run
 from fcnconv.convert import convolutionize
 from fcnconv.models import ModelSpec
-from fcnconv.models.packaged import file_sha256
 from fcnconv.scan import Geometry
 from fcnconv.scores import FloatArray
 
@@ -22,9 +21,9 @@ def open_torch(spec: ModelSpec, mode: Mode) -> Network:
     model = spec.build(weights)
     if mode == "windows":
         geometry = Geometry(spec.window, spec.stride, spec.window, halo=0, local=True)
-        return Network(windows_run(model, spec.window, spec.stride), geometry, file_sha256(weights))
+        return Network(windows_run(model, spec.window, spec.stride), geometry, spec.sha256(weights))
     network = convolutionize(model, spec.window)
-    return Network(fcn_run(network), network.geometry, file_sha256(weights))
+    return Network(fcn_run(network), network.geometry, spec.sha256(weights))
 
 
 def fcn_run(network: nn.Module) -> Run:
