@@ -92,7 +92,7 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
         return own_spec(Path(name), own or OwnModel(), models())
     if own is not None and own != OwnModel():
         raise UsageError(
-            f"{', '.join(own.given())} may be said of one's own file of weights only, and {name!r} names no file"
+            f"{', '.join(own.given())} may be said of one's own weights only, and {name!r} is no file of them"
         )
     if name.startswith("timm/"):
         from fcnconv.models.timm import timm_spec

@@ -11,7 +11,8 @@ from fcnconv.models import models
 class Listing:
     """What is worth knowing of a model before it is opened, None where it does not apply.
 
-    name: what ``--model`` takes. weights: what `source` calls them. accuracy: published ImageNet top-1, in percent.
+    name: what ``--model`` takes. weights: what `source` calls them.
+    accuracy: published ImageNet top-1, in percent.
     window, stride, receptive_field: pixels; the latter two, and local, of its converted network.
     local: whether a tile's scores equal the whole image's. on_disk: whether its weights are here.
     mode: ``fcn`` if it can be converted, else ``windows``.

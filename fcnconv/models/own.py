@@ -26,7 +26,7 @@ IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".pt2", ".bin", ".ckpt", ".torchscript")
-"""What a file of weights ends in. Those that are programs are refused, with the reason, when they are read."""
+"""What a file of weights ends in. Those that are programs are refused with the reason when they are read."""
 
 
 @dataclass(frozen=True)
