@@ -4,11 +4,13 @@ stdout.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,7 +105,11 @@ def _show_version(value: bool) -> None:
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="NAME", help="The network.", autocompletion=completion.complete_model
+        "--model",
+        "-m",
+        metavar="NAME|FILE",
+        help="The network, by name or by its file of weights.",
+        autocompletion=completion.complete_model,
     ),
 ]
 Scales = Annotated[
@@ -147,6 +153,42 @@ Debug = Annotated[
 ]
 
 
+def _own_options(
+    arch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With a file of weights: its network, as resnet18.")
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its classes, one name a line, in index order.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, metavar="PX", help="The side of its native input.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="What its input is centred on, of 0 to 1.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="What its input is divided by.")] = None,
+    spec: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A JSON file of all these.", show_default=False)
+    ] = None,
+) -> None:
+    """The options of a model of one's own: named as `load` names them."""
+
+
+def _with_own_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with `_own_options` beside its own ones, which reach it together, as its argument `own`."""
+    options = inspect.signature(_own_options, eval_str=True).parameters
+    others = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        own = {name: given.pop(name) for name in options}
+        command(**given, own=own)
+
+    rest = [parameter for name, parameter in others.parameters.items() if name != "own"]
+    run.__signature__ = others.replace(parameters=[*rest, *options.values()])  # type: ignore[attr-defined]
+    return run
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -158,6 +200,7 @@ def _options(
 
 
 @app.command()
+@_with_own_options
 def classify(
     images: Annotated[
         list[str] | None,
@@ -182,6 +225,8 @@ def classify(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """The most probable classes of each image, and the window where each is most probable.
 
@@ -197,7 +242,7 @@ def classify(
     if level not in ("category", "concept"):
         raise UsageError(f"unknown level {level!r}; known: category, concept")
     classifier = load(
-        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
+        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels, **own
     )
     show = _print_json if as_json else _print_table if sys.stdout.isatty() else _print_lines
     failed = False
@@ -271,6 +316,7 @@ def verify(
 
 
 @app.command()
+@_with_own_options
 def heatmap(
     image: Annotated[
         str | None, typer.Argument(metavar="[IMAGE]", help="An image file; none, or -, reads standard input.")
@@ -320,6 +366,8 @@ def heatmap(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """The score map of an image: the probability of every class in every window.
 
@@ -342,7 +390,7 @@ def heatmap(
     from fcnconv.classifier import load
 
     classifier = load(
-        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels
+        model, mode=mode, backend=backend, temperature=_number(temperature), max_pixels=max_pixels, **own
     )
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
