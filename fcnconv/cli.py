@@ -24,6 +24,7 @@ from fcnconv.models import DEFAULT_MODEL, find_model
 if TYPE_CHECKING:
     from fcnconv.images import Pixels
     from fcnconv.labels import Selection
+    from fcnconv.models.listing import Listing
     from fcnconv.scores import Classification, ScoreMap
 
 log = logging.getLogger("fcnconv")
@@ -265,6 +266,7 @@ def classify(
 
 
 @app.command()
+@_with_own_options
 def verify(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
     images: Annotated[
@@ -280,6 +282,8 @@ def verify(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """Proof that the converted network is the classifier, and how far its map is from real crops.
 
@@ -288,14 +292,14 @@ def verify(
     """
     from fcnconv.batch import open_each
     from fcnconv.classifier import load
-    from fcnconv.models import find_model
+    from fcnconv.models.own import describe
     from fcnconv.verify import measure, prove
 
-    spec = find_model(model)
+    spec = find_model(model, describe(**own))
     proved = prove(spec)
     agreement, failed = None, False
     if images:
-        classifier = load(model, backend=backend, temperature=1, max_pixels=max_pixels)
+        classifier = load(model, backend=backend, temperature=1, max_pixels=max_pixels, **own)
         sources = []
         for opened in open_each(classifier, images):
             if isinstance(opened, FcnconvError):
@@ -414,6 +418,7 @@ def heatmap(
 
 
 @app.command()
+@_with_own_options
 def classes(
     pattern: Annotated[
         str, typer.Argument(metavar="[PATTERN]", help="A part of a name, or a WordNet id; none lists all.")
@@ -421,13 +426,17 @@ def classes(
     model: Model = DEFAULT_MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and name.")] = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """The names that --class knows: a model's categories, and the WordNet concepts above them.
 
     One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
     the names, separated by tabs.
     """
-    found = find_model(model).labels().search(pattern)
+    from fcnconv.models.own import describe
+
+    found = find_model(model, describe(**own)).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
     for s in found:
@@ -437,6 +446,63 @@ def classes(
         else:
             index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
             print(index, s.wnid or "", ", ".join(s.names), sep="\t")
+
+
+@app.command("models")
+def list_all(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[PATTERN]", help="Only names that contain this.", show_default=False)
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and model.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The models that --model takes by name, and what is known of them before they are opened.
+
+    window, stride and field (the receptive field) are in pixels; accuracy is the published top-1 on ImageNet,
+    in percent; local models give tiles the scores of the whole image; "here" are weights that need no
+    download. A model without a stride runs in --mode windows only.
+    """
+    from fcnconv.models.listing import list_models
+
+    listed = list_models(pattern)
+    if not listed:
+        raise UsageError(f"no model's name contains {pattern!r}; 'fcnconv models' lists them all")
+    if as_json:
+        for listing in listed:
+            _print_json_line(asdict(listing))
+    elif sys.stdout.isatty():
+        _print_models(listed)
+    else:
+        for listing in listed:
+            print(*_model_row(listing), sep="\t")
+
+
+_MODEL_COLUMNS = ("name", "source", "parameters", "accuracy", "window", "stride", "field", "local", "here")
+
+
+def _model_row(listing: Listing) -> tuple[str, ...]:
+    words = {True: "yes", False: "no", None: "-"}
+    return (
+        listing.name,
+        listing.source,
+        f"{listing.parameters / 1e6:.1f}M",
+        f"{listing.accuracy:.1f}",
+        str(listing.window),
+        str(listing.stride or "-"),
+        str(listing.receptive_field or "-"),
+        words[listing.local],
+        words[listing.on_disk],
+    )
+
+
+def _print_models(listed: list[Listing]) -> None:
+    """Columns as wide as what is in them: a name is never cut, however narrow the terminal."""
+    rows = [_MODEL_COLUMNS, *map(_model_row, listed)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
 
 
 def _formats() -> str:
