@@ -114,7 +114,7 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
 
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
     try:
-        traced = fx.symbolic_trace(model)
+        traced = fx.GraphModule(model, _Tracer().trace(model))
         _Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -122,6 +122,13 @@ def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModul
             f"{type(model).__name__} cannot be traced at {window} × {window} ({reason}); {_WAY_OUT}"
         ) from error
     return traced
+
+
+class _Tracer(fx.Tracer):
+    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm)."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Linear) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):
@@ -171,7 +178,11 @@ def _prove(model: nn.Module, network: nn.Module, window: int, device: torch.devi
     noise = torch.randn(2, 3, window, window, generator=generator)
     smooth = F.interpolate(torch.randn(2, 3, 7, 7, generator=generator), window, mode="bicubic")
     x = torch.cat([noise, smooth]).to(device)
-    expected, logits = _logits(model(x)), network(x)
+    expected = _logits(model(x))
+    try:
+        logits = network(x)
+    except Exception as error:  # a head that was converted only in part fails in its own way
+        raise ConversionError(f"the converted head does not run ({error}); {_WAY_OUT}") from error
     if logits.shape != (*expected.shape, 1, 1):
         raise ConversionError(
             f"converted logits have shape {tuple(logits.shape)}, not {(*expected.shape, 1, 1)}"
@@ -408,6 +419,8 @@ def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
     if not (isinstance(module, nn.Flatten) or _called(node, "flatten", "view", "reshape", "squeeze")):
         return False
     before, after = output_shape(node.all_input_nodes[0]), output_shape(node)
+    if _called(node, "squeeze") and len(after) == 3:  # the first of two
+        return before[:2] == after[:2]
     return len(after) == 2 and before[:1] == after[:1]
 
 

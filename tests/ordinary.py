@@ -30,5 +30,5 @@ def ordinary(model: nn.Module, window: int) -> nn.Module:
             module.reset_running_stats()
             module.momentum = None
     with torch.no_grad():
-        model(images(4, window, window, seed=1))
+        model(images(8, window, window, seed=1))
     return model.eval()

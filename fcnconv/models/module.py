@@ -33,6 +33,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
         labels=partial(_labels, model, window, own.categories),
         weights=Path,
         build=lambda _: copy.deepcopy(model).cpu().float().requires_grad_(False).eval(),
+        temperature=own.temperature or 1.0,
         arch=name,
         sha256=lambda _: state_sha256(model),
     )

@@ -38,6 +38,7 @@ class OwnModel:
     window: side of its native input, in pixels.
     mean, std: of each channel, for intensities 0 to 1.
     eval_size: short side, in pixels, to which an image is resized by ``--scales fit``.
+    temperature: by which dense logits are divided, where it was measured.
     """
 
     arch: str | None = None
@@ -46,6 +47,7 @@ class OwnModel:
     mean: Channels | None = None
     std: Channels | None = None
     eval_size: int | None = None
+    temperature: float | None = None
 
     def given(self) -> list[str]:
         """The names of what is said."""
@@ -148,6 +150,12 @@ def _pixels(key: str, value: object) -> int:
     return value
 
 
+def _positive(key: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise UsageError(f"{key} is a number over 0, not {value!r}")
+    return float(value)
+
+
 def parse_channels(key: str, value: object) -> Channels:
     """The three numbers of a list, or of a text such as ``0.5,0.5,0.5``. Raises UsageError."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -167,6 +175,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "mean": parse_channels,
     "std": parse_channels,
     "eval_size": _pixels,
+    "temperature": _positive,
 }
 
 
@@ -214,6 +223,7 @@ def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> Model
         weights=partial(_existing, weights),
         build=partial(own_build, own.categories, make),
         stride=architecture.stride,
+        temperature=own.temperature or 1.0,
         arch=own.arch,
         no_fcn=architecture.no_fcn,
     )
