@@ -80,7 +80,9 @@ def _safetensors(path: Path) -> object:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ModelError(f"{path}: reading it needs safetensors; run: pip install 'fcnconv[safetensors]'") from error
+        raise ModelError(
+            f"{path}: reading it needs safetensors; run: pip install 'fcnconv[safetensors]'"
+        ) from error
     try:
         return load_file(path)
     except SafetensorError as error:
