@@ -75,7 +75,7 @@ def in_threads(attempt: Callable[[Input], Result], inputs: Iterable[Input]) -> I
 
 
 def counted(results: Iterator[Result], total: int | None) -> Iterator[Result]:
-    """The same results, with a bar on standard error that counts them. total: how many will come, if known."""
+    """The same results, with a bar on standard error that counts them, up to `total` if that is known."""
     from rich.console import Console
     from rich.progress import track
 

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
+from fcnconv.models.own import describe
 from fcnconv.scan import Geometry, parse_scales, scan, score_crops
 from fcnconv.scores import (
     Block,
@@ -30,6 +33,9 @@ from fcnconv.scores import (
     sum_over,
     top_k,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger("fcnconv")
 
@@ -204,37 +210,49 @@ class Classifier:
 
 
 def load(
-    model: str = DEFAULT_MODEL,
+    model: str | nn.Module = DEFAULT_MODEL,
     *,
     mode: str = "fcn",
     backend: str = "auto",
     temperature: float | None = None,
     device: str = "auto",
     max_pixels: int | None = None,
+    arch: str | None = None,
+    categories: Sequence[str] | str | Path | None = None,
+    window: int | None = None,
+    mean: Sequence[float] | str | None = None,
+    std: Sequence[float] | str | None = None,
+    eval_size: int | None = None,
+    spec: str | Path | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
 
+    model: a name of the table, the path of a file of weights, or a classifier built in torch.
     mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
         every real crop, exact and slow.
     backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
     device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
     temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
         1 in `windows` mode.
+    arch, categories, window, mean, std, eval_size, spec: of a model of one's own, see `models.own.describe`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
-    spec, chosen = find_model(model), parse_mode(mode)
-    network = open_network(spec, chosen, backend, device)
+    own = describe(
+        arch=arch, categories=categories, window=window, mean=mean, std=std, eval_size=eval_size, spec=spec
+    )
+    found, chosen = find_model(model, own), parse_mode(mode)
+    network = open_network(found, chosen, backend, device)
     return Classifier(
-        labels=spec.labels(),
+        labels=found.labels(),
         geometry=network.geometry,
-        mean=spec.mean,
-        std=spec.std,
-        eval_size=spec.eval_size,
+        mean=found.mean,
+        std=found.std,
+        eval_size=found.eval_size,
         run=network.run,
-        open_crops=cache(lambda: _crops_run(network, spec, chosen, backend)),
-        provenance=Provenance(spec.name, network.weights_sha256, chosen),
-        temperature=temperature or (spec.temperature if chosen == "fcn" else 1.0),
+        open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
+        provenance=Provenance(found.name, network.weights_sha256, chosen),
+        temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
         max_pixels=max_pixels or MAX_PIXELS,
     )
 

@@ -15,9 +15,22 @@ import typer
 from typer.core import TyperGroup
 
 from fcnconv import __version__, completion
-from fcnconv.backends import BACKENDS
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, find_model
+from fcnconv.options import (
+    AtLeast,
+    Backend,
+    Debug,
+    Device,
+    MaxPixels,
+    Mode,
+    Model,
+    Quiet,
+    Scales,
+    Temperature,
+    TopK,
+    with_own_options,
+)
 
 if TYPE_CHECKING:
     from fcnconv.inputs import Input
@@ -77,82 +90,10 @@ def _complain(error: FcnconvError) -> None:
     print(f"fcnconv: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
-def _set_debug(ctx: typer.Context, value: bool) -> bool:
-    ctx.meta["fcnconv.debug"] = value
-    return value
-
-
-def _set_quiet(value: bool) -> bool:
-    log.setLevel(logging.ERROR if value else logging.INFO)
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("fcnconv: %(message)s"))
-        log.addHandler(handler)
-    return value
-
-
 def _show_version(value: bool) -> None:
     if value:
         print(__version__)
         raise typer.Exit
-
-
-# The one vocabulary: an option means the same in every command that has it.
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", metavar="NAME", help="The network.", autocompletion=completion.complete_model
-    ),
-]
-Scales = Annotated[
-    str,
-    typer.Option(
-        metavar="LIST",
-        help="Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
-        "(256px), or 'fit', the model's evaluation size.",
-    ),
-]
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes to give.")]
-AtLeast = Annotated[
-    float,
-    typer.Option(
-        min=0, max=1, metavar="P", help="The least probability that counts (geojson; --level concept)."
-    ),
-]
-MaxPixels = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Refuse images of more pixels than this.")
-]
-Mode = Annotated[
-    str,
-    typer.Option(
-        metavar="fcn|windows", help="The converted network, fast; or the original on real crops, exact."
-    ),
-]
-Backend = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        envvar="FCNCONV_BACKEND",
-        help=f"What runs the network: auto, {', '.join(BACKENDS)}.",
-    ),
-]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="Where torch runs it: auto, cpu, cuda, cuda:N or mps.")
-]
-Temperature = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|T",
-        help="Divides the logits of a dense scan before they become probabilities: the model's measured "
-        "one, or a number; 1 is off.",
-    ),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
-]
 
 
 @app.callback()
@@ -166,6 +107,7 @@ def _options(
 
 
 @app.command()
+@with_own_options
 def classify(
     images: Annotated[
         list[str] | None,
@@ -201,6 +143,8 @@ def classify(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """The most probable classes of each image, and the window where each is most probable.
 
@@ -223,6 +167,7 @@ def classify(
         device=device,
         temperature=_number(temperature),
         max_pixels=max_pixels,
+        **own,
     )
     show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines
     failed = False
@@ -246,6 +191,7 @@ def classify(
 
 
 @app.command()
+@with_own_options
 def verify(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
     images: Annotated[
@@ -261,6 +207,8 @@ def verify(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """Proof that the converted network is the classifier, and how far its map is from real crops.
 
@@ -269,14 +217,14 @@ def verify(
     """
     from fcnconv.batch import open_each
     from fcnconv.classifier import load
-    from fcnconv.models import find_model
+    from fcnconv.models.own import describe
     from fcnconv.verify import measure, prove
 
-    spec = find_model(model)
+    spec = find_model(model, describe(**own))
     proved = prove(spec)
     agreement, failed = None, False
     if images:
-        classifier = load(model, backend=backend, temperature=1, max_pixels=max_pixels)
+        classifier = load(model, backend=backend, temperature=1, max_pixels=max_pixels, **own)
         sources = []
         for opened in open_each(classifier, images):
             if isinstance(opened, FcnconvError):
@@ -299,6 +247,7 @@ def verify(
 
 
 @app.command()
+@with_own_options
 def heatmap(
     image: Annotated[
         str | None, typer.Argument(metavar="[IMAGE]", help="An image file; none, or -, reads standard input.")
@@ -349,6 +298,8 @@ def heatmap(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """The score map of an image: the probability of every class in every window.
 
@@ -377,6 +328,7 @@ def heatmap(
         device=device,
         temperature=_number(temperature),
         max_pixels=max_pixels,
+        **own,
     )
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
@@ -402,6 +354,7 @@ def heatmap(
 
 
 @app.command()
+@with_own_options
 def classes(
     pattern: Annotated[
         str, typer.Argument(metavar="[PATTERN]", help="A part of a name, or a WordNet id; none lists all.")
@@ -409,13 +362,17 @@ def classes(
     model: Model = DEFAULT_MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and name.")] = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """The names that --class knows: a model's categories, and the WordNet concepts above them.
 
     One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
     the names, separated by tabs.
     """
-    found = find_model(model).labels().search(pattern)
+    from fcnconv.models.own import describe
+
+    found = find_model(model, describe(**own)).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
     from fcnconv.printing import print_json_line
@@ -447,6 +404,34 @@ def prepare(
     plan = open_plan(find_model(model), parse_mode(mode))
     log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
     print(plan.path)
+
+
+@app.command("models")
+def list_all(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[PATTERN]", help="Only names that contain this.", show_default=False)
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and model.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The models that --model takes by name, and what is known of them before they are opened.
+
+    window, stride and field (the receptive field) are in pixels; accuracy is the published top-1 on ImageNet,
+    in percent; local models give tiles the scores of the whole image; "here" are weights that need no
+    download. A model without a stride runs in --mode windows only.
+    """
+    from fcnconv.models.listing import list_models
+    from fcnconv.printing import print_json_line, print_models
+
+    listed = list_models(pattern)
+    if not listed:
+        raise UsageError(f"no model's name contains {pattern!r}; 'fcnconv models' lists them all")
+    if as_json:
+        for listing in listed:
+            print_json_line(asdict(listing))
+    else:
+        print_models(listed, aligned=sys.stdout.isatty())
 
 
 def _formats() -> str:

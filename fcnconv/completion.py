@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fcnconv.labels import folded, imagenet
-from fcnconv.models import MODELS
+from fcnconv.models import models
 
 
 def complete_model(incomplete: str) -> list[str]:
     """The names of models that start so."""
-    return [name for name in MODELS if name.startswith(incomplete)]
+    return [name for name in models() if name.startswith(incomplete)]
 
 
 def complete_class(incomplete: str) -> list[tuple[str, str]]:

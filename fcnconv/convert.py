@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fcnconv.errors import ConversionError
 from fcnconv.receptive import fields, output_shape, spatial
@@ -85,13 +84,7 @@ def convolutionize(model: nn.Module, window: int = 224) -> FullyConvolutional:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with torch.no_grad():
-        traced = _trace(model, window, like.device)
-        head = _Head(traced)
-        head.convert()
-        geometry = _geometry(traced, head.features, window)
-        traced.graph.lint()
-        traced.delete_all_unused_submodules()
-        traced.recompile()
+        traced, head, geometry = _convert(model, window, like.device)
         network = fuse(traced)
         _check_grid(network, geometry, like.device)
         proof = _prove(model, network, window, like.device)
@@ -99,18 +92,52 @@ def convolutionize(model: nn.Module, window: int = 224) -> FullyConvolutional:
     return FullyConvolutional(network, geometry, proof, tuple(head.changes))
 
 
+def converted_geometry(model: nn.Module, window: int) -> Geometry:
+    """The geometry that `convolutionize` would give, without a proof.
+
+    model: on the ``meta`` device if only shapes matter, which costs neither memory nor time.
+    """
+    with torch.no_grad():
+        return _convert(model, window, next(model.parameters()).device)[2]
+
+
+def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.GraphModule, _Head, Geometry]:
+    traced = _trace(model, window, device)
+    head = _Head(traced)
+    head.convert()
+    geometry = _geometry(traced, head.features, window)
+    traced.graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced, head, geometry
+
+
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
     try:
-        traced = fx.symbolic_trace(model)
-        ShapeProp(traced).propagate(torch.zeros(2, 3, window, window, device=device))
+        traced = fx.GraphModule(model, _Tracer().trace(model))
+        _Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConversionError(
             f"{type(model).__name__} cannot be traced at {window} × {window} ({reason}); {_WAY_OUT}"
         ) from error
-    for node in traced.graph.nodes:
-        node.meta.pop("val", None)
     return traced
+
+
+class _Tracer(fx.Tracer):
+    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm)."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Linear) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a traced network and notes the shape of each node's output."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        return result
 
 
 def _geometry(traced: fx.GraphModule, features: fx.Node, window: int) -> Geometry:
@@ -148,10 +175,14 @@ def _check_grid(network: nn.Module, geometry: Geometry, device: torch.device) ->
 
 def _prove(model: nn.Module, network: nn.Module, window: int, device: torch.device) -> Proof:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(4, 3, window, window, generator=generator)
-    smooth = F.interpolate(torch.randn(4, 3, 7, 7, generator=generator), window, mode="bicubic")
+    noise = torch.randn(2, 3, window, window, generator=generator)
+    smooth = F.interpolate(torch.randn(2, 3, 7, 7, generator=generator), window, mode="bicubic")
     x = torch.cat([noise, smooth]).to(device)
-    expected, logits = _logits(model(x)), network(x)
+    expected = _logits(model(x))
+    try:
+        logits = network(x)
+    except Exception as error:  # a head that was converted only in part fails in its own way
+        raise ConversionError(f"the converted head does not run ({error}); {_WAY_OUT}") from error
     if logits.shape != (*expected.shape, 1, 1):
         raise ConversionError(
             f"converted logits have shape {tuple(logits.shape)}, not {(*expected.shape, 1, 1)}"
@@ -388,6 +419,8 @@ def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
     if not (isinstance(module, nn.Flatten) or _called(node, "flatten", "view", "reshape", "squeeze")):
         return False
     before, after = output_shape(node.all_input_nodes[0]), output_shape(node)
+    if _called(node, "squeeze") and len(after) == 3:  # the first of two
+        return before[:2] == after[:2]
     return len(after) == 2 and before[:1] == after[:1]
 
 

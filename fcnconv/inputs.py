@@ -63,7 +63,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        file = Path(path).open("rb")  # noqa: SIM115: only the opening is explained, not what the reader does
+        file = Path(path).open("rb")  # noqa: SIM115 - only the opening is explained, not what the reader does
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened: {error.strerror}") from error
     with file:

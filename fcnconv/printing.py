@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fcnconv.images import Pixels
     from fcnconv.labels import Selection
+    from fcnconv.models.listing import Listing
     from fcnconv.scores import Classification, ScoreMap
 
 
@@ -72,3 +73,34 @@ def print_table(path: str, result: Classification) -> None:
         bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(20 * p.probability), "green"))
         table.add_row(str(p.rank), Text(p.category), bar, ",".join(map(str, p.box)))
     Console().print(table)
+
+
+_MODEL_COLUMNS = ("name", "source", "parameters", "accuracy", "window", "stride", "field", "local", "here")
+
+
+def _model_row(listing: Listing) -> tuple[str, ...]:
+    words = {True: "yes", False: "no", None: "-"}
+    return (
+        listing.name,
+        listing.source,
+        f"{listing.parameters / 1e6:.1f}M",
+        f"{listing.accuracy:.1f}",
+        str(listing.window),
+        str(listing.stride or "-"),
+        str(listing.receptive_field or "-"),
+        words[listing.local],
+        words[listing.on_disk],
+    )
+
+
+def print_models(listed: list[Listing], *, aligned: bool) -> None:
+    """One line a model: with a heading in columns as wide as what is in them, or separated by tabs."""
+    if not aligned:
+        for listing in listed:
+            print(*_model_row(listing), sep="\t")
+        return
+    rows = [_MODEL_COLUMNS, *map(_model_row, listed)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())

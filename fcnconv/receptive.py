@@ -85,7 +85,8 @@ def spatial(node: fx.Node) -> bool:
 
 def output_shape(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's output at the size that was propagated; () where it is not one tensor."""
-    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
+    shape: tuple[int, ...] = node.meta.get("shape", ())
+    return shape
 
 
 def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:

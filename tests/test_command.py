@@ -15,7 +15,7 @@ from conftest import SAMPLES, Command
 from PIL import Image
 
 from fcnconv.images import normalize
-from fcnconv.models import MODELS
+from fcnconv.models import models
 from fcnconv.writers import WRITERS
 
 COFFEE, CHELSEA, COLLAGE = SAMPLES / "coffee.png", SAMPLES / "chelsea.png", SAMPLES / "collage.jpg"
@@ -51,7 +51,7 @@ def test_the_native_size_gives_the_classifiers_own_logits(fcnconv: Command, tmp_
         photo.convert("RGB").crop((100, 50, 324, 274)).save(tmp_path / "crop.png")
     out = tmp_path / "map.npy"
     assert fcnconv("heatmap", tmp_path / "crop.png", "--values", "logits", "-o", out).returncode == 0
-    spec = MODELS["efficientnet_lite0"]
+    spec = models()["efficientnet_lite0"]
     pixels = np.asarray(Image.open(tmp_path / "crop.png"))
     with torch.no_grad():
         expected = spec.build(spec.weights())(

@@ -5,11 +5,11 @@ import timm
 import torch
 
 from fcnconv.errors import ModelError
-from fcnconv.models import MODELS
+from fcnconv.models import models
 from fcnconv.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
 from fcnconv.models.packaged import packaged_weights
 
-SPEC = MODELS["efficientnet_lite0"]
+SPEC = models()["efficientnet_lite0"]
 
 
 def test_its_logits_equal_timms() -> None:

@@ -14,7 +14,7 @@ from conftest import SAMPLES, Command
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet, numbered
-from fcnconv.models import MODELS
+from fcnconv.models import models
 
 CHELSEA, COFFEE = SAMPLES / "chelsea.png", SAMPLES / "coffee.png"
 
@@ -110,7 +110,7 @@ def test_names_are_completed_without_torch_and_numpy() -> None:
         (["heatmap", "x.jpg", "--class", "golden_r"], ["golden_retriever"]),
         (["heatmap", "x.jpg", "-c", "yellow_l"], ["yellow_ladys_slipper"]),
         (["heatmap", "x.jpg", "--class", "camer"], ["camera"]),
-        (["classify", "--model", "efficientnet_l"], [n for n in MODELS if n.startswith("efficientnet_l")]),
+        (["classify", "--model", "efficientnet_l"], [n for n in models() if n.startswith("efficientnet_l")]),
     ]:
         found, modules = completions(*words)
         assert found == offered

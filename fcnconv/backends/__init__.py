@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from fcnconv.errors import PlanError, UsageError
+from fcnconv.errors import ConversionError, PlanError, UsageError
 from fcnconv.models import ModelSpec
 
 if TYPE_CHECKING:
@@ -70,15 +70,21 @@ def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto", dev
     device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``. On ``auto`` only the torch backend looks for a
         GPU, since the looking costs the import of torch.
 
-    Raises UsageError and ModelError.
+    Raises UsageError and ModelError, and ConversionError before any weights are fetched if it is known that
+    `fcn` mode cannot be had.
     """
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"unknown device {device!r}; known: auto, cpu, cuda, cuda:N, mps")
+    if mode == "fcn" and spec.no_fcn:
+        raise ConversionError(
+            f"{spec.name} has no fully convolutional form: {spec.no_fcn}; score real crops instead with "
+            "--mode windows"
+        )
     if backend != "auto":
         return BACKENDS[backend](spec, mode, device)
-    if device in ("auto", "cpu"):
+    if device in ("auto", "cpu") and spec.arch:
         try:
             return _onnx(spec, mode, "cpu")
         except PlanError as error:

@@ -30,7 +30,6 @@ from fcnconv.backends.windows import windows_geometry, windows_run
 from fcnconv.errors import PlanError
 from fcnconv.files import whole_file
 from fcnconv.models import ModelSpec
-from fcnconv.models.packaged import file_sha256
 from fcnconv.scan import Geometry
 
 if TYPE_CHECKING:
@@ -83,8 +82,12 @@ def open_onnx(spec: ModelSpec, mode: Mode) -> Network:
 
 def open_plan(spec: ModelSpec, mode: Mode) -> Plan:
     """The model's plan: from the cache, else made and kept there. Raises PlanError."""
+    if not spec.arch:
+        raise PlanError(
+            f"{spec.name} was built in Python: its code has no name by which a plan could be found"
+        )
     weights = spec.weights()
-    weights_sha256 = file_sha256(weights)
+    weights_sha256 = spec.sha256(weights)
     path = plan_path(spec, mode, weights_sha256)
     if path.exists():
         try:
@@ -108,7 +111,7 @@ def plan_path(spec: ModelSpec, mode: Mode, weights_sha256: str) -> Path:
 
     The name holds all that the network depends on: weights, architecture, window, mode and fcnconv's version.
     """
-    key = hashlib.sha256("\n".join((weights_sha256, spec.name, str(spec.window))).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.name)[-60:]
     return user_cache_path("fcnconv") / "plans" / f"{readable}-{mode}-{key}-{__version__}.onnx"
 

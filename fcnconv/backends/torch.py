@@ -17,7 +17,6 @@ from fcnconv.backends.windows import windows_geometry, windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.models import ModelSpec
-from fcnconv.models.packaged import file_sha256
 from fcnconv.scores import FloatArray
 
 log = logging.getLogger("fcnconv")
@@ -51,7 +50,7 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto") -> Network:
     run = run_in_parts(run, cut, _is_out_of_memory)
     if mode == "windows":
         run = windows_run(run, spec.window, spec.stride)
-    return Network(run, geometry, file_sha256(weights))
+    return Network(run, geometry, spec.sha256(weights))
 
 
 def find_device(name: str) -> torch.device:

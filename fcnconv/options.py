@@ -1,0 +1,127 @@
+"""The options of the command line. An option means the same in every command that has it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from fcnconv import completion
+from fcnconv.backends import BACKENDS
+
+log = logging.getLogger("fcnconv")
+
+
+def _set_debug(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta["fcnconv.debug"] = value
+    return value
+
+
+def _set_quiet(value: bool) -> bool:
+    log.setLevel(logging.ERROR if value else logging.INFO)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("fcnconv: %(message)s"))
+        log.addHandler(handler)
+    return value
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|FILE",
+        help="The network, by name or by its file of weights.",
+        autocompletion=completion.complete_model,
+    ),
+]
+Scales = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
+        "(256px), or 'fit', the model's evaluation size.",
+    ),
+]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes to give.")]
+AtLeast = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, metavar="P", help="The least probability that counts (geojson; --level concept)."
+    ),
+]
+MaxPixels = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Refuse images of more pixels than this.")
+]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="fcn|windows", help="The converted network, fast; or the original on real crops, exact."
+    ),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        envvar="FCNCONV_BACKEND",
+        help=f"What runs the network: auto, {', '.join(BACKENDS)}.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="Where torch runs it: auto, cpu, cuda, cuda:N or mps.")
+]
+Temperature = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|T",
+        help="Divides the logits of a dense scan before they become probabilities: the model's measured "
+        "one, or a number; 1 is off.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
+]
+
+
+def _own_options(
+    arch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With a file of weights: its network, as resnet18.")
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its classes, one name a line, in index order.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, metavar="PX", help="The side of its native input.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="What its input is centred on, of 0 to 1.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="What its input is divided by.")] = None,
+    spec: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A JSON file of all these.", show_default=False)
+    ] = None,
+) -> None:
+    """The options of a model of one's own: named as `load` names them."""
+
+
+def with_own_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with `_own_options` beside its own ones, which reach it together, as its argument `own`."""
+    options = inspect.signature(_own_options, eval_str=True).parameters
+    others = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        own = {name: given.pop(name) for name in options}
+        command(**given, own=own)
+
+    rest = [parameter for name, parameter in others.parameters.items() if name != "own"]
+    run.__signature__ = others.replace(parameters=[*rest, *options.values()])  # type: ignore[attr-defined]
+    return run

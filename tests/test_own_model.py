@@ -1,0 +1,180 @@
+"""A model of one's own: from a file of weights with its description, and from a module in Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLES, Command
+from ordinary import ordinary
+from torch import nn
+
+import fcnconv as package
+from fcnconv.errors import ConversionError, ModelError, UsageError
+from fcnconv.models import OwnModel, find_model, models
+from fcnconv.models.own import describe, read_categories, read_spec
+from fcnconv.models.torchvision import make_network
+
+NAMES = ("ash", "beech", "elm", "fir", "larch", "oak", "yew")
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a ResNet-18 with seven classes, as a training script would leave them."""
+    torch.manual_seed(0)
+    model = ordinary(make_network("resnet18", 64, num_classes=len(NAMES)), 64)
+    path = tmp_path_factory.mktemp("own") / "trees.pth"
+    torch.save({"state_dict": {f"module.{n}": t for n, t in model.state_dict().items()}}, path)
+    (path.parent / "names.txt").write_text("\n".join(NAMES) + "\n")
+    return path
+
+
+def test_weights_and_names_from_the_shell(resnet: Path, fcnconv: Command, tmp_path: Path) -> None:
+    options = ["--arch", "resnet18", "--categories", resnet.parent / "names.txt", "--window", "64"]
+    options += ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", "-m", resnet, *options, "-o", tmp_path / "map.npz")
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    with np.load(tmp_path / "map.npz") as saved:
+        assert saved["scores"].shape == ((400 - 64) // 32 + 1, (600 - 64) // 32 + 1, 7)
+        assert tuple(saved["categories"]) == NAMES
+        assert (saved["window"], saved["model"]) == (64, str(resnet))
+    done = fcnconv("classify", SAMPLES / "coffee.png", "-m", resnet, *options, "-k", "1", "--mode", "windows")
+    assert done.stdout.split(b"\t")[2].decode() in NAMES
+
+
+def test_file_and_module_give_the_same_map(resnet: Path) -> None:
+    settings: dict[str, Any] = {"window": 64, "categories": NAMES, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    model = make_network("resnet18", 64, num_classes=7)
+    state = torch.load(resnet, weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    from_file = package.load(str(resnet), arch="resnet18", **settings)
+    from_module = package.load(model, **settings)
+    image = np.random.default_rng(0).integers(0, 256, (100, 130, 3), np.uint8)
+    assert np.array_equal(from_file(image).logits, from_module(image).logits)
+    assert from_module(image).logits.shape == (2, 3, 7)
+
+    # The oracle: the unconverted network on the one window of an image of the native size.
+    crop = image[:64, :64]
+    x = torch.from_numpy((crop / 255.0 - 0.5) / 0.25).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = model.eval()(x)[0].numpy()
+    np.testing.assert_allclose(from_module(crop).logits[0, 0], expected, atol=1e-4 * abs(expected).max())
+
+
+def test_a_module_is_left_as_it_was_and_hashed_by_its_weights() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(net, nn.Linear(8, 5)).half().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = package.load(model, window=16, mode="windows").provenance
+    assert model.training and all(p.requires_grad and p.dtype == torch.half for p in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert package.load(model, window=16).provenance.weights_sha256 == first.weights_sha256
+    with torch.no_grad():
+        model[1].bias[0] += 1
+    assert package.load(model, window=16).provenance.weights_sha256 != first.weights_sha256
+    assert package.load(model, window=16).labels.categories[4] == "class 4"
+    with pytest.raises(ModelError, match="the network has 5 classes, and 2 are named"):
+        package.load(model, window=16, categories=["a", "b"])
+
+
+def test_the_file_beside_the_weights_describes_them(resnet: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "trees.pth"
+    weights.write_bytes(resnet.read_bytes())
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    record = {
+        "arch": "resnet18",
+        "categories": "names.txt",
+        "window": 96,
+        "eval_size": 110,
+        "temperature": 0.8,
+    }
+    (tmp_path / "trees.json").write_text(json.dumps(record))
+    spec = find_model(str(weights))
+    assert (spec.window, spec.eval_size, spec.labels().categories) == (96, 110, NAMES)
+    assert spec.temperature == 0.8
+    assert spec.mean == models()["resnet18"].mean  # what nobody said comes from the architecture
+    assert find_model(str(weights), OwnModel(window=64)).window == 64  # an option goes before the file
+
+
+def test_what_is_not_said_comes_from_the_architecture(resnet: Path) -> None:
+    spec = find_model(str(resnet), OwnModel(arch="resnet18"))
+    assert (spec.window, spec.eval_size, spec.stride) == (224, 256, 32)
+    assert spec.labels().categories == tuple(f"class {i}" for i in range(7))
+    assert find_model(str(resnet), OwnModel(arch="resnet18", window=112)).eval_size == 128
+    assert find_model(str(resnet), OwnModel(arch="inception_v3")).mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"arch": "resnet18", "windw": 64}, r"m\.json: unknown 'windw'; known: arch, categories, window"),
+        ({"window": "64"}, r"m\.json: window is a number of pixels, not '64'"),
+        ({"window": True}, r"m\.json: window is a number of pixels, not True"),
+        ({"mean": [0.5, 0.5]}, r"m\.json: mean is three numbers, one a channel, not \[0\.5, 0\.5\]"),
+        ({"std": [0.5, 0, 0.5]}, r"m\.json: std must be over 0"),
+        ({"categories": [1, 2]}, r"m\.json: categories is a list of names"),
+        (["resnet18"], r"m\.json: a model's description is a JSON object, not a list"),
+    ],
+)
+def test_mistakes_in_a_description_are_named(tmp_path: Path, record: object, message: str) -> None:
+    (tmp_path / "m.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=message):
+        read_spec(tmp_path / "m.json")
+
+
+def test_other_mistakes(resnet: Path, tmp_path: Path) -> None:
+    (tmp_path / "gap.txt").write_text("ash\n\nelm\n")
+    with pytest.raises(UsageError, match="line 2 is empty"):
+        read_categories(tmp_path / "gap.txt")
+    with pytest.raises(UsageError, match=r"mean is three numbers, one a channel, not '0\.5'"):
+        describe(mean="0.5")
+    with pytest.raises(UsageError, match="name the network that these weights belong to with --arch"):
+        find_model(str(resnet))
+    with pytest.raises(UsageError, match="unknown architecture 'resnet19'"):
+        find_model(str(resnet), OwnModel(arch="resnet19"))
+    with pytest.raises(UsageError, match="arch may be said of one's own weights only"):
+        find_model("resnet18", OwnModel(arch="resnet18"))
+    with pytest.raises(ModelError, match=r"none\.pth: no such file of weights"):
+        package.load(str(tmp_path / "none.pth"), arch="resnet18")
+    with pytest.raises(ModelError, match="the network has 7 classes, and 2 are named"):
+        package.load(str(resnet), arch="resnet18", categories=["a", "b"])
+    with pytest.raises(ModelError, match=r"trees\.pth: not the weights of this ResNet: .* is missing.* more"):
+        package.load(str(resnet), arch="resnet34")
+
+
+def test_timm_architectures(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = ordinary(timm.create_model("resnet18d", num_classes=4), 64)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    classifier = package.load(str(tmp_path / "w.pth"), arch="timm/resnet18d", window=64)
+    crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    mean, std = np.array(classifier.mean), np.array(classifier.std)
+    x = torch.from_numpy((crop / 255.0 - mean) / std).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = model(x)[0].numpy()
+    np.testing.assert_allclose(classifier(crop).logits[0, 0], expected, atol=1e-4 * abs(expected).max())
+    with pytest.raises(UsageError, match="timm has no model 'resnet18x'; it has resnet"):
+        find_model(str(tmp_path / "w.pth"), OwnModel(arch="timm/resnet18x"))
+
+
+@pytest.mark.parametrize("arch", ["vit_b_32", "swin_t", "maxvit_t"])
+def test_transformers_are_refused_by_name_and_run_on_windows(arch: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=f"{arch} has no fully convolutional form: .*--mode windows"):
+        package.load(arch)  # before anything is downloaded
+    torch.manual_seed(0)
+    model = make_network(arch, 224, num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    classifier = package.load(str(tmp_path / "w.pth"), arch=arch, mode="windows")
+    image = np.random.default_rng(0).integers(0, 256, (224, 256, 3), np.uint8)
+    logits = classifier(image).logits
+    assert logits.shape == (1, 2, 3)
+    mean, std = np.array(classifier.mean), np.array(classifier.std)
+    x = torch.from_numpy((image[:, 32:] / 255.0 - mean) / std).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        np.testing.assert_allclose(logits[0, 1], model(x)[0].numpy(), atol=1e-5)
