@@ -1,6 +1,6 @@
 """The dense map of one image of a given size: time, ratio to ours, peak memory, share of the machine's limit.
 
-    python benchmarks/dense.py 1024
+    python benchmarks/dense.py 1024 5      (pixels, rounds)
 
 The limit is the time that a matrix product of as many multiplications would take: 0.385 GMAC for each 224².
 """
@@ -33,6 +33,9 @@ if __name__ == "__main__":
         "crops, torch, one at a time": partial(peers.crops_torch, batch=1),
         "MONAI SlidingWindowInferer": peers.monai_inferer,
     }
-    measured = in_turns({name: partial(way, size) for name, way in ways.items()}, rounds=5)
+    measured = in_turns(
+        {name: partial(way, size) for name, way in ways.items()},
+        rounds=int(sys.argv[2]) if len(sys.argv) > 2 else 5,
+    )
     table(measured, OURS, lambda seconds: f"{work / rate / seconds:6.1%} of the limit")
     print(f"crops and MONAI: from the first {peers.some_rows(size)[1]:.0%} of the windows")

@@ -15,7 +15,7 @@ from side_by_side import Work
 
 from fcnconv.models import find_model
 
-WINDOW, STRIDE, BATCH, CROPS = 224, 32, 32, 96
+WINDOW, STRIDE, BATCH, CROPS = 224, 32, 32, 64
 
 
 def fcnconv_plan(size: int) -> Work:
@@ -103,7 +103,7 @@ def monai_inferer(size: int) -> Work:
     model, (x, share) = classifier(), some_rows(size)
 
     def score(crops: torch.Tensor) -> torch.Tensor:
-        return model(crops)[:, :1, None, None].expand(-1, 1, WINDOW, WINDOW)
+        return model(crops)[:, :1, None, None].repeat(1, 1, WINDOW, WINDOW)
 
     return Work(torch.inference_mode()(lambda: inferer(torch.from_numpy(x), score)), share)
 

@@ -108,7 +108,7 @@ def table(measured: dict[str, Measured], against: str, extra: Callable[[float], 
 
 def _start(prepare: Callable[[], Work]):  # type: ignore[no-untyped-def]
     here, there = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=_serve, args=(there, prepare))
+    process = get_context("spawn").Process(target=_serve, args=(there, prepare), daemon=True)
     process.start()
     return process, here
 

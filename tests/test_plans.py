@@ -53,7 +53,9 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
         return model.eval()
 
     mean = std = (0.5, 0.5, 0.5)
-    return ModelSpec("tiny", 32, 32, mean, std, lambda: numbered(5), lambda: weights, build, stride=8)
+    return ModelSpec(
+        "tiny", 32, 32, mean, std, lambda: numbered(5), lambda: weights, build, stride=8, arch="tiny"
+    )
 
 
 def pictures(*shape: int) -> np.ndarray:
@@ -112,7 +114,7 @@ def test_plans_of_different_things_have_different_names(spec: ModelSpec) -> None
         plan_path(spec, "fcn", "a"),
         plan_path(spec, "windows", "a"),
         plan_path(spec, "fcn", "b"),
-        plan_path(replace(spec, name="other"), "fcn", "a"),
+        plan_path(replace(spec, arch="other"), "fcn", "a"),
         plan_path(replace(spec, window=64), "fcn", "a"),
     }
     assert len(paths) == 5
