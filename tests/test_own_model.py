@@ -47,7 +47,13 @@ def test_weights_and_names_from_the_shell(resnet: Path, fcnconv: Command, tmp_pa
 
 
 def test_file_and_module_give_the_same_map(resnet: Path) -> None:
-    settings: dict[str, Any] = {"backend": "torch", "window": 64, "categories": NAMES, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    settings: dict[str, Any] = {
+        "backend": "torch",
+        "window": 64,
+        "categories": NAMES,
+        "mean": (0.5,) * 3,
+        "std": (0.25,) * 3,
+    }
     model = make_network("resnet18", 64, num_classes=7)
     state = torch.load(resnet, weights_only=True)["state_dict"]
     model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
