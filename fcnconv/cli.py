@@ -136,6 +136,9 @@ def classify(
         str | None, typer.Option(metavar="FILE", help="Read images from a tar archive; - is standard input.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="On a terminal, draw where the first class is, in each image.")
+    ] = False,
     mode: Mode = "fcn",
     backend: Backend = "auto",
     device: Device = "auto",
@@ -154,7 +157,7 @@ def classify(
     inputs, total = _inputs(images or [], files_from, from0, tar)
     from fcnconv.batch import classify_each, counted
     from fcnconv.classifier import load
-    from fcnconv.printing import print_json, print_json_line, print_lines, print_table
+    from fcnconv.printing import preview_best, print_json, print_json_line, print_lines, print_table
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
@@ -169,6 +172,8 @@ def classify(
         max_pixels=max_pixels,
         **own,
     )
+    if preview and (as_json or not sys.stdout.isatty() or not images or "-" in images):
+        raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
     show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines
     failed = False
     sure = at_least if level == "concept" else None
@@ -185,6 +190,8 @@ def classify(
                 raise result
         else:
             show(path, result)
+            if preview:
+                preview_best(classifier, path, result)
         sys.stdout.flush()
     if failed:
         raise typer.Exit(1)

@@ -8,10 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fcnconv.classifier import Classifier
     from fcnconv.images import Pixels
     from fcnconv.labels import Selection
     from fcnconv.models.listing import Listing
     from fcnconv.scores import Classification, ScoreMap
+
+PREVIEW_SCALE = "448px"
+"""Two windows high: enough cells for a small picture, whatever the image's own size."""
 
 
 def print_lines(path: str, result: Classification) -> None:
@@ -55,6 +59,19 @@ def print_preview(photo: Pixels | None, score_map: ScoreMap, chosen: Sequence[Se
         show_map(Console(), photo, score_map, chosen)
     for p in score_map.best_windows(k):
         print(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
+
+
+def preview_best(classifier: Classifier, path: str, result: Classification) -> None:
+    """A small picture of the photo, and one of where its first class is."""
+    from rich.console import Console
+
+    from fcnconv.preview import show_map
+
+    source = classifier.open(path)
+    score_map = classifier(source, scales=PREVIEW_SCALE)
+    selection = classifier.labels.find(result.predictions[0].wnid or result.predictions[0].category)
+    photo = source.read((0, 0, *source.size))
+    show_map(Console(), photo, score_map, [selection], share=0.6)
 
 
 def print_table(path: str, result: Classification) -> None:

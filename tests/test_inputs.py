@@ -1,0 +1,105 @@
+"""Lists of paths and tar streams, as functions and as real pipes."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLES, Command
+
+from fcnconv.errors import ImageError
+from fcnconv.inputs import Input, from_list, from_paths, from_tar
+
+FCNCONV = f"'{sys.executable}' -m fcnconv"
+NAMES = ["[red].png", "two words.png", "-dash.png", os.fsdecode(b"caf\xe9.png"), "new\nline.png"]
+
+
+def sh(command: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, timeout=300)
+
+
+@pytest.fixture
+def odd_names(tmp_path: Path) -> Path:
+    for name in NAMES:
+        shutil.copy(SAMPLES / "chelsea.png", tmp_path / name)
+    return tmp_path
+
+
+def test_lists_are_split_at_their_separator(tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_bytes(b"a b\n\nc\xe9\nlast")
+    assert [item.name for item in from_list(str(file), b"\n")] == ["a b", os.fsdecode(b"c\xe9"), "last"]
+    file.write_bytes(b"new\nline\0x" * 20_000)
+    assert len(list(from_list(str(file), b"\0"))) == 20_001
+    assert list(from_paths(["-"])) == [Input("-", "-")]
+
+
+def test_a_tar_is_read_member_by_member(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        archive.add(SAMPLES / "coffee.png", "deep/coffee.png")
+        archive.addfile(tarfile.TarInfo("empty.png"))
+    first, second = from_tar(str(tmp_path / "a.tgz"))
+    assert first == Input("deep/coffee.png", (SAMPLES / "coffee.png").read_bytes())
+    assert second == Input("empty.png", b"")
+
+
+def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"no archive" * 99)
+    with pytest.raises(ImageError, match="not a whole tar archive"):
+        list(from_tar(str(tmp_path / "x.tar")))
+    with pytest.raises(ImageError, match=r"missing\.tar: cannot be opened: No such file"):
+        list(from_tar(str(tmp_path / "missing.tar")))
+
+
+def test_find_print0_with_odd_names(odd_names: Path) -> None:
+    done = sh(f"find . -name '*.png' -print0 | {FCNCONV} classify --from0 - --json -k 1", odd_names)
+    assert (done.returncode, done.stderr) == (0, b"")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(record["path"] for record in records) == sorted(f"./{name}" for name in NAMES)
+    assert {record["predictions"][0]["category"] for record in records} == {"Egyptian cat"}
+
+
+def test_tar_stream_into_jq(odd_names: Path) -> None:
+    (odd_names / "text.png").write_bytes(b"no image")
+    classify = f"{FCNCONV} classify --tar - --json -k 1"
+    command = f"tar c -- text.png two* | {classify} | jq -r '.error // .predictions[0].wnid'"
+    done = sh(f"set -o pipefail; {command}", odd_names)
+    assert done.returncode == 1
+    assert done.stdout.decode().splitlines() == ["text.png: not an image that Pillow can decode", "n02124075"]
+
+
+def test_each_answer_is_there_before_the_next_question() -> None:
+    command = [sys.executable, "-m", "fcnconv", "classify", "--files-from", "-", "-k", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for name in ("coffee.png", "camera.png"):
+            process.stdin.write(os.fsencode(SAMPLES / name) + b"\n")
+            process.stdin.flush()
+            assert name.encode() in process.stdout.readline()  # would wait for ever if answers were held back
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_a_reader_that_leaves_ends_an_endless_list() -> None:
+    started = time.monotonic()
+    done = sh(f"yes '{SAMPLES}/coffee.png' | {FCNCONV} classify --files-from - -k 1 | head -2", Path())
+    assert done.stdout.count(b"espresso") == 2 and done.stderr == b""
+    assert time.monotonic() - started < 120
+
+
+def test_heatmap_through_a_pipe_into_numpy() -> None:
+    code = "import sys, io, numpy; print(numpy.load(io.BytesIO(sys.stdin.buffer.read())).shape)"
+    heatmap = f"{FCNCONV} heatmap -f npy -o - -c dog -c cup"
+    done = sh(f"cat '{SAMPLES}/coffee.png' | {heatmap} | '{sys.executable}' -c '{code}'", Path())
+    assert done.stdout == b"(6, 12, 2)\n"
+
+
+def test_two_ways_to_name_images_are_one_too_many(fcnconv: Command) -> None:
+    done = fcnconv("classify", "a.png", "--tar", "-", stdin=io.BytesIO().getvalue())
+    assert done.returncode == 2 and b"name images in one way" in done.stderr

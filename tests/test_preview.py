@@ -1,0 +1,76 @@
+"""The terminal preview: half-blocks in the terminal's colours, letters where it has none."""
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
+from conftest import SAMPLES
+from rich.console import Console
+
+from fcnconv.labels import numbered
+from fcnconv.preview import show_map
+from fcnconv.scores import Grid, Provenance, ScoreMap
+
+PHOTO = np.zeros((240, 320, 3), np.uint8)
+PHOTO[:, 160:] = 255
+LOGITS = np.zeros((6, 9, 2), np.float32)
+LOGITS[:, 5:, 0] = 9  # class 0 on the right
+SCORE_MAP = ScoreMap(LOGITS, Grid(80, 30, (320, 240), (320, 240)), numbered(2), Provenance("m", "", "fcn"))
+
+
+def shown() -> str:
+    file = io.StringIO()
+    show_map(Console(file=file, width=80, no_color=True), PHOTO, SCORE_MAP, [SCORE_MAP.labels.category(0)])
+    return file.getvalue()
+
+
+def test_letters_show_photo_and_map_side_by_side() -> None:
+    text = shown()
+    heading, *lines = text.rstrip("\n").splitlines()
+    assert heading.split() == ["photo", "class", "0,", "up", "to", "1.00"]
+    middle = lines[len(lines) // 2].ljust(80)
+    photo, score_map = middle[:39], middle[41:]
+    assert photo[:18].strip() == "" and photo[21:39].strip() == "@" * 18
+    left, right = score_map[6:18], score_map[24:32]
+    assert max(map(" .:-=+*#%@".index, left)) < min(map(" .:-=+*#%@".index, right))
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "fcnconv", *arguments]
+    base = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLORTERM")}
+    environment = base | {"COLUMNS": "90", "TERM": "xterm-256color"} | environment
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
+    ) as process:
+        os.close(terminal)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(controller, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+        os.close(controller)
+    assert process.returncode == 0, seen
+    return seen.decode()
+
+
+def test_heatmap_without_out_draws_on_the_terminal() -> None:
+    text = on_a_terminal("heatmap", str(SAMPLES / "coffee.png"), "-c", "espresso")
+    assert "▀" in text and "38;5;" in text and "38;2;" not in text  # 256 colours
+    assert "espresso, up to 0.9" in text
+    assert "espresso  at 160,64,384,288" in text
+
+
+def test_no_color_is_respected() -> None:
+    text = on_a_terminal("heatmap", str(SAMPLES / "coffee.png"), "-c", "espresso", NO_COLOR="1")
+    assert "▀" not in text and "38;" not in text and "@" in text
+
+
+def test_classify_adds_a_small_preview() -> None:
+    text = on_a_terminal("classify", str(SAMPLES / "coffee.png"), "--preview", COLORTERM="truecolor")
+    assert "38;2;" in text
+    assert "100,50,450,400" in text and "▀" in text and "espresso, up to" in text
