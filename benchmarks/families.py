@@ -1,0 +1,98 @@
+"""Prints the README's table of networks: one of each family, converted and proved.
+
+Random weights whose logits are of ordinary size (batch normalisation set from a forward pass) take the place
+of published ones, which need a download; the proof is of the conversion, not of the weights. How far a dense
+map is from real crops is a matter of trained weights, so that column is filled for models whose weights are
+on disk.
+
+    python benchmarks/families.py                      # three to five minutes
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from ordinary import ordinary  # noqa: E402
+
+from fcnconv.classifier import load  # noqa: E402
+from fcnconv.convert import convolutionize  # noqa: E402
+from fcnconv.errors import FcnconvError  # noqa: E402
+from fcnconv.models import find_model  # noqa: E402
+from fcnconv.models.torchvision import make_network  # noqa: E402
+from fcnconv.verify import measure  # noqa: E402
+
+FAMILIES = [
+    "efficientnet_lite0",
+    "alexnet",
+    "vgg11_bn",
+    "squeezenet1_1",
+    "resnet50",
+    "resnext50_32x4d",
+    "wide_resnet50_2",
+    "densenet121",
+    "googlenet",
+    "inception_v3",
+    "shufflenet_v2_x1_0",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mnasnet1_0",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "maxvit_t",
+]
+PHOTOS = sorted(ROOT.joinpath("sample_images").glob("c*.png")) + [ROOT / "sample_images" / "rocket.jpg"]
+
+
+def row(name: str) -> tuple[str, ...]:
+    """The table's row of one model."""
+    spec = find_model(name)
+    on_disk = spec.published is not None and spec.published.on_disk()
+    if spec.no_fcn:
+        return name, f"no: {spec.no_fcn}", "", str(spec.window), "", "", "", ""
+    torch.manual_seed(0)
+    model = spec.build(spec.weights()) if on_disk else ordinary(make_network(name, spec.window), spec.window)
+    try:
+        network = convolutionize(model, spec.window)
+    except FcnconvError as error:
+        return name, f"no: {error}", "", str(spec.window), "", "", "", ""
+    geometry, proof = network.geometry, network.proof
+    agreement = ""
+    if on_disk:
+        images = [str(photo) for photo in PHOTOS]
+        agreement = f"{measure(load(name, temperature=1), images, max_windows=300).all.agreement:.0%}"
+    return (
+        name,
+        "yes",
+        f"{proof.relative_error:.0e}",
+        str(geometry.window),
+        str(geometry.stride),
+        str(geometry.receptive_field),
+        "yes" if geometry.local else "no",
+        agreement,
+    )
+
+
+def main() -> None:
+    """Prints the table in Markdown, a row as soon as it is there."""
+    print(
+        "| model | converted | max Δ / max logit | window | stride | receptive field | local | same top class |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name in FAMILIES:
+        print("|", " | ".join(row(name)), "|", flush=True)
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()
