@@ -21,7 +21,12 @@ from fcnconv.models.torchvision import FROM_TENSORFLOW, make_network
 BODIES = ("features", "trunk_output", "layer4", "Mixed_7c", "inception5b", "conv5", "layers")
 """What torchvision calls the part of a network that makes its last feature map."""
 
-LARGE = {"regnet_y_128gf", "efficientnet_b7", "efficientnet_v2_l", "regnet_y_32gf", "vgg19_bn"}
+QUICK = (
+    "alexnet vgg11 resnet18 resnext50_32x4d squeezenet1_1 densenet121 googlenet inception_v3 mobilenet_v2 "
+    "mobilenet_v3_small shufflenet_v2_x0_5 mnasnet0_5 efficientnet_b3 efficientnet_v2_s regnet_y_400mf "
+    "convnext_tiny"
+).split()
+"""One of each kind of head and of each window; the others run with ``pytest -m slow``."""
 
 
 def convolutional() -> Iterator[Any]:
@@ -30,7 +35,7 @@ def convolutional() -> Iterator[Any]:
         specs = [spec for spec in models().values() if spec.arch == arch]
         if not specs[0].no_fcn:
             window = min(spec.window for spec in specs)
-            yield pytest.param(arch, window, marks=[pytest.mark.slow] if arch in LARGE else [])
+            yield pytest.param(arch, window, marks=[] if arch in QUICK else [pytest.mark.slow])
 
 
 def logits_of_windows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
