@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from fcnconv.errors import ConversionError
+from fcnconv.phases import refine
 from fcnconv.receptive import fields, output_shape, spatial
 from fcnconv.scan import Geometry
 
@@ -67,13 +68,14 @@ class FullyConvolutional(nn.Module):
         return logits
 
 
-def convolutionize(model: nn.Module, window: int = 224) -> FullyConvolutional:
+def convolutionize(model: nn.Module, window: int = 224, stride: int | None = None) -> FullyConvolutional:
     """The fully convolutional network that equals `model` at its native size, checked.
 
     model: a classifier, float (N, 3, window, window) -> logits (N, num_classes). It is left as it was; the
         result is in evaluation mode, with batch normalisation folded into the convolutions, on the model's
         device and in its dtype.
     window: the model's native input size in pixels.
+    stride: pixels between the cells, the network's own divided by a power of two; None is its own.
 
     Raises ConversionError if the network cannot be traced, if its head is not one that slides, or if the
     proof
@@ -88,6 +90,8 @@ def convolutionize(model: nn.Module, window: int = 224) -> FullyConvolutional:
         network = fuse(traced)
         _check_grid(network, geometry, like.device)
         proof = _prove(model, network, window, like.device)
+        if stride is not None:
+            network, geometry = refine(network, geometry, stride)
     network.to(like.dtype)
     return FullyConvolutional(network, geometry, proof, tuple(head.changes))
 

@@ -31,6 +31,7 @@ class Geometry:
     receptive_field: side of the square that can influence one feature cell.
     halo: what must be read around a tile so that its cells equal those of the whole; a multiple of `stride`.
     local: False if an operation looks at the whole image, so that no halo is enough.
+    phases: cells along an axis for each of the network's own: 1, or more where its stride was made finer.
     """
 
     window: int
@@ -38,6 +39,12 @@ class Geometry:
     receptive_field: int
     halo: int
     local: bool
+    phases: int = 1
+
+    @property
+    def step(self) -> int:
+        """The network's own stride: it accepts regions of ``window + step · n`` pixels."""
+        return self.stride * self.phases
 
 
 @dataclass(frozen=True)
