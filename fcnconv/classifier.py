@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,10 +15,12 @@ import numpy.typing as npt
 
 from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, normalize, open_image
+from fcnconv.estimate import Estimate, announced
+from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, MemorySource, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
 from fcnconv.models.own import describe
+from fcnconv.scales import Join, join_scales, parse_join
 from fcnconv.scan import Geometry, parse_scales, scan, score_crops
 from fcnconv.scores import (
     Block,
@@ -33,6 +36,7 @@ from fcnconv.scores import (
     sum_over,
     top_k,
 )
+from fcnconv.tiles import Stages, Tiling, choose, one_stage, parse_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +49,8 @@ class Classifier:
     """A network that scores every window of an image, with the preprocessing that belongs to it.
 
     run: the backend. geometry: its windows. Make one with `load`.
+    stages: gives the network in the parts that a scan in little memory computes one by one.
+    memory: bytes that a scan may take. tile: pixels along the side of a tile, instead of a choice by memory.
     open_crops: opens the backend that scores real crops, when one is first needed.
     temperature: divides the logits of maps with more than one cell before their softmax.
     max_pixels: the largest image that is accepted, before and after it is resized.
@@ -58,23 +64,31 @@ class Classifier:
     run: Run
     open_crops: Callable[[], Run]
     provenance: Provenance
+    stages: Callable[[], Stages]
+    memory: float
+    tile: int | None = None
     temperature: float = 1.0
     max_pixels: int = MAX_PIXELS
 
-    def __call__(self, image: ImageLike | ImageSource, *, scales: str = "1", refine: float = 0) -> ScoreMap:
-        """The score map of an image: the logits of every window, at one scale.
+    def __call__(
+        self, image: ImageLike | ImageSource, *, scales: str = "1", refine: float = 0, join: str = "max"
+    ) -> ScoreMap:
+        """The score map of an image: the logits of every window, at one scale or joined from several.
 
         image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, or ``fit``.
         refine: share of the windows, 0 to 1, that are scored again as real crops: those whose dense answer is
-            least sure. The map's `exact` tells which.
+            least sure. The map's `exact` tells which. One scale only.
+        join: what a class scores where several scales meet, ``max`` or ``mean``; see `scales.join_scales`.
         """
         if not 0 <= refine <= 1:
             raise UsageError(f"a share of {refine:g} cannot be refined; choose one from 0 to 1")
         source = self.open(image)
         grids = self.grids(source, scales)
         if len(grids) > 1:
-            raise UsageError(f"a score map has one scale, and {scales!r} names {len(grids)}; choose one")
+            if refine:
+                raise UsageError(f"--refine takes one scale, and {scales!r} names {len(grids)}; choose one")
+            return self._joined(source, grids, parse_join(join))
         grid = grids[0]
         score_map = ScoreMap(
             self.dense(source, grid), grid, self.labels, self.provenance, self._temperature(grids)
@@ -89,6 +103,19 @@ class Classifier:
         for block in self._scan(source, [grid]):
             logits[block.rows, block.cols] = block.logits
         return logits
+
+    def _joined(self, source: ImageSource, grids: Sequence[Grid], join: Join) -> ScoreMap:
+        maps = [self.dense(source, grid) for grid in grids]
+        temperature = self._temperature(grids)
+        for logits in maps:
+            logits /= temperature
+        logits, grid, best = join_scales(maps, grids, join)
+        logits *= temperature
+        return ScoreMap(
+            *(logits, grid, self.labels, self.provenance, temperature),
+            scales=tuple(grids),
+            best_scale=best,
+        )
 
     def crops(self, source: ImageSource, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
         """float32 (len(cells), num_classes): the logits of single windows, cropped and scored one by one.
@@ -160,15 +187,10 @@ class Classifier:
             ),
         )
 
-    def scan(
-        self, image: ImageLike | ImageSource, *, scales: str = "1", tile: int | None = None
-    ) -> Iterator[Block]:
-        """The logits of every window, block by block, for maps that do not fit in memory.
-
-        tile: cells along the side of a block; None gives one block a scale.
-        """
+    def scan(self, image: ImageLike | ImageSource, *, scales: str = "1") -> Iterator[Block]:
+        """The logits of every window, block by block, for maps that do not fit in memory."""
         source = self.open(image)
-        return self._scan(source, self.grids(source, scales), tile)
+        return self._scan(source, self.grids(source, scales))
 
     def open(
         self, image: ImageLike | ImageSource, scales: str = "1", *, name: str | None = None
@@ -188,15 +210,20 @@ class Classifier:
         logged.
         """
         grids = []
-        for scale in parse_scales(scales):
-            size = scale.scan_size(source.size, self.eval_size, self.geometry.window)
-            if size[0] * size[1] > self.max_pixels:
+        sizes = [
+            size
+            for scale in parse_scales(scales)
+            for size in scale.scan_sizes(source.size, self.eval_size, self.geometry.window)
+        ]
+        for size in sizes:
+            if size[0] * size[1] > self.max_pixels and isinstance(source, MemorySource):
                 width, height = size
                 raise ImageError(
                     f"{source.name}: scanned at {width} × {height} it has {width * height:,} pixels, "
                     f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
                 )
-            grids.append(Grid(self.geometry.window, self.geometry.stride, source.size, size))
+            g = self.geometry
+            grids.append(Grid(g.window, g.stride, source.size, size, g.phases))
         if min(source.size) < self.geometry.window:
             log.info(
                 "%s: %d × %d is smaller than the model's window of %d px; enlarged to %d × %d",
@@ -204,9 +231,58 @@ class Classifier:
             )
         return grids
 
-    def _scan(self, source: ImageSource, grids: Iterable[Grid], tile: int | None = None) -> Iterator[Block]:
+    def tiling(self, grid: Grid) -> Tiling:
+        """How a grid will be computed: whole if that fits in `memory`, else in parts and blocks."""
+        steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
+        g = self.geometry
+        plain = one_stage(self.run, len(self.labels), g.window, g.step, g.halo, g.phases)
+        if self.tile is not None:
+            return choose(Stages(plain, (plain,)), steps, self.memory, max(self.tile // g.step, 1))
+        tiling = choose(Stages(plain, (plain,)), steps, self.memory / 2)
+        # What the network needs exactly takes seconds to find out: only where it can matter.
+        return tiling if tiling.tiles == 1 else choose(self.stages(), steps, self.memory)
+
+    def empty_map(self, grid: Grid) -> ScoreMap:
+        """A map of a grid without its cells: names, geometry, provenance and temperature."""
+        nothing = np.empty((0, 0, len(self.labels)), np.float32)
+        return ScoreMap(nothing, grid, self.labels, self.provenance, self._temperature([grid]))
+
+    def block_map(self, block: Block) -> ScoreMap:
+        """A block as a map of its own, with the temperature of the whole; its boxes are not the whole's."""
+        return replace(self.empty_map(block.grid), logits=block.logits)
+
+    def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
+        """What a scan at these scales is expected to cost, from the time of a small one."""
+        geometry, stages = self.geometry, self.stages()
+        side = geometry.window + 4 * geometry.step
+        probe = np.zeros((1, 3, side, side), np.float32)
+        self.run(probe)
+        start = time.perf_counter()
+        self.run(probe)
+        pace = (time.perf_counter() - start) / (side / geometry.step) ** 2  # seconds a step × step
+        estimates = []
+        for grid in self.grids(source, scales):
+            steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
+            tile = None if self.tile is None else max(self.tile // geometry.step, 1)
+            tiling = choose(stages, steps, self.memory, tile)
+            passes = (1 + bool((grid.rows - 1) % grid.phases)) * (1 + bool((grid.cols - 1) % grid.phases))
+            work = tiling.multiply_adds / (stages.whole.multiply_adds or 1)
+            size = 4 * grid.rows * grid.cols * len(self.labels)
+            estimates.append(Estimate(grid, tiling, passes, pace * work * passes, size))
+        return estimates
+
+    def _scan(self, source: ImageSource, grids: Sequence[Grid]) -> Iterator[Block]:
         prepare = partial(normalize, mean=self.mean, std=self.std)
-        return scan(source, grids, self.run, prepare, self.geometry.halo, tile)
+        return announced(scan(source, grids, prepare, self._told_tiling), grids, source.name)
+
+    def _told_tiling(self, grid: Grid) -> Tiling:
+        tiling = self.tiling(grid)
+        if tiling.tiles > 1 and not self.geometry.local:
+            log.warning(
+                "%s looks at the whole image, and it is scanned in %d tiles: scores depend on the tiling",
+                *(self.provenance.model, tiling.tiles),
+            )
+        return tiling
 
 
 def load(
@@ -217,6 +293,9 @@ def load(
     temperature: float | None = None,
     device: str = "auto",
     max_pixels: int | None = None,
+    stride: int | None = None,
+    max_memory: str | None = None,
+    tile: int | None = None,
     arch: str | None = None,
     categories: Sequence[str] | str | Path | None = None,
     window: int | None = None,
@@ -234,6 +313,9 @@ def load(
     device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
     temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
         1 in `windows` mode.
+    stride: pixels between windows, the network's own divided by a power of two; None is its own.
+    max_memory: for a scan, as in ``2GB``; None is half of what is free.
+    tile: pixels along the side of a tile, instead of a choice by memory.
     arch, categories, window, mean, std, eval_size, spec: of a model of one's own, see `models.own.describe`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
@@ -242,9 +324,12 @@ def load(
         arch=arch, categories=categories, window=window, mean=mean, std=std, eval_size=eval_size, spec=spec
     )
     found, chosen = find_model(model, own), parse_mode(mode)
-    network = open_network(found, chosen, backend, device)
+    memory = parse_memory(max_memory)
+    network = open_network(found, chosen, backend, device, stride)
+    g, labels = network.geometry, found.labels()
+    plain = one_stage(network.run, len(labels), g.window, g.step, g.halo, g.phases)
     return Classifier(
-        labels=found.labels(),
+        labels=labels,
         geometry=network.geometry,
         mean=found.mean,
         std=found.std,
@@ -253,6 +338,9 @@ def load(
         open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
         provenance=Provenance(found.name, network.weights_sha256, chosen),
         temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
+        stages=network.stages or (lambda: Stages(plain, (plain,))),
+        memory=memory,
+        tile=tile,
         max_pixels=max_pixels or MAX_PIXELS,
     )
 

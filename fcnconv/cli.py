@@ -22,18 +22,24 @@ from fcnconv.options import (
     Backend,
     Debug,
     Device,
+    MaxMemory,
     MaxPixels,
     Mode,
     Model,
     Quiet,
     Scales,
+    Stride,
     Temperature,
+    Tile,
     TopK,
     with_own_options,
 )
 
 if TYPE_CHECKING:
+    from fcnconv.classifier import Classifier
+    from fcnconv.images import ImageSource, Pixels
     from fcnconv.inputs import Input
+    from fcnconv.writers import Choice
 
 log = logging.getLogger("fcnconv")
 
@@ -143,6 +149,9 @@ def classify(
     backend: Backend = "auto",
     device: Device = "auto",
     temperature: Temperature = "auto",
+    stride: Stride = None,
+    max_memory: MaxMemory = None,
+    tile: Tile = None,
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -170,6 +179,9 @@ def classify(
         device=device,
         temperature=_number(temperature),
         max_pixels=max_pixels,
+        stride=stride,
+        max_memory=max_memory,
+        tile=tile,
         **own,
     )
     if preview and (as_json or not sys.stdout.isatty() or not images or "-" in images):
@@ -289,6 +301,22 @@ def heatmap(
     ] = False,
     top_k: TopK = 5,
     at_least: AtLeast = 0.5,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="all|top-k|auto",
+            help="Keep every class of a window, or the -k best (npz); auto: the best of maps over 1 GiB.",
+        ),
+    ] = "auto",
+    join: Annotated[
+        str, typer.Option(metavar="max|mean", help="What a class scores where several scales meet.")
+    ] = "max",
+    max_side: Annotated[
+        int, typer.Option(min=64, metavar="PX", help="Longest side of a picture, in pixels.")
+    ] = 8192,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the scan would cost, and stop.")
+    ] = False,
     refine: Annotated[
         float,
         typer.Option(
@@ -302,6 +330,9 @@ def heatmap(
     backend: Backend = "auto",
     device: Device = "auto",
     temperature: Temperature = "auto",
+    stride: Stride = None,
+    max_memory: MaxMemory = None,
+    tile: Tile = None,
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -316,13 +347,16 @@ def heatmap(
     """
     path = image or _standard_input()
     preview = out is None and sys.stdout.isatty()
-    if out is None and not preview:
+    if out is None and not preview and not dry_run:
         raise UsageError(
             f"name a file to write with --out: its suffix is the format, {_formats()}; '-' is standard output"
         )
+    from fcnconv.scales import parse_join
+    from fcnconv.sinks import parse_store
     from fcnconv.writers import Choice, find_writer, parse_values, save
 
-    kind = parse_values(values)
+    kind, store = parse_values(values), parse_store(store)
+    parse_join(join)
     writer = None if out is None else find_writer(out, format, kind)
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
@@ -335,11 +369,22 @@ def heatmap(
         device=device,
         temperature=_number(temperature),
         max_pixels=max_pixels,
+        stride=stride,
+        max_memory=max_memory,
+        tile=tile,
         **own,
     )
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
-    score_map = classifier(source, scales=scales, refine=refine)
+    if dry_run:
+        for estimate in classifier.estimate(source, scales):
+            print(f"{path}: {estimate}")
+        return
+    if out is not None and _streamed(
+        classifier, source, out, format, store, scales, Choice(chosen, kind, top_k)
+    ):
+        return
+    score_map = classifier(source, scales=scales, refine=refine, join=join)
     shows_photo = writer is None or writer.picture
     if shows_photo and not chosen and not winners:
         best = classifier.classify(source, k=1).predictions[0]
@@ -349,7 +394,7 @@ def heatmap(
             best.probability,
         )
         chosen = (classifier.labels.find(str(best.class_idx)),)
-    photo = source.read((0, 0, *source.size)) if shows_photo else None
+    photo = _photo(source, max_side) if shows_photo else None
     if out is None or writer is None:
         from fcnconv.printing import print_preview
 
@@ -439,6 +484,57 @@ def list_all(
             print_json_line(asdict(listing))
     else:
         print_models(listed, aligned=sys.stdout.isatty())
+
+
+def _streamed(
+    classifier: Classifier,
+    source: ImageSource,
+    out: str,
+    format: str | None,
+    store: str,
+    scales: str,
+    choice: Choice,
+) -> bool:
+    """Writes a map too large for memory, or only its best classes, as it comes; False if it is neither."""
+    from pathlib import Path
+
+    from fcnconv.sinks import LARGE_MAP, SINKS, stream
+
+    grids = classifier.grids(source, scales)
+    size = sum(4 * grid.rows * grid.cols for grid in grids) * len(classifier.labels)
+    if store != "top-k" and size <= LARGE_MAP:
+        return False
+    suffix = (format or Path(out).suffix).lstrip(".").lower()
+    if store == "top-k" and suffix != "npz":
+        raise UsageError(f"--store top-k writes .npz, not {suffix!r}; name such a file with --out")
+    if suffix not in SINKS or (suffix == "npz" and store == "all") or len(grids) > 1 or out == "-":
+        log.info(
+            "the full map has %.1f GB and is made in memory; .npy and .zarr are written as they come",
+            size / 1e9,
+        )
+        return False
+    if suffix == "npz" and store == "auto":
+        log.info(
+            "the full map would have %.1f GB: keeping the %d best classes of each window (-k); --store all "
+            "with .npy or .zarr keeps every class",
+            *(size / 1e9, choice.k),
+        )
+    (grid,) = grids
+    blocks = classifier.scan(source, scales=scales)
+    stream(blocks, classifier.empty_map(grid), classifier.block_map, choice, Path(out), suffix)
+    return True
+
+
+def _photo(source: ImageSource, max_side: int) -> Pixels:
+    """The image for a picture, no side longer than `max_side`."""
+    from fcnconv.images import resize
+
+    factor = max_side / max(source.size)
+    if factor < 1:
+        width, height = (max(round(side * factor), 1) for side in source.size)
+        log.info("the picture is made at %d × %d px; --max-side sets its longest side", width, height)
+        source = resize(source, (width, height))
+    return source.read((0, 0, *source.size))
 
 
 def _formats() -> str:

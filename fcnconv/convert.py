@@ -56,7 +56,7 @@ class FullyConvolutional(nn.Module):
     changes: what was replaced, a line each.
     """
 
-    def __init__(self, network: nn.Module, geometry: Geometry, proof: Proof, changes: tuple[str, ...]):
+    def __init__(self, network: fx.GraphModule, geometry: Geometry, proof: Proof, changes: tuple[str, ...]):
         super().__init__()
         self.network = network
         self.geometry = geometry
@@ -87,7 +87,7 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
         parameter.requires_grad_(False)
     with torch.no_grad():
         traced, head, geometry = _convert(model, window, like.device)
-        network = fuse(traced)
+        network: fx.GraphModule = fuse(traced)  # type: ignore[assignment]
         _check_grid(network, geometry, like.device)
         proof = _prove(model, network, window, like.device)
         if stride is not None:

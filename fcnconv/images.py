@@ -95,9 +95,19 @@ def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
     """The source at `size` = (width, height), bicubic and antialiased: itself if that is its size."""
     if size == source.size:
         return source
+    from fcnconv.sources import REGION_PIXELS, ResizedSource
+
+    held = isinstance(source, (MemorySource, ReducedSource))
+    if not held or max(area(size), area(source.size)) > REGION_PIXELS:
+        return ResizedSource(source, size)
     pixels = source.pixels if isinstance(source, ReducedSource) else source.read((0, 0, *source.size))
     whole = Image.fromarray(pixels)
     return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
+
+
+def area(size: tuple[int, int]) -> int:
+    """The number of pixels of a (width, height)."""
+    return size[0] * size[1]
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
@@ -141,6 +151,12 @@ def open_image(
         name = "image" if isinstance(image, bytes) else "standard input" if str(image) == "-" else str(image)
     with _open_file(image, name) as file, _explained(name), _pillow_open(file) as opened:
         width, height = opened.size
+        if not isinstance(image, bytes) and str(image) != "-":
+            from fcnconv.sources import open_regions  # which itself builds on this file
+
+            regions = open_regions(Path(image), name, width, height)
+            if regions is not None:  # never whole in memory, so that there is no limit
+                return regions
         if width * height > max_pixels:
             raise ImageError(
                 f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "

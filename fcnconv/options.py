@@ -45,7 +45,7 @@ Scales = Annotated[
     typer.Option(
         metavar="LIST",
         help="Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
-        "(256px), or 'fit', the model's evaluation size.",
+        "(256px), 'fit', the model's evaluation size, or 'auto', the own size and its halves down to that.",
     ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes to give.")]
@@ -82,6 +82,17 @@ Temperature = Annotated[
         help="Divides the logits of a dense scan before they become probabilities: the model's measured "
         "one, or a number; 1 is off.",
     ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="PX", help="Pixels between windows: 16, 8, 4 or 2 for a finer map."),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory for the scan, as in 2GB; half of what is free by default."),
+]
+Tile = Annotated[
+    int | None, typer.Option(min=1, metavar="PX", help="Side of a tile, instead of a choice by memory.")
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")

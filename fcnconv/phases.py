@@ -117,7 +117,8 @@ def _strided_layer(node: fx.Node, modules: dict[str, nn.Module]) -> Strided:
     kind = pools.get(getattr(node.target, "__name__", "").strip("_"))
     if kind is None:
         raise ConversionError(
-            f"{_name(node, layer)} makes the stride coarser, and is no convolution or pooling: no finer stride"
+            f"{_name(node, layer)} makes the stride coarser, and is no convolution or pooling; "
+            "leave --stride out"
         )
     arguments = list(node.args[1:])
     options = {name: value for name, value in node.kwargs.items() if name not in ("input", "return_indices")}

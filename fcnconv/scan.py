@@ -1,8 +1,8 @@
 """Scanning an image: the grid of windows at each scale, cut into tiles, one block of logits after another.
 
-Only whole windows count, so the network is fed regions of ``window + stride · n`` pixels. A tile is read with
-a halo around it, clipped at the image's edge and aligned to the stride, so that its cells see what they would
-see in the whole image: for a local network the scores of a tile are those of the untiled scan, bit for bit.
+Only whole windows count, so the network is fed regions of ``window + step · n`` pixels. A tile is read with a
+halo around it, clipped at the image's edge and aligned to the step, so that its cells see what they would see
+in the whole image: for a local network the scores of a tile are those of the untiled scan, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 
 from fcnconv.errors import UsageError
 from fcnconv.images import ImageSource, Pixels, resize
-from fcnconv.scores import Block, FloatArray, Grid
+from fcnconv.scores import Block, Box, FloatArray, Grid
+from fcnconv.stages import Cells, FeatureCells, PixelCells
+from fcnconv.tiles import Tiling
 
 CROP_BATCH = 32
 """Crops that are scored together: enough to fill two cores, at 20 MB of input for a window of 224 px."""
@@ -52,10 +54,21 @@ class Scale:
     """A size at which an image is scanned: one of three ways to say it.
 
     factor: of the image's own size. short_side: in pixels. Neither: the model's evaluation size.
+    halvings: whether all halves, quarters, … of it belong to it too, down to the evaluation size.
     """
 
     factor: float | None = None
     short_side: int | None = None
+    halvings: bool = False
+
+    def scan_sizes(self, image_size: tuple[int, int], eval_size: int, window: int) -> list[tuple[int, int]]:
+        """The size at this scale, and with `halvings` those below it, largest first."""
+        sizes = [self.scan_size(image_size, eval_size, window)]
+        factor = (self.factor or 1) / 2
+        while self.halvings and min(image_size) * factor >= max(eval_size, window):
+            sizes.append(Scale(factor).scan_size(image_size, eval_size, window))
+            factor /= 2
+        return sizes
 
     def pixels(self, eval_size: int, window: int) -> int | None:
         """The short side of every image at this scale; None if it depends on the image."""
@@ -73,8 +86,9 @@ class Scale:
 def parse_scales(text: str) -> tuple[Scale, ...]:
     """The scales of a comma-separated list such as ``1``, ``fit`` or ``0.5,256px``.
 
-    A number is a factor of the image's own size, ``NNNpx`` the length of the short side, and ``fit`` the
-    model's evaluation size. Raises UsageError.
+    A number is a factor of the image's own size, ``NNNpx`` the length of the short side, ``fit`` the model's
+    evaluation size, and ``auto`` the image's own size, halved again and again down to that. Raises
+    UsageError.
     """
     return tuple(_parse_scale(part.strip()) for part in text.split(","))
 
@@ -82,6 +96,8 @@ def parse_scales(text: str) -> tuple[Scale, ...]:
 def _parse_scale(text: str) -> Scale:
     if text == "fit":
         return Scale()
+    if text == "auto":
+        return Scale(factor=1, halvings=True)
     if match := re.fullmatch(r"(\d+)px", text):
         short_side = int(match[1])
         if short_side > 0:
@@ -89,37 +105,94 @@ def _parse_scale(text: str) -> Scale:
     elif re.fullmatch(r"\d*\.?\d+|\d+\.", text) and 0 < float(text) <= 64:
         return Scale(factor=float(text))
     raise UsageError(
-        f"unknown scale {text!r}; a factor of the image's size up to 64 (1, 0.5), a short side (256px) or fit"
+        f"unknown scale {text!r}; a factor of the image's size up to 64 (1, 0.5), a short side (256px), "
+        "fit or auto"
     )
 
 
 def scan(
     source: ImageSource,
     grids: Iterable[Grid],
-    run: Callable[[FloatArray], FloatArray],
     prepare: Callable[[Pixels], FloatArray],
-    halo: int,
-    tile: int | None = None,
+    tiling: Callable[[Grid], Tiling],
 ) -> Iterator[Block]:
     """The logits of every window of every grid, block by block, rows first.
 
     source: the image; read region by region, at the size of each grid.
     grids: the windows, one grid a scale.
-    run: the backend, float32 (1, 3, H, W) -> logits (1, num_classes, rows, cols).
     prepare: turns uint8 (H, W, 3) into the backend's float32 (1, 3, H, W).
-    halo: pixels to read around a tile, a multiple of the stride.
-    tile: cells along the side of a tile; None scans each grid in one piece.
+    tiling: how a grid is cut, and what computes it.
     """
     for grid in grids:
-        scaled = resize(source, grid.scan_size)
-        for rows in spans(grid.rows, tile or grid.rows):
-            for cols in spans(grid.cols, tile or grid.cols):
-                top, bottom, row = _reach(rows, grid.rows, grid, halo)
-                left, right, col = _reach(cols, grid.cols, grid, halo)
-                logits = run(prepare(scaled.read((left, top, right, bottom))))[0]
-                inner = logits[:, row : row + rows.stop - rows.start, col : col + cols.stop - cols.start]
-                # (K, rows, cols) -> (rows, cols, K)
-                yield Block(grid, rows, cols, np.ascontiguousarray(inner.transpose(1, 2, 0)))
+        scaled, chosen = resize(source, grid.scan_size), tiling(grid)
+        for down in _parts(grid.rows, grid):
+            for across in _parts(grid.cols, grid):
+                yield from _scan_part(grid, scaled, prepare, chosen, down, across)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Cells along one axis that are computed from the image cut off at one place.
+
+    The network is fed ``window + step · n`` pixels. Of a finer grid some last cells may end beyond that; they
+    come from the image without its first pixels, so that it ends where they do. All others stay as they are
+    in the coarse map.
+
+    cells: their places in the grid. origin: the cell of the grid where the image is cut off. steps: n.
+    """
+
+    cells: slice
+    origin: int
+    steps: int
+
+    def spans(self, size: int) -> list[slice]:
+        """The cells, counted from the origin, in pieces of `size`."""
+        first = self.cells.start - self.origin
+        pieces = spans(self.cells.stop - self.cells.start, size)
+        return [slice(piece.start + first, piece.stop + first) for piece in pieces]
+
+    def place(self, cells: slice) -> slice:
+        """Their places in the grid."""
+        return slice(cells.start + self.origin, cells.stop + self.origin)
+
+
+def _parts(count: int, grid: Grid) -> list[_Part]:
+    steps, beyond = divmod(count - 1, grid.phases)
+    parts = [_Part(slice(0, count - beyond), 0, steps)]
+    if beyond:
+        parts.append(_Part(slice(count - beyond, count), beyond, steps))
+    return parts
+
+
+def _scan_part(
+    grid: Grid,
+    source: ImageSource,
+    prepare: Callable[[Pixels], FloatArray],
+    tiling: Tiling,
+    down: _Part,
+    across: _Part,
+) -> Iterator[Block]:
+    x, y = across.origin * grid.stride, down.origin * grid.stride
+
+    def pixels(box: Box) -> FloatArray:
+        return prepare(source.read((box[0] + x, box[1] + y, box[2] + x, box[3] + y)))
+
+    cells: Cells = PixelCells(pixels, grid.window, grid.stride * grid.phases)
+    for stage, block in zip(tiling.stages, tiling.blocks, strict=True):
+        cells = top = FeatureCells(stage, cells, (down.steps, across.steps), block)
+    high, wide = top.block
+    for rows in down.spans(high):
+        top.forget(rows.start)
+        for cols in across.spans(wide):
+            logits = top.compute(rows.start, rows.stop, cols.start, cols.stop)
+            # (K, rows, cols) -> (rows, cols, K)
+            place = down.place(rows), across.place(cols)
+            yield Block(grid, *place, np.ascontiguousarray(logits.transpose(1, 2, 0)))
+
+
+def spans(count: int, size: int) -> list[slice]:
+    """Slices of `size` (the last may be shorter) that partition ``range(count)``, in order."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def score_crops(
@@ -141,18 +214,3 @@ def score_crops(
         crops = [prepare(scaled.read((x, y, x + grid.window, y + grid.window))) for x, y in corners]
         logits.append(run(np.concatenate(crops))[:, :, 0, 0])
     return np.concatenate(logits)
-
-
-def spans(count: int, size: int) -> list[slice]:
-    """Slices of `size` (the last may be shorter) that partition ``range(count)``, in order."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _reach(span: slice, count: int, grid: Grid, halo: int) -> tuple[int, int, int]:
-    """First and last pixel to read for a span of cells along one axis, and the index of its first cell in
-    them.
-    """
-    end = (count - 1) * grid.stride + grid.window
-    first = max(span.start * grid.stride - halo, 0)
-    last = min((span.stop - 1) * grid.stride + grid.window + halo, end)
-    return first, last, span.start - first // grid.stride

@@ -23,12 +23,14 @@ class Grid:
     window, stride: pixels of the scanned image.
     image_size: (width, height) of the original image.
     scan_size: (width, height) that it was resized to before it was scanned; both sides ≥ window.
+    phases: windows for each of the network's own along an axis, where its stride was made finer.
     """
 
     window: int
     stride: int
     image_size: tuple[int, int]
     scan_size: tuple[int, int]
+    phases: int = 1
 
     @property
     def cols(self) -> int:
@@ -59,6 +61,17 @@ class Grid:
             round(cell * self.stride * ratio), length - 1
         )  # an enlarged image has windows of under 1 px
         return first, max(round((cell * self.stride + self.window) * ratio), first + 1)
+
+    def nearest(self, grid: Grid, row: int, col: int) -> tuple[int, int]:
+        """The cell of this grid whose centre is nearest in the image to that of another grid's cell."""
+        y, x = (
+            (cell * grid.stride + grid.window / 2) * mine / theirs
+            for cell, mine, theirs in zip((row, col), self.scan_size[::-1], grid.scan_size[::-1], strict=True)
+        )
+        return (
+            min(max(int((y - self.window / 2) / self.stride + 0.5), 0), self.rows - 1),
+            min(max(int((x - self.window / 2) / self.stride + 0.5), 0), self.cols - 1),
+        )
 
     def square(self, row: int, col: int) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of the square of one stride around a window's centre, in pixels of the original:
@@ -134,6 +147,8 @@ class ScoreMap:
         ``grid.box(y, x)``, as the network gave it.
     temperature: what probabilities divide the logits by, to be as sure as real crops are.
     exact: bool (rows, cols), the cells that were scored as real crops, which have no temperature; or None.
+    scales: the grids of the scales that were joined to this map; empty for one scale.
+    best_scale: uint8 (rows, cols), which of `scales` the most probable class of each cell is from.
     """
 
     logits: FloatArray
@@ -142,6 +157,15 @@ class ScoreMap:
     provenance: Provenance
     temperature: float = 1.0
     exact: npt.NDArray[np.bool_] | None = None
+    scales: tuple[Grid, ...] = ()
+    best_scale: npt.NDArray[np.uint8] | None = None
+
+    def box(self, row: int, col: int) -> Box:
+        """(x0, y0, x1, y1) of the window that a cell's best class is from, in pixels of the original."""
+        if self.best_scale is None:
+            return self.grid.box(row, col)
+        other = self.scales[int(self.best_scale[row, col])]
+        return other.box(*other.nearest(self.grid, row, col))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -192,7 +216,7 @@ class ScoreMap:
                 self.labels.wnid(i),
                 self.labels.categories[i],
                 float(highest[i]),
-                self.grid.box(*divmod(int(cell[i]), self.grid.cols)),
+                self.box(*divmod(int(cell[i]), self.grid.cols)),
             )
             for rank, i in enumerate(top_k(highest, k).tolist(), start=1)
         )

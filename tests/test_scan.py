@@ -14,6 +14,7 @@ from fcnconv.errors import UsageError
 from fcnconv.images import MemorySource, resize
 from fcnconv.scan import parse_scales, scan, spans
 from fcnconv.scores import Grid
+from fcnconv.tiles import Stages, choose, one_stage
 
 torch.manual_seed(0)
 WINDOW = 16
@@ -34,11 +35,17 @@ def prepare(pixels: np.ndarray) -> np.ndarray:
     return pixels.transpose(2, 0, 1)[None].astype(np.float32) / 64 - 2
 
 
+def tiled(run, halo: int, tile: int | None):
+    """Cuts every grid into tiles of so many cells; None: one piece."""
+    stages = Stages(stage := one_stage(run, 5, WINDOW, 4, halo), (stage,))
+    return lambda grid: choose(stages, (grid.rows - 1, grid.cols - 1), 1e12, tile)
+
+
 def whole(width: int, height: int, run, halo: int, tile: int | None) -> tuple[Grid, np.ndarray]:
     grid = Grid(WINDOW, 4, (width, height), (width, height))
     logits = np.full((grid.rows, grid.cols, 5), np.nan, np.float32)
     source = MemorySource(np.ascontiguousarray(PIXELS[:height, :width]))
-    for block in scan(source, [grid], run, prepare, halo, tile):
+    for block in scan(source, [grid], prepare, tiled(run, halo, tile)):
         assert np.isnan(logits[block.rows, block.cols]).all(), "a cell came twice"
         logits[block.rows, block.cols] = block.logits
     return grid, logits
@@ -117,7 +124,9 @@ def test_unknown_scales_are_refused(text: str) -> None:
 
 def test_a_resized_source_is_scanned_at_its_new_size() -> None:
     grid = Grid(WINDOW, 4, (300, 200), (60, 40))
-    (block,) = scan(MemorySource(PIXELS), [grid], torch_run(NETWORK), prepare, NETWORK.geometry.halo)
+    (block,) = scan(
+        MemorySource(PIXELS), [grid], prepare, tiled(torch_run(NETWORK), NETWORK.geometry.halo, None)
+    )
     resized = resize(MemorySource(PIXELS), (60, 40)).read((0, 0, 60, 40))
     with torch.no_grad():
         expected = NETWORK(torch.from_numpy(prepare(resized)))[0].permute(1, 2, 0).numpy()

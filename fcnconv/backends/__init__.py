@@ -20,6 +20,7 @@ from fcnconv.models import ModelSpec
 if TYPE_CHECKING:
     from fcnconv.scan import Geometry
     from fcnconv.scores import FloatArray
+    from fcnconv.tiles import Stages
 
 log = logging.getLogger("fcnconv")
 
@@ -31,28 +32,35 @@ Mode = Literal["fcn", "windows"]
 
 @dataclass(frozen=True)
 class Network:
-    """A model that is ready to run. weights_sha256: of the file that its weights came from."""
+    """A model that is ready to run.
+
+    weights_sha256: of the file that its weights came from.
+    stages: finds out what the network needs, and where it can be cut into parts; None if nothing can tell.
+    """
 
     run: Run
     geometry: Geometry
     weights_sha256: str
+    stages: Callable[[], Stages] | None = None
 
 
-def _onnx(spec: ModelSpec, mode: Mode, device: str) -> Network:
+def _onnx(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Network:
     if device not in ("auto", "cpu"):
         raise UsageError(f"the onnx backend runs on the processor; for --device {device} use --backend torch")
     from fcnconv.backends.onnx import open_onnx
 
-    return open_onnx(spec, mode)
+    return open_onnx(spec, mode, stride)
 
 
-def _torch(spec: ModelSpec, mode: Mode, device: str) -> Network:
+def _torch(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Network:
     from fcnconv.backends.torch import open_torch
 
-    return open_torch(spec, mode, device)
+    return open_torch(spec, mode, device, stride)
 
 
-BACKENDS: dict[str, Callable[[ModelSpec, Mode, str], Network]] = {"onnx": _onnx, "torch": _torch}
+Open = Callable[[ModelSpec, Mode, str, "int | None"], Network]
+
+BACKENDS: dict[str, Open] = {"onnx": _onnx, "torch": _torch}
 
 
 def parse_mode(text: str) -> Mode:
@@ -63,12 +71,19 @@ def parse_mode(text: str) -> Mode:
     raise UsageError(f"unknown mode {text!r}; known: {', '.join(get_args(Mode))}")
 
 
-def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto", device: str = "auto") -> Network:
+def open_network(
+    spec: ModelSpec,
+    mode: Mode = "fcn",
+    backend: str = "auto",
+    device: str = "auto",
+    stride: int | None = None,
+) -> Network:
     """The model, ready to run.
 
     backend: a row of `BACKENDS`, or ``auto``: a plan if there can be one, else torch.
     device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``. On ``auto`` only the torch backend looks for a
         GPU, since the looking costs the import of torch.
+    stride: pixels between windows; None is the model's own.
 
     Raises UsageError and ModelError, and ConversionError before any weights are fetched if it is known that
     `fcn` mode cannot be had.
@@ -83,11 +98,11 @@ def open_network(spec: ModelSpec, mode: Mode = "fcn", backend: str = "auto", dev
             "--mode windows"
         )
     if backend != "auto":
-        return BACKENDS[backend](spec, mode, device)
+        return BACKENDS[backend](spec, mode, device, stride)
     if device in ("auto", "cpu") and spec.arch:
         try:
-            return _onnx(spec, mode, "cpu")
+            return _onnx(spec, mode, "cpu", stride)
         except PlanError as error:
             log.info("%s; running with torch instead", error)
-            return _torch(spec, mode, "cpu")
-    return _torch(spec, mode, device)
+            return _torch(spec, mode, "cpu", stride)
+    return _torch(spec, mode, device, stride)

@@ -31,6 +31,7 @@ from fcnconv.errors import PlanError
 from fcnconv.files import whole_file
 from fcnconv.models import ModelSpec
 from fcnconv.scan import Geometry
+from fcnconv.tiles import Stages
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -70,17 +71,28 @@ class Plan:
     session: InferenceSession
 
 
-def open_onnx(spec: ModelSpec, mode: Mode) -> Network:
+def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network:
     """The model on ONNX Runtime, from its plan; one is made if it is missing or damaged. Raises PlanError."""
-    plan = open_plan(spec, mode)
+    plan = open_plan(spec, mode, stride)
     run = session_run(plan.session)
     if plan.record.geometry is None:
-        geometry = windows_geometry(spec.window, spec.stride)
-        return Network(windows_run(run, spec.window, spec.stride), geometry, plan.record.weights_sha256)
-    return Network(run, plan.record.geometry, plan.record.weights_sha256)
+        geometry = windows_geometry(spec.window, stride or spec.stride)
+        return Network(windows_run(run, spec.window, geometry.stride), geometry, plan.record.weights_sha256)
+    return Network(
+        run, plan.record.geometry, plan.record.weights_sha256, lambda: _torch_stages(spec, mode, stride)
+    )
 
 
-def open_plan(spec: ModelSpec, mode: Mode) -> Plan:
+def _torch_stages(spec: ModelSpec, mode: Mode, stride: int | None) -> Stages:
+    """A plan runs in one piece; what has no room for it runs in parts, on torch."""
+    from fcnconv.backends.torch import open_torch
+
+    stages = open_torch(spec, mode, "cpu", stride).stages
+    assert stages is not None  # torch always knows
+    return stages()
+
+
+def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
     """The model's plan: from the cache, else made and kept there. Raises PlanError."""
     if not spec.arch:
         raise PlanError(
@@ -88,7 +100,8 @@ def open_plan(spec: ModelSpec, mode: Mode) -> Plan:
         )
     weights = spec.weights()
     weights_sha256 = spec.sha256(weights)
-    path = plan_path(spec, mode, weights_sha256)
+    stride = stride if mode == "fcn" else None  # crops need no plan of their own for it
+    path = plan_path(spec, mode, weights_sha256, stride)
     if path.exists():
         try:
             return read_plan(path)
@@ -100,20 +113,21 @@ def open_plan(spec: ModelSpec, mode: Mode) -> Plan:
             raise PermissionError(errno.EACCES, "not writable")
         _sweep(path.parent)
     log.info("making the plan of %s (%s mode): a few seconds, once", spec.name, mode)
-    plan = _make(spec, mode, weights, weights_sha256)
+    plan = _make(spec, mode, weights, weights_sha256, stride)
     with _kept(path), whole_file(path) as temporary:
         temporary.write_bytes(plan)
     return read_plan(path)
 
 
-def plan_path(spec: ModelSpec, mode: Mode, weights_sha256: str) -> Path:
+def plan_path(spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | None = None) -> Path:
     """Where the plan of a model lies, whether or not it is there.
 
-    The name holds all that the network depends on: weights, architecture, window, mode and fcnconv's version.
+    The name holds all that the network depends on: weights, architecture, window, mode, stride and fcnconv's
+    version.
     """
     key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.name)[-60:]
-    return user_cache_path("fcnconv") / "plans" / f"{readable}-{mode}-{key}-{__version__}.onnx"
+    return user_cache_path("fcnconv") / "plans" / f"{readable}-{mode}{stride or ''}-{key}-{__version__}.onnx"
 
 
 def read_plan(path: Path) -> Plan:
@@ -134,14 +148,14 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(f"{path}: the plan is damaged ({reason})") from error
 
 
-def _make(spec: ModelSpec, mode: Mode, weights: Path, weights_sha256: str) -> bytes:
+def _make(spec: ModelSpec, mode: Mode, weights: Path, weights_sha256: str, stride: int | None) -> bytes:
     from fcnconv.backends.export import export_onnx, prove_export
     from fcnconv.convert import convolutionize
 
     network, any_size = spec.build(weights).eval(), mode == "fcn"
     geometry, conversion_error = None, 0.0
     if mode == "fcn":
-        converted = convolutionize(network, spec.window)
+        converted = convolutionize(network, spec.window, stride)
         network, geometry = converted, converted.geometry
         conversion_error = converted.proof.relative_error
     model = export_onnx(network, spec.window, any_size=any_size)

@@ -44,16 +44,20 @@ def run_in_parts(run: Run, geometry: Geometry | None, is_out_of_memory: Callable
 def _halved(run: Run, x: FloatArray, geometry: Geometry) -> FloatArray:
     """The logits of a region from its two halves along the longer side, each read with its halo."""
     axis = 2 if x.shape[2] >= x.shape[3] else 3
-    window, stride, halo = geometry.window, geometry.stride, geometry.halo
-    cells = (x.shape[axis] - window) // stride + 1
-    end = (cells - 1) * stride + window
+    window, step, halo, phases = geometry.window, geometry.step, geometry.halo, geometry.phases
+    cells = (x.shape[axis] - window) // step + 1  # of the network's own stride
+    end = (cells - 1) * step + window
     parts = []
     for start, stop in ((0, cells // 2), (cells // 2, cells)):
-        first = max(start * stride - halo, 0)
-        last = min((stop - 1) * stride + window + halo, end)
+        first = max(start * step - halo, 0)
+        last = min((stop - 1) * step + window + halo, end)
         if start == stop or last - first >= x.shape[axis]:
             raise MemoryError  # with its halo a half is as large as the whole
         logits = run(np.ascontiguousarray(np.take(x, range(first, last), axis)))
-        skipped = start - first // stride
-        parts.append(np.take(logits, range(skipped, skipped + stop - start), axis))
+        skipped = start - first // step
+        # of a finer stride the last cells have no others after them
+        own = range(
+            skipped * phases, (skipped + stop - start) * phases if stop < cells else logits.shape[axis]
+        )
+        parts.append(np.take(logits, own, axis))
     return np.concatenate(parts, axis)

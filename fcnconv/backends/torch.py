@@ -7,6 +7,9 @@ float32 is measured when the model is opened, on the model itself, and told.
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,10 +17,12 @@ from torch import nn
 from fcnconv.backends import Mode, Network, Run
 from fcnconv.backends.smaller import run_in_parts
 from fcnconv.backends.windows import windows_geometry, windows_run
-from fcnconv.convert import convolutionize
+from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.models import ModelSpec
+from fcnconv.scan import Geometry
 from fcnconv.scores import FloatArray
+from fcnconv.tiles import Stages, one_stage
 
 log = logging.getLogger("fcnconv")
 
@@ -31,7 +36,7 @@ HALF_TOLERANCE = 2e-2
 it. Half precision keeps 11 bits, 5e-4, in each operation."""
 
 
-def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto") -> Network:
+def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | None = None) -> Network:
     """The model on torch: built from its weights and, in `fcn` mode, converted and proved.
 
     device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: a GPU if torch sees one. Raises UsageError
@@ -41,16 +46,36 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto") -> Network:
     weights = spec.weights()
     network: nn.Module = spec.build(weights).eval()
     if mode == "fcn":
-        network = converted = convolutionize(network, spec.window)
+        network = converted = convolutionize(network, spec.window, stride)
         geometry, cut = converted.geometry, converted.geometry
     else:
-        geometry, cut = windows_geometry(spec.window, spec.stride), None
+        geometry, cut = windows_geometry(spec.window, stride or spec.stride), None
     network.to(place)
-    run = torch_run(network, place, half_type(network, place, spec.window))
+    half = half_type(network, place, spec.window)
+    run = torch_run(network, place, half)
     run = run_in_parts(run, cut, _is_out_of_memory)
-    if mode == "windows":
-        run = windows_run(run, spec.window, spec.stride)
-    return Network(run, geometry, spec.sha256(weights))
+    if mode == "fcn":
+        stages = partial(_stages, converted, place, half)
+    else:
+        run = windows_run(run, spec.window, geometry.stride)
+        stages = partial(_crop_stages, run, spec, geometry)
+    return Network(run, geometry, spec.sha256(weights), stages)
+
+
+def _stages(network: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
+    from fcnconv.cuts import cut, whole
+
+    start = partial(torch_run, device=device, half=half)
+    graph, geometry = network.network, network.geometry
+    return Stages(whole(graph, geometry, start), cut(graph, geometry, start))
+
+
+def _crop_stages(run: Run, spec: ModelSpec, geometry: Geometry) -> Stages:
+    """Crops are batched: beside a batch only the region is held, and its logits."""
+    classes, step = len(spec.labels()), geometry.stride
+    stage = one_stage(run, classes, spec.window, step, 0)
+    stage = replace(stage, memory=12.0 * step**2 + 8.0 * classes)
+    return Stages(stage, (stage,))
 
 
 def find_device(name: str) -> torch.device:
@@ -113,7 +138,9 @@ def _moved(x: FloatArray, device: torch.device) -> torch.Tensor:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+    if not isinstance(error, torch.OutOfMemoryError) and not re.search(
+        "out of memory|can.t allocate memory", str(error)
+    ):
         return False
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -28,7 +28,7 @@ def write_json(path: Path, score_map: ScoreMap, choice: Choice) -> None:
             cell = {
                 "row": row,
                 "col": col,
-                "box": score_map.grid.box(row, col),
+                "box": score_map.box(row, col),
                 "exact": bool(exact[row, col]),
                 "predictions": [
                     {"class_idx": s.class_idx, "wnid": s.wnid, "category": s.name, "probability": round(p, 6)}
@@ -52,7 +52,7 @@ def write_csv(path: Path, score_map: ScoreMap, choice: Choice) -> None:
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
             table.writerow(["row", "col", *_BOX_COLUMNS, *best])
         for row, col, ranking in _cells(score_map, choice):
-            x0, y0, x1, y1 = score_map.grid.box(row, col)
+            x0, y0, x1, y1 = score_map.box(row, col)
             box = (x0, y0, x1 - x0, y1 - y0)
             if choice.selections:
                 table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])

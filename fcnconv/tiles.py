@@ -1,0 +1,144 @@
+"""Choosing how a scan is cut: in one piece if memory allows, else in stages and blocks that fit."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from fcnconv.errors import UsageError
+from fcnconv.stages import Run, Stage
+
+SHARE_OF_FREE = 0.5
+"""Of the memory that is free, the part that a scan takes if it is not told how much."""
+
+SLACK = 1.4
+"""What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
+
+KEPT_SLACK, FIXED = 1.25, 150e6
+"""The same for the maps between stages; and what every scan needs, for decoded tiles of the image most of all."""
+
+UNKNOWN_MEMORY = 400.0
+"""Bytes for each pixel that a network of unknown costs is taken to need: twice EfficientNet-Lite0's."""
+
+_SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The two ways to run a network: whole, or in parts."""
+
+    whole: Stage
+    parts: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a grid is computed.
+
+    stages: the network, whole or in parts. blocks: (down, across) of each stage, in steps of the grid.
+    memory: bytes expected at the worst moment, beside the image and the scores.
+    multiply_adds: work, with the halos.
+    tiles: blocks of the last stage.
+    """
+
+    stages: tuple[Stage, ...]
+    blocks: tuple[tuple[int, int], ...]
+    memory: float
+    multiply_adds: float
+    tiles: int
+
+
+def one_stage(run: Run, channels: int, window: int, step: int, halo: int, phases: int = 1) -> Stage:
+    """A network that is not cut, of which no costs are known. halo: pixels, a multiple of `step`."""
+    before = halo // step * phases
+    steps = (window + 2 * halo) / step - 1
+    return Stage(
+        run, channels, 1, phases, before, before, steps, window / step, UNKNOWN_MEMORY * step**2, 0.0
+    )
+
+
+def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None) -> Tiling:
+    """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
+
+    steps: (down, across), what the grid has beyond one window, in the network's own strides.
+    tile: side of a tile in steps, instead of the choice.
+    """
+    if tile is not None:
+        return _tiling((stages.whole,), steps, ((tile, tile),))
+    all_of_it = _tiling((stages.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
+    if all_of_it.memory <= limit:
+        return all_of_it
+    tried = [
+        _tiling(parts, steps, tuple(_block(stage, steps, limit * share) for stage in parts))
+        for parts in {(stages.whole,), stages.parts}
+        for share in _SHARES
+    ]
+    fitting = [tiling for tiling in tried if tiling.memory <= limit]
+    if fitting:
+        return min(fitting, key=lambda tiling: tiling.multiply_adds)
+    return min(tried, key=lambda tiling: tiling.memory)
+
+
+def _block(stage: Stage, steps: tuple[int, int], memory: float) -> tuple[int, int]:
+    """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
+    down, across = (n + 1 for n in steps)
+    area = memory / (SLACK * stage.memory)
+    best = (float("inf"), (1, 1))
+    for parts in range(1, across + 1):
+        wide = ceil(across / parts)
+        high = min(int(area / (wide + stage.halo) - stage.halo), down)
+        if high < 1:
+            continue
+        work = (wide + stage.halo * (parts > 1)) * (high + stage.halo * (high < down)) / (wide * high)
+        best = min(best, (work, (high, wide)))
+        if wide < stage.halo:
+            break
+    return best[1]
+
+
+def _tiling(stages: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
+    kept = worst = work = 0.0
+    for i, (stage, (high, wide)) in enumerate(zip(stages, blocks, strict=True)):
+        down, across = (n + 1 for n in steps)
+        high, wide = min(high, down), min(wide, across)
+        region = min(high + stage.halo, down + stage.span) * min(wide + stage.halo, across + stage.span)
+        # what it gives is made apart from what it keeps, and a part of the region may be copied
+        worst = max(worst, SLACK * stage.memory * region)
+        work += stage.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
+        if i + 1 < len(stages):
+            after = stages[i + 1]
+            rows = min(blocks[i + 1][0] + after.halo + 2 * high, down + stage.halo)
+            kept += 4.0 * stage.channels * stage.pitch**2 * rows * (across + stage.halo)
+    high, wide = blocks[-1]
+    tiles = ceil((steps[0] + 1) / max(high, 1)) * ceil((steps[1] + 1) / max(wide, 1))
+    return Tiling(stages, blocks, KEPT_SLACK * kept + worst + FIXED * (len(stages) > 1), work, tiles)
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take, as far as the system tells."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        if match := re.search(r"MemAvailable:\s+(\d+) kB", text):
+            return int(match[1]) * 1024
+    except OSError:
+        pass
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 4 << 30
+
+
+def parse_memory(text: str | None) -> float:
+    """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``; None gives a share of what is free.
+
+    Raises UsageError.
+    """
+    if text is None:
+        return SHARE_OF_FREE * free_memory()
+    match = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if not match or not float(match[1]):
+        raise UsageError(f"unknown amount of memory {text!r}; give a number with a unit, as in 2GB or 500MB")
+    unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
+    return float(match[1]) * unit

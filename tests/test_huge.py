@@ -1,0 +1,186 @@
+"""Scales, stores and estimates: through small maps, and through the command on the embedded model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcnconv.classifier import Classifier, load
+from fcnconv.errors import UsageError
+from fcnconv.images import MemorySource
+from fcnconv.scales import join_scales
+from fcnconv.scan import parse_scales
+from fcnconv.scores import Grid, Values, softmax
+from fcnconv.sinks import stream
+from fcnconv.stages import Stage
+from fcnconv.tiles import Stages, choose, parse_memory
+from fcnconv.writers import Choice
+from fcnconv.writers.contents import chosen_scores
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    size=st.tuples(st.integers(64, 200), st.integers(64, 200)),
+    factors=st.lists(st.sampled_from([1.0, 0.7, 0.5, 0.33]), min_size=1, max_size=3, unique=True),
+    seed=st.integers(0, 99),
+)
+def test_a_joined_map_takes_the_best_of_the_nearest_windows(
+    size: tuple[int, int], factors: list[float], seed: int
+) -> None:
+    grids = [Grid(16, 8, size, tuple(max(round(side * factor), 16) for side in size)) for factor in factors]
+    rng = np.random.default_rng(seed)
+    maps = [rng.normal(0, 3, (grid.rows, grid.cols, 4)).astype(np.float32) for grid in grids]
+    highest, grid, best = join_scales(maps, grids, "max")
+    mean, _, _ = join_scales(maps, grids, "mean")
+    assert grid.rows == max(g.rows for g in grids)
+    row, col = rng.integers(grid.rows), rng.integers(grid.cols)
+    found = []
+    for other, scores in zip(grids, maps, strict=True):  # by looking at every window's centre
+        y = ((row * 8 + 8) * other.scan_size[1] / grid.scan_size[1] - 8) / 8
+        x = ((col * 8 + 8) * other.scan_size[0] / grid.scan_size[0] - 8) / 8
+        rows, cols = abs(np.arange(other.rows) - y), abs(np.arange(other.cols) - x)
+        near = [
+            scores[i, j]
+            for i in np.flatnonzero(rows <= rows.min() + 1e-9)
+            for j in np.flatnonzero(cols <= cols.min() + 1e-9)
+        ]
+        found.append([np.log(softmax(cell)) for cell in near])
+    if all(len(cells) == 1 for cells in found):
+        cells = np.array([cells[0] for cells in found])
+        assert np.allclose(highest[row, col], cells.max(0), atol=1e-4)
+        assert np.allclose(mean[row, col], cells.mean(0), atol=1e-4)
+        first = highest[row, col].argmax()
+        assert np.isclose(cells[best[row, col], first], cells[:, first].max(), atol=1e-4)
+
+
+def test_auto_scales_halve_down_to_the_evaluation_size() -> None:
+    (scale,) = parse_scales("auto")
+    assert scale.scan_sizes((2000, 1100), 256, 224) == [(2000, 1100), (1000, 550), (500, 275)]
+    assert scale.scan_sizes((300, 240), 256, 224) == [(300, 240)]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GB", 2e9), ("500M", 5e8), ("1.5 GiB", 1.5 * 2**30), ("4096", 4096)]
+)
+def test_amounts_of_memory_are_read(text: str, size: float) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "0", "-1GB", "2XB"])
+def test_unknown_amounts_of_memory_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="unknown amount of memory"):
+        parse_memory(text)
+
+
+def stage(memory: float, halo: float) -> Stage:
+    return Stage(lambda x: x, 4, 1, 1, 0, 0, halo, 7, memory, 1e6)
+
+
+@given(rows=st.integers(0, 400), cols=st.integers(0, 400), limit=st.floats(3e6, 1e9), halo=st.integers(0, 40))
+def test_a_tiling_keeps_to_the_limit_or_is_the_least_there_is(
+    rows: int, cols: int, limit: float, halo: int
+) -> None:
+    stages = Stages(stage(2e4, halo), (stage(2e4, 2), stage(3e3, 8)))
+    tiling = choose(stages, (rows, cols), limit)
+    smallest = choose(stages, (rows, cols), 1.0)
+    assert tiling.memory <= max(limit, smallest.memory)
+    assert choose(stages, (rows, cols), 1e15).tiles == 1
+
+
+def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:
+    """One cat at three sizes on a plain ground; each is cat where it lies, at a scale of its own."""
+    canvas = Image.new("RGB", (2000, 1000), (92, 96, 102))
+    with Image.open(SAMPLES / "chelsea.png") as photo:
+        cat = photo.convert("RGB").crop((75, 0, 375, 300))
+    places = {1000: (0, 0), 500: (1060, 40), 250: (1660, 620)}
+    for side, place in places.items():
+        canvas.paste(cat.resize((side, side), Image.Resampling.LANCZOS), place)
+    score_map = lite0(canvas, scales="auto")
+    probabilities = score_map.probabilities()[:, :, 281:286].sum(-1)  # tabby to Egyptian cat
+    used = set()
+    for side, (x, y) in places.items():
+        rows = [r for r in range(score_map.grid.rows) if y <= r * 32 + 112 < y + side]
+        cols = [c for c in range(score_map.grid.cols) if x <= c * 32 + 112 < x + side]
+        part = probabilities[np.ix_(rows, cols)]
+        assert part.max() > 0.5, f"the cat of {side} px"
+        row, col = np.unravel_index(part.argmax(), part.shape)
+        assert score_map.best_scale is not None
+        used.add(int(score_map.best_scale[rows[row], cols[col]]))
+        x0, y0, x1, y1 = score_map.box(rows[row], cols[col])
+        assert x0 < x + side and x1 > x and y0 < y + side and y1 > y
+    assert len(used) >= 2
+
+
+def test_a_map_in_little_memory_is_that_of_one_piece(lite0: Classifier) -> None:
+    pixels = np.asarray(Image.open(SAMPLES / "collage.jpg").convert("RGB"))
+    small = replace(lite0, memory=300e6)
+    (grid,) = lite0.grids(MemorySource(pixels), "1")
+    tiling = small.tiling(grid)
+    assert len(tiling.stages) > 1 and tiling.blocks[0] < tiling.blocks[-1]
+    assert np.abs(small(pixels).logits - lite0(pixels).logits).max() <= 1e-5
+    tiles = replace(lite0, tile=512)
+    assert tiles.tiling(grid).tiles > 1
+    assert np.abs(tiles(pixels).logits - lite0(pixels).logits).max() <= 1e-5
+
+
+def test_a_store_keeps_the_best_classes(fcnconv: Command, tmp_path: Path) -> None:
+    image = SAMPLES / "coffee.png"
+    done = fcnconv("heatmap", image, "-o", tmp_path / "top.npz", "--store", "top-k", "-k", "3")
+    assert done.returncode == 0, done.stderr
+    assert fcnconv("heatmap", image, "-o", tmp_path / "all.npz").returncode == 0
+    with np.load(tmp_path / "top.npz") as top, np.load(tmp_path / "all.npz") as whole:
+        assert top["class_idx"].dtype == np.uint16 and top["probability"].dtype == np.float16
+        expected = np.sort(whole["scores"], -1)[:, :, :-4:-1]
+        assert np.allclose(top["probability"], expected, atol=1e-3)
+        picked = np.take_along_axis(whole["scores"], top["class_idx"].astype(int), -1)
+        assert np.allclose(picked, expected)
+        assert int(top["stride"]) == int(whole["stride"])
+
+
+def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", "--dry-run", "--stride", "16", "--scales", "1,2")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.decode().splitlines()
+    assert "600 × 400 px, stride 16: 12 × 24 windows in one piece" in first
+    assert "1200 × 800 px" in second and "multiply-adds" in second
+
+
+def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> None:
+    fine = load("efficientnet_lite0", stride=16)(SAMPLES / "coffee.png")
+    coarse = lite0(SAMPLES / "coffee.png")
+    assert fine.logits.shape[:2] == (12, 24)  # a row more than twice the coarse one's
+    assert np.abs(fine.logits[::2, ::2] - coarse.logits).max() <= 1e-5
+
+
+def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp_path: Path) -> None:
+    def broken():
+        blocks = lite0.scan(SAMPLES / "coffee.png")
+        yield next(iter(blocks))
+        assert list(tmp_path.iterdir()) != [], "nothing is written while the blocks come"
+        assert not (tmp_path / "map.npy").exists()
+        raise KeyboardInterrupt
+
+    (grid,) = lite0.grids(lite0.open(SAMPLES / "coffee.png"), "1")
+    with pytest.raises(KeyboardInterrupt):
+        stream(broken(), lite0.empty_map(grid), lite0.block_map, Choice(), tmp_path / "map.npy", "npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("values", ["probabilities", "logits"])
+def test_a_streamed_array_is_that_of_the_map(lite0: Classifier, tmp_path: Path, values: Values) -> None:
+    small, choice = replace(lite0, tile=256), Choice(values=values)
+    source = lite0.open(SAMPLES / "coffee.png")
+    (grid,) = lite0.grids(source, "1")
+    for suffix in ("npy", "zarr"):
+        path = tmp_path / f"map.{suffix}"
+        stream(small.scan(source), small.empty_map(grid), small.block_map, choice, path, suffix)
+    expected = chosen_scores(lite0(source), choice)
+    assert np.abs(np.load(tmp_path / "map.npy") - expected).max() <= 1e-5
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(tmp_path / "map.zarr", mode="r")
+    assert np.abs(group["scores"][:] - expected).max() <= 1e-5
