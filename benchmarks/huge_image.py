@@ -67,7 +67,9 @@ def scan(path: Path, out: Path, memory: str, stride: int | None, whole: bool) ->
     from fcnconv.tiles import parse_memory
 
     limit = parse_memory(memory)
-    classifier = fcnconv.load(stride=stride, max_memory="1TB" if whole else f"{limit * 0.8:.0f}")
+    classifier = fcnconv.load(
+        backend="torch", stride=stride, max_memory="1TB" if whole else f"{limit * 0.8:.0f}"
+    )
     classifier(np.zeros((256, 256, 3), np.uint8))  # its libraries are loaded, its threads started
     before, resident = status("VmSize"), status("VmRSS")
     if not whole:

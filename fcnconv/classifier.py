@@ -91,7 +91,8 @@ class Classifier:
             return self._joined(source, grids, parse_join(join))
         grid = grids[0]
         score_map = ScoreMap(
-            self.dense(source, grid), grid, self.labels, self.provenance, self._temperature(grids)
+            *(self.dense(source, grid), grid, self.labels, self._provenance(grids)),
+            self._temperature(grids),
         )
         if not refine or self.provenance.mode == "windows":
             return score_map
@@ -112,7 +113,7 @@ class Classifier:
         logits, grid, best = join_scales(maps, grids, join)
         logits *= temperature
         return ScoreMap(
-            *(logits, grid, self.labels, self.provenance, temperature),
+            *(logits, grid, self.labels, self._provenance(grids), temperature),
             scales=tuple(grids),
             best_scale=best,
         )
@@ -245,11 +246,17 @@ class Classifier:
     def empty_map(self, grid: Grid) -> ScoreMap:
         """A map of a grid without its cells: names, geometry, provenance and temperature."""
         nothing = np.empty((0, 0, len(self.labels)), np.float32)
-        return ScoreMap(nothing, grid, self.labels, self.provenance, self._temperature([grid]))
+        return ScoreMap(nothing, grid, self.labels, self._provenance([grid]), self._temperature([grid]))
+
+    def _provenance(self, grids: Sequence[Grid]) -> Provenance:
+        if self.geometry.local:
+            return self.provenance
+        return replace(self.provenance, tiles=max(self.tiling(grid).tiles for grid in grids))
 
     def block_map(self, block: Block) -> ScoreMap:
         """A block as a map of its own, with the temperature of the whole; its boxes are not the whole's."""
-        return replace(self.empty_map(block.grid), logits=block.logits)
+        nothing = self.labels, self.provenance, self._temperature([block.grid])
+        return ScoreMap(block.logits, block.grid, *nothing)
 
     def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
         """What a scan at these scales is expected to cost, from the time of a small one."""

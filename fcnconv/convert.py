@@ -21,7 +21,7 @@ from torch.fx.experimental.optimization import fuse
 
 from fcnconv.errors import ConversionError
 from fcnconv.phases import refine
-from fcnconv.receptive import fields, output_shape, spatial
+from fcnconv.receptive import Shapes, fields, output_shape, spatial
 from fcnconv.scan import Geometry
 
 TOLERANCE = 1e-4
@@ -119,7 +119,7 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))
-        _Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
+        Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConversionError(
@@ -133,15 +133,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Linear) or super().is_leaf_module(m, module_qualified_name)
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of each node's output."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
-        return result
 
 
 def _geometry(traced: fx.GraphModule, features: fx.Node, window: int) -> Geometry:

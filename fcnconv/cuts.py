@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fcnconv.phases import SplitPhases
-from fcnconv.receptive import Field, fields, output_shape
+from fcnconv.receptive import Field, Shapes, fields, output_shape
 from fcnconv.scan import Geometry
 from fcnconv.scores import FloatArray
 from fcnconv.stages import Stage
@@ -81,8 +80,8 @@ class _Costs:
         self.steps_of_window = geometry.window / geometry.step
         shapes = []
         for size in (geometry.window, geometry.window + geometry.step):
-            with torch.no_grad():  # shapes alone: nothing is computed
-                ShapeProp(network, FakeTensorMode()).propagate(torch.zeros(1, 3, size, size, device=device))
+            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):  # shapes alone, no computing
+                Shapes(network).run(torch.zeros(1, 3, size, size, device=device))
             shapes.append([output_shape(node) for node in self.nodes])
         self.native, self.grown = shapes
         self.size = [self._bytes(i) for i in range(len(self.nodes))]

@@ -16,10 +16,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fcnconv.errors import ConversionError
-from fcnconv.receptive import Field, fields, output_shape
+from fcnconv.receptive import Field, Shapes, fields, output_shape
 from fcnconv.scan import Geometry
 
 Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
@@ -58,7 +57,7 @@ def refine(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx
 def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
     """Splits the output of the layers that lead to `stride`, and joins the network's output."""
     device = _device(network)
-    ShapeProp(network).propagate(torch.zeros(1, 3, window, window, device=device))
+    Shapes(network).run(torch.zeros(1, 3, window, window, device=device))
     fields_down, modules = fields(network, 0), dict(network.named_modules())
     layers = [node for node in network.graph.nodes if _leads_to(node, stride, fields_down)]
     if not layers:

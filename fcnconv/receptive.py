@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
@@ -73,6 +74,15 @@ class Field:
             self.local and other.local,
             self.channels_last or other.channels_last,
         )
+
+
+class Shapes(fx.Interpreter):
+    """Runs a traced network and notes the shape of each node's output."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        return result
 
 
 def spatial(node: fx.Node) -> bool:

@@ -102,11 +102,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where scores come from: enough to make them again."""
+    """Where scores come from: enough to make them again.
+
+    tiles: pieces that a network which looks at the whole image was run in, so that the scores depend on them;
+        1 for all others.
+    """
 
     model: str
     weights_sha256: str
     mode: str
+    tiles: int = 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ SLACK = 1.4
 """What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
 
 KEPT_SLACK, FIXED = 1.25, 150e6
-"""The same for the maps between stages; and what every scan needs, for decoded tiles of the image most of all."""
+"""The same for the maps between stages; and what every scan needs, mostly for decoded tiles of the image."""
 
 UNKNOWN_MEMORY = 400.0
 """Bytes for each pixel that a network of unknown costs is taken to need: twice EfficientNet-Lite0's."""

@@ -59,6 +59,7 @@ def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
         "scan_height": grid.scan_size[1],
         "model": score_map.provenance.model,
         "mode": score_map.provenance.mode,
+        "tiles": score_map.provenance.tiles,
         "weights_sha256": score_map.provenance.weights_sha256,
         "temperature": score_map.temperature,
         "exact_cells": int(score_map.exact_mask().sum()),
