@@ -69,9 +69,7 @@ def row(name: str) -> tuple[str, ...]:
 
 def main() -> None:
     """Prints the table in Markdown, a row as soon as it is there."""
-    print(
-        "| model | converted | max Δ / max logit | window | stride | receptive field | local | same top class |"
-    )
+    print("| model | converted | max Δ / max logit | window | stride | receptive field | local | agreement |")
     print("|---|---|---|---|---|---|---|---|")
     for name in FAMILIES.split():
         print("|", " | ".join(row(name)), "|", flush=True)
