@@ -343,7 +343,7 @@ def load(
         eval_size=found.eval_size,
         run=network.run,
         open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
-        provenance=Provenance(found.name, network.weights_sha256, chosen),
+        provenance=Provenance(found.name, network.weights_sha256, chosen, mean=found.mean, std=found.std),
         temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
         stages=network.stages or (lambda: Stages(plain, (plain,))),
         memory=memory,

@@ -106,12 +106,15 @@ class Provenance:
 
     tiles: pieces that a network which looks at the whole image was run in, so that the scores depend on them;
         1 for all others.
+    mean, std: what pixels were centred on and divided by, of each channel, for intensities 0 to 1.
     """
 
     model: str
     weights_sha256: str
     mode: str
     tiles: int = 1
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLES, Command
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fcnconv.images import normalize
 from fcnconv.models import models
@@ -114,6 +114,9 @@ def test_a_picture_has_the_photos_size_and_shows_its_top_class(
     assert b"most probable class, espresso" in done.stderr
     with Image.open(out) as picture:
         assert picture.size == (600, 400)
+        record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
+    assert (record["window"], record["stride"], record["temperature"]) == (224, 32, 0.75)
+    assert record["preprocessing"].startswith("RGB, bicubic resize, (pixels / 255 - [0.498039, ")
 
 
 def test_a_photo_comes_through_a_pipe(tmp_path: Path) -> None:

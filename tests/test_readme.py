@@ -52,3 +52,34 @@ def test_an_example_prints_what_the_readme_says(command: str, output: str) -> No
     )
     assert done.returncode == 0, done.stderr
     assert same(output, done.stdout), done.stdout
+
+
+def pipelines() -> list[str]:
+    """The commands of the section on pipelines, with a local file in the place of a download."""
+    section = README.split("## In a pipeline")[1].split("\n## ")[0]
+    block = re.search(r"^```sh\n(.*?)^```", section, re.M | re.S)
+    assert block
+    return block[1].replace("curl -s https://example.org/photo.jpg", "cat photo.jpg").splitlines()
+
+
+@pytest.mark.parametrize("command", pipelines(), ids=lambda text: text[:40])
+def test_a_pipeline_runs_and_says_something_true(command: str, tmp_path: Path) -> None:
+    photo = (ROOT / "sample_images" / "chelsea.png").read_bytes()
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photos/a.jpg", "photos/b c.jpg"):
+        (tmp_path / name).write_bytes(photo)
+    (tmp_path / "list.txt").write_text("photo.jpg\nphotos/b c.jpg\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    if "--out" in command:
+        assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    else:
+        assert "Egyptian cat" in done.stdout or "(3, 8, 1000)" in done.stdout

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fcnconv import __version__
 from fcnconv.images import Pixels
 from fcnconv.labels import Selection
-from fcnconv.scores import FloatArray, ScoreMap, Values
+from fcnconv.scores import FloatArray, Provenance, ScoreMap, Values
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,15 @@ def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
         "model": score_map.provenance.model,
         "mode": score_map.provenance.mode,
         "tiles": score_map.provenance.tiles,
+        "preprocessing": _preprocessing(score_map.provenance),
         "weights_sha256": score_map.provenance.weights_sha256,
         "temperature": score_map.temperature,
         "exact_cells": int(score_map.exact_mask().sum()),
         "version": __version__,
     }
+
+
+def _preprocessing(made: Provenance) -> str:
+    """What was done to the pixels, in words that can be followed."""
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (made.mean, made.std))
+    return f"RGB, bicubic resize, (pixels / 255 - [{mean}]) / [{std}]"
