@@ -19,7 +19,11 @@ COUNT = 200
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        samples = [path for path in sorted((HERE.parent / "sample_images").iterdir()) if path.suffix != ".py"]
+        samples = [
+            path
+            for path in sorted((HERE.parent / "sample_images").iterdir())
+            if path.suffix in (".png", ".jpg")
+        ]
         photos = []
         for i in range(COUNT):
             photo = Image.open(samples[i % len(samples)]).convert("RGB")

@@ -16,7 +16,6 @@ from fcnconv.labels import imagenet
 from fcnconv.models.own import OwnModel, is_weights, own_spec
 from fcnconv.models.packaged import package_file, packaged_weights
 from fcnconv.models.spec import ModelSpec, Published
-from fcnconv.models.torchvision import torchvision_models
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,10 +46,9 @@ def _lite0(weights: Path) -> nn.Module:
     return efficientnet_lite0(weights)
 
 
-@cache
-def models() -> dict[str, ModelSpec]:
-    """The table: every model by name, the default one first."""
-    lite0 = ModelSpec(
+def _embedded() -> ModelSpec:
+    """The model that comes with the install, and is opened without a look at the rest of the table."""
+    return ModelSpec(
         name=DEFAULT_MODEL,
         window=224,
         eval_size=256,
@@ -72,7 +70,14 @@ def models() -> dict[str, ModelSpec]:
             on_disk=lambda: package_file(*_LITE0_FILE) is not None,
         ),
     )
-    return {lite0.name: lite0} | torchvision_models()
+
+
+@cache
+def models() -> dict[str, ModelSpec]:
+    """The table: every model by name, the default one first."""
+    from fcnconv.models.torchvision import torchvision_models
+
+    return {DEFAULT_MODEL: _embedded()} | torchvision_models()
 
 
 def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
@@ -88,6 +93,8 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
         from fcnconv.models.module import module_spec
 
         return module_spec(name, own or OwnModel())
+    if name == DEFAULT_MODEL and own in (None, OwnModel()):
+        return _embedded()
     if is_weights(name):
         return own_spec(Path(name), own or OwnModel(), models())
     if own is not None and own != OwnModel():
