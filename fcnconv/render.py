@@ -44,7 +44,7 @@ def draw_classes(
     """The photo with one class's probability over it, on a scale from 0 to 1; of several classes, a panel
     each.
 
-    photo: uint8 (H, W, 3), the image that was scanned, at its own size, which each panel has.
+    photo: uint8 (H, W, 3), the image that was scanned, at any size, which each panel has.
     planes: float32 (rows, cols, len(names)), 0 to 1: the probability of each class in each cell.
     """
     panels = []
@@ -85,9 +85,9 @@ def draw_winners(photo: Pixels, probabilities: FloatArray, grid: Grid, names: Se
     return picture
 
 
-def covered(grid: Grid) -> tuple[slice, slice]:
-    """(rows, columns) of the original image's pixels that lie in some cell's own square."""
-    width, height = grid.image_size
+def _covered_pixels(photo: Pixels, grid: Grid) -> tuple[slice, slice]:
+    """(rows, columns) of the photo, at whatever size it has, that lie in some cell's own square."""
+    height, width, _ = photo.shape
     rows = _covered(_cell_coordinates(height, grid.scan_size[1], grid), grid.rows)
     return rows, _covered(_cell_coordinates(width, grid.scan_size[0], grid), grid.cols)
 
@@ -95,7 +95,7 @@ def covered(grid: Grid) -> tuple[slice, slice]:
 def _spread(values: npt.NDArray[Any], photo: Pixels, grid: Grid, style: Style) -> npt.NDArray[Any]:
     """Values (rows, cols) of the cells at each covered pixel."""
     height, width, _ = photo.shape
-    rows, cols = covered(grid)
+    rows, cols = _covered_pixels(photo, grid)
     row = _cell_coordinates(height, grid.scan_size[1], grid)[rows]
     col = _cell_coordinates(width, grid.scan_size[0], grid)[cols]
     if style.cells:
@@ -109,7 +109,7 @@ def _spread(values: npt.NDArray[Any], photo: Pixels, grid: Grid, style: Style) -
 
 def _tinted(photo: Pixels, grid: Grid, colours: Colours, opacity: float | npt.NDArray[Any]) -> Image.Image:
     """The photo with colours (covered rows, covered columns, 3) over it, where cells are."""
-    rows, cols = covered(grid)
+    rows, cols = _covered_pixels(photo, grid)
     picture = photo.copy()
     grey = photo[rows, cols] @ np.array([0.299, 0.587, 0.114], np.float32)
     picture[rows, cols] = np.round(opacity * colours + (1 - opacity) * grey[:, :, None])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fcnconv.colours import colour_map, distinct_colours
 from fcnconv.render import OPACITY, Style, draw_classes, draw_winners
@@ -94,3 +95,14 @@ def test_distinct_colours_are_distinct() -> None:
     colours = distinct_colours(12).astype(int)
     apart = np.abs(colours[:, None] - colours[None]).sum(-1)
     assert apart[~np.eye(12, dtype=bool)].min() > 30
+
+
+def test_a_reduced_photo_has_the_map_in_the_same_places() -> None:
+    planes = np.zeros((GRID.rows, GRID.cols, 1), np.float32)
+    planes[2, 3] = 1
+    whole = draw_classes(PHOTO, planes, GRID, ["x"], Style(cells=True)).resize(
+        (160, 128), Image.Resampling.BOX
+    )
+    small = draw_classes(np.ascontiguousarray(PHOTO[::2, ::2]), planes, GRID, ["x"], Style(cells=True))
+    above_the_legend = np.s_[:80]
+    assert np.array_equal(np.asarray(whole)[above_the_legend], np.asarray(small)[above_the_legend])
