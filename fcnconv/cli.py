@@ -57,13 +57,11 @@ class _Group(TyperGroup):
             if ctx.meta.get("fcnconv.debug"):
                 raise
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
-        except (
-            BrokenPipeError
-        ) as error:  # the reader has what it wanted: end as SIGPIPE would, without a word
+        except BrokenPipeError as error:  # the reader has enough: end as SIGPIPE would, without a word
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from error
         except OSError as error:
-            _complain(FcnconvError(f"standard output: {error.strerror}"))
+            _complain(FcnconvError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if ctx.meta.get("fcnconv.debug"):
                 raise
@@ -89,7 +87,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
-    app(prog_name="fcnconv")
+    try:
+        app(prog_name="fcnconv")
+    except Exception as error:  # what --debug asked to see, or a mistake of ours
+        if "--debug" in sys.argv:
+            raise
+        _complain(FcnconvError(f"unexpected {type(error).__name__}: {error}; --debug shows where"))
+        sys.exit(1)
 
 
 def _complain(error: FcnconvError) -> None:
@@ -380,8 +384,10 @@ def heatmap(
         for estimate in classifier.estimate(source, scales):
             print(f"{path}: {estimate}")
         return
-    if out is not None and _streamed(
-        classifier, source, out, format, store, scales, Choice(chosen, kind, top_k)
+    if (
+        out is not None
+        and not refine
+        and _streamed(classifier, source, out, format, store, scales, Choice(chosen, kind, top_k))
     ):
         return
     score_map = classifier(source, scales=scales, refine=refine, join=join)

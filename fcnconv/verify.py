@@ -158,6 +158,7 @@ class Proved:
 
 def prove(spec: ModelSpec) -> Proved:
     """Converts a model and proves it. Raises ConversionError if that fails."""
+    spec.require_fcn()
     from fcnconv.convert import TOLERANCE, convolutionize
 
     network = convolutionize(spec.build(spec.weights()), spec.window)
@@ -296,4 +297,6 @@ def _sample(
             dense.append(classifier.dense(source, grid).reshape(count, -1)[cells])
             crops.append(classifier.crops(source, grid, cells))
             log.info("%s: compared %d of %d windows", source.name, len(cells), count)
+    if total == 0:
+        raise UsageError("no image is left to compare on")
     return np.concatenate(dense), np.concatenate(crops)

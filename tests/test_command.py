@@ -190,6 +190,33 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert message.startswith("fcnconv: ") and message.count("\n") == 1 and said in message
 
 
+def test_verify_with_nothing_to_compare_on_is_no_traceback(fcnconv: Command) -> None:
+    done = fcnconv("verify", "efficientnet_lite0", "missing.png")
+    assert done.returncode == 2
+    assert [line[:24] for line in done.stderr.decode().splitlines()] == [
+        "fcnconv: missing.png: ca",
+        "fcnconv: no image is lef",
+    ]
+
+
+def test_a_transformer_is_refused_by_verify_before_a_download(fcnconv: Command, tmp_path: Path) -> None:
+    done = fcnconv("verify", "vit_b_16", TORCH_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"fcnconv: vit_b_16 has no fully convolutional form: its attention")
+
+
+def test_a_mistake_of_ours_is_one_line_too() -> None:
+    code = (
+        "import fcnconv.batch, sys; from fcnconv.cli import main\n"
+        "def broken(*a, **k): raise ZeroDivisionError('by us')\n"
+        "fcnconv.batch.classify_each = broken\n"
+        f"sys.argv = ['fcnconv', 'classify', {str(COFFEE)!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "fcnconv: unexpected ZeroDivisionError: by us; --debug shows where\n"
+
+
 def test_debug_shows_the_traceback_and_only_debug(fcnconv: Command) -> None:
     assert b"Traceback" not in fcnconv("classify", "missing.jpg").stderr
     assert b"Traceback" in fcnconv("classify", "missing.jpg", "--debug").stderr

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from fcnconv.errors import ConversionError, PlanError, UsageError
+from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
 
 if TYPE_CHECKING:
@@ -92,11 +92,8 @@ def open_network(
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"unknown device {device!r}; known: auto, cpu, cuda, cuda:N, mps")
-    if mode == "fcn" and spec.no_fcn:
-        raise ConversionError(
-            f"{spec.name} has no fully convolutional form: {spec.no_fcn}; score real crops instead with "
-            "--mode windows"
-        )
+    if mode == "fcn":
+        spec.require_fcn()
     if backend != "auto":
         return BACKENDS[backend](spec, mode, device, stride)
     if device in ("auto", "cpu") and spec.arch:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fcnconv.errors import ConversionError
 from fcnconv.labels import Labels
 from fcnconv.models.packaged import file_sha256
 
@@ -71,3 +72,11 @@ class ModelSpec:
     no_fcn: str = ""
     sha256: Callable[[Path], str] = file_sha256
     published: Published | None = None
+
+    def require_fcn(self) -> None:
+        """Raises ConversionError, before weights are fetched, if it is known that there is no `fcn` mode."""
+        if self.no_fcn:
+            raise ConversionError(
+                f"{self.name} has no fully convolutional form: {self.no_fcn}; score real crops instead with "
+                "--mode windows"
+            )
