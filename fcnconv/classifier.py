@@ -20,7 +20,7 @@ from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, MemorySource, nor
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
 from fcnconv.models.own import describe
-from fcnconv.scales import Join, join_scales, parse_join
+from fcnconv.scales import finest_of, joined, parse_join
 from fcnconv.scan import Geometry, parse_scales, scan, score_crops
 from fcnconv.scores import (
     Block,
@@ -28,6 +28,7 @@ from fcnconv.scores import (
     Classification,
     FloatArray,
     Grid,
+    MapStream,
     Prediction,
     Provenance,
     ScoreMap,
@@ -79,24 +80,35 @@ class Classifier:
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, or ``fit``.
         refine: share of the windows, 0 to 1, that are scored again as real crops: those whose dense answer is
             least sure. The map's `exact` tells which. One scale only.
-        join: what a class scores where several scales meet, ``max`` or ``mean``; see `scales.join_scales`.
+        join: what a class scores where several scales meet, ``max`` or ``mean``; see `scales.joined`.
         """
         if not 0 <= refine <= 1:
             raise UsageError(f"a share of {refine:g} cannot be refined; choose one from 0 to 1")
         source = self.open(image)
-        grids = self.grids(source, scales)
-        if len(grids) > 1:
-            if refine:
-                raise UsageError(f"--refine takes one scale, and {scales!r} names {len(grids)}; choose one")
-            return self._joined(source, grids, parse_join(join))
-        grid = grids[0]
-        score_map = ScoreMap(
-            *(self.dense(source, grid), grid, self.labels, self._provenance(grids)),
-            self._temperature(grids),
-        )
+        score_map = self.stream(source, scales=scales, join=join)
+        if refine and score_map.scales:
+            count = len(score_map.scales)
+            raise UsageError(f"--refine takes one scale, and {scales!r} names {count}; choose one")
+        collected = score_map.collect()
         if not refine or self.provenance.mode == "windows":
-            return score_map
-        return self._refined(score_map, source, refine)
+            return collected
+        return self._refined(collected, source, refine)
+
+    def stream(self, image: ImageLike | ImageSource, *, scales: str = "1", join: str = "max") -> MapStream:
+        """The score map of an image as it comes, for maps that do not fit in memory. Arguments as for a call.
+
+        Nothing is scanned until its pieces are read.
+        """
+        source, way = self.open(image), parse_join(join)
+        grids = self.grids(source, scales)
+        temperature = self._temperature(grids)
+        finest = finest_of(grids)
+        order = [grid for grid in grids if grid != finest]
+        blocks = self._scan(source, [*order, finest])
+        if order:
+            blocks = joined(blocks, grids, way, temperature, len(self.labels))
+        about = finest, self.labels, self._provenance(grids), temperature
+        return MapStream(blocks, *about, scales=tuple(grids) if order else ())
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
         """float32 (rows, cols, num_classes): the logits of every window of a grid, in one pass."""
@@ -104,19 +116,6 @@ class Classifier:
         for block in self._scan(source, [grid]):
             logits[block.rows, block.cols] = block.logits
         return logits
-
-    def _joined(self, source: ImageSource, grids: Sequence[Grid], join: Join) -> ScoreMap:
-        maps = [self.dense(source, grid) for grid in grids]
-        temperature = self._temperature(grids)
-        for logits in maps:
-            logits /= temperature
-        logits, grid, best = join_scales(maps, grids, join)
-        logits *= temperature
-        return ScoreMap(
-            *(logits, grid, self.labels, self._provenance(grids), temperature),
-            scales=tuple(grids),
-            best_scale=best,
-        )
 
     def crops(self, source: ImageSource, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
         """float32 (len(cells), num_classes): the logits of single windows, cropped and scored one by one.
@@ -216,7 +215,7 @@ class Classifier:
             for scale in parse_scales(scales)
             for size in scale.scan_sizes(source.size, self.eval_size, self.geometry.window)
         ]
-        for size in sizes:
+        for size in dict.fromkeys(sizes):
             if size[0] * size[1] > self.max_pixels and isinstance(source, MemorySource):
                 width, height = size
                 raise ImageError(
@@ -243,20 +242,10 @@ class Classifier:
         # What the network needs exactly takes seconds to find out: only where it can matter.
         return tiling if tiling.tiles == 1 else choose(self.stages(), steps, self.memory)
 
-    def empty_map(self, grid: Grid) -> ScoreMap:
-        """A map of a grid without its cells: names, geometry, provenance and temperature."""
-        nothing = np.empty((0, 0, len(self.labels)), np.float32)
-        return ScoreMap(nothing, grid, self.labels, self._provenance([grid]), self._temperature([grid]))
-
     def _provenance(self, grids: Sequence[Grid]) -> Provenance:
         if self.geometry.local:
             return self.provenance
         return replace(self.provenance, tiles=max(self.tiling(grid).tiles for grid in grids))
-
-    def block_map(self, block: Block) -> ScoreMap:
-        """A block as a map of its own, with the temperature of the whole; its boxes are not the whole's."""
-        nothing = self.labels, self.provenance, self._temperature([block.grid])
-        return ScoreMap(block.logits, block.grid, *nothing)
 
     def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
         """What a scan at these scales is expected to cost, from the time of a small one."""

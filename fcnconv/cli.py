@@ -36,10 +36,8 @@ from fcnconv.options import (
 )
 
 if TYPE_CHECKING:
-    from fcnconv.classifier import Classifier
-    from fcnconv.images import ImageSource, Pixels
     from fcnconv.inputs import Input
-    from fcnconv.writers import Choice
+    from fcnconv.scores import AnyMap
 
 log = logging.getLogger("fcnconv")
 
@@ -356,12 +354,12 @@ def heatmap(
             f"name a file to write with --out: its suffix is the format, {_formats()}; '-' is standard output"
         )
     from fcnconv.scales import parse_join
-    from fcnconv.sinks import parse_store
-    from fcnconv.writers import Choice, find_writer, parse_values, save
+    from fcnconv.writers import Choice, find_writer, parse_store, parse_values, save, stored
 
-    kind, store = parse_values(values), parse_store(store)
+    kind = parse_values(values)
     parse_join(join)
     writer = None if out is None else find_writer(out, format, kind)
+    parse_store(store, writer, not classes and kind == "probabilities")
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
@@ -384,13 +382,6 @@ def heatmap(
         for estimate in classifier.estimate(source, scales):
             print(f"{path}: {estimate}")
         return
-    if (
-        out is not None
-        and not refine
-        and _streamed(classifier, source, out, format, store, scales, Choice(chosen, kind, top_k))
-    ):
-        return
-    score_map = classifier(source, scales=scales, refine=refine, join=join)
     shows_photo = writer is None or writer.picture
     if shows_photo and not chosen and not winners:
         best = classifier.classify(source, k=1).predictions[0]
@@ -400,15 +391,28 @@ def heatmap(
             best.probability,
         )
         chosen = (classifier.labels.find(str(best.class_idx)),)
-    photo = _photo(source, max_side) if shows_photo else None
     if out is None or writer is None:
         from fcnconv.printing import print_preview
 
-        print_preview(photo, score_map, chosen, top_k)
+        whole = classifier(source, scales=scales, refine=refine, join=join)
+        print_preview(source, whole, chosen, top_k)
         return
     name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
-    choice = Choice(chosen, kind, top_k, at_least, photo, name, winners, cells)
-    save(score_map, out, writer, choice)
+    choice = Choice(
+        selections=chosen,
+        values=kind,
+        k=top_k,
+        at_least=at_least,
+        photo=source,
+        max_side=max_side,
+        name=name,
+        winners=winners,
+        cells=cells,
+    )
+    score_map: AnyMap = classifier.stream(source, scales=scales, join=join)
+    if refine:  # which windows are least sure is known at the end
+        score_map = classifier(source, scales=scales, refine=refine, join=join)
+    save(score_map, out, writer, stored(store, writer, score_map, choice))
 
 
 @app.command()
@@ -490,57 +494,6 @@ def list_all(
             print_json_line(asdict(listing))
     else:
         print_models(listed, aligned=sys.stdout.isatty())
-
-
-def _streamed(
-    classifier: Classifier,
-    source: ImageSource,
-    out: str,
-    format: str | None,
-    store: str,
-    scales: str,
-    choice: Choice,
-) -> bool:
-    """Writes a map too large for memory, or only its best classes, as it comes; False if it is neither."""
-    from pathlib import Path
-
-    from fcnconv.sinks import LARGE_MAP, SINKS, stream
-
-    grids = classifier.grids(source, scales)
-    size = sum(4 * grid.rows * grid.cols for grid in grids) * len(classifier.labels)
-    if store != "top-k" and size <= LARGE_MAP:
-        return False
-    suffix = (format or Path(out).suffix).lstrip(".").lower()
-    if store == "top-k" and suffix != "npz":
-        raise UsageError(f"--store top-k writes .npz, not {suffix!r}; name such a file with --out")
-    if suffix not in SINKS or (suffix == "npz" and store == "all") or len(grids) > 1 or out == "-":
-        log.info(
-            "the full map has %.1f GB and is made in memory; .npy and .zarr are written as they come",
-            size / 1e9,
-        )
-        return False
-    if suffix == "npz" and store == "auto":
-        log.info(
-            "the full map would have %.1f GB: keeping the %d best classes of each window (-k); --store all "
-            "with .npy or .zarr keeps every class",
-            *(size / 1e9, choice.k),
-        )
-    (grid,) = grids
-    blocks = classifier.scan(source, scales=scales)
-    stream(blocks, classifier.empty_map(grid), classifier.block_map, choice, Path(out), suffix)
-    return True
-
-
-def _photo(source: ImageSource, max_side: int) -> Pixels:
-    """The image for a picture, no side longer than `max_side`."""
-    from fcnconv.images import resize
-
-    factor = max_side / max(source.size)
-    if factor < 1:
-        width, height = (max(round(side * factor), 1) for side in source.size)
-        log.info("the picture is made at %d × %d px; --max-side sets its longest side", width, height)
-        source = resize(source, (width, height))
-    return source.read((0, 0, *source.size))
 
 
 def _formats() -> str:

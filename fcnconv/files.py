@@ -4,13 +4,29 @@ then renamed.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from fcnconv.errors import OutputError
+
+IN_MEMORY = 1 << 28
+"""Bytes up to which a scratch array is held in memory."""
+
+
+def scratch_array(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """A float32 array to be filled: in memory, or in a file that has no name if it is large."""
+    if 4 * math.prod(shape) <= IN_MEMORY:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:  # its mapping keeps it until the array goes
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 @contextmanager

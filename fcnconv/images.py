@@ -105,6 +105,15 @@ def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
     return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
 
 
+def read_within(source: ImageSource, max_side: int) -> Pixels:
+    """uint8 (H, W, 3): the whole image, made smaller where a side is longer than `max_side` pixels."""
+    factor = max_side / max(source.size)
+    if factor < 1:
+        width, height = (max(round(side * factor), 1) for side in source.size)
+        source = resize(source, (width, height))
+    return source.read((0, 0, *source.size))
+
+
 def area(size: tuple[int, int]) -> int:
     """The number of pixels of a (width, height)."""
     return size[0] * size[1]

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fcnconv.classifier import Classifier
-    from fcnconv.images import Pixels
+    from fcnconv.images import ImageSource
     from fcnconv.labels import Selection
     from fcnconv.models.listing import Listing
     from fcnconv.scores import Classification, ScoreMap
 
 PREVIEW_SCALE = "448px"
 """Two windows high: enough cells for a small picture, whatever the image's own size."""
+
+
+PREVIEW_SIDE = 2048
+"""Pixels of the photo's longest side, many more than a terminal has."""
 
 
 def print_lines(path: str, result: Classification) -> None:
@@ -49,14 +53,14 @@ def print_json_line(record: dict[str, Any]) -> None:
     print(text)
 
 
-def print_preview(photo: Pixels | None, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
+def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
     """The photo and its maps as pictures of letters, then the k classes that are best in some window."""
     from rich.console import Console
 
+    from fcnconv.images import read_within
     from fcnconv.preview import show_map
 
-    if photo is not None:
-        show_map(Console(), photo, score_map, chosen)
+    show_map(Console(), read_within(source, PREVIEW_SIDE), score_map, chosen)
     for p in score_map.best_windows(k):
         print(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
 
@@ -65,12 +69,13 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
     """A small picture of the photo, and one of where its first class is."""
     from rich.console import Console
 
+    from fcnconv.images import read_within
     from fcnconv.preview import show_map
 
     source = classifier.open(path)
     score_map = classifier(source, scales=PREVIEW_SCALE)
     selection = classifier.labels.find(result.predictions[0].wnid or result.predictions[0].category)
-    photo = source.read((0, 0, *source.size))
+    photo = read_within(source, PREVIEW_SIDE)
     show_map(Console(), photo, score_map, [selection], share=0.6)
 
 

@@ -7,7 +7,7 @@ centred, and the photo stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ KEY_CLASSES, KEY_SHARE = 12, 0.01
 """A map of winners names so many classes, the most frequent, of those that win this share of the cells; the
 others share one grey.
 """
+
+STRIP = 256
+"""Rows of pixels that are coloured at once."""
 
 _OTHERS = (128, 128, 128)
 
@@ -58,26 +61,31 @@ def draw_classes(
 
 def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = Style()) -> Image.Image:
     """The photo with one class's probability over it, and nothing else: arguments as for `draw_classes`."""
-    levels = np.round(_spread(plane, photo, grid, style) * 255).astype(np.uint8)
-    return _tinted(photo, grid, colour_map()[levels], OPACITY)
+
+    def coloured(probability: FloatArray) -> tuple[Colours, float]:
+        return colour_map()[np.round(probability * 255).astype(np.uint8)], OPACITY
+
+    return _tinted(photo, grid, (plane,), coloured, style)
 
 
-def draw_winners(photo: Pixels, probabilities: FloatArray, grid: Grid, names: Sequence[str]) -> Image.Image:
+def draw_winners(
+    photo: Pixels, winner: npt.NDArray[np.integer], sure: FloatArray, grid: Grid, names: Sequence[str]
+) -> Image.Image:
     """The photo with the most probable class of each cell in a colour of its own, paler where it is less
     sure, and a key of the classes that occur, the most frequent first.
 
-    probabilities: float32 (rows, cols, len(names)), 0 to 1.
+    winner: (rows, cols), an index into `names`. sure: float32 (rows, cols), 0 to 1: its probability.
     """
-    winner = probabilities.argmax(-1)
     classes, counts = np.unique(winner, return_counts=True)
     ranked = classes[np.argsort(-counts, kind="stable")]
     shown = ranked[: min(KEY_CLASSES, int((counts >= KEY_SHARE * winner.size).sum()))]
     colours = np.full((len(names), 3), _OTHERS, np.uint8)
     colours[shown] = distinct_colours(len(shown))
-    cells = Style(cells=True)
-    sure = _spread(probabilities.max(-1), photo, grid, cells)
-    fill = colours[_spread(winner, photo, grid, cells)]
-    picture = _tinted(photo, grid, fill, 0.15 + 0.75 * sure[:, :, None])
+
+    def coloured(best: npt.NDArray[np.integer], sure: FloatArray) -> tuple[Colours, FloatArray]:
+        return colours[best], 0.15 + 0.75 * sure[:, :, None]
+
+    picture = _tinted(photo, grid, (winner, sure), coloured, Style(cells=True))
     key = [(names[i], tuple(colours[i].tolist())) for i in shown]
     if len(ranked) > len(shown):
         key.append((f"{len(ranked) - len(shown)} others", _OTHERS))
@@ -85,35 +93,47 @@ def draw_winners(photo: Pixels, probabilities: FloatArray, grid: Grid, names: Se
     return picture
 
 
-def _covered_pixels(photo: Pixels, grid: Grid) -> tuple[slice, slice]:
-    """(rows, columns) of the photo, at whatever size it has, that lie in some cell's own square."""
+def _tinted(
+    photo: Pixels,
+    grid: Grid,
+    planes: Sequence[npt.NDArray[Any]],
+    coloured: Callable[..., tuple[Colours, float | FloatArray]],
+    style: Style,
+) -> Image.Image:
+    """The photo with colours over it, where cells are.
+
+    planes: values (rows, cols) of the cells. coloured: makes the colours (h, w, 3) of pixels, and their
+        opacity, of each plane's values there, (h, w).
+    """
     height, width, _ = photo.shape
-    rows = _covered(_cell_coordinates(height, grid.scan_size[1], grid), grid.rows)
-    return rows, _covered(_cell_coordinates(width, grid.scan_size[0], grid), grid.cols)
+    row, col = (
+        _cell_coordinates(length, scanned, grid)
+        for length, scanned in zip((height, width), grid.scan_size[::-1], strict=True)
+    )
+    rows, cols = _covered(row, grid.rows), _covered(col, grid.cols)
+    picture = photo.copy()
+    for top in range(rows.start, rows.stop, STRIP):  # a large picture takes no more memory than a strip
+        place = slice(top, min(top + STRIP, rows.stop)), cols
+        colours, opacity = coloured(*(_spread(plane, row[place[0]], col[cols], style) for plane in planes))
+        grey = photo[place] @ np.array([0.299, 0.587, 0.114], np.float32)
+        picture[place] = np.round(opacity * colours + (1 - opacity) * grey[:, :, None])
+    return Image.fromarray(picture)
 
 
-def _spread(values: npt.NDArray[Any], photo: Pixels, grid: Grid, style: Style) -> npt.NDArray[Any]:
-    """Values (rows, cols) of the cells at each covered pixel."""
-    height, width, _ = photo.shape
-    rows, cols = _covered_pixels(photo, grid)
-    row = _cell_coordinates(height, grid.scan_size[1], grid)[rows]
-    col = _cell_coordinates(width, grid.scan_size[0], grid)[cols]
+def _spread(
+    values: npt.NDArray[Any],
+    row: npt.NDArray[np.float64],
+    col: npt.NDArray[np.float64],
+    style: Style,
+) -> npt.NDArray[Any]:
+    """Values (rows, cols) of the cells at pixels, whose places in cells are given along each axis."""
     if style.cells:
         nearest = [
             np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
-            for place, count in ((row, grid.rows), (col, grid.cols))
+            for place, count in zip((row, col), values.shape, strict=True)
         ]
         return values[np.ix_(*nearest)]
     return _interpolate(_interpolate(values, row).T, col).T
-
-
-def _tinted(photo: Pixels, grid: Grid, colours: Colours, opacity: float | npt.NDArray[Any]) -> Image.Image:
-    """The photo with colours (covered rows, covered columns, 3) over it, where cells are."""
-    rows, cols = _covered_pixels(photo, grid)
-    picture = photo.copy()
-    grey = photo[rows, cols] @ np.array([0.299, 0.587, 0.114], np.float32)
-    picture[rows, cols] = np.round(opacity * colours + (1 - opacity) * grey[:, :, None])
-    return Image.fromarray(picture)
 
 
 def _side_by_side(panels: Sequence[Image.Image]) -> Image.Image:

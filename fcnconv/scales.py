@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from fcnconv.errors import UsageError
-from fcnconv.scores import FloatArray, Grid
+from fcnconv.files import scratch_array
+from fcnconv.scores import Block, FloatArray, Grid, strips
 
 Join = Literal["max", "mean"]
 
@@ -22,37 +23,50 @@ def parse_join(text: str) -> Join:
     raise UsageError(f"unknown join {text!r}; known: {', '.join(get_args(Join))}")
 
 
-def join_scales(
-    maps: Sequence[FloatArray], grids: Sequence[Grid], join: Join
-) -> tuple[FloatArray, Grid, npt.NDArray[np.uint8]]:
-    """The joined logits on the finest grid, that grid, and the best scale of each of its cells.
+def joined(
+    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, num_classes: int
+) -> Iterator[Block]:
+    """The blocks of the joined map: those of the finest grid, each with the best scale of its cells.
 
-    maps: float32 (rows, cols, num_classes), the logits at each scale, which give way to log-probabilities.
+    blocks: of the scan of all grids, the finest last. Its blocks are joined as they come; only the coarser
+        maps are held, and the larger of them on disk.
     join: for each class and cell, the highest log-probability of all scales, or the mean. A cell meets at
         each other scale the window whose centre is nearest to its own.
+    temperature: divides the logits before they are joined; what comes out is multiplied by it again.
 
     The best scale, uint8 (rows, cols), counts in `grids`: where the joined first class is most probable.
     """
-    finest = max(range(len(grids)), key=lambda i: grids[i].rows * grids[i].cols)
-    grid = grids[finest]
-    joined = np.empty((grid.rows, grid.cols, maps[finest].shape[2]), np.float32)
-    best = np.empty((grid.rows, grid.cols), np.uint8)
-    places = [
-        (
-            [other.nearest(grid, row, 0)[0] for row in range(grid.rows)],
-            [other.nearest(grid, 0, col)[1] for col in range(grid.cols)],
-        )
-        for other in grids
-    ]
-    for row in range(grid.rows):  # a row at a time: memory follows the maps
-        found = [
-            _log_softmax(scores[rows[row], cols]) for scores, (rows, cols) in zip(maps, places, strict=True)
-        ]
-        stacked = np.stack(found)  # (scales, cols, K)
-        joined[row] = stacked.max(0) if join == "max" else stacked.mean(0)
-        first = joined[row].argmax(-1)
-        best[row] = np.take_along_axis(stacked, first[None, :, None], -1)[..., 0].argmax(0)
-    return joined, grid, best
+    finest = finest_of(grids)
+    maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in grids if grid != finest}
+    for block in blocks:
+        if block.grid != finest:
+            maps[block.grid][block.rows, block.cols] = block.logits
+            continue
+        for strip in strips(block):
+            yield _joined(strip, [maps.get(grid) for grid in grids], grids, join, temperature)
+
+
+def finest_of(grids: Sequence[Grid]) -> Grid:
+    """The grid of the most cells, on which scales are joined."""
+    return max(grids, key=lambda grid: grid.rows * grid.cols)
+
+
+def _joined(
+    block: Block, maps: Sequence[FloatArray | None], grids: Sequence[Grid], join: Join, temperature: float
+) -> Block:
+    found = []
+    for grid, coarse in zip(grids, maps, strict=True):
+        logits = block.logits
+        if coarse is not None:
+            rows = [grid.nearest(block.grid, row, 0)[0] for row in range(block.rows.start, block.rows.stop)]
+            cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
+            logits = coarse[np.ix_(rows, cols)]
+        found.append(_log_softmax(logits / np.float32(temperature)))
+    stacked = np.stack(found)  # (scales, rows, cols, K)
+    scores = stacked.max(0) if join == "max" else stacked.mean(0)
+    first = scores.argmax(-1)[None, :, :, None]
+    best = np.take_along_axis(stacked, first, -1)[..., 0].argmax(0).astype(np.uint8)
+    return replace(block, logits=scores * np.float32(temperature), best_scale=best)
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:

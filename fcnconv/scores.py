@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -92,12 +92,14 @@ class Block:
 
     rows, cols: the cells' places in `grid`, as slices.
     logits: float32 (rows, cols, num_classes).
+    best_scale: of joined scales, uint8 (rows, cols), as in `ScoreMap`.
     """
 
     grid: Grid
     rows: slice
     cols: slice
     logits: FloatArray
+    best_scale: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,21 @@ class ScoreMap:
 
     def box(self, row: int, col: int) -> Box:
         """(x0, y0, x1, y1) of the window that a cell's best class is from, in pixels of the original."""
-        if self.best_scale is None:
-            return self.grid.box(row, col)
-        other = self.scales[int(self.best_scale[row, col])]
-        return other.box(*other.nearest(self.grid, row, col))
+        return window_box(self.grid, self.scales, self.best_scale, row, col)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The map in strips of rows, none of more than `PIECE_VALUES` values: what the writers read."""
+        block = Block(self.grid, slice(0, self.shape[0]), slice(0, self.shape[1]), self.logits)
+        for strip in strips(block):
+            exact = None if self.exact is None else self.exact[strip.rows]
+            best = None if self.best_scale is None else self.best_scale[strip.rows]
+            part = replace(self, logits=strip.logits, exact=exact, best_scale=best)
+            yield Piece(strip.rows, strip.cols, part)
+
+    @property
+    def exact_cells(self) -> int:
+        """The number of cells whose scores are those of real crops."""
+        return int(self.exact_mask().sum())
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -235,6 +248,95 @@ class ScoreMap:
         probabilities = self.probabilities()
         class_idx = top_k(probabilities, k)
         return class_idx, np.take_along_axis(probabilities, class_idx, axis=-1)
+
+
+PIECE_VALUES = 16_000_000
+"""Scores that are worked on at once: 64 MB, and a few times that for what is made of them."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of a score map, as a small map of its own, whose grid and boxes are those of the whole.
+
+    rows, cols: its cells' places in the whole, as slices.
+    """
+
+    rows: slice
+    cols: slice
+    map: ScoreMap
+
+
+def strips(block: Block) -> Iterator[Block]:
+    """The block, cut into strips of rows of at most `PIECE_VALUES` values, or of one row."""
+    rows, cols, num_classes = block.logits.shape
+    high = max(PIECE_VALUES // (cols * num_classes), 1)
+    for top in range(0, rows, high):
+        part = slice(top, min(top + high, rows))
+        place = slice(block.rows.start + part.start, block.rows.start + part.stop)
+        best = None if block.best_scale is None else block.best_scale[part]
+        yield replace(block, rows=place, logits=block.logits[part], best_scale=best)
+
+
+@dataclass(frozen=True)
+class MapStream:
+    """A score map as it comes from a scan, to be read once, for maps that do not fit in memory.
+
+    blocks: the scan; of all blocks together, each cell is in one.
+    The rest is as in `ScoreMap`.
+    """
+
+    blocks: Iterator[Block]
+    grid: Grid
+    labels: Labels
+    provenance: Provenance
+    temperature: float = 1.0
+    scales: tuple[Grid, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, cols, num_classes)."""
+        return self.grid.rows, self.grid.cols, len(self.labels)
+
+    @property
+    def exact_cells(self) -> int:
+        """The number of cells whose scores are those of real crops."""
+        return self.grid.rows * self.grid.cols if self.provenance.mode == "windows" else 0
+
+    def pieces(self) -> Iterator[Piece]:
+        """The map in pieces, as the scan gives them."""
+        about = self.grid, self.labels, self.provenance, self.temperature
+        for block in self.blocks:
+            for strip in strips(block):
+                part = ScoreMap(strip.logits, *about, scales=self.scales, best_scale=strip.best_scale)
+                yield Piece(strip.rows, strip.cols, part)
+
+    def collect(self) -> ScoreMap:
+        """The whole map in memory."""
+        logits = np.empty(self.shape, np.float32)
+        best = np.empty(self.shape[:2], np.uint8) if self.scales else None
+        for block in self.blocks:
+            logits[block.rows, block.cols] = block.logits
+            if best is not None and block.best_scale is not None:
+                best[block.rows, block.cols] = block.best_scale
+        about = self.grid, self.labels, self.provenance, self.temperature
+        return ScoreMap(logits, *about, scales=self.scales, best_scale=best)
+
+
+AnyMap = ScoreMap | MapStream
+"""A score map in memory, or as it comes."""
+
+
+def window_box(
+    grid: Grid, scales: Sequence[Grid], best_scale: npt.NDArray[np.uint8] | None, row: int, col: int
+) -> Box:
+    """(x0, y0, x1, y1) of the window that the best class of a map's cell is from, in pixels of the original.
+
+    grid, scales, best_scale: of the map, as in `ScoreMap`.
+    """
+    if best_scale is None:
+        return grid.box(row, col)
+    other = scales[int(best_scale[row, col])]
+    return other.box(*other.nearest(grid, row, col))
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -27,7 +27,7 @@ from fcnconv.colours import colour_map
 from fcnconv.images import Pixels
 from fcnconv.labels import Selection
 from fcnconv.render import OPACITY
-from fcnconv.scores import FloatArray, Grid, ScoreMap, softmax, top_k
+from fcnconv.scores import AnyMap, FloatArray, Grid, top_k
 
 MAX_VALUES = 20_000_000
 """Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""
@@ -61,7 +61,7 @@ class Packed:
 
 
 def viewer_page(
-    score_map: ScoreMap,
+    score_map: AnyMap,
     photo: Pixels,
     provenance: Mapping[str, str | int | float],
     *,
@@ -114,7 +114,7 @@ def viewer_page(
     )
 
 
-def pack(score_map: ScoreMap, max_values: int = MAX_VALUES) -> Packed:
+def pack(score_map: AnyMap, max_values: int = MAX_VALUES) -> Packed:
     """The map's probabilities as a page keeps them, deflated, with the error that this costs."""
     rows, cols, num_classes = score_map.shape
     kept = _kept(rows * cols, num_classes, max_values)
@@ -123,21 +123,21 @@ def pack(score_map: ScoreMap, max_values: int = MAX_VALUES) -> Packed:
     index = np.zeros((kept, rows, cols), index_type)
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
     error = concept_error = 0.0
-    for row in range(rows):  # a row at a time: the map itself may fill the memory
-        probabilities = softmax(score_map.logits[row])
-        quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
-        if kept:
-            best = top_k(probabilities, kept)
-            index[:, row] = best.T  # (cols, kept) -> (kept, cols)
-            only_best = np.zeros_like(quantised)
-            np.put_along_axis(only_best, best, np.take_along_axis(quantised, best, axis=-1), axis=-1)
-            value[:, row] = np.take_along_axis(quantised, best, axis=-1).T
-            quantised = only_best
-        else:
-            value[:, row] = quantised.T  # (cols, K) -> (K, cols)
-        difference = np.square(quantised / np.float32(255)) - probabilities
-        error = max(error, float(np.abs(difference).max()))
-        concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
+    for piece in score_map.pieces():
+        for row, probabilities in enumerate(piece.map.probabilities(), start=piece.rows.start):
+            quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
+            if kept:
+                best = top_k(probabilities, kept)
+                index[:, row, piece.cols] = best.T  # (cols, kept) -> (kept, cols)
+                only_best = np.zeros_like(quantised)
+                np.put_along_axis(only_best, best, np.take_along_axis(quantised, best, axis=-1), axis=-1)
+                value[:, row, piece.cols] = np.take_along_axis(quantised, best, axis=-1).T
+                quantised = only_best
+            else:
+                value[:, row, piece.cols] = quantised.T  # (cols, K) -> (K, cols)
+            difference = np.square(quantised / np.float32(255)) - probabilities
+            error = max(error, float(np.abs(difference).max()))
+            concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
     data = zlib.compress(index.tobytes() + value.tobytes(), 9)
     return Packed(kept, index_type.itemsize, data, error, concept_error)
 

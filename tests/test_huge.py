@@ -1,5 +1,6 @@
 """Scales, stores and estimates: through small maps, and through the command on the embedded model."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,12 @@ from PIL import Image
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.images import MemorySource
-from fcnconv.scales import join_scales
-from fcnconv.scan import parse_scales
-from fcnconv.scores import Grid, Values, softmax
-from fcnconv.sinks import stream
+from fcnconv.scales import Join, joined
+from fcnconv.scan import parse_scales, spans
+from fcnconv.scores import Block, FloatArray, Grid, softmax
 from fcnconv.stages import Stage
 from fcnconv.tiles import Stages, choose, parse_memory
-from fcnconv.writers import Choice
-from fcnconv.writers.contents import chosen_scores
+from fcnconv.writers import WRITERS, Choice, save
 
 
 @settings(deadline=None, max_examples=30)
@@ -35,9 +34,9 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
     grids = [Grid(16, 8, size, tuple(max(round(side * factor), 16) for side in size)) for factor in factors]
     rng = np.random.default_rng(seed)
     maps = [rng.normal(0, 3, (grid.rows, grid.cols, 4)).astype(np.float32) for grid in grids]
-    highest, grid, best = join_scales(maps, grids, "max")
-    mean, _, _ = join_scales(maps, grids, "mean")
-    assert grid.rows == max(g.rows for g in grids)
+    grid = max(grids, key=lambda grid: grid.rows * grid.cols)
+    highest, best = collected(maps, grids, "max")
+    mean, _ = collected(maps, grids, "mean")
     row, col = rng.integers(grid.rows), rng.integers(grid.cols)
     found = []
     for other, scores in zip(grids, maps, strict=True):  # by looking at every window's centre
@@ -56,6 +55,22 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
         assert np.allclose(mean[row, col], cells.mean(0), atol=1e-4)
         first = highest[row, col].argmax()
         assert np.isclose(cells[best[row, col], first], cells[:, first].max(), atol=1e-4)
+
+
+def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[FloatArray, ...]:
+    """The joined logits and best scales, the finest map given in blocks of two rows and three columns."""
+    order = sorted(range(len(grids)), key=lambda i: maps[i].size)
+    blocks = [
+        Block(grids[i], rows, cols, maps[i][rows, cols])
+        for i in order
+        for rows in spans(grids[i].rows, 2)
+        for cols in spans(grids[i].cols, 3)
+    ]
+    finest = maps[order[-1]]
+    logits, best = np.full_like(finest, np.nan), np.full(finest.shape[:2], 99, np.uint8)
+    for block in joined(blocks, grids, join, 1.0, finest.shape[2]):
+        logits[block.rows, block.cols], best[block.rows, block.cols] = block.logits, block.best_scale
+    return logits, best
 
 
 def test_auto_scales_halve_down_to_the_evaluation_size() -> None:
@@ -159,29 +174,15 @@ def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> 
 
 
 def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp_path: Path) -> None:
-    def broken():
-        blocks = lite0.scan(SAMPLES / "coffee.png")
-        yield next(iter(blocks))
+    def broken(blocks: Iterator[Block]) -> Iterator[Block]:
+        yield next(blocks)
         assert list(tmp_path.iterdir()) != [], "nothing is written while the blocks come"
         assert not (tmp_path / "map.npy").exists()
         raise KeyboardInterrupt
 
-    (grid,) = lite0.grids(lite0.open(SAMPLES / "coffee.png"), "1")
+    stream = lite0.stream(SAMPLES / "coffee.png")
     with pytest.raises(KeyboardInterrupt):
-        stream(broken(), lite0.empty_map(grid), lite0.block_map, Choice(), tmp_path / "map.npy", "npy")
+        save(
+            replace(stream, blocks=broken(stream.blocks)), str(tmp_path / "map.npy"), WRITERS["npy"], Choice()
+        )
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("values", ["probabilities", "logits"])
-def test_a_streamed_array_is_that_of_the_map(lite0: Classifier, tmp_path: Path, values: Values) -> None:
-    small, choice = replace(lite0, tile=256), Choice(values=values)
-    source = lite0.open(SAMPLES / "coffee.png")
-    (grid,) = lite0.grids(source, "1")
-    for suffix in ("npy", "zarr"):
-        path = tmp_path / f"map.{suffix}"
-        stream(small.scan(source), small.empty_map(grid), small.block_map, choice, path, suffix)
-    expected = chosen_scores(lite0(source), choice)
-    assert np.abs(np.load(tmp_path / "map.npy") - expected).max() <= 1e-5
-    zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(tmp_path / "map.zarr", mode="r")
-    assert np.abs(group["scores"][:] - expected).max() <= 1e-5

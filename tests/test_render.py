@@ -53,7 +53,7 @@ def test_small_pictures_keep_their_size(size: tuple[int, int]) -> None:
     plane = np.zeros((grid.rows, grid.cols), np.float32)
     photo = np.zeros((size[1], size[0], 3), np.uint8)
     assert draw_classes(photo, plane[:, :, None], grid, ["a long name " * 9]).size == size
-    assert draw_winners(photo, np.dstack([plane, 1 - plane]), grid, ["a", "b" * 99]).size == size
+    assert draw_winners(photo, plane.astype(int), plane, grid, ["a", "b" * 99]).size == size
 
 
 GRID = Grid(window=64, stride=32, image_size=(320, 256), scan_size=(320, 256))
@@ -83,7 +83,9 @@ def test_winners_have_their_colours_and_fade_where_unsure() -> None:
     probabilities = np.zeros((GRID.rows, GRID.cols, 3), np.float32)
     probabilities[:, :5, 2], probabilities[:, 5:, 0] = 0.9, 0.9
     probabilities[0, 0, 2] = 0.4
-    picture = np.asarray(draw_winners(PHOTO, probabilities, GRID, ["a", "never", "c"])).astype(int)
+    picture = np.asarray(
+        draw_winners(PHOTO, probabilities.argmax(-1), probabilities.max(-1), GRID, ["a", "never", "c"])
+    ).astype(int)
     ours, theirs = distinct_colours(2).astype(int)
     grey, sure = 100, 0.15 + 0.75 * 0.9
     assert np.abs(picture[100, 100] - (sure * ours + (1 - sure) * grey)).max() <= 1

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.labels import Labels, Selection, imagenet
-from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap, softmax
+from fcnconv.scan import spans
+from fcnconv.scores import Block, FloatArray, Grid, MapStream, Provenance, ScoreMap, softmax
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]
@@ -127,6 +128,18 @@ def selections(draw: st.DrawFn, labels: Labels) -> tuple[Selection, ...]:
     return (*map(labels.category, chosen), concept)
 
 
+def as_it_comes(score_map: ScoreMap, high: int, wide: int) -> MapStream:
+    """The map in blocks of so many cells, the last ones first."""
+    rows, cols, _ = score_map.shape
+    blocks = [
+        Block(score_map.grid, down, across, score_map.logits[down, across])
+        for down in spans(rows, high)
+        for across in spans(cols, wide)
+    ]
+    about = score_map.grid, score_map.labels, score_map.provenance, score_map.temperature
+    return MapStream(reversed(blocks), *about)
+
+
 def naive(score_map: ScoreMap, chosen: tuple[Selection, ...], values: str) -> FloatArray:
     """What the chosen planes must be, cell by cell in double precision."""
     rows, cols, _ = score_map.shape
@@ -139,12 +152,15 @@ def naive(score_map: ScoreMap, chosen: tuple[Selection, ...], values: str) -> Fl
     return planes
 
 
-def written(name: str, score_map: ScoreMap, choice: Choice) -> tuple[FloatArray, list[str]]:
+def written(
+    name: str, score_map: ScoreMap, choice: Choice, block: tuple[int, int] | None = None
+) -> tuple[FloatArray, list[str]]:
+    """What is read of a file that was written from the map, or from blocks of it."""
     if WRITERS[name].needs:
         pytest.importorskip(WRITERS[name].needs[0])
     with TemporaryDirectory() as folder:
         path = Path(folder, f"map.{name}")
-        save(score_map, str(path), WRITERS[name], choice)
+        save(as_it_comes(score_map, *block) if block else score_map, str(path), WRITERS[name], choice)
         assert [entry.name for entry in Path(folder).iterdir()] == [path.name]
         return READERS[name](path, score_map)
 
@@ -160,7 +176,8 @@ def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
     score_map = data.draw(score_maps())
     chosen = data.draw(selections(score_map.labels))
     values = data.draw(st.sampled_from(["probabilities", "logits"])) if WRITERS[name].raw else "probabilities"
-    scores, names = written(name, score_map, Choice(chosen, values, at_least=0))
+    block = data.draw(st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    scores, names = written(name, score_map, Choice(chosen, values, at_least=0), block)
     assert names == [selection.name for selection in chosen] or name == "npy"
     assert np.abs(scores - naive(score_map, chosen, values)).max() < 1e-5
     if WRITERS[name].raw:
@@ -171,10 +188,12 @@ def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.raw])
-@given(score_map=score_maps())
+@given(score_map=score_maps(), block=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)))
 @settings(max_examples=15, deadline=None)
-def test_whole_maps_are_read_back_to_the_last_bit(name: str, score_map: ScoreMap) -> None:
-    scores, names = written(name, score_map, Choice(values="logits"))
+def test_whole_maps_are_read_back_to_the_last_bit(
+    name: str, score_map: ScoreMap, block: tuple[int, int] | None
+) -> None:
+    scores, names = written(name, score_map, Choice(values="logits"), block)
     assert (scores == score_map.logits).all()
     assert tuple(names) == score_map.labels.categories or name == "npy"
 

@@ -1,64 +1,117 @@
-"""Formats that hold the scores as an array, to the last bit."""
+"""Formats that hold the scores as an array, to the last bit, filled as the map comes."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+import zipfile
 from pathlib import Path
+from typing import IO, Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+import numpy.typing as npt
 
-from fcnconv.scores import ScoreMap
+from fcnconv.scores import AnyMap
 from fcnconv.writers.contents import Choice, chosen_names, chosen_scores, provenance
+from fcnconv.writers.kept import keep
 
 
-def write_npy(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_npy(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """The bare array: NumPy's format has no room for names."""
-    with path.open("wb") as file:
-        np.save(file, np.ascontiguousarray(chosen_scores(score_map, choice)), allow_pickle=False)
+    with path.open("w+b") as file:
+        _write_npy(file, score_map, choice)
 
 
-def write_npz(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_npz(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """The array ``scores`` with its ``categories``, the mask ``exact`` of the cells that were scored as real
     crops, and each item of the provenance as a scalar.
+
+    With ``choice.best_only``, instead of the scores the k best classes of each cell, best first:
+    ``class_idx`` uint16 and ``probability`` float16, both (rows, cols, k).
     """
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            scores=chosen_scores(score_map, choice),
-            categories=np.array(chosen_names(score_map, choice)),
-            values=np.array(choice.values),
-            exact=score_map.exact_mask(),
-            **{name: np.array(value) for name, value in provenance(score_map).items()},  # type: ignore[arg-type]
-        )
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        if choice.best_only:
+            kept = keep(score_map, (), choice.k)
+            assert kept.class_idx is not None  # as nothing was selected
+            arrays |= {"class_idx": kept.class_idx, "probability": kept.probability.astype(np.float16)}
+            exact = kept.exact
+        else:
+            with tempfile.TemporaryFile(dir=path.parent) as file:  # an archive takes its bytes in order
+                exact = _write_npy(file, score_map, choice)
+                file.seek(0)
+                with archive.open("scores.npy", "w", force_zip64=True) as member:
+                    shutil.copyfileobj(file, member, 1 << 20)
+            arrays["values"] = np.array(choice.values)
+        names = score_map.labels.categories if choice.best_only else chosen_names(score_map, choice)
+        arrays |= {"categories": np.array(names), "exact": exact}
+        arrays |= {name: np.array(value) for name, value in provenance(score_map).items()}
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def write_tif(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def _write_npy(file: IO[bytes], score_map: AnyMap, choice: Choice) -> npt.NDArray[np.bool_]:
+    """Writes the scores as they come; returns the mask of the exact cells.
+
+    Written and not memory-mapped: a full disk is then an error and not the end of the process.
+    """
+    shape = *score_map.shape[:2], len(chosen_names(score_map, choice))
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    start, exact = file.tell(), np.empty(shape[:2], np.bool_)
+    for piece in score_map.pieces():
+        scores = chosen_scores(piece.map, choice).astype("<f4", copy=False)
+        for row, cells in enumerate(scores, start=piece.rows.start):
+            file.seek(start + 4 * shape[2] * (row * shape[1] + piece.cols.start))
+            file.write(np.ascontiguousarray(cells).data)
+        exact[piece.rows, piece.cols] = piece.map.exact_mask()
+    return exact
+
+
+LARGE_TIFF = (1 << 32) - (1 << 24)
+"""Bytes of scores from which on a TIFF is a BigTIFF, which ImageJ reads by a plugin only."""
+
+
+def write_tif(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """A float32 page a class, as an ImageJ stack whose slices bear the names, placed for GIS over the image:
     a pixel covers the square of its cell, x to the right and y downwards (negative) in the image's pixels.
+    Scores over 4 GB make a BigTIFF, which is no ImageJ stack.
     """
     import tifffile
 
-    scores, names = chosen_scores(score_map, choice), chosen_names(score_map, choice)
+    names = chosen_names(score_map, choice)
+    rows, cols, _ = score_map.shape
     x0, y0, x1, y1 = score_map.grid.square(0, 0)
     geotiff = [
         (33550, "d", 3, (x1 - x0, y1 - y0, 0.0), True),  # ModelPixelScale
         (33922, "d", 6, (0.0, 0.0, 0.0, x0, -y0, 0.0), True),  # ModelTiepoint: pixel (0, 0) -> (x0, -y0)
         (42112, "s", 0, _gdal_metadata(names), True),
     ]
-    tifffile.imwrite(
+    large = 4 * rows * cols * len(names) > LARGE_TIFF
+    about = json.dumps(provenance(score_map) | {"values": choice.values})
+    imagej = {"axes": "TZCYXS", "mode": "grayscale", "Labels": names, "Info": about}
+    start, _ = tifffile.imwrite(
         path,
-        scores.transpose(2, 0, 1)[None, None, ..., None],  # (rows, cols, K) -> (1, 1, K, rows, cols, 1)
-        imagej=True,
+        shape=(len(names), rows, cols) if large else (1, 1, len(names), rows, cols, 1),
+        dtype=np.float32,
+        byteorder="<",
+        imagej=not large,
+        bigtiff=large,
         photometric="minisblack",
-        metadata={
-            "axes": "TZCYXS",
-            "mode": "grayscale",
-            "Labels": names,
-            "Info": json.dumps(provenance(score_map) | {"values": choice.values}),
-        },
+        metadata={"axes": "CYX", "Info": about} if large else imagej,
         extratags=geotiff,
+        returnoffset=True,
     )
+    with path.open("r+b") as file:
+        for piece in score_map.pieces():
+            planes = chosen_scores(piece.map, choice).astype("<f4", copy=False).transpose(2, 0, 1)
+            for plane, scores in enumerate(np.ascontiguousarray(planes)):
+                for row, cells in enumerate(scores, start=piece.rows.start):
+                    file.seek(start + 4 * ((plane * rows + row) * cols + piece.cols.start))
+                    file.write(cells.data)
 
 
 def _gdal_metadata(names: list[str]) -> str:
@@ -70,23 +123,26 @@ def _gdal_metadata(names: list[str]) -> str:
     return xml.encode("ascii", "xmlcharrefreplace").decode()  # a TIFF's text is ASCII
 
 
-CHUNK = (64, 64, 64)
-"""Cells and classes of a zarr chunk, at most: 1 MiB, for reading a plane and a cell alike."""
+CHUNK = (16, 64, 64)
+"""Cells and classes of a zarr chunk, at most: 256 kB, for reading a plane and a cell alike, and few rows, as
+the map comes in rows."""
 
 
-def write_zarr(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_zarr(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """A group with the array ``scores`` in compressed chunks; names and provenance are its attributes."""
     import zarr
 
-    scores = chosen_scores(score_map, choice)
+    names = chosen_names(score_map, choice)
+    shape = *score_map.shape[:2], len(names)
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update(provenance(score_map))
-    group.attrs.update({"values": choice.values, "categories": chosen_names(score_map, choice)})
+    group.attrs.update({"values": choice.values, "categories": names})
     array = group.create_array(
         "scores",
-        shape=scores.shape,
-        dtype=scores.dtype,
-        chunks=tuple(min(pair) for pair in zip(CHUNK, scores.shape, strict=True)),
+        shape=shape,
+        dtype="float32",
+        chunks=tuple(min(pair) for pair in zip(CHUNK, shape, strict=True)),
         dimension_names=("row", "col", "class"),
     )
-    array[:] = scores
+    for piece in score_map.pieces():
+        array[piece.rows, piece.cols] = chosen_scores(piece.map, choice)

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fcnconv.labels import Selection
-from fcnconv.scores import Grid, ScoreMap
+from fcnconv.labels import Labels, Selection
+from fcnconv.scores import AnyMap, Grid
 from fcnconv.writers.contents import Choice, provenance
+from fcnconv.writers.kept import Kept, keep
 
 Ranking = list[tuple[Selection, float]]
 
 
-def write_json(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_json(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """The provenance, then a line a cell: row, col, box, whether it is exact, its best or chosen classes."""
     rows, cols, _ = score_map.shape
-    exact = score_map.exact_mask()
+    kept = keep(score_map, choice.selections, choice.k)
     head = provenance(score_map) | {"rows": rows, "cols": cols}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "cells": [')
-        for number, (row, col, ranking) in enumerate(_cells(score_map, choice)):
+        for number, (row, col, ranking) in enumerate(_cells(kept, score_map.labels, choice)):
             cell = {
                 "row": row,
                 "col": col,
-                "box": score_map.box(row, col),
-                "exact": bool(exact[row, col]),
+                "box": kept.box(row, col),
+                "exact": bool(kept.exact[row, col]),
                 "predictions": [
                     {"class_idx": s.class_idx, "wnid": s.wnid, "category": s.name, "probability": round(p, 6)}
                     for s, p in ranking
@@ -39,10 +39,11 @@ def write_json(path: Path, score_map: ScoreMap, choice: Choice) -> None:
         file.write("\n]}\n")
 
 
-def write_csv(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_csv(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """A row a cell. Without a selection its k best categories; with some a column ``prob_NAME`` each, after
     the columns ``minx,miny,width,height`` and no others, as readers of WSInfer's tables expect.
     """
+    kept = keep(score_map, choice.selections, choice.k)
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         if choice.selections:
@@ -51,8 +52,8 @@ def write_csv(path: Path, score_map: ScoreMap, choice: Choice) -> None:
             ranks = range(1, min(choice.k, len(score_map.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
             table.writerow(["row", "col", *_BOX_COLUMNS, *best])
-        for row, col, ranking in _cells(score_map, choice):
-            x0, y0, x1, y1 = score_map.box(row, col)
+        for row, col, ranking in _cells(kept, score_map.labels, choice):
+            x0, y0, x1, y1 = kept.box(row, col)
             box = (x0, y0, x1 - x0, y1 - y0)
             if choice.selections:
                 table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])
@@ -64,15 +65,16 @@ def write_csv(path: Path, score_map: ScoreMap, choice: Choice) -> None:
 _BOX_COLUMNS = ("minx", "miny", "width", "height")
 
 
-def write_geojson(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_geojson(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """The cells where a chosen class, or else the best one, has at least ``choice.at_least``: for each the
     square around its window's centre, in pixels of the image, classified as QuPath reads it.
     """
+    kept = keep(score_map, choice.selections, 1)
     head = {"type": "FeatureCollection", "provenance": provenance(score_map)}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
         number = 0
-        for row, col, ranking in _cells(score_map, replace(choice, k=1)):
+        for row, col, ranking in _cells(kept, score_map.labels, choice):
             for selection, probability in ranking:
                 if probability >= choice.at_least:
                     feature = _feature(score_map.grid, row, col, selection.name, probability)
@@ -98,16 +100,11 @@ def _feature(grid: Grid, row: int, col: int, name: str, probability: float) -> d
     }
 
 
-def _cells(score_map: ScoreMap, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
-    """Each cell's row and column, with the chosen selections or else its k best categories."""
-    rows, cols, _ = score_map.shape
-    if choice.selections:
-        planes = score_map.planes(choice.selections)
-        for row, col in np.ndindex(rows, cols):
-            yield row, col, list(zip(choice.selections, planes[row, col].tolist(), strict=True))
-    else:
-        categories = score_map.labels.all_categories()
-        class_idx, probabilities = score_map.top_k(choice.k)
-        for row, col in np.ndindex(rows, cols):
-            best = map(categories.__getitem__, class_idx[row, col].tolist())
-            yield row, col, list(zip(best, probabilities[row, col].tolist(), strict=True))
+def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
+    """Each cell's row and column, with the chosen selections or else its best categories."""
+    categories = labels.all_categories()
+    for row, col in np.ndindex(kept.grid.rows, kept.grid.cols):
+        found: Sequence[Selection] = choice.selections
+        if kept.class_idx is not None:
+            found = [categories[i] for i in kept.class_idx[row, col].tolist()]
+        yield row, col, list(zip(found, kept.probability[row, col].tolist(), strict=True))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fcnconv import __version__
-from fcnconv.images import Pixels
+from fcnconv.images import ImageSource
 from fcnconv.labels import Selection
-from fcnconv.scores import FloatArray, Provenance, ScoreMap, Values
+from fcnconv.scores import AnyMap, FloatArray, Provenance, ScoreMap, Values
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Choice:
     selections: the categories and concepts to write; empty for all categories (a picture needs one).
     values: probabilities (softmax over all classes) or logits.
     k: classes a cell in formats that list the best.
+    best_only: whether an npz holds these alone.
     at_least: probability that a cell must reach in formats that list regions.
-    photo: uint8 (H, W, 3), the image itself, for pictures.
+    photo: the image itself, for pictures. max_side: pixels of the longest side that it is shown at.
     name: what the image is called, for pages.
     winners: whether a picture shows the most probable class of each cell.
     cells: whether a picture fills each cell's own square instead of running smoothly between them.
@@ -27,8 +28,10 @@ class Choice:
     selections: tuple[Selection, ...] = ()
     values: Values = "probabilities"
     k: int = 5
+    best_only: bool = False
     at_least: float = 0.5
-    photo: Pixels | None = None
+    photo: ImageSource | None = None
+    max_side: int = 8192
     name: str = "image"
     winners: bool = False
     cells: bool = False
@@ -41,12 +44,12 @@ def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:
     return score_map.probabilities() if choice.values == "probabilities" else score_map.logits
 
 
-def chosen_names(score_map: ScoreMap, choice: Choice) -> list[str]:
+def chosen_names(score_map: AnyMap, choice: Choice) -> list[str]:
     """The name of each plane of `chosen_scores`."""
     return [selection.name for selection in choice.selections] or list(score_map.labels.categories)
 
 
-def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
+def provenance(score_map: AnyMap) -> dict[str, str | int | float]:
     """What a reader needs to place each cell and to make the map again, as named scalars."""
     grid = score_map.grid
     return {
@@ -63,7 +66,7 @@ def provenance(score_map: ScoreMap) -> dict[str, str | int | float]:
         "preprocessing": _preprocessing(score_map.provenance),
         "weights_sha256": score_map.provenance.weights_sha256,
         "temperature": score_map.temperature,
-        "exact_cells": int(score_map.exact_mask().sum()),
+        "exact_cells": score_map.exact_cells,
         "version": __version__,
     }
 

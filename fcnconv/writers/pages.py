@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcnconv.errors import UsageError
-from fcnconv.scores import ScoreMap
-from fcnconv.viewer import viewer_page
+from fcnconv.images import read_within
+from fcnconv.scores import AnyMap
+from fcnconv.viewer import MAX_SIDE, viewer_page
 from fcnconv.writers.contents import Choice, provenance
 
 
-def write_viewer(path: Path, score_map: ScoreMap, choice: Choice) -> None:
+def write_viewer(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """The viewer, with the chosen selections offered first."""
     if choice.photo is None:
         raise UsageError("the viewer shows the map over the photo, and no photo was given")
-    page = viewer_page(
-        score_map, choice.photo, provenance(score_map), name=choice.name, shown=choice.selections
-    )
+    photo = read_within(choice.photo, min(MAX_SIDE, choice.max_side))
+    page = viewer_page(score_map, photo, provenance(score_map), name=choice.name, shown=choice.selections)
     path.write_text(page, encoding="utf-8")

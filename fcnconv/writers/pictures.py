@@ -10,12 +10,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from fcnconv import __version__
 from fcnconv.errors import UsageError
+from fcnconv.images import read_within
 from fcnconv.render import Style, draw_classes, draw_winners
-from fcnconv.scores import ScoreMap
+from fcnconv.scores import AnyMap
 from fcnconv.writers.contents import Choice, chosen_names, provenance
+from fcnconv.writers.kept import keep
 
 
-def write_picture(path: Path, score_map: ScoreMap, choice: Choice, format: str) -> None:
+def write_picture(path: Path, score_map: AnyMap, choice: Choice, format: str) -> None:
     """The photo with the chosen selections over it, a panel each, or with the winner of each cell.
 
     The provenance is in the EXIF image description, as JSON, and in a PNG also in the text ``fcnconv``.
@@ -24,13 +26,13 @@ def write_picture(path: Path, score_map: ScoreMap, choice: Choice, format: str) 
     """
     if choice.photo is None or not (choice.selections or choice.winners):
         raise UsageError("a picture shows a class over the photo; name one with --class")
-    names = chosen_names(score_map, choice)
+    names, kept = chosen_names(score_map, choice), keep(score_map, choice.selections, 1)
+    photo = read_within(choice.photo, choice.max_side)
     if choice.winners:
-        planes = score_map.planes(choice.selections) if choice.selections else score_map.probabilities()
-        picture = draw_winners(choice.photo, planes, score_map.grid, names)
+        best = kept.probability.argmax(-1) if kept.class_idx is None else kept.class_idx[:, :, 0]
+        picture = draw_winners(photo, best, kept.probability.max(-1), score_map.grid, names)
     else:
-        planes = score_map.planes(choice.selections)
-        picture = draw_classes(choice.photo, planes, score_map.grid, names, Style(cells=choice.cells))
+        picture = draw_classes(photo, kept.probability, score_map.grid, names, Style(cells=choice.cells))
     record = json.dumps(provenance(score_map))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
