@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -82,6 +83,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line and exits with its status: 0 all done, 1 some input failed, 2 wrong usage."""
+    for name in ("SIGTERM", "SIGHUP"):  # asked to stop: temporary files go before the process does
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")

@@ -1,6 +1,5 @@
 """Scales, stores and estimates: through small maps, and through the command on the embedded model."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from fcnconv.scan import parse_scales, spans
 from fcnconv.scores import Block, FloatArray, Grid, softmax
 from fcnconv.stages import Stage
 from fcnconv.tiles import Stages, choose, parse_memory
-from fcnconv.writers import WRITERS, Choice, save
 
 
 @settings(deadline=None, max_examples=30)
@@ -171,18 +169,3 @@ def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> 
     coarse = lite0(SAMPLES / "coffee.png")
     assert fine.logits.shape[:2] == (12, 24)  # a row more than twice the coarse one's
     assert np.abs(fine.logits[::2, ::2] - coarse.logits).max() <= 1e-5
-
-
-def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp_path: Path) -> None:
-    def broken(blocks: Iterator[Block]) -> Iterator[Block]:
-        yield next(blocks)
-        assert list(tmp_path.iterdir()) != [], "nothing is written while the blocks come"
-        assert not (tmp_path / "map.npy").exists()
-        raise KeyboardInterrupt
-
-    stream = lite0.stream(SAMPLES / "coffee.png")
-    with pytest.raises(KeyboardInterrupt):
-        save(
-            replace(stream, blocks=broken(stream.blocks)), str(tmp_path / "map.npy"), WRITERS["npy"], Choice()
-        )
-    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,15 @@ def test_the_page_says_what_it_keeps_and_how_well() -> None:
     assert "counts as 0" in part and "of a concept’s sum" in part
     error = float(re.findall(r"error of a probability here: ([\d.]+)", whole)[0].rstrip("."))
     assert 0 < error <= 0.004
+
+
+def test_a_page_has_the_probabilities_of_the_map_with_its_temperature() -> None:
+    score_map = replace(random_map(3, 4, 5), temperature=0.5)
+    packed = pack(score_map)
+    kept = np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(5, 3, 4)
+    shown = np.square(kept / np.float32(255)).transpose(1, 2, 0)
+    assert np.abs(shown - score_map.probabilities()).max() == pytest.approx(packed.error, abs=1e-6)
+    assert packed.error < 0.004
 
 
 class _Tags(HTMLParser):
