@@ -17,7 +17,7 @@ import numpy as np
 from fcnconv.errors import UsageError
 from fcnconv.images import ImageSource, Pixels, resize
 from fcnconv.scores import Block, Box, FloatArray, Grid
-from fcnconv.stages import Cells, FeatureCells, PixelCells
+from fcnconv.stages import PixelCells, chain
 from fcnconv.tiles import Tiling
 
 CROP_BATCH = 32
@@ -145,11 +145,15 @@ class _Part:
     origin: int
     steps: int
 
+    @property
+    def first(self) -> int:
+        """The first cell, counted from the origin."""
+        return self.cells.start - self.origin
+
     def spans(self, size: int) -> list[slice]:
         """The cells, counted from the origin, in pieces of `size`."""
-        first = self.cells.start - self.origin
         pieces = spans(self.cells.stop - self.cells.start, size)
-        return [slice(piece.start + first, piece.stop + first) for piece in pieces]
+        return [slice(piece.start + self.first, piece.stop + self.first) for piece in pieces]
 
     def place(self, cells: slice) -> slice:
         """Their places in the grid."""
@@ -177,12 +181,11 @@ def _scan_part(
     def pixels(box: Box) -> FloatArray:
         return prepare(source.read((box[0] + x, box[1] + y, box[2] + x, box[3] + y)))
 
-    cells: Cells = PixelCells(pixels, grid.window, grid.stride * grid.phases)
-    for stage, block in zip(tiling.stages, tiling.blocks, strict=True):
-        cells = top = FeatureCells(stage, cells, (down.steps, across.steps), block)
+    image = PixelCells(pixels, grid.window, grid.stride * grid.phases)
+    steps, first = (down.steps, across.steps), (down.first, across.first)
+    top = chain(image, tiling.stages, tiling.blocks, steps, first)
     high, wide = top.block
     for rows in down.spans(high):
-        top.forget(rows.start)
         for cols in across.spans(wide):
             logits = top.compute(rows.start, rows.stop, cols.start, cols.stop)
             # (K, rows, cols) -> (rows, cols, K)

@@ -9,11 +9,12 @@ one stage, and its blocks are the usual tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fcnconv.scores import FloatArray
 
@@ -49,7 +50,7 @@ class Stage:
 
 
 class Cells(Protocol):
-    """A map that is computed where it is read. native, pitch: its cells, as for `Stage`."""
+    """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Stage`."""
 
     @property
     def native(self) -> int: ...
@@ -58,10 +59,7 @@ class Cells(Protocol):
     def pitch(self) -> int: ...
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
-        """float32 (C, bottom - top, right - left): the cells of a rectangle."""
-
-    def forget(self, row: int) -> None:
-        """Promises that no cell above `row` is read any more."""
+        """float32 (C, bottom - top, right - left): the cells of a rectangle. No later one starts higher."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,9 @@ class PixelCells:
         cells: FloatArray = self.pixels((left, top, right, bottom))[0]
         return cells
 
-    def forget(self, row: int) -> None:
-        pass
-
 
 class FeatureCells:
-    """The output of a stage, computed in blocks that are kept until `forget`.
+    """The output of a stage, computed in blocks.
 
     below: its input. steps: (down, across), what the map has beyond its native size. block: the same, of one
     block.
@@ -94,39 +89,9 @@ class FeatureCells:
         self.native, self.pitch = stage.native, stage.pitch
         self.rows, self.cols = (stage.native + stage.pitch * n for n in steps)
         self.block = max(block[0], 1) * stage.pitch, max(block[1], 1) * stage.pitch
-        self.kept: dict[tuple[int, int], FloatArray] = {}
-
-    def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
-        out = np.empty((bottom - top, right - left, self.stage.channels), np.float32)  # as torch likes it
-        high, wide = self.block
-        for row in range(top // high * high, bottom, high):
-            for col in range(left // wide * wide, right, wide):
-                cells = self._block(row, col)
-                y0, y1 = max(row, top), min(row + high, bottom)
-                x0, x1 = max(col, left), min(col + wide, right)
-                part = cells[:, y0 - row : y1 - row, x0 - col : x1 - col]
-                out[y0 - top : y1 - top, x0 - left : x1 - left] = part.transpose(1, 2, 0)
-        return out.transpose(2, 0, 1)
-
-    def forget(self, row: int) -> None:
-        high, wide = self.block
-        first = row // high * high
-        self.kept = {place: cells for place, cells in self.kept.items() if place[0] >= first}
-        while first < self.rows and all((first, col) in self.kept for col in range(0, self.cols, wide)):
-            first += high
-        start, _ = _region(self.stage, self.steps[0], first, first + 1)
-        self.below.forget(start * self.below.pitch)
-
-    def _block(self, row: int, col: int) -> FloatArray:
-        if (row, col) not in self.kept:
-            high, wide = self.block
-            cells = self.compute(row, min(row + high, self.rows), col, min(col + wide, self.cols))
-            # A part of a larger map would keep all of it alive.
-            self.kept[row, col] = np.ascontiguousarray(cells.transpose(1, 2, 0)).transpose(2, 0, 1)
-        return self.kept[row, col]
 
     def compute(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
-        """float32 (channels, bottom - top, right - left): the cells of a rectangle, computed, not kept."""
+        """float32 (channels, bottom - top, right - left): the cells of a rectangle."""
         down, high = _region(self.stage, self.steps[0], top, bottom)
         across, wide = _region(self.stage, self.steps[1], left, right)
         native, pitch = self.below.native, self.below.pitch
@@ -135,6 +100,80 @@ class FeatureCells:
         y, x = top - down * self.pitch, left - across * self.pitch
         cells: FloatArray = self.stage.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
         return cells
+
+
+class KeptCells(FeatureCells):
+    """The output of a stage in rows that are kept for the next stage, each until it is not needed any more.
+
+    rows_kept: how many are needed at once. first: (row, col) of the first cell that will be read.
+
+    Whole rows of blocks are computed, so that the stages below need not keep what an unfinished row would
+    still ask for. The rows lie in one array that is used in a circle: arrays that come and go by the
+    thousand leave holes between them, that cost as much again (measured).
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        below: Cells,
+        steps: tuple[int, int],
+        block: tuple[int, int],
+        rows_kept: int,
+        first: tuple[int, int],
+    ):
+        super().__init__(stage, below, steps, block)
+        high, wide = self.block
+        self.ready, self.left = first[0] // high * high, first[1] // wide * wide
+        self.kept = np.empty((rows_kept, self.cols - self.left, stage.channels), np.float32)  # as torch has it
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
+        high, wide = self.block
+        while self.ready < bottom:
+            last = min(self.ready + high, self.rows)
+            places = self._places(self.ready, last)
+            for col in range(self.left, self.cols, wide):
+                end = min(col + wide, self.cols)
+                cells = self.compute(self.ready, last, col, end)
+                self.kept[places, col - self.left : end - self.left] = cells.transpose(1, 2, 0)
+            self.ready = last
+        found: FloatArray = self.kept[self._places(top, bottom), left - self.left : right - self.left]
+        return found.transpose(2, 0, 1)
+
+    def _places(self, top: int, bottom: int) -> npt.NDArray[np.int64]:
+        return np.arange(top, bottom) % len(self.kept)
+
+
+def chain(
+    pixels: PixelCells,
+    stages: Sequence[Stage],
+    blocks: Sequence[tuple[int, int]],
+    steps: tuple[int, int],
+    first: tuple[int, int] = (0, 0),
+) -> FeatureCells:
+    """The last stage's map of an image, above those of the stages before it.
+
+    blocks: of each stage, in steps. first: (row, col) of the first cell that will be computed.
+    """
+    below: Cells = pixels
+    firsts = [first]
+    for stage, lower in zip(stages[:0:-1], stages[-2::-1], strict=True):
+        starts = [_region(stage, n, cell, cell + 1)[0] for n, cell in zip(steps, firsts[0], strict=True)]
+        firsts.insert(0, (starts[0] * lower.pitch, starts[1] * lower.pitch))
+    for i, above in enumerate(stages[1:]):
+        held = rows_kept(stages[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
+        below = KeptCells(stages[i], below, steps, blocks[i], held, firsts[i])
+    return FeatureCells(stages[-1], below, steps, blocks[-1])
+
+
+def rows_kept(stage: Stage, high: int, above: Stage, high_above: int, steps: int) -> int:
+    """The rows of a stage's output that are kept at once: those from where the next stage's block starts to
+    read, to the end of the last block of its own that it reads, wherever that is.
+
+    high, high_above: of their blocks, in steps. steps: what the maps have beyond their native size.
+    """
+    sees = high_above * above.pitch + above.before + above.after - above.native
+    read = stage.native + stage.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
+    return min(read + high * stage.pitch - 1, stage.native + stage.pitch * steps)
 
 
 def _region(stage: Stage, steps: int, first: int, last: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 
 from fcnconv.errors import UsageError
-from fcnconv.stages import Run, Stage
+from fcnconv.stages import Run, Stage, rows_kept
 
 SHARE_OF_FREE = 0.5
 """Of the memory that is free, the part that a scan takes if it is not told how much."""
@@ -109,9 +109,8 @@ def _tiling(stages: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tup
         worst = max(worst, SLACK * stage.memory * region)
         work += stage.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
         if i + 1 < len(stages):
-            after = stages[i + 1]
-            rows = min(blocks[i + 1][0] + after.halo + 2 * high, down + stage.halo)
-            kept += 4.0 * stage.channels * stage.pitch**2 * rows * (across + stage.halo)
+            rows = rows_kept(stage, high, stages[i + 1], blocks[i + 1][0], steps[0])
+            kept += 4.0 * stage.channels * rows * (stage.native + stage.pitch * steps[1])
     high, wide = blocks[-1]
     tiles = ceil((steps[0] + 1) / max(high, 1)) * ceil((steps[1] + 1) / max(wide, 1))
     return Tiling(stages, blocks, KEPT_SLACK * kept + worst + FIXED * (len(stages) > 1), work, tiles)
