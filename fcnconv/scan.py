@@ -188,9 +188,10 @@ def _scan_part(
     for rows in down.spans(high):
         for cols in across.spans(wide):
             logits = top.compute(rows.start, rows.stop, cols.start, cols.stop)
-            # (K, rows, cols) -> (rows, cols, K)
-            place = down.place(rows), across.place(cols)
-            yield Block(grid, *place, np.ascontiguousarray(logits.transpose(1, 2, 0)))
+            block = np.ascontiguousarray(logits.transpose(1, 2, 0))  # (rows, cols, K), no part of a larger map
+            del logits
+            yield Block(grid, down.place(rows), across.place(cols), block)
+            del block
 
 
 def spans(count: int, size: int) -> list[slice]:

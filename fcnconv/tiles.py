@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from math import ceil
+from functools import partial
+from math import ceil, sqrt
 from pathlib import Path
 
 from fcnconv.errors import UsageError
@@ -14,14 +15,18 @@ from fcnconv.stages import Run, Stage, rows_kept
 SHARE_OF_FREE = 0.5
 """Of the memory that is free, the part that a scan takes if it is not told how much."""
 
-SLACK = 1.4
+SLACK = 1.15
 """What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
 
-KEPT_SLACK, FIXED = 1.25, 150e6
-"""The same for the maps between stages; and what every scan needs, mostly for decoded tiles of the image."""
+KEPT_SLACK, FIXED = 1.1, 300e6
+"""The same for the maps between stages; and what every scan in stages needs, for decoded tiles of the image
+and the holes that arrays of changing sizes leave (both measured).
+"""
 
 UNKNOWN_MEMORY = 400.0
 """Bytes for each pixel that a network of unknown costs is taken to need: twice EfficientNet-Lite0's."""
+
+_FRACTIONS = (10.0, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
 
 _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 
@@ -72,9 +77,10 @@ def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | Non
     if all_of_it.memory <= limit:
         return all_of_it
     tried = [
-        _tiling(parts, steps, tuple(_block(stage, steps, limit * share) for stage in parts))
+        _tiling(parts, steps, tuple(map(partial(_block, steps, limit * share), parts, heights)))
         for parts in {(stages.whole,), stages.parts}
         for share in _SHARES
+        for heights in _heights(parts, steps[0] + 1)
     ]
     fitting = [tiling for tiling in tried if tiling.memory <= limit]
     if fitting:
@@ -82,14 +88,32 @@ def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | Non
     return min(tried, key=lambda tiling: tiling.memory)
 
 
-def _block(stage: Stage, steps: tuple[int, int], memory: float) -> tuple[int, int]:
+def _heights(stages: tuple[Stage, ...], down: int) -> list[list[int]]:
+    """Heights of blocks to choose from, in steps for each stage: those of least halo for the rows they keep.
+
+    Of a stage whose block has h rows, the halo is computed 1 / h times as often as the rows, and h more of
+    them are kept for it, and by it: h is the root of the one over the other, times the price of memory.
+    """
+    if len(stages) == 1:
+        return [[down]]
+    sizes = [stage.channels * stage.pitch**2 for stage in stages]
+    sizes[-1] = 0  # it goes out as it comes
+    kept = [2 * own + below for own, below in zip(sizes, [0, *sizes], strict=False)]
+    ratios = [sqrt(stage.multiply_adds * stage.halo / size) for stage, size in zip(stages, kept, strict=True)]
+    tallest = max(ratios)
+    return [
+        [min(max(round(down * ratio / tallest * share), 1), down) for ratio in ratios] for share in _FRACTIONS
+    ]
+
+
+def _block(steps: tuple[int, int], memory: float, stage: Stage, highest: int) -> tuple[int, int]:
     """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
     down, across = (n + 1 for n in steps)
     area = memory / (SLACK * stage.memory)
     best = (float("inf"), (1, 1))
     for parts in range(1, across + 1):
         wide = ceil(across / parts)
-        high = min(int(area / (wide + stage.halo) - stage.halo), down)
+        high = min(int(area / (wide + stage.halo) - stage.halo), down, highest)
         if high < 1:
             continue
         work = (wide + stage.halo * (parts > 1)) * (high + stage.halo * (high < down)) / (wide * high)
@@ -105,8 +129,9 @@ def _tiling(stages: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tup
         down, across = (n + 1 for n in steps)
         high, wide = min(high, down), min(wide, across)
         region = min(high + stage.halo, down + stage.span) * min(wide + stage.halo, across + stage.span)
-        # what it gives is made apart from what it keeps, and a part of the region may be copied
-        worst = max(worst, SLACK * stage.memory * region)
+        # of what goes out, a block is copied while the one before it is still worked on
+        out = 0.0 if i + 1 < len(stages) else 8.0 * stage.channels * stage.pitch**2 * high * wide
+        worst = max(worst, SLACK * stage.memory * region + out * (len(stages) > 1))
         work += stage.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
         if i + 1 < len(stages):
             rows = rows_kept(stage, high, stages[i + 1], blocks[i + 1][0], steps[0])
