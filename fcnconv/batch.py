@@ -12,9 +12,9 @@ from queue import Queue
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.images import ImageSource
 from fcnconv.inputs import Input
 from fcnconv.scores import Classification
+from fcnconv.sources import ImageSource
 
 IN_FLIGHT = 3
 """Images that are in memory at a time."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.estimate import Estimate, announced
-from fcnconv.images import MAX_PIXELS, ImageLike, ImageSource, MemorySource, normalize, open_image
+from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
 from fcnconv.models.own import describe
@@ -37,6 +37,7 @@ from fcnconv.scores import (
     sum_over,
     top_k,
 )
+from fcnconv.sources import ImageSource, MemorySource
 from fcnconv.tiles import Stages, Tiling, choose, one_stage, parse_memory
 
 if TYPE_CHECKING:

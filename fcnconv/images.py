@@ -1,4 +1,4 @@
-"""Reading images: any file that Pillow knows, upright and in RGB, and regions of it at any size.
+"""Reading images: any file that Pillow knows, upright and in RGB.
 
 Everything that comes in goes through `open_image`, so that EXIF orientation, colour modes and the size limit
 are treated once. What comes out is an `ImageSource`: a size, and a function that reads a region.
@@ -12,19 +12,24 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.scores import Box, FloatArray
+from fcnconv.scores import FloatArray
+from fcnconv.sources import (
+    ImageSource,
+    MemorySource,
+    Pixels,
+    ReducedSource,
+    open_any,
+    open_regions,
+    slide_hint,
+)
 
-Pixels = npt.NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image | Pixels
 
 MAX_PIXELS = 178_956_970
@@ -35,88 +40,6 @@ MARGIN = 2
 their probability to 0.01; at 1, to 0.02."""
 
 _pillow_limit = threading.Lock()
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """An upright RGB image that can be read region by region."""
-
-    @property
-    def name(self) -> str:
-        """What messages call it: a path, most often."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-
-    def read(self, box: Box) -> Pixels:
-        """uint8 (height, width, 3): the pixels of `box` = (x0, y0, x1, y1), which lies inside the image."""
-
-
-@dataclass(frozen=True)
-class MemorySource:
-    """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright."""
-
-    pixels: Pixels
-    name: str = "image"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width, _ = self.pixels.shape
-        return width, height
-
-    def read(self, box: Box) -> Pixels:
-        x0, y0, x1, y1 = box
-        return self.pixels[y0:y1, x0:x1]
-
-
-@dataclass(frozen=True)
-class ReducedSource:
-    """A large photo decoded at a fraction of its size, for a scan that is smaller still.
-
-    pixels: uint8 (h, w, 3), RGB, upright. size: (width, height) of the photo itself.
-    """
-
-    pixels: Pixels
-    size: tuple[int, int]
-    name: str
-
-    def read(self, box: Box) -> Pixels:
-        """uint8 (height, width, 3): the pixels of `box`, enlarged from the fewer that were decoded."""
-        height, width, _ = self.pixels.shape
-        x, y = width / self.size[0], height / self.size[1]
-        x0, y0, x1, y1 = box
-        part = (x0 * x, y0 * y, x1 * x, y1 * y)
-        image = Image.fromarray(self.pixels)
-        return np.asarray(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, part))
-
-
-def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
-    """The source at `size` = (width, height), bicubic and antialiased: itself if that is its size."""
-    if size == source.size:
-        return source
-    from fcnconv.sources import REGION_PIXELS, ResizedSource
-
-    held = isinstance(source, (MemorySource, ReducedSource))
-    if not held or max(area(size), area(source.size)) > REGION_PIXELS:
-        return ResizedSource(source, size)
-    pixels = source.pixels if isinstance(source, ReducedSource) else source.read((0, 0, *source.size))
-    whole = Image.fromarray(pixels)
-    return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
-
-
-def read_within(source: ImageSource, max_side: int) -> Pixels:
-    """uint8 (H, W, 3): the whole image, made smaller where a side is longer than `max_side` pixels."""
-    factor = max_side / max(source.size)
-    if factor < 1:
-        width, height = (max(round(side * factor), 1) for side in source.size)
-        source = resize(source, (width, height))
-    return source.read((0, 0, *source.size))
-
-
-def area(size: tuple[int, int]) -> int:
-    """The number of pixels of a (width, height)."""
-    return size[0] * size[1]
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
@@ -158,14 +81,22 @@ def open_image(
         return MemorySource(_upright_rgb(image))
     if name is None or str(image) == "-":
         name = "image" if isinstance(image, bytes) else "standard input" if str(image) == "-" else str(image)
-    with _open_file(image, name) as file, _explained(name), _pillow_open(file) as opened:
-        width, height = opened.size
-        if not isinstance(image, bytes) and str(image) != "-":
-            from fcnconv.sources import open_regions  # which itself builds on this file
+    path = None if isinstance(image, bytes) or str(image) == "-" else Path(image)
+    with _open_file(image, name) as file, _explained(name, path):
+        regions = open_regions(path, name) if path else None
+        if regions is not None:  # never whole in memory, so that there is no limit
+            return regions
+        return _decoded(file, path, name, max_pixels, short_side)
 
-            regions = open_regions(Path(image), name, width, height)
-            if regions is not None:  # never whole in memory, so that there is no limit
-                return regions
+
+def _decoded(
+    file: io.IOBase, path: Path | None, name: str, max_pixels: int, short_side: int | None
+) -> ImageSource:
+    with _pillow_open(file) as opened:
+        width, height = opened.size
+        regions = open_any(path, name, width, height) if path else None
+        if regions is not None:
+            return regions
         if width * height > max_pixels:
             raise ImageError(
                 f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "
@@ -257,7 +188,7 @@ def _pillow_open(file: io.IOBase) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str, path: Path | None) -> Iterator[None]:
     """Turns whatever Pillow raises on a damaged file into an ImageError with the file's name."""
     try:
         with _silence:
@@ -265,7 +196,8 @@ def _explained(name: str) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image that Pillow can decode") from error
+        hint = slide_hint(path) if path else ""
+        raise ImageError(f"{name}: not an image that Pillow can decode{hint}") from error
     except (
         Exception
     ) as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, …

@@ -17,10 +17,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from fcnconv.images import Pixels
 from fcnconv.labels import Selection
 from fcnconv.render import draw_plane
 from fcnconv.scores import ScoreMap
+from fcnconv.sources import Pixels
 
 MAX_COLUMNS = 64
 """Characters across one picture; more show no more of a map of a few dozen cells."""

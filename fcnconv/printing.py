@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fcnconv.classifier import Classifier
-    from fcnconv.images import ImageSource
     from fcnconv.labels import Selection
     from fcnconv.models.listing import Listing
     from fcnconv.scores import Classification, ScoreMap
+    from fcnconv.sources import ImageSource
 
 PREVIEW_SCALE = "448px"
 """Two windows high: enough cells for a small picture, whatever the image's own size."""
@@ -57,8 +57,8 @@ def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Sel
     """The photo and its maps as pictures of letters, then the k classes that are best in some window."""
     from rich.console import Console
 
-    from fcnconv.images import read_within
     from fcnconv.preview import show_map
+    from fcnconv.sources import read_within
 
     show_map(Console(), read_within(source, PREVIEW_SIDE), score_map, chosen)
     for p in score_map.best_windows(k):
@@ -69,8 +69,8 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
     """A small picture of the photo, and one of where its first class is."""
     from rich.console import Console
 
-    from fcnconv.images import read_within
     from fcnconv.preview import show_map
+    from fcnconv.sources import read_within
 
     source = classifier.open(path)
     score_map = classifier(source, scales=PREVIEW_SCALE)

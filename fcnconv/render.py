@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.colours import Colours, colour_map, distinct_colours
-from fcnconv.images import Pixels
 from fcnconv.legend import draw_key, draw_scale, draw_title
 from fcnconv.scores import FloatArray, Grid
+from fcnconv.sources import Pixels
 
 OPACITY = 0.65
 """Share of the colour in a covered pixel; the rest is the photo in grey, whose hues cannot mislead."""

@@ -15,8 +15,8 @@ from itertools import islice
 import numpy as np
 
 from fcnconv.errors import UsageError
-from fcnconv.images import ImageSource, Pixels, resize
 from fcnconv.scores import Block, Box, FloatArray, Grid
+from fcnconv.sources import ImageSource, Pixels, resize
 from fcnconv.stages import PixelCells, chain
 from fcnconv.tiles import Tiling
 
@@ -148,7 +148,8 @@ class _Part:
     @property
     def first(self) -> int:
         """The first cell, counted from the origin."""
-        return self.cells.start - self.origin
+        start: int = self.cells.start
+        return start - self.origin
 
     def spans(self, size: int) -> list[slice]:
         """The cells, counted from the origin, in pieces of `size`."""
@@ -188,7 +189,8 @@ def _scan_part(
     for rows in down.spans(high):
         for cols in across.spans(wide):
             logits = top.compute(rows.start, rows.stop, cols.start, cols.stop)
-            block = np.ascontiguousarray(logits.transpose(1, 2, 0))  # (rows, cols, K), no part of a larger map
+            # (K, rows, cols) -> (rows, cols, K); neither is held while the next is computed
+            block = np.ascontiguousarray(logits.transpose(1, 2, 0))
             del logits
             yield Block(grid, down.place(rows), across.place(cols), block)
             del block

@@ -124,7 +124,8 @@ class KeptCells(FeatureCells):
         super().__init__(stage, below, steps, block)
         high, wide = self.block
         self.ready, self.left = first[0] // high * high, first[1] // wide * wide
-        self.kept = np.empty((rows_kept, self.cols - self.left, stage.channels), np.float32)  # as torch has it
+        # channels last, as torch likes them
+        self.kept = np.empty((rows_kept, self.cols - self.left, stage.channels), np.float32)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
         high, wide = self.block

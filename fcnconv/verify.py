@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
-from fcnconv.images import ImageLike, ImageSource
+from fcnconv.images import ImageLike
 from fcnconv.models import ModelSpec
 from fcnconv.scores import FloatArray, softmax
+from fcnconv.sources import ImageSource
 
 log = logging.getLogger("fcnconv")
 

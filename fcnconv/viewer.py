@@ -24,10 +24,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.colours import colour_map
-from fcnconv.images import Pixels
 from fcnconv.labels import Selection
 from fcnconv.render import OPACITY
 from fcnconv.scores import AnyMap, FloatArray, Grid, top_k
+from fcnconv.sources import Pixels
 
 MAX_VALUES = 20_000_000
 """Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""

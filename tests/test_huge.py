@@ -12,10 +12,10 @@ from PIL import Image
 
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
-from fcnconv.images import MemorySource
 from fcnconv.scales import Join, joined
 from fcnconv.scan import parse_scales, spans
 from fcnconv.scores import Block, FloatArray, Grid, softmax
+from fcnconv.sources import MemorySource
 from fcnconv.stages import Stage
 from fcnconv.tiles import Stages, choose, parse_memory
 
@@ -132,7 +132,7 @@ def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:
 def test_a_map_in_little_memory_is_that_of_one_piece() -> None:
     lite0 = load("efficientnet_lite0", backend="torch")
     pixels = np.asarray(Image.open(SAMPLES / "collage.jpg").convert("RGB"))
-    small = replace(lite0, memory=300e6)
+    small = replace(lite0, memory=600e6)
     (grid,) = lite0.grids(MemorySource(pixels), "1")
     tiling = small.tiling(grid)
     assert len(tiling.stages) > 1 and tiling.blocks[0] < tiling.blocks[-1]

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import ImageSource, MemorySource, normalize, open_image, read_image, resize
+from fcnconv.images import normalize, open_image, read_image
+from fcnconv.sources import ImageSource, MemorySource, resize
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

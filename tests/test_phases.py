@@ -15,9 +15,9 @@ from fcnconv.backends.torch import torch_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.cuts import cut, whole
 from fcnconv.errors import ConversionError
-from fcnconv.images import MemorySource
 from fcnconv.scan import scan
 from fcnconv.scores import Grid
+from fcnconv.sources import MemorySource
 from fcnconv.tiles import Stages, Tiling, choose, one_stage
 
 WINDOW = 32

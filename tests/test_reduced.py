@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnconv.images import MemorySource, ReducedSource, open_image, resize
+from fcnconv.images import open_image
+from fcnconv.sources import MemorySource, ReducedSource, resize
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 

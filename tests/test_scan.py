@@ -11,9 +11,9 @@ from fcnconv.backends.torch import torch_run
 from fcnconv.backends.windows import windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
-from fcnconv.images import MemorySource, resize
 from fcnconv.scan import parse_scales, scan, spans
 from fcnconv.scores import Grid
+from fcnconv.sources import MemorySource, resize
 from fcnconv.tiles import Stages, choose, one_stage
 
 torch.manual_seed(0)

@@ -1,66 +1,273 @@
 """Images read region by region: the pixels are those of the whole, however they are asked for."""
 
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from fcnconv.errors import ImageError
-from fcnconv.images import MemorySource, open_image, resize
-from fcnconv.sources import ResizedSource, TiffSource
+from fcnconv.images import open_image
+from fcnconv.labels import Labels
+from fcnconv.scores import Grid, Provenance, ScoreMap
+from fcnconv.sources import MemorySource, ResizedSource, resize
+from fcnconv.sources.slides import SlideSource
+from fcnconv.sources.tiff import TiffSource
+from fcnconv.writers import Choice, find_writer, save
 
 tifffile = pytest.importorskip("tifffile")
+rasterio = pytest.importorskip("rasterio")
 
 PIXELS = np.asarray(
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((300, 210))
 )
 
 
-@pytest.fixture(params=["tiles", "strips", "bigtiff", "grey", "deflate"])
-def tiff(request: pytest.FixtureRequest, tmp_path):
+KINDS = {
+    "tiles": {"tile": (64, 32)},
+    "strips": {"rowsperstrip": 17},
+    "bigtiff": {"tile": (32, 32), "bigtiff": True},
+    "deflate": {"tile": (64, 64), "compression": "zlib", "predictor": True},
+    "planes": {"tile": (64, 64), "planarconfig": "separate"},
+    "grey": {"tile": (64, 64)},
+    "see-through": {"tile": (64, 64), "extrasamples": ["unassalpha"]},
+    "grey, see-through": {"tile": (64, 64), "extrasamples": ["unassalpha"]},
+    "premultiplied": {"tile": (64, 64), "extrasamples": ["assocalpha"]},
+    "infrared": {"tile": (64, 64), "extrasamples": ["unspecified"]},
+    "sixteen bits": {"tile": (64, 64)},
+    "sixteen bits, one strip": {"rowsperstrip": 210},
+}
+ALPHA = np.linspace(0, 255, 300).astype(np.uint8)[None, :, None].repeat(210, 0)
+
+
+def written(kind: str) -> np.ndarray:
+    """What a file of a kind is made from."""
+    if kind == "premultiplied":
+        return np.concatenate([np.minimum(PIXELS, ALPHA), ALPHA], 2)
+    if kind in ("see-through", "infrared"):
+        return np.concatenate([PIXELS, ALPHA], 2)
+    if kind == "grey, see-through":
+        return np.concatenate([PIXELS[:, :, :1], ALPHA], 2)
+    if kind.startswith("sixteen"):
+        return PIXELS.astype(np.uint16) * 257
+    return {"grey": PIXELS[:, :, 0], "planes": PIXELS.transpose(2, 0, 1)}.get(kind, PIXELS)
+
+
+def seen(kind: str) -> np.ndarray:
+    """float (210, 300, 3): the picture on white paper, by the definition of opacity."""
+    grey = kind.startswith("grey")
+    rgb = np.repeat(PIXELS[:, :, :1], 3, 2).astype(float) if grey else PIXELS.astype(float)
+    opacity = ALPHA / 255.0
+    if kind == "premultiplied":
+        return np.minimum(PIXELS, ALPHA) + 255 * (1 - opacity)
+    return rgb * opacity + 255 * (1 - opacity) if "see-through" in kind else rgb
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_regions_of_a_tiff_are_its_pixels(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
-    options = {
-        "tiles": {"tile": (64, 32)},
-        "strips": {"rowsperstrip": 17},
-        "bigtiff": {"tile": (32, 32), "bigtiff": True},
-        "grey": {"tile": (64, 64)},
-        "deflate": {"tile": (64, 64), "compression": "zlib", "predictor": True},
-    }[request.param]
-    pixels = PIXELS[:, :, 0] if request.param == "grey" else PIXELS
-    photometric = "minisblack" if request.param == "grey" else "rgb"
-    options.setdefault("bigtiff", False)
-    tifffile.imwrite(path, pixels, photometric=photometric, **options)
-    return path, np.broadcast_to(pixels[:, :, None], PIXELS.shape) if pixels.ndim == 2 else pixels
-
-
-def test_regions_of_a_tiff_are_its_pixels(tiff) -> None:
-    path, pixels = tiff
+    photometric = "minisblack" if kind.startswith("grey") else "rgb"
+    tifffile.imwrite(path, written(kind), photometric=photometric, **({"bigtiff": False} | KINDS[kind]))
     source = open_image(path)
     assert isinstance(source, TiffSource) and source.size == (300, 210)
+    expected = seen(kind)
     for x0, y0, x1, y1 in [(0, 0, 300, 210), (31, 63, 33, 65), (299, 209, 300, 210), (5, 100, 250, 101)]:
-        assert np.array_equal(source.read((x0, y0, x1, y1)), pixels[y0:y1, x0:x1])
+        region = source.read((x0, y0, x1, y1))
+        assert region.dtype == np.uint8
+        assert np.abs(region - expected[y0:y1, x0:x1]).max() <= (0.51 if "through" in kind else 0.5)
 
 
-def test_a_tiff_that_cannot_be_read_in_regions_is_decoded_whole(tmp_path) -> None:
-    path = tmp_path / "sixteen.tif"
-    tifffile.imwrite(path, PIXELS[:, :, 0].astype(np.uint16) * 257, tile=(64, 64))
+def test_a_tiff_that_cannot_be_read_in_regions_is_decoded_whole(tmp_path: Path) -> None:
+    path = tmp_path / "palette.tif"
+    Image.fromarray(PIXELS).quantize(16).save(path, compression="tiff_deflate")
     source = open_image(path)
     assert isinstance(source, MemorySource)
-    assert np.array_equal(source.pixels[:, :, 1], PIXELS[:, :, 0])
+    with Image.open(path) as image:
+        assert np.array_equal(source.pixels, np.asarray(image.convert("RGB")))
 
 
-def test_the_place_on_the_map_is_kept(tmp_path) -> None:
+@pytest.mark.parametrize("turned", [0, 30])
+@pytest.mark.parametrize("point", [False, True])
+def test_the_place_on_the_map_is_that_of_gdal(point: bool, turned: float, tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
-    scale, tie = (0.5, 0.25, 0.0), (10.0, 20.0, 0.0, 3000.0, 8000.0, 0.0)
-    tags = [(33550, "d", 3, scale, True), (33922, "d", 6, tie, True), (34735, "H", 4, (1, 1, 0, 0), True)]
-    tifffile.imwrite(path, PIXELS, photometric="rgb", tile=(64, 64), extratags=tags)
+    transform = affine(500000, 5.2e6, turned, 0.5, 0.25)
+    write_map(path, transform, point)
     source = open_image(path)
     assert isinstance(source, TiffSource) and source.georeference is not None
-    a, b, c, d, e, f = source.georeference.transform
-    assert (a * 10 + b * 20 + c, d * 10 + e * 20 + f) == (3000, 8000)
-    assert (a, e) == (0.5, -0.25)
-    assert 34735 in source.georeference.keys
+    with rasterio.open(path) as written:
+        assert written.transform.almost_equals(transform)
+    assert np.allclose(source.georeference.transform, transform[:6], rtol=1e-12)
+    assert source.georeference.epsg == 32633
+
+
+OWN_SYSTEM = "+proj=tmerc +lat_0=1 +lon_0=7 +k=0.9 +ellps=GRS80"
+
+
+def affine(x: float, y: float, turned: float, wide: float, high: float):
+    """A map's transform: its corner, the degrees that it is turned by, and the size of a pixel."""
+    cos, sin = math.cos(math.radians(turned)), math.sin(math.radians(turned))
+    return rasterio.Affine(cos * wide, sin * high, x, sin * wide, -cos * high, y)
+
+
+def at(transform, x: float, y: float) -> tuple[float, float]:
+    a, b, c, d, e, f = transform[:6]
+    return a * x + b * y + c, d * x + e * y + f
+
+
+def write_map(path: Path, transform, point: bool = False, crs: str = "EPSG:32633") -> None:
+    """A GeoTIFF of the pixels by GDAL. point: the transform is told for the centres of pixels."""
+    size = {"width": 300, "height": 210, "count": 3, "dtype": "uint8"}
+    tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **size, **tiles) as file:
+        file.write(PIXELS.transpose(2, 0, 1))
+        file.update_tags(AREA_OR_POINT="Point" if point else "Area")
+
+
+@pytest.mark.parametrize("turned", [0, 30])
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", OWN_SYSTEM])
+def test_maps_lie_where_the_image_lies(crs: str, turned: float, tmp_path: Path) -> None:
+    image, tif, geojson = (tmp_path / name for name in ("image.tif", "map.tif", "map.geojson"))
+    transform = affine(7.5, 48.25, turned, 1e-4, 2e-4)
+    write_map(image, transform, crs=crs)
+    grid = Grid(64, 32, (300, 210), (150, 105))
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(grid.rows, grid.cols, 2)).astype(np.float32)
+    score_map = ScoreMap(logits, grid, Labels(("a", "b")), Provenance("m", "0" * 64, "fcn"))
+    choice = Choice(photo=open_image(image), at_least=0)
+    save(score_map, str(tif), find_writer("map.tif", None), choice)
+    with rasterio.open(tif) as written, rasterio.open(image) as photo:
+        assert written.crs == photo.crs
+        for row, col in np.ndindex(grid.rows, grid.cols):
+            x0, y0, x1, y1 = grid.square(row, col)
+            corners = zip((col, row), (col + 1, row + 1), strict=True)
+            for (x, y), (i, j) in zip(((x0, y0), (x1, y1)), zip(*corners, strict=True), strict=True):
+                assert np.allclose(at(written.transform, i, j), at(transform, x, y), rtol=0, atol=1e-9)
+        assert np.allclose(written.read(1), score_map.probabilities()[:, :, 0])
+    save(score_map, str(geojson), find_writer("map.geojson", None), choice)
+    told = json.loads(geojson.read_text())
+    code = rasterio.crs.CRS.from_string(crs).to_epsg()
+    name = told.get("crs", {"properties": {"name": None}})["properties"]["name"]
+    assert name == (f"urn:ogc:def:crs:EPSG::{code}" if code else None)
+    feature = told["features"][1]["geometry"]["coordinates"][0]
+    assert np.allclose(feature[0], at(transform, *grid.square(0, 1)[:2]), rtol=0, atol=1e-6)
+
+
+def test_an_overview_is_read_where_it_is_large_enough(tmp_path: Path) -> None:
+    path = tmp_path / "cog.tif"
+    rng = np.random.default_rng(3)
+    pixels = np.asarray(Image.fromarray(rng.integers(0, 256, (90, 130, 3), np.uint8)).resize((1300, 900)))
+    size = {"width": 1300, "height": 900, "count": 3, "dtype": "uint8"}
+    place = {"crs": "EPSG:32633", "transform": affine(9, 9, 0, 2, 2)}
+    with rasterio.open(path, "w", driver="COG", overview_resampling="average", **place, **size) as file:
+        file.write(pixels.transpose(2, 0, 1))
+    source = open_image(path)
+    assert isinstance(source, TiffSource)
+    assert [level.size for level in source.levels] == [(1300, 900), (650, 450), (325, 225)]
+    with rasterio.open(path, overview_level=0) as half:
+        expected = half.read().transpose(1, 2, 0)
+    assert np.array_equal(resize(source, (650, 450)).read((0, 0, 650, 450)), expected)
+    smaller = resize(source, (600, 415))
+    assert isinstance(smaller, ResizedSource) and smaller.source.size == (650, 450)
+    assert resize(source, (651, 451)).source.size == (1300, 900)  # type: ignore[attr-defined]
+    a = smaller.read((0, 0, 600, 415)).astype(int)
+    assert np.abs(a - resize(MemorySource(pixels), (600, 415)).read((0, 0, 600, 415))).mean() < 3
+
+
+def write_slide(path: Path) -> np.ndarray:
+    """A slide of two levels, the second at a quarter; returns the first one's pixels."""
+    rng = np.random.default_rng(5)
+    small = Image.fromarray(rng.integers(0, 256, (60, 70, 3), np.uint8))
+    pixels = np.asarray(small.resize((2800, 2400), Image.Resampling.BICUBIC))
+    options = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path) as file:
+        file.write(pixels, **options)
+        file.write(pixels[2::4, 2::4], subfiletype=1, **options)
+    return pixels
+
+
+def test_regions_of_a_slide_are_its_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    pixels = write_slide(path)
+    source = open_image(path)
+    assert isinstance(source, SlideSource) and source.size == (2800, 2400)
+    assert [level.size for level in source.levels] == [(2800, 2400), (700, 600)]
+    for x0, y0, x1, y1 in [(0, 0, 10, 10), (1000, 1000, 1100, 1050), (2790, 2300, 2800, 2400)]:
+        assert np.array_equal(source.read((x0, y0, x1, y1)), pixels[y0:y1, x0:x1])
+    level = resize(source, (700, 600))
+    assert np.array_equal(level.read((100, 50, 300, 90)), pixels[2::4, 2::4][50:90, 100:300])
+    smaller = resize(source, (350, 300))
+    assert isinstance(smaller, ResizedSource) and smaller.source.size == (700, 600)
+
+
+def test_a_slide_is_mapped_by_the_command_and_a_broken_one_told(fcnconv: Command, tmp_path: Path) -> None:
+    slide, broken = tmp_path / "slide.svs", tmp_path / "broken.svs"
+    write_slide(slide)
+    broken.write_bytes(slide.read_bytes()[:3000])
+    done = fcnconv("heatmap", slide, "--scales", "0.25,0.125", "-o", tmp_path / "map.npz", "-q")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "map.npz") as saved:
+        assert saved["scores"].shape == (12, 15, 1000)  # of 700 × 600 pixels
+    done = fcnconv("classify", broken)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert b"broken.svs: " in done.stderr
+
+
+def test_a_slide_without_openslide_is_told_what_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "slide.ndpi"
+    path.write_bytes(b"nothing that Pillow knows")
+    monkeypatch.setattr("fcnconv.sources.find_spec", lambda name: None)
+    with pytest.raises(ImageError, match=r"pip install 'fcnconv\[slides\]' reads it"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("kind", ["png", "turned.jpg", "see-through.png", "grey.png", "palette.png", "webp"])
+def test_libvips_gives_the_pixels_of_pillow(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyvips")
+    path = tmp_path / f"image.{kind}"
+    image, options = Image.fromarray(PIXELS), {}
+    if kind.startswith("see-through"):
+        image.putalpha(Image.fromarray(ALPHA[:, :, 0]))
+    if kind.startswith("turned"):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {"exif": exif, "quality": 95, "subsampling": 0}
+    if kind.startswith(("grey", "palette")):
+        image = image.convert("L") if kind.startswith("grey") else image.quantize(64)
+    if kind == "webp":
+        options = {"lossless": True}
+    image.save(path, **options)
+    from fcnconv.sources.vips import VipsSource
+
+    whole = open_image(path)
+    source = VipsSource.open(path, "image")
+    assert source.size == whole.size
+    for box in [(0, 0, *source.size), (20, 101, 150, 207)]:
+        found, expected = source.read(box).astype(int), whole.read(box)
+        assert np.abs(found - expected).max() <= (2 if kind.endswith("jpg") else 1)
+
+
+def test_a_large_image_goes_to_libvips_and_a_damaged_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyvips")
+    from fcnconv.sources.vips import VipsSource
+
+    monkeypatch.setattr("fcnconv.sources.REGION_PIXELS", 10_000)
+    path, cut = tmp_path / "large.png", tmp_path / "cut.png"
+    Image.fromarray(PIXELS).save(path)
+    source = open_image(path)
+    assert isinstance(source, VipsSource)
+    assert np.array_equal(source.read((7, 8, 200, 205)), PIXELS[8:205, 7:200])
+    cut.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ImageError, match=r"cut\.png: "):
+        open_image(cut).read((0, 0, 300, 210))
 
 
 def test_a_segment_cut_short_is_told(tmp_path) -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from fcnconv.classifier import Classifier
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
@@ -302,11 +303,14 @@ def test_the_command_writes_the_page(fcnconv: Command, tmp_path: Path) -> None:
 
 
 @needs_chromium
-def test_the_page_opens_with_the_chosen_class_at_its_highest_window(collage: Path, open_page: Open) -> None:
+def test_the_page_opens_with_the_chosen_class_at_its_highest_window(
+    collage: Path, open_page: Open, lite0: Classifier
+) -> None:
     page = open_page(collage)
     assert page.text("shown") == "tiger cat"
     assert page.cell() == (5, 7)
-    assert page.text("highest") == page.text("here") == "0.27"
+    expected = lite0(SAMPLES / "collage.jpg").probabilities()[5, 7, 282]
+    assert page.text("highest") == page.text("here") == f"{expected:.2f}"
     assert "row 5, column 7" in page.text("where") and "x 224–448, y 160–384" in page.text("where")
     outline = page.script(
         "const r = document.getElementById('over').getBBox(); return [r.x, r.y, r.width, r.height]"

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.geo import GeoReference, tiff_tags
 from fcnconv.scores import AnyMap
 from fcnconv.writers.contents import Choice, chosen_names, chosen_scores, provenance
 from fcnconv.writers.kept import keep
@@ -71,25 +72,25 @@ def _write_npy(file: IO[bytes], score_map: AnyMap, choice: Choice) -> npt.NDArra
     return exact
 
 
+IN_PIXELS = GeoReference((1.0, 0.0, 0.0, 0.0, -1.0, 0.0), {})
+"""The place of an image that has none. On a map y grows upwards."""
+
 LARGE_TIFF = (1 << 32) - (1 << 24)
 """Bytes of scores from which on a TIFF is a BigTIFF, which ImageJ reads by a plugin only."""
 
 
 def write_tif(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """A float32 page a class, as an ImageJ stack whose slices bear the names, placed for GIS over the image:
-    a pixel covers the square of its cell, x to the right and y downwards (negative) in the image's pixels.
-    Scores over 4 GB make a BigTIFF, which is no ImageJ stack.
+    a pixel covers the square of its cell, on the map if the image is a GeoTIFF, else in the image's pixels,
+    x to the right and y downwards (negative). Scores over 4 GB make a BigTIFF, which is no ImageJ stack.
     """
     import tifffile
 
     names = chosen_names(score_map, choice)
     rows, cols, _ = score_map.shape
     x0, y0, x1, y1 = score_map.grid.square(0, 0)
-    geotiff = [
-        (33550, "d", 3, (x1 - x0, y1 - y0, 0.0), True),  # ModelPixelScale
-        (33922, "d", 6, (0.0, 0.0, 0.0, x0, -y0, 0.0), True),  # ModelTiepoint: pixel (0, 0) -> (x0, -y0)
-        (42112, "s", 0, _gdal_metadata(names), True),
-    ]
+    place = (choice.place or IN_PIXELS).of_part(x0, y0, x1 - x0, y1 - y0)
+    geotiff = [*tiff_tags(place), (42112, "s", 0, _gdal_metadata(names), True)]
     large = 4 * rows * cols * len(names) > LARGE_TIFF
     about = json.dumps(provenance(score_map) | {"values": choice.values})
     imagej = {"axes": "TZCYXS", "mode": "grayscale", "Labels": names, "Info": about}

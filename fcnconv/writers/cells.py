@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fcnconv.geo import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import AnyMap, Grid
 from fcnconv.writers.contents import Choice, provenance
 from fcnconv.writers.kept import Kept, keep
+
+log = logging.getLogger("fcnconv")
 
 Ranking = list[tuple[Selection, float]]
 
@@ -67,25 +71,35 @@ _BOX_COLUMNS = ("minx", "miny", "width", "height")
 
 def write_geojson(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """The cells where a chosen class, or else the best one, has at least ``choice.at_least``: for each the
-    square around its window's centre, in pixels of the image, classified as QuPath reads it.
+    square around its window's centre, classified as QuPath reads it. In pixels of the image; of a GeoTIFF in
+    its map's coordinates, with their system named in the member ``crs`` of GeoJSON 2008, which GIS read.
     """
     kept = keep(score_map, choice.selections, 1)
-    head = {"type": "FeatureCollection", "provenance": provenance(score_map)}
+    head: dict[str, object] = {"type": "FeatureCollection", "provenance": provenance(score_map)}
+    if choice.place is not None and choice.place.epsg:
+        named = {"name": f"urn:ogc:def:crs:EPSG::{choice.place.epsg}"}
+        head["crs"] = {"type": "name", "properties": named}
+    elif choice.place is not None:
+        log.warning("the image's coordinate system has no EPSG number: name it where you open the .geojson")
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
         number = 0
         for row, col, ranking in _cells(kept, score_map.labels, choice):
             for selection, probability in ranking:
                 if probability >= choice.at_least:
-                    feature = _feature(score_map.grid, row, col, selection.name, probability)
+                    feature = _feature(score_map.grid, row, col, selection.name, probability, choice.place)
                     file.write((",\n" if number else "\n") + json.dumps(feature))
                     number += 1
         file.write("\n]}\n")
 
 
-def _feature(grid: Grid, row: int, col: int, name: str, probability: float) -> dict[str, object]:
+def _feature(
+    grid: Grid, row: int, col: int, name: str, probability: float, place: GeoReference | None
+) -> dict[str, object]:
     x0, y0, x1, y1 = (round(edge, 3) for edge in grid.square(row, col))
-    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+    ring = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+    if place is not None:
+        ring = [place.place(x, y) for x, y in ring]
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [ring]},

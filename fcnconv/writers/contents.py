@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fcnconv import __version__
-from fcnconv.images import ImageSource
+from fcnconv.geo import GeoReference
 from fcnconv.labels import Selection
 from fcnconv.scores import AnyMap, FloatArray, Provenance, ScoreMap, Values
+from fcnconv.sources import ImageSource, Placed
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Choice:
     k: classes a cell in formats that list the best.
     best_only: whether an npz holds these alone.
     at_least: probability that a cell must reach in formats that list regions.
-    photo: the image itself, for pictures. max_side: pixels of the longest side that it is shown at.
+    photo: the image itself, for pictures and for its place on a map. max_side: pixels of the longest side
+        that it is shown at.
     name: what the image is called, for pages.
     winners: whether a picture shows the most probable class of each cell.
     cells: whether a picture fills each cell's own square instead of running smoothly between them.
@@ -35,6 +37,11 @@ class Choice:
     name: str = "image"
     winners: bool = False
     cells: bool = False
+
+    @property
+    def place(self) -> GeoReference | None:
+        """Where the image lies on a map, if its file says it."""
+        return self.photo.georeference if isinstance(self.photo, Placed) else None
 
 
 def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:

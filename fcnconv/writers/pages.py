@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcnconv.errors import UsageError
-from fcnconv.images import read_within
 from fcnconv.scores import AnyMap
+from fcnconv.sources import read_within
 from fcnconv.viewer import MAX_SIDE, viewer_page
 from fcnconv.writers.contents import Choice, provenance
 

@@ -1,0 +1,96 @@
+"""Where an image lies on the map, as GeoTIFF says it (OGC GeoTIFF Standard 1.1, 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
+"""The tags for the place of pixels."""
+
+KEYS, NUMBERS, TEXTS = 34735, 34736, 34737
+"""The tags that name the coordinate system: the directory of its keys, and their numbers and texts."""
+
+TAGS = (PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, KEYS, NUMBERS, TEXTS)
+
+_RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072
+_AREA, _POINT, _USER_DEFINED = 1, 2, 32767
+
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): the corner (x, y) of pixels lies at (a·x + b·y + c, d·x + e·y + f)."""
+
+
+@dataclass(frozen=True)
+class GeoReference:
+    """Where an image lies on the map.
+
+    transform: from the image's pixels to the map. tags: those that name the coordinate system, number ->
+    value, as they are written.
+    """
+
+    transform: Affine
+    tags: Mapping[int, Any]
+
+    @property
+    def epsg(self) -> int | None:
+        """The coordinate system's number in EPSG's list, if it is in it."""
+        keys = _directory(self.tags.get(KEYS, ()))
+        code = keys.get(_PROJECTED) or keys.get(_GEOGRAPHIC)
+        return None if code in (None, _USER_DEFINED) else code
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The map's coordinates of a point of the image, in pixels."""
+        a, b, c, d, e, f = self.transform
+        return a * x + b * y + c, d * x + e * y + f
+
+    def of_part(self, x: float, y: float, wide: float, high: float) -> GeoReference:
+        """The place of a raster whose first pixel covers `wide` × `high` of this one's from (x, y) on."""
+        a, b, _, d, e, _ = self.transform
+        c, f = self.place(x, y)
+        return GeoReference((a * wide, b * high, c, d * wide, e * high, f), self.tags)
+
+
+def read_georeference(tags: Mapping[int, Any]) -> GeoReference | None:
+    """The place that a TIFF's tags, number -> value, tell; None if they tell none, or only by points on the
+    ground.
+    """
+    if TRANSFORMATION in tags:
+        m = tags[TRANSFORMATION]
+        a, b, c, d, e, f = m[0], m[1], m[3], m[4], m[5], m[7]
+    elif PIXEL_SCALE in tags and len(tags.get(TIE_POINTS, ())) == 6:
+        (a, down), (i, j, _, x, y) = tags[PIXEL_SCALE][:2], tags[TIE_POINTS][:5]
+        b, d, e = 0.0, 0.0, -down
+        c, f = x - i * a, y + j * down
+    else:
+        return None
+    keys = list(tags.get(KEYS, ()))
+    if _directory(keys).get(_RASTER_TYPE) == _POINT:  # what was told are the centres of pixels
+        c, f = c - (a + b) / 2, f - (d + e) / 2
+        keys = [_AREA if i % 4 == 3 and keys[i - 3] == _RASTER_TYPE else key for i, key in enumerate(keys)]
+    named = {number: tags[number] for number in (NUMBERS, TEXTS) if number in tags}
+    return GeoReference((a, b, c, d, e, f), {KEYS: tuple(keys), **named} if keys else {})
+
+
+def tiff_tags(place: GeoReference) -> list[tuple[int, str, int, Any, bool]]:
+    """The tags of a TIFF that lies at a place, as tifffile takes them: number, type, count, value, once."""
+    a, b, c, d, e, f = place.transform
+    if b == d == 0 and a > 0 > e:
+        tags: list[tuple[int, str, int, Any, bool]] = [
+            (PIXEL_SCALE, "d", 3, (a, -e, 0.0), True),
+            (TIE_POINTS, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0), True),
+        ]
+    else:
+        matrix = (a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+        tags = [(TRANSFORMATION, "d", 16, matrix, True)]
+    kinds = {KEYS: "H", NUMBERS: "d", TEXTS: "s"}
+    for number, value in place.tags.items():
+        values = (value,) if isinstance(value, float) else value
+        tags.append((number, kinds[number], 0 if number == TEXTS else len(values), values, True))
+    return tags
+
+
+def _directory(keys: Any) -> dict[int, int]:
+    """The keys whose values stand in the directory itself: number -> value. Each entry has four numbers."""
+    entries = [keys[i : i + 4] for i in range(4, len(keys) - 3, 4)]
+    return {number: value for number, tag, _, value in entries if tag == 0}

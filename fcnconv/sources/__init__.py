@@ -1,0 +1,68 @@
+"""Images as sources of pixels: in memory, at another size, or read region by region from files too large.
+
+Each kind is a class with a `size` and a `read`, as `ImageSource` asks. `open_regions` finds the one that a
+file allows.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from fcnconv.sources import slides, tiff
+from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
+from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area
+
+__all__ = [
+    "ImageSource",
+    "MemorySource",
+    "Pixels",
+    "Placed",
+    "ReducedSource",
+    "ResizedSource",
+    "area",
+    "open_any",
+    "open_regions",
+    "read_within",
+    "resize",
+    "slide_hint",
+]
+
+log = logging.getLogger("fcnconv")
+
+
+def open_regions(path: Path, name: str) -> ImageSource | None:
+    """A slide or a TIFF as a source that reads regions; None if it is neither, or must be decoded whole.
+
+    Raises ImageError.
+    """
+    suffix, source = path.suffix.lower(), None
+    if suffix in (*slides.SUFFIXES, *tiff.SUFFIXES) and find_spec("openslide"):
+        source = slides.SlideSource.open(path, name)
+    if source is None and suffix in tiff.SUFFIXES and find_spec("tifffile"):
+        return tiff.TiffSource.open(path, name)
+    return source
+
+
+def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | None:
+    """A large image of another kind as a source that reads regions; None if it is small, or if nothing here
+    reads it so, which is logged. Raises ImageError.
+    """
+    if width * height <= REGION_PIXELS:
+        return None
+    if find_spec("pyvips"):
+        from fcnconv.sources.vips import VipsSource
+
+        return VipsSource.open(path, name)
+    tried = path.suffix.lower() in tiff.SUFFIXES and find_spec("tifffile")
+    reason = "its rows are one strip" if tried else "pip install 'fcnconv[large]' reads regions"
+    log.info("%s: decoded whole, %.1f GB in memory: %s", name, width * height * 3 / 1e9, reason)
+    return None
+
+
+def slide_hint(path: Path) -> str:
+    """What to do about a file that nothing here could read: a clause if its name is a slide's, else ""."""
+    if path.suffix.lower() in slides.SUFFIXES and not find_spec("openslide"):
+        return "; if it is a slide, pip install 'fcnconv[slides]' reads it"
+    return ""

@@ -1,0 +1,97 @@
+"""Images at another size than their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fcnconv.scores import Box
+from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, area
+
+REGION_PIXELS = 64 * 1024**2
+"""Images of more pixels are read, and resized, region by region where that can be."""
+
+
+def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
+    """The source at `size` = (width, height), bicubic and antialiased: itself if that is its size.
+
+    Of a pyramid, the smallest level that is no smaller is resized.
+    """
+    if isinstance(source, Pyramid):
+        larger = [level for level in source.levels if level.size[0] >= size[0] and level.size[1] >= size[1]]
+        source = larger[-1] if larger else source
+    if size == source.size:
+        return source
+    held = isinstance(source, (MemorySource, ReducedSource))
+    if not held or max(area(size), area(source.size)) > REGION_PIXELS:
+        return ResizedSource(source, size)
+    pixels = source.pixels if isinstance(source, ReducedSource) else source.read((0, 0, *source.size))
+    whole = Image.fromarray(pixels)
+    return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
+
+
+def read_within(source: ImageSource, max_side: int) -> Pixels:
+    """uint8 (H, W, 3): the whole image, made smaller where a side is longer than `max_side` pixels."""
+    factor = max_side / max(source.size)
+    if factor < 1:
+        width, height = (max(round(side * factor), 1) for side in source.size)
+        source = resize(source, (width, height))
+    return source.read((0, 0, *source.size))
+
+
+@dataclass(frozen=True)
+class ReducedSource:
+    """A large photo decoded at a fraction of its size, for a scan that is smaller still.
+
+    pixels: uint8 (h, w, 3), RGB, upright. size: (width, height) of the photo itself.
+    """
+
+    pixels: Pixels
+    size: tuple[int, int]
+    name: str
+
+    def read(self, box: Box) -> Pixels:
+        """uint8 (height, width, 3): the pixels of `box`, enlarged from the fewer that were decoded."""
+        height, width, _ = self.pixels.shape
+        x, y = width / self.size[0], height / self.size[1]
+        x0, y0, x1, y1 = box
+        part = (x0 * x, y0 * y, x1 * x, y1 * y)
+        image = Image.fromarray(self.pixels)
+        return np.asarray(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, part))
+
+
+class ResizedSource:
+    """A source at another size, resized in fixed blocks, so that a pixel is the same whatever region is read.
+
+    Pillow's ``resize`` takes its box in 32-bit floats, so that regions of one image, resized by themselves,
+    differ in some pixels by a level; fixed blocks are always resized alike.
+    """
+
+    def __init__(self, source: ImageSource, size: tuple[int, int]):
+        self.source = source
+        self.size = size
+        self.name = source.name
+        self.blocks = Blocks(size, (BLOCK, BLOCK), self._block)
+
+    def read(self, box: Box) -> Pixels:
+        return self.blocks.read(box)
+
+    def _block(self, row: int, col: int) -> Pixels:
+        left, top = col * BLOCK, row * BLOCK
+        right, bottom = min(left + BLOCK, self.size[0]), min(top + BLOCK, self.size[1])
+        across, x = _axis(left, right, self.size[0], self.source.size[0])
+        down, y = _axis(top, bottom, self.size[1], self.source.size[1])
+        region = Image.fromarray(self.source.read((across[0], down[0], across[1], down[1])))
+        box = (x[0] - across[0], y[0] - down[0], x[1] - across[0], y[1] - down[0])
+        return np.asarray(region.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box))
+
+
+def _axis(first: int, last: int, size: int, source: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """The source pixels to read for pixels first to last - 1 along an axis, and the exact part of them."""
+    ratio = source / size
+    support = 2 * max(ratio, 1.0) + 1  # bicubic reaches two pixels, of the coarser of the two grids
+    start, stop = first * ratio, last * ratio
+    return (max(int(start - support), 0), min(int(stop + support) + 1, source)), (start, min(stop, source))

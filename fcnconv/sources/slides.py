@@ -1,0 +1,78 @@
+"""Slides of microscopes, by OpenSlide."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcnconv.errors import ImageError
+from fcnconv.scores import Box
+from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.source import Pixels
+
+SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
+"""Of formats that OpenSlide reads and nothing else does, or not as well."""
+
+TIFF_VENDORS = ("philips", "trestle", "ventana", "leica", "aperio")
+"""Those whose slides may be called .tif. OpenSlide knows them apart by what is in the file."""
+
+
+class SlideSource:
+    """A level of a slide on white, read in blocks, with the smaller levels as its pyramid.
+
+    A location is told to OpenSlide in pixels of the first level, so that one between two pixels of a smaller
+    level makes it interpolate; fixed blocks make every region of a level the same pixels.
+    """
+
+    def __init__(self, slide: Any, name: str, level: int = 0):
+        self.slide = slide
+        self.name = name
+        self.level = level
+        self.blocks = Blocks(self.size, (BLOCK, BLOCK), self._block)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        width, height = self.slide.level_dimensions[self.level]
+        return width, height
+
+    @cached_property
+    def levels(self) -> tuple[SlideSource, ...]:
+        """This level and the smaller ones."""
+        smaller = range(self.level + 1, self.slide.level_count)
+        return self, *(SlideSource(self.slide, self.name, level) for level in smaller)
+
+    @classmethod
+    def open(cls, path: Path, name: str) -> SlideSource | None:
+        """The slide, or None if OpenSlide does not know the file as one. Raises ImageError."""
+        import openslide
+
+        try:
+            vendor = openslide.OpenSlide.detect_format(path)
+            if vendor is None or (path.suffix.lower() not in SUFFIXES and vendor not in TIFF_VENDORS):
+                return None
+            slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise ImageError(f"{name}: OpenSlide cannot read it: {error}") from error
+        return cls(slide, name)  # OpenSlide closes it with its last level
+
+    def read(self, box: Box) -> Pixels:
+        return self.blocks.read(box)
+
+    def _block(self, row: int, col: int) -> Pixels:
+        import openslide
+
+        width, height = self.size
+        left, top = col * BLOCK, row * BLOCK
+        size = min(BLOCK, width - left), min(BLOCK, height - top)
+        scale = self.slide.level_downsamples[self.level]
+        try:
+            region = self.slide.read_region((round(left * scale), round(top * scale)), self.level, size)
+        except openslide.OpenSlideError as error:
+            raise ImageError(f"{self.name}: damaged or cut short: {error}") from error
+        paper = Image.new("RGBA", size, "white")
+        return np.asarray(Image.alpha_composite(paper, region).convert("RGB"))

@@ -1,0 +1,69 @@
+"""What an image is to everything that reads one: a size, and pixels by regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.geo import GeoReference
+from fcnconv.scores import Box
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """An upright RGB image that can be read region by region."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: a path, most often."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+
+    def read(self, box: Box) -> Pixels:
+        """uint8 (height, width, 3): the pixels of `box` = (x0, y0, x1, y1), which lies inside the image."""
+
+
+@runtime_checkable
+class Pyramid(Protocol):
+    """An image whose file also holds it at smaller sizes. levels: these, the largest first."""
+
+    @property
+    def levels(self) -> Sequence[ImageSource]: ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An image that may lie on a map. georeference: where; None if its file does not say."""
+
+    @property
+    def georeference(self) -> GeoReference | None: ...
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright."""
+
+    pixels: Pixels
+    name: str = "image"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width, _ = self.pixels.shape
+        return width, height
+
+    def read(self, box: Box) -> Pixels:
+        x0, y0, x1, y1 = box
+        return self.pixels[y0:y1, x0:x1]
+
+
+def area(size: tuple[int, int]) -> int:
+    """The number of pixels of a (width, height)."""
+    return size[0] * size[1]
