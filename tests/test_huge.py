@@ -132,7 +132,7 @@ def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:
 def test_a_map_in_little_memory_is_that_of_one_piece() -> None:
     lite0 = load("efficientnet_lite0", backend="torch")
     pixels = np.asarray(Image.open(SAMPLES / "collage.jpg").convert("RGB"))
-    small = replace(lite0, memory=600e6)
+    small = replace(lite0, memory=400e6)
     (grid,) = lite0.grids(MemorySource(pixels), "1")
     tiling = small.tiling(grid)
     assert len(tiling.stages) > 1 and tiling.blocks[0] < tiling.blocks[-1]

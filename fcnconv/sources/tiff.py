@@ -59,9 +59,8 @@ class TiffSource:
         """The first picture of a file, or None if its segments cannot be read by themselves."""
         import tifffile
 
-        tifffile.logger().addHandler(
-            logging.NullHandler()
-        )  # what is odd about a file does not concern its user
+        # It would tell the user whatever is odd about a file.
+        tifffile.logger().addHandler(logging.NullHandler())
         try:
             file = _File(tifffile.TiffFile(path))
         except (OSError, ValueError, tifffile.TiffFileError):
