@@ -1,14 +1,19 @@
 """Scales, stores and estimates: through small maps, and through the command on the embedded model."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import SAMPLES, Command
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
+from torchvision.ops import SqueezeExcitation
 
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
@@ -16,8 +21,8 @@ from fcnconv.scales import Join, joined
 from fcnconv.scan import parse_scales, spans
 from fcnconv.scores import Block, FloatArray, Grid, softmax
 from fcnconv.sources import MemorySource
-from fcnconv.stages import Stage
-from fcnconv.tiles import Stages, choose, parse_memory
+from fcnconv.stages import KeptCells, PixelCells, Stage, chain
+from fcnconv.tiles import FIXED, KEPT_SLACK, Stages, choose, parse_memory
 
 
 @settings(deadline=None, max_examples=30)
@@ -169,3 +174,69 @@ def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> 
     coarse = lite0(SAMPLES / "coffee.png")
     assert fine.logits.shape[:2] == (12, 24)  # a row more than twice the coarse one's
     assert np.abs(fine.logits[::2, ::2] - coarse.logits).max() <= 1e-5
+
+
+@given(rows=st.integers(1, 300), cols=st.integers(1, 300), limit=st.floats(1e5, 1e8))
+@settings(deadline=None, max_examples=25)
+def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, limit: float) -> None:
+    """Stages that pass their input on, two cells of halo on either side: no run of one sees a cell twice in a
+    row of blocks, and the arrays that keep rows have the bytes of the estimate.
+    """
+    stages = tuple(
+        Stage(lambda x: x, 3, 5, 1, 2, 2, 4, 5, memory, work)
+        for memory, work in ((9e3, 1e3), (3e3, 2e3), (1e3, 4e3))
+    )
+    tiling = choose(Stages(replace(stages[0], memory=1e9), stages), (rows - 1, cols - 1), FIXED + limit)
+    assume(len(tiling.stages) > 1)
+    pixels = np.random.default_rng(0).random((3, rows + 4, cols + 4), np.float32)
+    image = PixelCells(lambda box: pixels[None, :, box[1] : box[3], box[0] : box[2]], 5, 1)
+    top = chain(image, tiling.stages, tiling.blocks, (rows - 1, cols - 1))
+    high, wide = top.block
+    found = np.full_like(pixels, np.nan)
+    for down in spans(rows + 4, high):
+        for across in spans(cols + 4, wide):
+            found[:, down, across] = top.compute(down.start, down.stop, across.start, across.stop)
+    assert np.array_equal(found, pixels)
+    kept, below = 0, top.below
+    while isinstance(below, KeptCells):
+        kept, below = kept + below.kept.nbytes, below.below
+    assert tiling.memory >= KEPT_SLACK * kept + FIXED
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_a_scan_takes_the_memory_that_it_was_given() -> None:
+    """In a process of its own, of which the system tells the peak."""
+    script = """
+import re, fcnconv, numpy as np
+def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+lite0 = fcnconv.load(backend="torch", max_memory="800MB")
+lite0(np.zeros((256, 256, 3), np.uint8))
+before, pixels = peak(), np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)
+(grid,) = lite0.grids(source := lite0.open(pixels), "1")
+assert len(lite0.tiling(grid).stages) > 1
+for block in lite0.scan(source):
+    del block
+print(peak() - before - pixels.nbytes)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 100e6 < int(done.stdout) <= 800e6
+
+
+def test_a_network_that_sees_the_whole_image_is_marked_when_it_is_cut(caplog) -> None:
+    """Squeeze-and-excitation in a small network of its own: tiles change its scores, and that is said."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4),
+        SqueezeExcitation(8, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()
+    own = load(model, window=32, categories=list("abcde"), backend="torch")
+    assert not own.geometry.local
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 140, 3), np.uint8)
+    assert own(pixels).provenance.tiles == 1 and not caplog.records
+    cut = replace(own, tile=32)
+    score_map = cut(pixels)
+    assert score_map.provenance.tiles == 12
+    assert "looks at the whole image, and it is scanned in 12 tiles" in caplog.text
