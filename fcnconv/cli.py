@@ -38,6 +38,7 @@ from fcnconv.options import (
 
 if TYPE_CHECKING:
     from fcnconv.inputs import Input
+    from fcnconv.models.own import OwnModel
     from fcnconv.scores import AnyMap
 
 log = logging.getLogger("fcnconv")
@@ -242,10 +243,9 @@ def verify(
     """
     from fcnconv.batch import open_each
     from fcnconv.classifier import load
-    from fcnconv.models.own import describe
     from fcnconv.verify import measure, prove
 
-    spec = find_model(model, describe(**own))
+    spec = find_model(model, _described(own))
     proved = prove(spec)
     agreement, failed = None, False
     if images:
@@ -436,9 +436,7 @@ def classes(
     One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
     the names, separated by tabs.
     """
-    from fcnconv.models.own import describe
-
-    found = find_model(model, describe(**own)).labels().search(pattern)
+    found = find_model(model, _described(own)).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
     from fcnconv.printing import print_json_line
@@ -453,23 +451,65 @@ def classes(
 
 
 @app.command()
+@with_own_options
 def prepare(
     model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The network.")] = DEFAULT_MODEL,
     mode: Mode = "fcn",
+    stride: Stride = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    *,
+    own: dict[str, Any],
 ) -> None:
     """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
 
-    A run that finds the plan starts without torch. Deleting the file is safe: it is made again when needed.
+    A run that finds the plan starts without torch; each --stride has a plan of its own. Deleting the file is
+    safe: it is made again when needed.
     """
     from fcnconv.backends import parse_mode
     from fcnconv.backends.onnx import open_plan
-    from fcnconv.models import find_model
 
-    plan = open_plan(find_model(model), parse_mode(mode))
+    plan = open_plan(find_model(model, _described(own)), parse_mode(mode), stride)
     log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
     print(plan.path)
+
+
+@app.command()
+@with_own_options
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FILE", help="Where to write: .onnx or .pt2; - is stdout."),
+    ],
+    format: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="onnx|pt2", help="If not by the suffix of FILE.")
+    ] = None,
+    stride: Stride = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    *,
+    own: dict[str, Any],
+) -> None:
+    """Writes the converted network, for any height and width, for programs that run ONNX or torch.
+
+    Its input "pixels" is float32 (N, 3, H, W), (intensity 0 to 1 - mean) / std, of at least one window; its
+    output "logits" (N, classes, rows, cols). Mean, std, window, stride and categories are in the file, as
+    JSON under the name "fcnconv".
+    """
+    spec = find_model(model, _described(own))
+    if out == "-" and sys.stdout.isatty():
+        raise UsageError(
+            "a network will not be written to a terminal; redirect it, or name a file with --out"
+        )
+    from fcnconv.export import export as write
+    from fcnconv.export import export_format
+
+    about, error = write(spec, out, export_format(out, format), stride)
+    log.info(
+        "%s, window %d px, stride %d px: proved, its logits differ from torch's by %.1e of the largest",
+        *(about.model, about.window, about.stride, error),
+    )
 
 
 @app.command("models")
@@ -498,6 +538,12 @@ def list_all(
             print_json_line(asdict(listing))
     else:
         print_models(listed, aligned=sys.stdout.isatty())
+
+
+def _described(own: dict[str, Any]) -> OwnModel:
+    from fcnconv.models.own import describe
+
+    return describe(**own)
 
 
 def _formats() -> str:

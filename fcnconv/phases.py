@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fcnconv.errors import ConversionError
+from fcnconv.models.spec import count_phases
 from fcnconv.receptive import Field, Shapes, fields, output_shape
 from fcnconv.scan import Geometry
 
@@ -31,15 +32,10 @@ def refine(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx
         as it was; the result shares its weights and gives ``phases · n + 1`` rows.
     stride: the network's own stride divided by a power of two.
 
-    Raises ConversionError, with the layer's name, where the graph does not allow it.
+    Raises UsageError for another stride, and ConversionError, with the layer's name, where the graph does not
+    allow it.
     """
-    phases = geometry.step // stride if stride > 0 else 0
-    if stride * phases != geometry.step or phases & (phases - 1) or not phases:
-        allowed = [geometry.step >> i for i in range(geometry.step.bit_length() - 1)]
-        raise ConversionError(
-            f"stride {stride} is not the network's own, {geometry.step}, divided by a power of two; "
-            f"choose of {', '.join(str(s) for s in allowed if geometry.step % s == 0)}"
-        )
+    phases = count_phases(stride, geometry.step)
     # Not a deep copy: the layers stay shared, and those that change are replaced, never altered.
     fine = fx.GraphModule(network, copy.deepcopy(network.graph))
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import nn
 from fcnconv.backends.torch import torch_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.cuts import cut, whole
-from fcnconv.errors import ConversionError
+from fcnconv.errors import ConversionError, UsageError
 from fcnconv.scan import scan
 from fcnconv.scores import Grid
 from fcnconv.sources import MemorySource
@@ -148,7 +148,7 @@ def test_a_stage_costs_what_its_layers_do() -> None:
 
 def test_strides_that_do_not_divide_are_refused() -> None:
     with pytest.raises(
-        ConversionError, match="stride 3 is not the network's own, 8, divided by a power of two"
+        UsageError, match="stride 3 is not the network's own, 8, divided by a power of two; choose of 8, 4, 2"
     ):
         converted("residual", 3)
 

@@ -94,6 +94,8 @@ def open_network(
         raise UsageError(f"unknown device {device!r}; known: auto, cpu, cuda, cuda:N, mps")
     if mode == "fcn":
         spec.require_fcn()
+        if stride is not None:
+            spec.require_stride(stride)
     if backend != "auto":
         return BACKENDS[backend](spec, mode, device, stride)
     if device in ("auto", "cpu") and spec.arch:

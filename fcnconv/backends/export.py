@@ -53,7 +53,7 @@ def export_onnx(network: nn.Module, window: int, *, any_size: bool) -> bytes:
 
 
 def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:
-    """The largest difference of a logit between torch and ONNX Runtime, as a share of the largest logit.
+    """The largest difference of a logit between a network and what runs its plan, as a share of the largest.
 
     Compared on noise and on smooth pictures, one at the native size and two at a larger one (`any_size`; else
     of the native size too). Raises PlanError over `convert.TOLERANCE`.
@@ -70,9 +70,7 @@ def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -
         try:
             found = run(x.numpy())
         except Exception as reason:  # ONNX Runtime's errors share no class but this
-            raise PlanError(
-                f"ONNX Runtime does not run the plan at {size[1]} × {size[0]}: {reason}"
-            ) from reason
+            raise PlanError(f"the plan does not run at {size[1]} × {size[0]} px: {reason}") from reason
         if found.shape != expected.shape:
             raise PlanError(f"the plan gives logits of shape {found.shape}, and torch {expected.shape}")
         error = max(error, float(np.abs(found - expected).max()))

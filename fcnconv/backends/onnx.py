@@ -98,9 +98,11 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
         raise PlanError(
             f"{spec.name} was built in Python: its code has no name by which a plan could be found"
         )
+    stride = stride if mode == "fcn" else None  # crops need no plan of their own for it
+    if stride is not None:
+        spec.require_stride(stride)
     weights = spec.weights()
     weights_sha256 = spec.sha256(weights)
-    stride = stride if mode == "fcn" else None  # crops need no plan of their own for it
     path = plan_path(spec, mode, weights_sha256, stride)
     if path.exists():
         try:

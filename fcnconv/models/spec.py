@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnconv.errors import ConversionError
+from fcnconv.errors import ConversionError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.packaged import file_sha256
 
@@ -80,3 +80,24 @@ class ModelSpec:
                 f"{self.name} has no fully convolutional form: {self.no_fcn}; score real crops instead with "
                 "--mode windows"
             )
+
+    def require_stride(self, stride: int) -> None:
+        """Raises UsageError, before weights are fetched, if it is known that the converted network cannot
+        have its windows `stride` pixels apart.
+        """
+        if self.published and self.published.stride:
+            count_phases(stride, self.published.stride)
+
+
+def count_phases(stride: int, own: int) -> int:
+    """How many windows a finer stride has for each of the network's own along an axis: a power of two.
+
+    Raises UsageError.
+    """
+    allowed = [own >> i for i in range(own.bit_length()) if own % (1 << i) == 0 and own >> i > 1]
+    if stride not in allowed:
+        raise UsageError(
+            f"stride {stride} is not the network's own, {own}, divided by a power of two; "
+            f"choose of {', '.join(map(str, allowed))}"
+        )
+    return own // stride
