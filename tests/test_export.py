@@ -18,11 +18,10 @@ from fcnconv.images import read_image
 
 
 def logits(fcnconv: Command, folder: Path, *options: str) -> np.ndarray:
-    done = fcnconv(
-        "heatmap", SAMPLES / "coffee.png", "--values", "logits", "-o", folder / "map.npy", *options
-    )
+    out = folder / "map.npy"
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", "--values", "logits", "-o", out, *options)
     assert done.returncode == 0, done.stderr
-    return np.load(folder / "map.npy")
+    return np.load(out)
 
 
 def pixels(about: dict, wide: int, high: int) -> np.ndarray:
@@ -41,10 +40,10 @@ def test_onnx_runtime_gives_the_map(fcnconv: Command, tmp_path: Path, stride: in
     about = json.loads(session.get_modelmeta().custom_metadata_map["fcnconv"])
     assert (about["window"], about["stride"], about["step"]) == (224, stride, 32)
     assert len(about["categories"]) == 1000 and about["categories"][967] == "espresso"
-    found = session.run(["logits"], {"pixels": pixels(about, 608 - 32, 384)})[0]
-    expected = logits(fcnconv, tmp_path, "--stride", str(stride))
-    assert found.shape[2:] == (expected.shape[0] - (stride < 32), expected.shape[1])
-    assert np.abs(found[0].transpose(1, 2, 0) - expected[: found.shape[2]]).max() <= 1e-4
+    found = session.run(["logits"], {"pixels": pixels(about, 576, 384)})[0]
+    assert found.shape[2:] == ((384 - 224) // stride + 1, (576 - 224) // stride + 1)
+    expected = logits(fcnconv, tmp_path, "--stride", str(stride))[: found.shape[2], : found.shape[3]]
+    assert np.abs(found[0].transpose(1, 2, 0) - expected).max() <= 1e-4
 
 
 def test_torch_gives_the_map(fcnconv: Command, tmp_path: Path) -> None:
@@ -58,10 +57,9 @@ def test_torch_gives_the_map(fcnconv: Command, tmp_path: Path) -> None:
     for wide, high in ((576, 384), (224, 224), (224, 320)):
         with torch.no_grad():
             found = network(torch.from_numpy(pixels(about, wide, high)))
-        part = expected[: found.shape[2], : found.shape[3]]
-        if (wide, high) == (576, 384):
-            assert np.abs(found[0].permute(1, 2, 0).numpy() - part).max() <= 1e-4
         assert tuple(found.shape) == (1, 1000, (high - 224) // 32 + 1, (wide - 224) // 32 + 1)
+        if (wide, high) == (576, 384):  # all of the photo that has whole windows
+            assert np.abs(found[0].permute(1, 2, 0).numpy() - expected).max() <= 1e-4
 
 
 def test_a_network_goes_to_a_pipe(fcnconv: Command) -> None:
