@@ -65,7 +65,7 @@ def status(name: str) -> int:
     raise SystemExit(f"/proc/self/status has no {name}")
 
 
-def scan(path: Path, out: Path, memory: str, stride: int | None, whole: bool) -> None:
+def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, whole: bool) -> None:
     """Maps the image to a .npy of all classes, and prints what it took as a line of JSON."""
     import fcnconv
     from fcnconv.tiles import parse_memory
@@ -73,9 +73,10 @@ def scan(path: Path, out: Path, memory: str, stride: int | None, whole: bool) ->
 
     limit = parse_memory(memory)
     classifier = fcnconv.load(
-        backend="torch", stride=stride, max_memory="1TB" if whole else f"{limit * SHARE:.0f}"
+        backend=backend, stride=stride, max_memory="1TB" if whole else f"{limit * SHARE:.0f}"
     )
     classifier(np.zeros((256, 256, 3), np.uint8))  # its libraries are loaded, its threads started
+    classifier.stages()  # and torch, which makes the parts
     before, resident = status("VmSize"), status("VmRSS")
     if not whole:
         resource.setrlimit(resource.RLIMIT_AS, (before + int(limit), resource.RLIM_INFINITY))
@@ -120,22 +121,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=20000)
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--stride", type=int)
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--scan", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.scan:
-        scan(*options.scan, options.memory, options.stride, options.whole)
+        scan(*options.scan, options.memory, options.stride, options.backend, options.whole)
         return
     stride = ["--stride", str(options.stride)] if options.stride else []
+    same = ["--memory", options.memory, "--backend", options.backend, *stride]
     with tempfile.TemporaryDirectory() as folder:
         image, first, second = (Path(folder, name) for name in ("image.tif", "a.npy", "b.npy"))
         make(image, options.size)
         print(f"{options.size} × {options.size} px, {image.stat().st_size / 1e9:.2f} GB", flush=True)
-        cut = run("--scan", str(image), str(first), "--memory", options.memory, *stride)
+        cut = run("--scan", str(image), str(first), *same)
         print(f"within {options.memory}: {cut}", flush=True)
         if options.compare:
-            whole = run("--scan", str(image), str(second), "--memory", options.memory, "--whole", *stride)
+            whole = run("--scan", str(image), str(second), "--whole", *same)
             print(f"in one piece: {whole}")
             ratio = cut["seconds"] / whole["seconds"]
             print(f"largest difference {difference(first, second)}; time {ratio:.2f} × that of one piece")

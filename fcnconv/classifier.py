@@ -335,7 +335,7 @@ def load(
         open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
         provenance=Provenance(found.name, network.weights_sha256, chosen, mean=found.mean, std=found.std),
         temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
-        stages=network.stages or (lambda: Stages(plain, (plain,))),
+        stages=cache(network.stages or (lambda: Stages(plain, (plain,)))),
         memory=memory,
         tile=tile,
         max_pixels=max_pixels or MAX_PIXELS,

@@ -19,8 +19,7 @@ from torch import fx, nn
 from fcnconv.phases import SplitPhases
 from fcnconv.receptive import Field, Shapes, fields, output_shape
 from fcnconv.scan import Geometry
-from fcnconv.scores import FloatArray
-from fcnconv.stages import Stage
+from fcnconv.stages import Run, Stage
 
 BLOCK_MEMORY = 300e6
 """Bytes that a stage may need for a block, when the cuts are chosen."""
@@ -31,7 +30,8 @@ WORK_PER_BYTE = 6.0
 WORK_OF_CUT = 24 * WORK_PER_BYTE
 """The same for a byte of a map between stages: stored, gathered with the halo, and handed over."""
 
-Start = Callable[[nn.Module], Callable[[FloatArray], FloatArray]]
+Start = Callable[[nn.Module, tuple[int, int]], Run]
+"""Makes a module's run. Beside the module comes what it takes: channels, and the side of a small map."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,25 @@ class _Place:
     channels: int
 
 
-def whole(network: fx.GraphModule, geometry: Geometry, start: Start) -> Stage:
-    """The whole network as one stage. start: makes a module's run, as `backends.torch.fcn_run`."""
+def whole(network: fx.GraphModule, geometry: Geometry, run: Run, *, channels_last: bool = True) -> Stage:
+    """The whole network as one stage. run: computes it."""
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
-    return _stage(places[0], places[-1], costs, geometry, start(network))
+    return replace(_stage(places[0], places[-1], costs, geometry, run), channels_last=channels_last)
 
 
-def cut(network: fx.GraphModule, geometry: Geometry, start: Start) -> tuple[Stage, ...]:
-    """The network as stages, of which the halos together cost least."""
+def cut(
+    network: fx.GraphModule, geometry: Geometry, start: Start, *, channels_last: bool = True
+) -> tuple[Stage, ...]:
+    """The network as stages, of which the halos together cost least. channels_last: as for `Stage`."""
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
     chosen = _cheapest(places, costs)
     stages = []
     for first, last in pairwise(chosen):
         part = _part(network, first.node, last.node)
-        stages.append(_stage(first, last, costs, geometry, start(part)))
+        run = start(part, (first.channels, first.native + first.pitch))
+        stages.append(replace(_stage(first, last, costs, geometry, run), channels_last=channels_last))
     return tuple(stages)
 
 
@@ -160,7 +163,7 @@ def _stage(
     last: _Place,
     costs: _Costs,
     geometry: Geometry,
-    run: Callable[[FloatArray], FloatArray],
+    run: Run,
 ) -> Stage:
     before, after = _margins(first, last)
     inside = range(first.index + 1, last.index + 1)

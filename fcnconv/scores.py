@@ -250,8 +250,8 @@ class ScoreMap:
         return class_idx, np.take_along_axis(probabilities, class_idx, axis=-1)
 
 
-PIECE_VALUES = 16_000_000
-"""Scores that are worked on at once: 64 MB, and a few times that for what is made of them."""
+PIECE_VALUES = 4_000_000
+"""Scores that are worked on at once: 16 MB, and a few times that for what is made of them."""
 
 
 @dataclass(frozen=True)

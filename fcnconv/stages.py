@@ -9,12 +9,11 @@ one stage, and its blocks are the usual tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from fcnconv.scores import FloatArray
 
@@ -35,6 +34,7 @@ class Stage:
         it computes beyond the grid itself.
     memory: bytes alive at its worst moment, for each step × step of a block with its halo.
     multiply_adds: its work, likewise.
+    channels_last: whether `run` is faster on maps whose channels lie together in memory.
     """
 
     run: Run
@@ -47,6 +47,7 @@ class Stage:
     span: float
     memory: float
     multiply_adds: float
+    channels_last: bool = False
 
 
 class Cells(Protocol):
@@ -124,24 +125,39 @@ class KeptCells(FeatureCells):
         super().__init__(stage, below, steps, block)
         high, wide = self.block
         self.ready, self.left = first[0] // high * high, first[1] // wide * wide
-        # channels last, as torch likes them
-        self.kept = np.empty((rows_kept, self.cols - self.left, stage.channels), np.float32)
+        self.kept = _empty(stage, rows_kept, self.cols - self.left)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
         high, wide = self.block
         while self.ready < bottom:
             last = min(self.ready + high, self.rows)
-            places = self._places(self.ready, last)
             for col in range(self.left, self.cols, wide):
                 end = min(col + wide, self.cols)
                 cells = self.compute(self.ready, last, col, end)
-                self.kept[places, col - self.left : end - self.left] = cells.transpose(1, 2, 0)
+                for place, rows in self._places(self.ready, last):
+                    self.kept[:, place, col - self.left : end - self.left] = cells[:, rows]
             self.ready = last
-        found: FloatArray = self.kept[self._places(top, bottom), left - self.left : right - self.left]
-        return found.transpose(2, 0, 1)
+        out = _empty(self.stage, bottom - top, right - left)
+        for place, rows in self._places(top, bottom):
+            out[:, rows] = self.kept[:, place, left - self.left : right - self.left]
+        return out
 
-    def _places(self, top: int, bottom: int) -> npt.NDArray[np.int64]:
-        return np.arange(top, bottom) % len(self.kept)
+    def _places(self, top: int, bottom: int) -> Iterator[tuple[slice, slice]]:
+        """Where rows lie in the circle, and which they are: one piece of them, or two around its end."""
+        size = self.kept.shape[1]
+        row = top
+        while row < bottom:
+            first = row % size
+            count = min(bottom - row, size - first)
+            yield slice(first, first + count), slice(row - top, row - top + count)
+            row += count
+
+
+def _empty(stage: Stage, rows: int, cols: int) -> FloatArray:
+    """float32 (channels, rows, cols), without values: the output of a stage, in the order that it likes."""
+    if stage.channels_last:
+        return np.empty((rows, cols, stage.channels), np.float32).transpose(2, 0, 1)
+    return np.empty((stage.channels, rows, cols), np.float32)
 
 
 def chain(

@@ -79,7 +79,7 @@ def scores(
     def tiling(grid: Grid) -> Tiling:
         steps = (grid.rows - 1) // g.phases, (grid.cols - 1) // g.phases
         if parts:
-            stages = cut(net.network, g, torch_run)
+            stages = cut(net.network, g, lambda part, _: torch_run(part))
             size = tile or 1
             return Tiling(stages, tuple((size + i, 2 * size - i % 2) for i, _ in enumerate(stages)), 0, 0, 0)
         stage = one_stage(torch_run(net), 5, WINDOW, g.step, g.halo, g.phases)
@@ -140,7 +140,8 @@ def test_blocks_and_parts_give_the_scores_of_the_whole(
 
 
 def test_a_stage_costs_what_its_layers_do() -> None:
-    stage = whole(converted("residual").network, converted("residual").geometry, torch_run)
+    net = converted("residual")
+    stage = whole(net.network, net.geometry, torch_run(net))
     # for each step of 8 px: 16 cells of the first convolution, 4 and 1 of each branch; then pool and head
     expected = 16 * 8 * 3 * 25 + (4 + 1) * (8 * 8 * 9 + 8 * 8) + 8 * 5
     assert stage.multiply_adds == expected

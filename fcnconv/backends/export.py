@@ -32,13 +32,18 @@ def export_onnx(network: nn.Module, window: int, *, any_size: bool) -> bytes:
     """
     axes = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
     out = {0: "batch", 2: "rows", 3: "cols"} if any_size else {0: "batch"}
+    return _export(network, torch.zeros(2, 3, window, window), axes, out)
+
+
+def _export(network: nn.Module, example: torch.Tensor, axes: dict[int, str], out: dict[int, str]) -> bytes:
+    """axes, out: which axes of the input and of the output may have any length, and their names."""
     file = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # of deprecation, and of shapes that the proof tests
             torch.onnx.export(
                 network,
-                (torch.zeros(2, 3, window, window),),
+                (example,),
                 file,  # type: ignore[arg-type]
                 dynamo=False,
                 input_names=[INPUT],
@@ -50,6 +55,17 @@ def export_onnx(network: nn.Module, window: int, *, any_size: bool) -> bytes:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PlanError(f"{type(network).__name__} cannot be exported to ONNX ({reason})") from error
     return file.getvalue()
+
+
+def export_part(part: nn.Module, channels: int, side: int) -> bytes:
+    """A part of a network as an ONNX file, for maps of any height and width, one at a time.
+
+    part: float (1, channels, h, w) -> float (1, channels', h', w'). side: of a map that it takes.
+
+    Raises PlanError if the exporter cannot express it.
+    """
+    example = torch.zeros(1, channels, side, side)
+    return _export(part, example, {2: "height", 3: "width"}, {2: "rows", 3: "cols"})
 
 
 def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:

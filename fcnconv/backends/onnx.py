@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from platformdirs import user_cache_path
 
 from fcnconv import __version__
-from fcnconv.backends import Mode, Network
+from fcnconv.backends import Mode, Network, Run
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.backends.windows import windows_geometry, windows_run
 from fcnconv.errors import PlanError
@@ -78,18 +78,21 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network
     if plan.record.geometry is None:
         geometry = windows_geometry(spec.window, stride or spec.stride)
         return Network(windows_run(run, spec.window, geometry.stride), geometry, plan.record.weights_sha256)
-    return Network(
-        run, plan.record.geometry, plan.record.weights_sha256, lambda: _torch_stages(spec, mode, stride)
-    )
+    return Network(run, plan.record.geometry, plan.record.weights_sha256, lambda: _stages(spec, stride, run))
 
 
-def _torch_stages(spec: ModelSpec, mode: Mode, stride: int | None) -> Stages:
-    """A plan runs in one piece; what has no room for it runs in parts, on torch."""
-    from fcnconv.backends.torch import open_torch
+def _stages(spec: ModelSpec, stride: int | None, run: Run) -> Stages:
+    """The plan, and the network cut into parts that are exported each for itself, and proved together.
 
-    stages = open_torch(spec, mode, "cpu", stride).stages
-    assert stages is not None  # torch always knows
-    return stages()
+    They are not kept: where they are needed, a scan takes longer than to make them.
+    """
+    from fcnconv.backends.parts import runtime_parts
+    from fcnconv.convert import convolutionize
+    from fcnconv.cuts import whole
+
+    network = convolutionize(spec.build(spec.weights()), spec.window, stride)
+    plan = whole(network.network, network.geometry, run, channels_last=False)
+    return Stages(plan, runtime_parts(network))
 
 
 def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:

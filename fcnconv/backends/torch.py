@@ -65,9 +65,9 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
 def _stages(network: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
     from fcnconv.cuts import cut, whole
 
-    start = partial(torch_run, device=device, half=half)
+    run = partial(torch_run, device=device, half=half)
     graph, geometry = network.network, network.geometry
-    return Stages(whole(graph, geometry, start), cut(graph, geometry, start))
+    return Stages(whole(graph, geometry, run(graph)), cut(graph, geometry, lambda part, _: run(part)))
 
 
 def _crop_stages(run: Run, spec: ModelSpec, geometry: Geometry) -> Stages:
