@@ -18,7 +18,7 @@ SHARE_OF_FREE = 0.5
 SLACK = 1.15
 """What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
 
-KEPT_SLACK, FIXED = 1.1, 300e6
+KEPT_SLACK, FIXED = 1.1, 350e6
 """The same for the maps between stages; and what every scan in stages needs, for decoded tiles of the image
 and the holes that arrays of changing sizes leave (both measured).
 """

@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from fcnconv.backends import BACKENDS, open_network
+from fcnconv.backends import BACKENDS, Network, open_network
 from fcnconv.backends import onnx as plans
-from fcnconv.backends.export import export_onnx, prove_export
+from fcnconv.backends.export import export_onnx, export_part, prove_export
 from fcnconv.backends.onnx import open_plan, plan_path, read_plan
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.labels import numbered
 from fcnconv.models import ModelSpec
+from fcnconv.stages import PixelCells, chain
 
 
 class Tiny(nn.Module):
@@ -74,6 +75,45 @@ def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None
         assert networks[name].weights_sha256 == networks["torch"].weights_sha256
         assert found.shape == oracle.shape and found.dtype == np.float32
         assert np.abs(found - oracle).max() <= 1e-4 * np.abs(oracle).max()
+
+
+def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
+    """The logits of pixels in blocks of two cells, and in one run."""
+    monkeypatch.setattr("fcnconv.cuts.BLOCK_MEMORY", 2e4)
+    x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
+    assert network.stages is not None and network.geometry.step == 4
+    parts = network.stages().parts
+    assert len(parts) > 1
+    image = PixelCells(lambda box: np.ascontiguousarray(x[:, :, box[1] : box[3], box[0] : box[2]]), 32, 4)
+    top = chain(image, parts, [(2, 2)] * len(parts), (rows, cols))
+    blocks = [[top.compute(y, y + 2, x, x + 2) for x in range(0, 14, 2)] for y in range(0, 10, 2)]
+    return np.concatenate([np.concatenate(row, 2) for row in blocks], 1), network.run(x)[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_parts_of_a_network_give_the_logits_of_the_whole(
+    spec: ModelSpec, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, expected = in_parts(open_network(spec, "fcn", backend, "cpu"), monkeypatch)
+    assert found.shape == expected.shape and np.ptp(expected) > 0.1
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("broken", ["fails", "wrong", "shapes"])
+def test_parts_that_cannot_be_exported_run_on_torch(
+    spec: ModelSpec, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def export(part: nn.Module, channels: int, side: int) -> bytes:
+        if broken == "fails":
+            raise PlanError("no such operation")
+        layer = nn.Conv2d(channels, 16, 1) if broken == "wrong" else nn.Conv2d(channels, channels, 5)
+        return export_part(layer, channels, side)
+
+    monkeypatch.setattr("fcnconv.backends.parts.export_part", export)
+    with caplog.at_level(logging.INFO, "fcnconv"):
+        found, expected = in_parts(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert "running the parts with torch instead" in caplog.text
 
 
 def test_the_plan_of_lite0_equals_torch_on_a_larger_image(lite0, monkeypatch: pytest.MonkeyPatch) -> None:

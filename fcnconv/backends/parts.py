@@ -58,6 +58,8 @@ def _prove(network: FullyConvolutional, parts: tuple[Stage, ...]) -> None:
         raise
     except Exception as error:  # ONNX Runtime's errors share no class but this
         raise PlanError(f"ONNX Runtime does not run the network's parts: {error}") from error
+    if found.shape != expected.shape:
+        raise PlanError(f"the parts give logits of shape {found.shape}, the network of {expected.shape}")
     off, scale = float(np.abs(found - expected).max()), float(np.abs(expected).max())
     if not off <= TOLERANCE * scale:
         raise PlanError(f"the parts are not the network: logits differ by {off:.1e} of {scale:.1e}")

@@ -39,7 +39,7 @@ def new_session(model: str | bytes, *, shared: bool = False) -> InferenceSession
 def _make_arena() -> None:
     """Makes the process's shared arena, once.
 
-    It grows by doubling: grown by what is asked for, it would fall into pieces (2 GB instead of 1.1, measured).
+    It grows by doubling: grown by what is asked for, it falls into pieces (2 GB instead of 1.1, measured).
     """
     import onnxruntime
 
