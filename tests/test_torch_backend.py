@@ -14,7 +14,7 @@ from torch import nn
 from fcnconv.backends import torch as backend
 from fcnconv.backends.smaller import run_in_parts
 from fcnconv.backends.torch import find_device, half_error, half_type, torch_run
-from fcnconv.convert import convolutionize
+from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.scores import FloatArray
 
@@ -29,13 +29,19 @@ def classifier(*head: nn.Module) -> nn.Module:
 
 
 NETWORK = convolutionize(classifier(), 16)
+FINER = {stride: convolutionize(classifier(), 16, stride) for stride in (4, 2)}
 
 
 class ShortOfMemory:
     """A backend on a device that holds no more than `limit` pixels, and counts its runs."""
 
-    def __init__(self, limit: int, error: type[Exception] = torch.OutOfMemoryError):
-        self.run, self.limit, self.error, self.sizes = torch_run(NETWORK), limit, error, [0]
+    def __init__(
+        self,
+        limit: int,
+        error: type[Exception] = torch.OutOfMemoryError,
+        network: FullyConvolutional = NETWORK,
+    ):
+        self.run, self.limit, self.error, self.sizes = torch_run(network), limit, error, [0]
 
     def __call__(self, x: FloatArray) -> FloatArray:
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
@@ -49,13 +55,17 @@ def pictures(count: int, height: int, width: int) -> FloatArray:
     return np.random.default_rng(0).standard_normal((count, 3, height, width), np.float32)
 
 
+@pytest.mark.parametrize("stride", FINER)
 @settings(deadline=None, max_examples=40)
 @given(count=st.integers(1, 3), rows=st.integers(1, 30), cols=st.integers(1, 30), share=st.floats(0.2, 1))
-def test_smaller_parts_give_the_same_logits(count: int, rows: int, cols: int, share: float) -> None:
+def test_smaller_parts_give_the_same_logits(
+    stride: int, count: int, rows: int, cols: int, share: float
+) -> None:
+    network = FINER[stride]
     x = pictures(count, 16 + 4 * (rows - 1), 16 + 4 * (cols - 1))
-    short = ShortOfMemory(max(int(share * x[:, 0].size), 56 * 56))
-    logits = run_in_parts(short, NETWORK.geometry, backend._is_out_of_memory)(x)
-    expected = torch_run(NETWORK)(x)
+    short = ShortOfMemory(max(int(share * x[:, 0].size), 56 * 56), network=network)
+    logits = run_in_parts(short, network.geometry, backend._is_out_of_memory)(x)
+    expected = torch_run(network)(x)
     assert logits.shape == expected.shape and np.abs(logits - expected).max() <= 1e-6
     assert max(short.sizes) <= short.limit
 
