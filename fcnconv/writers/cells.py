@@ -77,8 +77,7 @@ def write_geojson(path: Path, score_map: AnyMap, choice: Choice) -> None:
     kept = keep(score_map, choice.selections, 1)
     head: dict[str, object] = {"type": "FeatureCollection", "provenance": provenance(score_map)}
     if choice.place is not None and choice.place.epsg:
-        named = {"name": f"urn:ogc:def:crs:EPSG::{choice.place.epsg}"}
-        head["crs"] = {"type": "name", "properties": named}
+        head["crs"] = {"type": "name", "properties": {"name": _crs_name(choice.place.epsg)}}
     elif choice.place is not None:
         log.warning("the image's coordinate system has no EPSG number: name it where you open the .geojson")
     with path.open("w", encoding="utf-8") as file:
@@ -91,6 +90,11 @@ def write_geojson(path: Path, score_map: AnyMap, choice: Choice) -> None:
                     file.write((",\n" if number else "\n") + json.dumps(feature))
                     number += 1
         file.write("\n]}\n")
+
+
+def _crs_name(epsg: int) -> str:
+    """The name of a coordinate system. Of WGS 84's two orders of axes GeoJSON's is longitude first."""
+    return "urn:ogc:def:crs:OGC:1.3:CRS84" if epsg == 4326 else f"urn:ogc:def:crs:EPSG::{epsg}"
 
 
 def _feature(
