@@ -33,7 +33,11 @@ _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 
 @dataclass(frozen=True)
 class Stages:
-    """The two ways to run a network: whole, or in parts."""
+    """The two ways to run a network: whole, or in parts.
+
+    A network that looks at the whole image has one part: large tiles change its scores less than the blocks
+    of its parts would, each of which is a thin strip.
+    """
 
     whole: Stage
     parts: tuple[Stage, ...]

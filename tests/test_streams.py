@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,9 @@ def test_a_process_that_is_stopped_leaves_nothing_that_looks_finished(
     folder = tmp_path / "maps"
     folder.mkdir()
     command = [sys.executable, "-m", "fcnconv", "heatmap", image, "-o", folder / name, "--tile", "512"]
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE) as process:
+    # a shell's job in the background, as these tests may be, has SIGINT ignored, and hands that on
+    listening = partial(signal.signal, how, signal.SIG_DFL) if how != signal.SIGKILL else None
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, preexec_fn=listening) as process:
         while process.poll() is None and not any(folder.iterdir()):
             time.sleep(0.01)
         process.send_signal(how)

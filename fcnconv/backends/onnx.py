@@ -92,7 +92,7 @@ def _stages(spec: ModelSpec, stride: int | None, run: Run) -> Stages:
 
     network = convolutionize(spec.build(spec.weights()), spec.window, stride)
     plan = whole(network.network, network.geometry, run, channels_last=False)
-    return Stages(plan, runtime_parts(network))
+    return Stages(plan, runtime_parts(network) if network.geometry.local else (plan,))
 
 
 def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:

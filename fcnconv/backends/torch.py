@@ -67,7 +67,8 @@ def _stages(network: FullyConvolutional, device: torch.device, half: torch.dtype
 
     run = partial(torch_run, device=device, half=half)
     graph, geometry = network.network, network.geometry
-    return Stages(whole(graph, geometry, run(graph)), cut(graph, geometry, lambda part, _: run(part)))
+    stage = whole(graph, geometry, run(graph))
+    return Stages(stage, cut(graph, geometry, lambda part, _: run(part)) if geometry.local else (stage,))
 
 
 def _crop_stages(run: Run, spec: ModelSpec, geometry: Geometry) -> Stages:
