@@ -71,7 +71,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a store that zarr's threads may still be writing to."""
+    """Removes a store that zarr's threads may still be writing to, if one of them failed."""
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

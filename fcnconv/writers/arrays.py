@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 from xml.sax.saxutils import escape
@@ -131,6 +132,15 @@ the map comes in rows."""
 
 def write_zarr(path: Path, score_map: AnyMap, choice: Choice) -> None:
     """A group with the array ``scores`` in compressed chunks; names and provenance are its attributes."""
+    # In a thread, since zarr's own would go on writing after an interrupt: leaving this one waits for them.
+    with ThreadPoolExecutor(1) as thread:
+        array = thread.submit(_new_zarr, path, score_map, choice).result()
+        for piece in score_map.pieces():
+            place = piece.rows, piece.cols
+            thread.submit(array.__setitem__, place, chosen_scores(piece.map, choice)).result()
+
+
+def _new_zarr(path: Path, score_map: AnyMap, choice: Choice) -> Any:
     import zarr
 
     names = chosen_names(score_map, choice)
@@ -138,12 +148,10 @@ def write_zarr(path: Path, score_map: AnyMap, choice: Choice) -> None:
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update(provenance(score_map))
     group.attrs.update({"values": choice.values, "categories": names})
-    array = group.create_array(
+    return group.create_array(
         "scores",
         shape=shape,
         dtype="float32",
         chunks=tuple(min(pair) for pair in zip(CHUNK, shape, strict=True)),
         dimension_names=("row", "col", "class"),
     )
-    for piece in score_map.pieces():
-        array[piece.rows, piece.cols] = chosen_scores(piece.map, choice)
