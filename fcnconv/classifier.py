@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.estimate import Estimate, announced
+from fcnconv.estimate import Estimate, announced, estimate, measure_pace
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
@@ -234,14 +233,17 @@ class Classifier:
 
     def tiling(self, grid: Grid) -> Tiling:
         """How a grid will be computed: whole if that fits in `memory`, else in parts and blocks."""
-        steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
         g = self.geometry
         plain = one_stage(self.run, len(self.labels), g.window, g.step, g.halo, g.phases)
-        if self.tile is not None:
-            return choose(Stages(plain, (plain,)), steps, self.memory, max(self.tile // g.step, 1))
-        tiling = choose(Stages(plain, (plain,)), steps, self.memory / 2)
+        tiling = self._choose(Stages(plain, (plain,)), grid, self.memory / 2)
         # What the network needs exactly takes seconds to find out: only where it can matter.
-        return tiling if tiling.tiles == 1 else choose(self.stages(), steps, self.memory)
+        matters = self.tile is None and tiling.tiles > 1
+        return self._choose(self.stages(), grid, self.memory) if matters else tiling
+
+    def _choose(self, stages: Stages, grid: Grid, memory: float) -> Tiling:
+        steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
+        tile = None if self.tile is None else max(self.tile // self.geometry.step, 1)
+        return choose(stages, steps, memory, tile)
 
     def _provenance(self, grids: Sequence[Grid]) -> Provenance:
         if self.geometry.local:
@@ -250,27 +252,17 @@ class Classifier:
 
     def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
         """What a scan at these scales is expected to cost, from the time of a small one."""
-        geometry, stages = self.geometry, self.stages()
-        side = geometry.window + 4 * geometry.step
-        probe = np.zeros((1, 3, side, side), np.float32)
-        self.run(probe)
-        start = time.perf_counter()
-        self.run(probe)
-        pace = (time.perf_counter() - start) / (side / geometry.step) ** 2  # seconds a step × step
-        estimates = []
-        for grid in self.grids(source, scales):
-            steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
-            tile = None if self.tile is None else max(self.tile // geometry.step, 1)
-            tiling = choose(stages, steps, self.memory, tile)
-            passes = (1 + bool((grid.rows - 1) % grid.phases)) * (1 + bool((grid.cols - 1) % grid.phases))
-            work = tiling.multiply_adds / (stages.whole.multiply_adds or 1)
-            size = 4 * grid.rows * grid.cols * len(self.labels)
-            estimates.append(Estimate(grid, tiling, passes, pace * work * passes, size))
-        return estimates
+        g, stages = self.geometry, self.stages()
+        pace = measure_pace(self.run, stages, g.window, g.step)
+        return [
+            estimate(grid, self._choose(stages, grid, self.memory), pace, len(self.labels))
+            for grid in self.grids(source, scales)
+        ]
 
     def _scan(self, source: ImageSource, grids: Sequence[Grid]) -> Iterator[Block]:
         prepare = partial(normalize, mean=self.mean, std=self.std)
-        return announced(scan(source, grids, prepare, self._told_tiling), grids, source.name)
+        blocks = scan(source, grids, prepare, self._told_tiling)
+        return announced(blocks, grids, source.name, self.tiling)
 
     def _told_tiling(self, grid: Grid) -> Tiling:
         tiling = self.tiling(grid)
@@ -323,10 +315,8 @@ def load(
     found, chosen = find_model(model, own), parse_mode(mode)
     memory = parse_memory(max_memory)
     network = open_network(found, chosen, backend, device, stride)
-    g, labels = network.geometry, found.labels()
-    plain = one_stage(network.run, len(labels), g.window, g.step, g.halo, g.phases)
     return Classifier(
-        labels=labels,
+        labels=found.labels(),
         geometry=network.geometry,
         mean=found.mean,
         std=found.std,
@@ -335,7 +325,7 @@ def load(
         open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
         provenance=Provenance(found.name, network.weights_sha256, chosen, mean=found.mean, std=found.std),
         temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
-        stages=cache(network.stages or (lambda: Stages(plain, (plain,)))),
+        stages=cache(network.stages),
         memory=memory,
         tile=tile,
         max_pixels=max_pixels or MAX_PIXELS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf, sqrt
+from math import inf, prod, sqrt
 from typing import Any
 
 import torch
@@ -102,9 +102,12 @@ class _Costs:
     def _bytes(self, i: int) -> float:
         if len(self.native[i]) != 4:
             return 0.0
-        down, across = self.pitch(i)
-        batch, channels = self.native[i][:2]
-        return 4.0 * batch * channels * down * across
+        # the axes that grow, wherever they are: ConvNeXt's linear layers have the channels last
+        sides = [(a, b - a) for a, b in zip(self.native[i], self.grown[i], strict=True)]
+        return 4.0 * prod(growth or size for size, growth in sides) if self._grows(i) else 0.0
+
+    def _grows(self, i: int) -> bool:
+        return sum(a != b for a, b in zip(self.native[i], self.grown[i], strict=True)) == 2
 
     def _multiply_adds(self, i: int, modules: dict[str, nn.Module]) -> float:
         module: Any = _layer(self.nodes[i], modules)
@@ -175,7 +178,7 @@ def _stage(
         before,
         after,
         halo=_halo(first, last, costs),
-        span=costs.steps_of_window,
+        span=costs.steps_of_window - 1,
         memory=max(costs.alive[i] for i in inside),
         multiply_adds=sum(costs.multiply_adds[i] for i in inside),
     )

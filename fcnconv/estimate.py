@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
+
+import numpy as np
 
 from fcnconv.scores import Block, Grid
-from fcnconv.tiles import Tiling
+from fcnconv.stages import Run
+from fcnconv.tiles import Stages, Tiling, choose
 
 log = logging.getLogger("fcnconv")
 
 FIRST_NEWS, NEXT_NEWS = 10.0, 30.0
 """Seconds after which a scan first tells how far it is, and then again."""
+
+
+PROBES, ENOUGH = (4, 16, 16), 1.0
+"""Sides of the small scans whose time is taken, in steps; and the seconds after which no other follows."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +44,70 @@ class Estimate:
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
         if len(t.stages) > 1:
             cut += f", the network in {len(t.stages)} parts"
+        work = f"{_size(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
+        if not t.multiply_adds:
+            work = f"{_size(t.memory)} beside a batch of crops, {g.rows * g.cols:,} crops"
         return (
             f"{g.scan_size[0]} × {g.scan_size[1]} px, stride {g.stride}: {g.rows} × {g.cols} windows {cut}; "
-            f"memory {_size(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds, "
-            f"{_duration(self.seconds)}; the full map has {_size(self.map_bytes)}"
+            f"memory {work}, {_duration(self.seconds)}; the full map has {_size(self.map_bytes)}"
         )
 
 
-def announced(blocks: Iterable[Block], grids: Iterable[Grid], name: str) -> Iterator[Block]:
-    """The blocks, with a line of log now and then if they take long: the share done and the time left."""
-    total = sum(grid.rows * grid.cols for grid in grids)
-    done, start, due = 0, time.monotonic(), FIRST_NEWS
+@dataclass(frozen=True)
+class Pace:
+    """The measured time of a small scan: seconds for each multiply-add, and for each window."""
+
+    multiply_add: float
+    window: float
+
+
+def measure_pace(run: Run, stages: Stages, window: int, step: int) -> Pace:
+    """The best pace of a few small scans; the first of them also warms up what is slow at first."""
+    paces = []
+    for n in PROBES:
+        pixels = np.zeros((1, 3, window + n * step, window + n * step), np.float32)
+        start = time.perf_counter()
+        run(pixels)
+        seconds = time.perf_counter() - start
+        work = choose(stages, (n, n), inf).multiply_adds
+        paces.append(Pace(seconds / (work or inf), seconds / (n + 1) ** 2))
+        if seconds > ENOUGH:
+            break
+    return min(paces, key=lambda pace: pace.window)
+
+
+def estimate(grid: Grid, tiling: Tiling, pace: Pace, num_classes: int) -> Estimate:
+    """The expected cost of a grid that is computed in a tiling. Where the work of the network is not known,
+    as that of real crops, the windows are counted.
+    """
+    windows = grid.rows * grid.cols
+    passes = (1 + bool((grid.rows - 1) % grid.phases)) * (1 + bool((grid.cols - 1) % grid.phases))
+    work = tiling.multiply_adds * passes
+    seconds = pace.multiply_add * work if work else pace.window * windows
+    return Estimate(grid, tiling, passes, seconds, 4 * windows * num_classes)
+
+
+def announced(
+    blocks: Iterable[Block], grids: Sequence[Grid], name: str, tiling: Callable[[Grid], Tiling]
+) -> Iterator[Block]:
+    """The blocks, with a line of log now and then if they take long: the share done and the time left.
+
+    tiling: of a grid. A network in parts has computed nearly all of a row of blocks with the first of them.
+    """
+    sizes = [grid.rows * grid.cols for grid in grids]
+    start, due = time.monotonic(), FIRST_NEWS
+    done, last = 0, None
     for block in blocks:
         yield block
-        done += block.logits.shape[0] * block.logits.shape[1]
-        passed = time.monotonic() - start
-        if passed > due and done < total:
-            left = _duration(passed * (total - done) / done)
-            log.info("%s: %d %% of the windows, %s left", name, 100 * done // total, left)
+        if block.grid != last:
+            before, last = sum(sizes[: grids.index(block.grid)]), block.grid
+            done, ahead = 0, len(tiling(block.grid).stages) > 1
+        rows, cols, _ = block.logits.shape
+        done = block.rows.stop * block.grid.cols if ahead else done + rows * cols
+        share, passed = (before + done) / sum(sizes), time.monotonic() - start
+        if passed > due and share < 1:
+            left = _duration(passed * (1 / share - 1))
+            log.info("%s: %d %% of the windows, %s left", name, 100 * share, left)
             due = passed + NEXT_NEWS
 
 

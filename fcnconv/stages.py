@@ -30,8 +30,8 @@ class Stage:
 
     before, after: cells at the start and the end of its output that see past its input. They are right only
         where the input ends with the image.
-    halo: steps that it computes around a block, along an axis; `span`, the steps of one window, are all that
-        it computes beyond the grid itself.
+    halo: steps that it computes around a block, along an axis; `span`, one less than the steps of a window,
+        are all that it computes beyond the grid itself.
     memory: bytes alive at its worst moment, for each step × step of a block with its halo.
     multiply_adds: its work, likewise.
     channels_last: whether `run` is faster on maps whose channels lie together in memory.

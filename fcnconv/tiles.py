@@ -63,10 +63,10 @@ class Tiling:
 def one_stage(run: Run, channels: int, window: int, step: int, halo: int, phases: int = 1) -> Stage:
     """A network that is not cut, of which no costs are known. halo: pixels, a multiple of `step`."""
     before = halo // step * phases
+    # the maps of the late layers grow with the phases, and beyond 4 × 4 outgrow those of the early ones
+    memory = UNKNOWN_MEMORY * max(phases / 4, 1) ** 2
     steps = (window + 2 * halo) / step - 1
-    return Stage(
-        run, channels, 1, phases, before, before, steps, window / step, UNKNOWN_MEMORY * step**2, 0.0
-    )
+    return Stage(run, channels, 1, phases, before, before, steps, window / step - 1, memory * step**2, 0.0)
 
 
 def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None) -> Tiling:

@@ -18,6 +18,7 @@ from torchvision.ops import SqueezeExcitation
 from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
+from fcnconv.estimate import announced
 from fcnconv.scales import Join, joined
 from fcnconv.scan import parse_scales, spans
 from fcnconv.scores import Block, FloatArray, Grid, softmax
@@ -171,6 +172,40 @@ def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
     first, second = done.stdout.decode().splitlines()
     assert "600 × 400 px, stride 16: 12 × 24 windows in one piece" in first
     assert "1200 × 800 px" in second and "multiply-adds" in second
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", "--dry-run", "--mode", "windows")
+    assert b"72 crops" in done.stdout
+
+
+def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:
+    source = MemorySource(np.zeros((1024, 2048, 3), np.uint8))
+    small, large = lite0.estimate(source, "0.5,1")
+    ratio = (64 * 32) / (32 * 16)  # whole images, in strides: all that is computed
+    assert large.tiling.multiply_adds / small.tiling.multiply_adds == pytest.approx(ratio)
+    assert large.seconds / small.seconds == pytest.approx(ratio)
+    (tiled,) = replace(lite0, tile=512).estimate(source)
+    assert tiled.tiling.multiply_adds > 1.5 * large.tiling.multiply_adds  # the halos
+
+
+@pytest.mark.parametrize(
+    ("parts", "shares"), [(1, [11, 25, 36, 50, 61, 75, 86]), (2, [25, 25, 50, 50, 75, 75])]
+)
+def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], monkeypatch, caplog) -> None:
+    """Two blocks a row, four rows: of a network in parts a row is as good as done with its first block."""
+    monkeypatch.setattr("fcnconv.estimate.FIRST_NEWS", -1)
+    monkeypatch.setattr("fcnconv.estimate.NEXT_NEWS", -1)
+    grid = Grid(16, 8, (80, 72), (80, 72))
+    assert (grid.rows, grid.cols) == (8, 9)
+    blocks = [
+        Block(grid, rows, cols, np.zeros((2, cols.stop - cols.start, 1), np.float32))
+        for rows in spans(8, 2)
+        for cols in (slice(0, 4), slice(4, 9))
+    ]
+    tiling = choose(Stages(stage(1, 1), (stage(1, 1),)), (7, 8), 1e9)
+    tiling = replace(tiling, stages=tiling.stages * parts)
+    with caplog.at_level("INFO", "fcnconv"):
+        assert list(announced(blocks, [grid], "photo", lambda grid: tiling)) == blocks
+    told = [int(record.getMessage().split()[1]) for record in caplog.records]
+    assert told == shares
 
 
 def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> None:

@@ -81,7 +81,7 @@ def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndar
     """The logits of pixels in blocks of two cells, and in one run."""
     monkeypatch.setattr("fcnconv.cuts.BLOCK_MEMORY", 2e4)
     x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
-    assert network.stages is not None and network.geometry.step == 4
+    assert network.geometry.step == 4
     parts = network.stages().parts
     assert len(parts) > 1
     image = PixelCells(lambda box: np.ascontiguousarray(x[:, :, box[1] : box[3], box[0] : box[2]]), 32, 4)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,7 +27,7 @@ from platformdirs import user_cache_path
 from fcnconv import __version__
 from fcnconv.backends import Mode, Network, Run
 from fcnconv.backends.runtime import new_session, session_run
-from fcnconv.backends.windows import windows_geometry, windows_run
+from fcnconv.backends.windows import crop_stages, windows_geometry, windows_run
 from fcnconv.errors import PlanError
 from fcnconv.files import whole_file
 from fcnconv.models import ModelSpec
@@ -77,7 +78,9 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network
     run = session_run(plan.session)
     if plan.record.geometry is None:
         geometry = windows_geometry(spec.window, stride or spec.stride)
-        return Network(windows_run(run, spec.window, geometry.stride), geometry, plan.record.weights_sha256)
+        run = windows_run(run, spec.window, geometry.stride)
+        stages = partial(crop_stages, run, geometry, len(spec.labels()))
+        return Network(run, geometry, plan.record.weights_sha256, stages)
     return Network(run, plan.record.geometry, plan.record.weights_sha256, lambda: _stages(spec, stride, run))
 
 

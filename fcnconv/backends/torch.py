@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,13 +15,12 @@ from torch import nn
 
 from fcnconv.backends import Mode, Network, Run
 from fcnconv.backends.smaller import run_in_parts
-from fcnconv.backends.windows import windows_geometry, windows_run
+from fcnconv.backends.windows import crop_stages, windows_geometry, windows_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.models import ModelSpec
-from fcnconv.scan import Geometry
 from fcnconv.scores import FloatArray
-from fcnconv.tiles import Stages, one_stage
+from fcnconv.tiles import Stages
 
 log = logging.getLogger("fcnconv")
 
@@ -58,7 +56,7 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
         stages = partial(_stages, converted, place, half)
     else:
         run = windows_run(run, spec.window, geometry.stride)
-        stages = partial(_crop_stages, run, spec, geometry)
+        stages = partial(crop_stages, run, geometry, len(spec.labels()))
     return Network(run, geometry, spec.sha256(weights), stages)
 
 
@@ -69,14 +67,6 @@ def _stages(network: FullyConvolutional, device: torch.device, half: torch.dtype
     graph, geometry = network.network, network.geometry
     stage = whole(graph, geometry, run(graph))
     return Stages(stage, cut(graph, geometry, lambda part, _: run(part)) if geometry.local else (stage,))
-
-
-def _crop_stages(run: Run, spec: ModelSpec, geometry: Geometry) -> Stages:
-    """Crops are batched: beside a batch only the region is held, and its logits."""
-    classes, step = len(spec.labels()), geometry.stride
-    stage = one_stage(run, classes, spec.window, step, 0)
-    stage = replace(stage, memory=12.0 * step**2 + 8.0 * classes)
-    return Stages(stage, (stage,))
 
 
 def find_device(name: str) -> torch.device:

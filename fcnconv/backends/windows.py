@@ -8,6 +8,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from fcnconv.backends import Run
 from fcnconv.scan import Geometry
 from fcnconv.scores import FloatArray
+from fcnconv.stages import Stage
+from fcnconv.tiles import Stages
 
 WINDOW_BATCH = 32
 """Crops in one pass: enough to fill the cores of a small machine, at 20 MB of input."""
@@ -39,3 +41,11 @@ def windows_run(classify: Run, window: int, stride: int, batch: int = WINDOW_BAT
         return np.concatenate(logits).reshape(count, rows, cols, -1).transpose(0, 3, 1, 2)
 
     return run
+
+
+def crop_stages(run: Run, geometry: Geometry, num_classes: int) -> Stages:
+    """What real crops need: a batch of them, beside which only the region is held, and its logits."""
+    side = geometry.window / geometry.stride
+    memory = 12.0 * geometry.stride**2 + 8.0 * num_classes
+    stage = Stage(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
+    return Stages(stage, (stage,))
