@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from fcnconv.errors import UsageError
 from fcnconv.files import scratch_array
@@ -40,7 +41,7 @@ def joined(
     maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in grids if grid != finest}
     for block in blocks:
         if block.grid != finest:
-            maps[block.grid][block.rows, block.cols] = block.logits
+            maps[block.grid][block.rows, block.cols] = _log_softmax(block.logits, temperature)
             continue
         for strip in strips(block):
             yield _joined(strip, [maps.get(grid) for grid in grids], grids, join, temperature)
@@ -54,22 +55,28 @@ def finest_of(grids: Sequence[Grid]) -> Grid:
 def _joined(
     block: Block, maps: Sequence[FloatArray | None], grids: Sequence[Grid], join: Join, temperature: float
 ) -> Block:
-    found = []
+    """A block of the finest map with all scales in it. maps: log-probabilities; None for the finest's own."""
+    own = _log_softmax(block.logits, temperature)
+    scores = own.copy()
+    near: list[tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for grid, coarse in zip(grids, maps, strict=True):
-        logits = block.logits
-        if coarse is not None:
-            rows = [grid.nearest(block.grid, row, 0)[0] for row in range(block.rows.start, block.rows.stop)]
-            cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
-            logits = coarse[np.ix_(rows, cols)]
-        found.append(_log_softmax(logits / np.float32(temperature)))
-    stacked = np.stack(found)  # (scales, rows, cols, K)
-    scores = stacked.max(0) if join == "max" else stacked.mean(0)
-    first = scores.argmax(-1)[None, :, :, None]
-    best = np.take_along_axis(stacked, first, -1)[..., 0].argmax(0).astype(np.uint8)
-    return replace(block, logits=scores * np.float32(temperature), best_scale=best)
+        if coarse is None:
+            near.append((own, np.arange(own.shape[0])[:, None], np.arange(own.shape[1])[None]))
+            continue
+        rows = [grid.nearest(block.grid, row, 0)[0] for row in range(block.rows.start, block.rows.stop)]
+        cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
+        near.append((coarse, np.array(rows)[:, None], np.array(cols)[None]))
+        (np.maximum if join == "max" else np.add)(scores, coarse[near[-1][1:]], out=scores)
+    if join == "mean":
+        scores /= len(grids)
+    first = scores.argmax(-1)
+    best = np.stack([scale[rows, cols, first] for scale, rows, cols in near]).argmax(0).astype(np.uint8)
+    scores *= np.float32(temperature)
+    return replace(block, logits=scores, best_scale=best)
 
 
-def _log_softmax(logits: FloatArray) -> FloatArray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    result: FloatArray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+def _log_softmax(logits: FloatArray, temperature: float) -> FloatArray:
+    result: FloatArray = logits / np.float32(temperature)
+    result -= result.max(-1, keepdims=True)
+    result -= np.log(np.exp(result).sum(-1, keepdims=True))
     return result
