@@ -76,7 +76,7 @@ def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, w
         backend=backend, stride=stride, max_memory="1TB" if whole else f"{limit * SHARE:.0f}"
     )
     classifier(np.zeros((256, 256, 3), np.uint8))  # its libraries are loaded, its threads started
-    classifier.stages()  # and torch, which makes the parts
+    classifier.stages.cut()
     before, resident = status("VmSize"), status("VmRSS")
     if not whole:
         resource.setrlimit(resource.RLIMIT_AS, (before + int(limit), resource.RLIM_INFINITY))

@@ -37,7 +37,7 @@ from fcnconv.scores import (
     top_k,
 )
 from fcnconv.sources import ImageSource, MemorySource
-from fcnconv.tiles import Stages, Tiling, choose, one_stage, parse_memory
+from fcnconv.tiles import Stages, Tiling, choose, default_memory, parse_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ class Classifier:
     """A network that scores every window of an image, with the preprocessing that belongs to it.
 
     run: the backend. geometry: its windows. Make one with `load`.
-    stages: gives the network in the parts that a scan in little memory computes one by one.
+    stages: what the network needs, and the parts that a scan in little memory computes one by one.
     memory: bytes that a scan may take. tile: pixels along the side of a tile, instead of a choice by memory.
     open_crops: opens the backend that scores real crops, when one is first needed.
     temperature: divides the logits of maps with more than one cell before their softmax.
@@ -65,7 +65,7 @@ class Classifier:
     run: Run
     open_crops: Callable[[], Run]
     provenance: Provenance
-    stages: Callable[[], Stages]
+    stages: Stages
     memory: float
     tile: int | None = None
     temperature: float = 1.0
@@ -233,17 +233,9 @@ class Classifier:
 
     def tiling(self, grid: Grid) -> Tiling:
         """How a grid will be computed: whole if that fits in `memory`, else in parts and blocks."""
-        g = self.geometry
-        plain = one_stage(self.run, len(self.labels), g.window, g.step, g.halo, g.phases)
-        tiling = self._choose(Stages(plain, (plain,)), grid, self.memory / 2)
-        # What the network needs exactly takes seconds to find out: only where it can matter.
-        matters = self.tile is None and tiling.tiles > 1
-        return self._choose(self.stages(), grid, self.memory) if matters else tiling
-
-    def _choose(self, stages: Stages, grid: Grid, memory: float) -> Tiling:
         steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
         tile = None if self.tile is None else max(self.tile // self.geometry.step, 1)
-        return choose(stages, steps, memory, tile)
+        return choose(self.stages, steps, self.memory, tile)
 
     def _provenance(self, grids: Sequence[Grid]) -> Provenance:
         if self.geometry.local:
@@ -252,11 +244,9 @@ class Classifier:
 
     def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
         """What a scan at these scales is expected to cost, from the time of a small one."""
-        g, stages = self.geometry, self.stages()
-        pace = measure_pace(self.run, stages, g.window, g.step)
+        pace = measure_pace(self.run, self.stages, self.geometry.window, self.geometry.step)
         return [
-            estimate(grid, self._choose(stages, grid, self.memory), pace, len(self.labels))
-            for grid in self.grids(source, scales)
+            estimate(grid, self.tiling(grid), pace, len(self.labels)) for grid in self.grids(source, scales)
         ]
 
     def _scan(self, source: ImageSource, grids: Sequence[Grid]) -> Iterator[Block]:
@@ -303,7 +293,7 @@ def load(
     temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
         1 in `windows` mode.
     stride: pixels between windows, the network's own divided by a power of two; None is its own.
-    max_memory: for a scan, as in ``2GB``; None is half of what is free.
+    max_memory: for a scan, as in ``2GB``; None is half of what is free, or 2 GB where more is not faster.
     tile: pixels along the side of a tile, instead of a choice by memory.
     arch, categories, window, mean, std, eval_size, spec: of a model of one's own, see `models.own.describe`.
 
@@ -313,7 +303,7 @@ def load(
         arch=arch, categories=categories, window=window, mean=mean, std=std, eval_size=eval_size, spec=spec
     )
     found, chosen = find_model(model, own), parse_mode(mode)
-    memory = parse_memory(max_memory)
+    memory = parse_memory(max_memory) if max_memory else None
     network = open_network(found, chosen, backend, device, stride)
     return Classifier(
         labels=found.labels(),
@@ -325,8 +315,8 @@ def load(
         open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
         provenance=Provenance(found.name, network.weights_sha256, chosen, mean=found.mean, std=found.std),
         temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
-        stages=cache(network.stages),
-        memory=memory,
+        stages=network.stages,
+        memory=memory or default_memory(network.geometry.local),
         tile=tile,
         max_pixels=max_pixels or MAX_PIXELS,
     )

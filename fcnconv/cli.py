@@ -463,14 +463,17 @@ def prepare(
 ) -> None:
     """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
 
-    A run that finds the plan starts without torch; each --stride has a plan of its own. Deleting the file is
-    safe: it is made again when needed.
+    A run that finds the plan starts without torch; each --stride has a plan of its own. Beside it are the
+    parts that images too large for memory are scanned with. Deleting the files is safe: they are made again
+    when needed.
     """
     from fcnconv.backends import parse_mode
-    from fcnconv.backends.onnx import open_plan
+    from fcnconv.backends.onnx import open_parts, open_plan
 
-    plan = open_plan(find_model(model, _described(own)), parse_mode(mode), stride)
+    found = find_model(model, _described(own))
+    plan = open_plan(found, parse_mode(mode), stride)
     log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
+    open_parts(found, plan, stride)
     print(plan.path)
 
 

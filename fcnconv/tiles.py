@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 from pathlib import Path
 
 from fcnconv.errors import UsageError
-from fcnconv.stages import Run, Stage, rows_kept
+from fcnconv.stages import Stage, rows_kept
 
 SHARE_OF_FREE = 0.5
-"""Of the memory that is free, the part that a scan takes if it is not told how much."""
+"""Of the memory that is free, the part that a scan takes at most if it is not told how much."""
+
+ENOUGH = 2e9
+"""Bytes over which a network that can be cut is not faster any more but slower, as its maps leave the
+processor's caches and new memory must be cleared (6000 × 6000 px: 7.8 s within 1 GB, 6.7 s within 2, 8.5 s
+within 4, 11.3 s within 8).
+"""
 
 SLACK = 1.15
 """What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
@@ -22,9 +29,6 @@ KEPT_SLACK, FIXED = 1.1, 350e6
 """The same for the maps between stages; and what every scan in stages needs, for decoded tiles of the image
 and the holes that arrays of changing sizes leave (both measured).
 """
-
-UNKNOWN_MEMORY = 400.0
-"""Bytes for each pixel that a network of unknown costs is taken to need: twice EfficientNet-Lite0's."""
 
 _FRACTIONS = (10.0, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
 
@@ -35,12 +39,12 @@ _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 class Stages:
     """The two ways to run a network: whole, or in parts.
 
-    A network that looks at the whole image has one part: large tiles change its scores less than the blocks
-    of its parts would, each of which is a thin strip.
+    cut: gives the parts, which may take seconds to make. A network that looks at the whole image has one:
+        large tiles change its scores less than the blocks of its parts would, each of which is a thin strip.
     """
 
     whole: Stage
-    parts: tuple[Stage, ...]
+    cut: Callable[[], tuple[Stage, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,6 @@ class Tiling:
     tiles: int
 
 
-def one_stage(run: Run, channels: int, window: int, step: int, halo: int, phases: int = 1) -> Stage:
-    """A network that is not cut, of which no costs are known. halo: pixels, a multiple of `step`."""
-    before = halo // step * phases
-    # the maps of the late layers grow with the phases, and beyond 4 × 4 outgrow those of the early ones
-    memory = UNKNOWN_MEMORY * max(phases / 4, 1) ** 2
-    steps = (window + 2 * halo) / step - 1
-    return Stage(run, channels, 1, phases, before, before, steps, window / step - 1, memory * step**2, 0.0)
-
-
 def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None) -> Tiling:
     """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
@@ -80,9 +75,10 @@ def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | Non
     all_of_it = _tiling((stages.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
     if all_of_it.memory <= limit:
         return all_of_it
+    ways = {(stages.whole,), stages.cut()}
     tried = [
         _tiling(parts, steps, tuple(map(partial(_block, steps, limit * share), parts, heights)))
-        for parts in {(stages.whole,), stages.parts}
+        for parts in ways
         for share in _SHARES
         for heights in _heights(parts, steps[0] + 1)
     ]
@@ -158,13 +154,13 @@ def free_memory() -> int:
     return 4 << 30
 
 
-def parse_memory(text: str | None) -> float:
-    """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``; None gives a share of what is free.
+def default_memory(local: bool) -> float:
+    """Bytes that a scan takes if it is not told how much. local: whether the network can be cut."""
+    return min(SHARE_OF_FREE * free_memory(), ENOUGH if local else inf)
 
-    Raises UsageError.
-    """
-    if text is None:
-        return SHARE_OF_FREE * free_memory()
+
+def parse_memory(text: str) -> float:
+    """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``. Raises UsageError."""
     match = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if not match or not float(match[1]):
         raise UsageError(f"unknown amount of memory {text!r}; give a number with a unit, as in 2GB or 500MB")

@@ -55,10 +55,19 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("command", [["classify"], ["heatmap", "-o", "{folder}/map.npz"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["classify"],
+        ["heatmap", "-o", "{folder}/map.npz"],
+        ["heatmap", "-o", "{folder}/map.npz", "--scales", "4", "--max-memory", "450MB"],
+        ["heatmap", "--dry-run", "--scales", "4", "--max-memory", "450MB"],
+    ],
+)
 def test_a_run_on_a_plan_imports_little(command: list[str], lite0, tmp_path: Path) -> None:
+    assert lite0.stages.cut()
     arguments = [part.format(folder=tmp_path) for part in command]
-    modules = imported(*arguments, str(ROOT / "sample_images/coffee.png"))  # lite0 has made the plan
+    modules = imported(*arguments, str(ROOT / "sample_images/coffee.png"))  # lite0 has made plan and parts
     assert {"numpy", "PIL", "onnxruntime"} <= modules
     assert not modules & HEAVY
 

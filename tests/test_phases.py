@@ -18,7 +18,7 @@ from fcnconv.errors import ConversionError, UsageError
 from fcnconv.scan import scan
 from fcnconv.scores import Grid
 from fcnconv.sources import MemorySource
-from fcnconv.tiles import Stages, Tiling, choose, one_stage
+from fcnconv.tiles import Stages, Tiling, choose
 
 WINDOW = 32
 PIXELS = np.random.default_rng(0).integers(0, 256, (160, 180, 3), dtype=np.uint8)
@@ -82,8 +82,8 @@ def scores(
             stages = cut(net.network, g, lambda part, _: torch_run(part))
             size = tile or 1
             return Tiling(stages, tuple((size + i, 2 * size - i % 2) for i, _ in enumerate(stages)), 0, 0, 0)
-        stage = one_stage(torch_run(net), 5, WINDOW, g.step, g.halo, g.phases)
-        return choose(Stages(stage, (stage,)), steps, 1e12, tile)
+        stage = whole(net.network, g, torch_run(net))
+        return choose(Stages(stage, lambda: (stage,)), steps, 1e12, tile)
 
     out = np.full((grid.rows, grid.cols, 5), np.nan, np.float32)
     for block in scan(MemorySource(pixels), [grid], prepare, tiling):

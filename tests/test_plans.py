@@ -17,6 +17,7 @@ from fcnconv.backends import BACKENDS, Network, open_network
 from fcnconv.backends import onnx as plans
 from fcnconv.backends.export import export_onnx, export_part, prove_export
 from fcnconv.backends.onnx import open_plan, plan_path, read_plan
+from fcnconv.backends.parts import stage_record
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.labels import numbered
@@ -82,7 +83,7 @@ def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndar
     monkeypatch.setattr("fcnconv.cuts.BLOCK_MEMORY", 2e4)
     x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
     assert network.geometry.step == 4
-    parts = network.stages().parts
+    parts = network.stages.cut()
     assert len(parts) > 1
     image = PixelCells(lambda box: np.ascontiguousarray(x[:, :, box[1] : box[3], box[0] : box[2]]), 32, 4)
     top = chain(image, parts, [(2, 2)] * len(parts), (rows, cols))
@@ -109,11 +110,34 @@ def test_parts_that_cannot_be_exported_run_on_torch(
         layer = nn.Conv2d(channels, 16, 1) if broken == "wrong" else nn.Conv2d(channels, channels, 5)
         return export_part(layer, channels, side)
 
-    monkeypatch.setattr("fcnconv.backends.parts.export_part", export)
+    monkeypatch.setattr("fcnconv.backends.cutting.export_part", export)
     with caplog.at_level(logging.INFO, "fcnconv"):
         found, expected = in_parts(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert "running the parts with torch instead" in caplog.text
+
+
+def test_parts_are_kept_and_made_again_when_damaged(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fcnconv.cuts.BLOCK_MEMORY", 2e4)
+    made = open_network(spec, "fcn", "onnx").stages
+    kept = made.cut()
+    (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")
+    with monkeypatch.context() as patch:
+        patch.setattr("fcnconv.backends.cutting.cut_plan", None)  # nothing is made while they are sound
+        read = open_network(spec, "fcn", "onnx").stages
+        assert list(map(stage_record, read.cut())) == list(map(stage_record, kept))
+        assert stage_record(read.whole) == stage_record(made.whole)
+        found, expected = in_parts(open_network(spec, "fcn", "onnx"), patch)
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    data = path.read_bytes()
+    for damaged in (b"", data[: len(data) // 2], data.replace(b"pixels", b"pixxls", 1)):
+        path.write_bytes(damaged)
+        with caplog.at_level(logging.INFO, "fcnconv"):
+            open_network(spec, "fcn", "onnx").stages.cut()
+        assert "the parts are damaged" in caplog.text and path.read_bytes() != damaged
+        caplog.clear()
 
 
 def test_the_plan_of_lite0_equals_torch_on_a_larger_image(lite0, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from fcnconv.errors import UsageError
 from fcnconv.scan import parse_scales, scan, spans
 from fcnconv.scores import Grid
 from fcnconv.sources import MemorySource, resize
-from fcnconv.tiles import Stages, choose, one_stage
+from fcnconv.stages import Stage
+from fcnconv.tiles import Stages, choose
 
 torch.manual_seed(0)
 WINDOW = 16
@@ -37,7 +38,9 @@ def prepare(pixels: np.ndarray) -> np.ndarray:
 
 def tiled(run, halo: int, tile: int | None):
     """Cuts every grid into tiles of so many cells; None: one piece."""
-    stages = Stages(stage := one_stage(run, 5, WINDOW, 4, halo), (stage,))
+    before, window = halo // 4, WINDOW / 4
+    stage = Stage(run, 5, 1, 1, before, before, window + 2 * before - 1, window - 1, 1.0, 1.0)
+    stages = Stages(stage, lambda: (stage,))
     return lambda grid: choose(stages, (grid.rows - 1, grid.cols - 1), 1e12, tile)
 
 

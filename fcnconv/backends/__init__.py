@@ -35,13 +35,13 @@ class Network:
     """A model that is ready to run.
 
     weights_sha256: of the file that its weights came from.
-    stages: finds out what the network needs, and where it can be cut into parts.
+    stages: what it needs, whole or in parts.
     """
 
     run: Run
     geometry: Geometry
     weights_sha256: str
-    stages: Callable[[], Stages]
+    stages: Stages
 
 
 def _onnx(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Network:

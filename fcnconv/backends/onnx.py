@@ -18,24 +18,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from platformdirs import user_cache_path
 
 from fcnconv import __version__
 from fcnconv.backends import Mode, Network, Run
+from fcnconv.backends.parts import parts_file, read_parts, stage_of, stage_record
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.backends.windows import crop_stages, windows_geometry, windows_run
 from fcnconv.errors import PlanError
 from fcnconv.files import whole_file
 from fcnconv.models import ModelSpec
 from fcnconv.scan import Geometry
+from fcnconv.stages import Stage
 from fcnconv.tiles import Stages
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 log = logging.getLogger("fcnconv")
 
@@ -65,37 +64,60 @@ class Record:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that has been read and found sound."""
+    """A plan that has been read and found sound.
+
+    run: its network. whole: what that needs; None in `windows` mode.
+    """
 
     path: Path
     record: Record
-    session: InferenceSession
+    run: Run
+    whole: Stage | None
 
 
 def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network:
     """The model on ONNX Runtime, from its plan; one is made if it is missing or damaged. Raises PlanError."""
     plan = open_plan(spec, mode, stride)
-    run = session_run(plan.session)
-    if plan.record.geometry is None:
+    if plan.record.geometry is None or plan.whole is None:
         geometry = windows_geometry(spec.window, stride or spec.stride)
-        run = windows_run(run, spec.window, geometry.stride)
-        stages = partial(crop_stages, run, geometry, len(spec.labels()))
+        run = windows_run(plan.run, spec.window, geometry.stride)
+        stages = crop_stages(run, geometry, len(spec.labels()))
         return Network(run, geometry, plan.record.weights_sha256, stages)
-    return Network(run, plan.record.geometry, plan.record.weights_sha256, lambda: _stages(spec, stride, run))
+    stages = Stages(plan.whole, cache(partial(open_parts, spec, plan, stride)))
+    return Network(plan.run, plan.record.geometry, plan.record.weights_sha256, stages)
 
 
-def _stages(spec: ModelSpec, stride: int | None, run: Run) -> Stages:
-    """The plan, and the network cut into parts that are exported each for itself, and proved together.
-
-    They are not kept: where they are needed, a scan takes longer than to make them.
+def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[Stage, ...]:
+    """The network of a plan in parts: from beside it, else made and kept there; on torch if none can be made.
+    One that cannot be cut is one part; real crops need none.
     """
-    from fcnconv.backends.parts import runtime_parts
+    if plan.whole is None:
+        return ()
+    if plan.record.geometry is None or not plan.record.geometry.local:
+        return (plan.whole,)
+    path = plan.path.with_suffix(".parts")
+    if path.exists():
+        try:
+            return read_parts(path)
+        except PlanError as error:
+            log.info("%s; making them again", error)
+    log.info("cutting %s into parts, for scans in little memory: a few seconds, once", spec.name)
+    from fcnconv.backends.cutting import cut_plan
+    from fcnconv.backends.torch import torch_parts
     from fcnconv.convert import convolutionize
-    from fcnconv.cuts import whole
 
     network = convolutionize(spec.build(spec.weights()), spec.window, stride)
-    plan = whole(network.network, network.geometry, run, channels_last=False)
-    return Stages(plan, runtime_parts(network) if network.geometry.local else (plan,))
+    try:
+        parts, models = cut_plan(network)
+    except PlanError as error:
+        log.info("%s; running the parts with torch instead", error)
+        return torch_parts(network)
+    try:
+        with _kept(path), whole_file(path) as temporary:
+            temporary.write_bytes(parts_file(parts, models))
+    except PlanError as error:
+        log.info("%s; the parts will be made again", error)
+    return parts
 
 
 def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
@@ -147,10 +169,11 @@ def read_plan(path: Path) -> Plan:
         with path.open("rb") as file:
             if _digest(file, path.stat().st_size - len(_seal(text, digest)), text) != digest:
                 raise PlanError("its SHA-256 is another")
-        fields = json.loads(text)
+        fields, run = json.loads(text), session_run(session)
+        whole = fields.pop("whole")
         if fields["geometry"] is not None:
             fields["geometry"] = Geometry(**fields["geometry"])
-        return Plan(path, Record(**fields), session)
+        return Plan(path, Record(**fields), run, whole and stage_of(whole, run))
     except Exception as error:  # ONNX Runtime's errors share no class but this
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PlanError(f"{path}: the plan is damaged ({reason})") from error
@@ -159,17 +182,21 @@ def read_plan(path: Path) -> Plan:
 def _make(spec: ModelSpec, mode: Mode, weights: Path, weights_sha256: str, stride: int | None) -> bytes:
     from fcnconv.backends.export import export_onnx, prove_export
     from fcnconv.convert import convolutionize
+    from fcnconv.cuts import whole
 
     network, any_size = spec.build(weights).eval(), mode == "fcn"
-    geometry, conversion_error = None, 0.0
-    if mode == "fcn":
-        converted = convolutionize(network, spec.window, stride)
-        network, geometry = converted, converted.geometry
-        conversion_error = converted.proof.relative_error
+    converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None
+    network = converted or network
+    geometry = converted.geometry if converted else None
+    conversion_error = converted.proof.relative_error if converted else 0.0
     model = export_onnx(network, spec.window, any_size=any_size)
-    export_error = prove_export(network, session_run(new_session(model)), spec.window, any_size=any_size)
+    run = session_run(new_session(model))
+    export_error = prove_export(network, run, spec.window, any_size=any_size)
+    needs = None
+    if converted:
+        needs = stage_record(whole(converted.network, converted.geometry, run, channels_last=False))
     record = Record(spec.name, mode, weights_sha256, __version__, geometry, conversion_error, export_error)
-    text = json.dumps(asdict(record))
+    text = json.dumps(asdict(record) | {"whole": needs})
     return model + _seal(text, _digest(io.BytesIO(model), len(model), text))
 
 

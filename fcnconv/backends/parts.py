@@ -1,65 +1,64 @@
-"""The parts of a network on ONNX Runtime, for scans in little memory."""
+"""A network's parts on ONNX Runtime, for scans in little memory: an archive of them beside its plan."""
 
 from __future__ import annotations
 
-import logging
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from fcnconv.backends import Run
-from fcnconv.backends.export import export_part
 from fcnconv.backends.runtime import new_session, session_run
-from fcnconv.backends.torch import torch_run
-from fcnconv.convert import TOLERANCE, FullyConvolutional
-from fcnconv.cuts import cut
 from fcnconv.errors import PlanError
-from fcnconv.scores import FloatArray
-from fcnconv.stages import PixelCells, Stage, chain
+from fcnconv.stages import Stage
 
-log = logging.getLogger("fcnconv")
+_RECORDS = "stages.json"
 
 
-def runtime_parts(network: FullyConvolutional) -> tuple[Stage, ...]:
-    """The network in parts: on ONNX Runtime, proved against torch, or on torch if that cannot be."""
+def read_parts(path: Path) -> tuple[Stage, ...]:
+    """The parts in an archive that `parts_file` made. Raises PlanError if it cannot be read, or is damaged:
+    it has checksums.
+    """
     try:
-        parts = cut(network.network, network.geometry, _start, channels_last=False)
-        _prove(network, parts)
-    except PlanError as error:
-        log.info("%s; running the parts with torch instead", error)
-        return cut(network.network, network.geometry, lambda part, _: torch_run(part))
-    return parts
+        with zipfile.ZipFile(path) as archive:
+            records = json.loads(archive.read(_RECORDS))
+            runs = [part_run(archive.read(_name(number))) for number, _ in enumerate(records)]
+        return tuple(stage_of(record, run) for record, run in zip(records, runs, strict=True))
+    except Exception as error:  # ONNX Runtime's errors share no class but this
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PlanError(f"{path}: the parts are damaged ({reason})") from error
 
 
-def _start(part: torch.nn.Module, takes: tuple[int, int]) -> Run:
-    run = session_run(new_session(export_part(part, *takes), shared=True))
+def parts_file(stages: Sequence[Stage], models: Sequence[bytes]) -> bytes:
+    """The content of an archive of parts. models: the ONNX file of each."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_RECORDS, json.dumps([stage_record(stage) for stage in stages]))
+        for number, model in enumerate(models):
+            archive.writestr(_name(number), model)
+    return file.getvalue()
+
+
+def stage_record(stage: Stage) -> dict[str, Any]:
+    """What a stage says of itself, without what runs it."""
+    return {name.name: getattr(stage, name.name) for name in fields(stage) if name.name != "run"}
+
+
+def stage_of(record: dict[str, Any], run: Run) -> Stage:
+    """The stage of a record, run by `run`."""
+    return Stage(run=run, **record)
+
+
+def part_run(model: bytes) -> Run:
+    """A part's run, in the arena that all parts share. model: its ONNX file."""
+    run = session_run(new_session(model, shared=True))
     return lambda x: run(np.ascontiguousarray(x))
 
 
-def _prove(network: FullyConvolutional, parts: tuple[Stage, ...]) -> None:
-    """Compares the parts, run block by block, with the network. Raises PlanError over `convert.TOLERANCE`."""
-    geometry, steps = network.geometry, (2, 4)
-    height, width = (geometry.window + geometry.step * n for n in steps)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 3, height, width, generator=generator)
-
-    def pixels(box: tuple[int, int, int, int]) -> FloatArray:
-        x0, y0, x1, y1 = box
-        region: FloatArray = x[:, :, y0:y1, x0:x1].numpy()
-        return region
-
-    with torch.inference_mode():
-        expected = network(x)[0].numpy()
-    image = PixelCells(pixels, geometry.window, geometry.step)
-    try:
-        top = chain(image, parts, [(2, 3)] * len(parts), steps)
-        found = top.compute(0, expected.shape[1], 0, expected.shape[2])
-    except MemoryError:
-        raise
-    except Exception as error:  # ONNX Runtime's errors share no class but this
-        raise PlanError(f"ONNX Runtime does not run the network's parts: {error}") from error
-    if found.shape != expected.shape:
-        raise PlanError(f"the parts give logits of shape {found.shape}, the network of {expected.shape}")
-    off, scale = float(np.abs(found - expected).max()), float(np.abs(expected).max())
-    if not off <= TOLERANCE * scale:
-        raise PlanError(f"the parts are not the network: logits differ by {off:.1e} of {scale:.1e}")
+def _name(number: int) -> str:
+    return f"{number}.onnx"

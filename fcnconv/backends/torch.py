@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.models import ModelSpec
 from fcnconv.scores import FloatArray
+from fcnconv.stages import Stage
 from fcnconv.tiles import Stages
 
 log = logging.getLogger("fcnconv")
@@ -53,20 +54,29 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
     run = torch_run(network, place, half)
     run = run_in_parts(run, cut, _is_out_of_memory)
     if mode == "fcn":
-        stages = partial(_stages, converted, place, half)
+        stages = _stages(converted, run, place, half)
     else:
         run = windows_run(run, spec.window, geometry.stride)
-        stages = partial(crop_stages, run, geometry, len(spec.labels()))
+        stages = crop_stages(run, geometry, len(spec.labels()))
     return Network(run, geometry, spec.sha256(weights), stages)
 
 
-def _stages(network: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
-    from fcnconv.cuts import cut, whole
+def _stages(network: FullyConvolutional, run: Run, device: torch.device, half: torch.dtype | None) -> Stages:
+    from fcnconv.cuts import whole
 
-    run = partial(torch_run, device=device, half=half)
-    graph, geometry = network.network, network.geometry
-    stage = whole(graph, geometry, run(graph))
-    return Stages(stage, cut(graph, geometry, lambda part, _: run(part)) if geometry.local else (stage,))
+    plain = whole(network.network, network.geometry, run)
+    if not network.geometry.local:
+        return Stages(plain, lambda: (plain,))
+    return Stages(plain, cache(partial(torch_parts, network, device, half)))
+
+
+def torch_parts(
+    network: FullyConvolutional, device: torch.device = CPU, half: torch.dtype | None = None
+) -> tuple[Stage, ...]:
+    """The network in parts that torch runs. Arguments as for `torch_run`."""
+    from fcnconv.cuts import cut
+
+    return cut(network.network, network.geometry, lambda part, _: torch_run(part, device, half))
 
 
 def find_device(name: str) -> torch.device:

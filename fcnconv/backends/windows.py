@@ -48,4 +48,4 @@ def crop_stages(run: Run, geometry: Geometry, num_classes: int) -> Stages:
     side = geometry.window / geometry.stride
     memory = 12.0 * geometry.stride**2 + 8.0 * num_classes
     stage = Stage(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
-    return Stages(stage, (stage,))
+    return Stages(stage, lambda: (stage,))
