@@ -32,8 +32,8 @@ def lite0() -> Classifier:
 
 
 @pytest.fixture
-def fcnconv() -> Command:
-    """Runs the real command in a process of its own, without a terminal."""
+def fcnconv(lite0: Classifier) -> Command:
+    """Runs the real command in a process of its own, without a terminal. The embedded model has its plan."""
 
     def run(
         *args: str | Path, stdin: bytes | None = None, **environment: str
