@@ -89,7 +89,7 @@ Stride = Annotated[
 ]
 MaxMemory = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="Memory for the scan, as in 2GB; half of what is free by default."),
+    typer.Option(metavar="SIZE", help="Memory for the scan, as in 2GB, the default; less if less is free."),
 ]
 Tile = Annotated[
     int | None, typer.Option(min=1, metavar="PX", help="Side of a tile, instead of a choice by memory.")
