@@ -124,7 +124,7 @@ def test_fish_is_told_what_a_name_is() -> None:
 
 
 def test_every_completion_is_one_plain_word_that_finds_what_it_names() -> None:
-    from fcnconv.completion import complete_class
+    from fcnconv.commands.completion import complete_class
 
     ambiguous = {"cardigan"}  # the dog is Cardigan, the garment cardigan
     words = [word for word, _ in complete_class("")]

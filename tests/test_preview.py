@@ -10,8 +10,8 @@ import numpy as np
 from conftest import SAMPLES
 from rich.console import Console
 
+from fcnconv.commands.preview import show_map
 from fcnconv.labels import numbered
-from fcnconv.preview import show_map
 from fcnconv.scores import Grid, Provenance, ScoreMap
 
 PHOTO = np.zeros((240, 320, 3), np.uint8)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from fcnconv.errors import FcnconvError
 
 if TYPE_CHECKING:
     from fcnconv.classifier import Classifier
@@ -20,6 +23,11 @@ PREVIEW_SCALE = "448px"
 
 PREVIEW_SIDE = 2048
 """Pixels of the photo's longest side, many more than a terminal has."""
+
+
+def complain(error: FcnconvError) -> None:
+    """Tells an error on stderr, in one line."""
+    print(f"fcnconv: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
 def print_lines(path: str, result: Classification) -> None:
@@ -57,7 +65,7 @@ def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Sel
     """The photo and its maps as pictures of letters, then the k classes that are best in some window."""
     from rich.console import Console
 
-    from fcnconv.preview import show_map
+    from fcnconv.commands.preview import show_map
     from fcnconv.sources import read_within
 
     show_map(Console(), read_within(source, PREVIEW_SIDE), score_map, chosen)
@@ -69,7 +77,7 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
     """A small picture of the photo, and one of where its first class is."""
     from rich.console import Console
 
-    from fcnconv.preview import show_map
+    from fcnconv.commands.preview import show_map
     from fcnconv.sources import read_within
 
     source = classifier.open(path)

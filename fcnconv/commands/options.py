@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnconv import completion
 from fcnconv.backends import BACKENDS
+from fcnconv.commands import completion
+from fcnconv.errors import UsageError
+
+if TYPE_CHECKING:
+    from fcnconv.models.own import OwnModel
 
 log = logging.getLogger("fcnconv")
 
@@ -136,3 +141,32 @@ def with_own_options(command: Callable[..., None]) -> Callable[..., None]:
     rest = [parameter for name, parameter in others.parameters.items() if name != "own"]
     run.__signature__ = others.replace(parameters=[*rest, *options.values()])  # type: ignore[attr-defined]
     return run
+
+
+def described(own: dict[str, Any]) -> OwnModel:
+    """What `_own_options` say of a model. Raises UsageError."""
+    from fcnconv.models.own import describe
+
+    return describe(**own)
+
+
+def parse_temperature(temperature: str) -> float | None:
+    """The number that ``--temperature`` names; None for ``auto``. Raises UsageError."""
+    if temperature == "auto":
+        return None
+    try:
+        number = float(temperature)
+    except ValueError:
+        number = 0
+    if not 0.01 <= number <= 100:
+        raise UsageError(
+            f"a temperature of {temperature!r} cannot be used; give 'auto' or a number such as 0.75"
+        )
+    return number
+
+
+def standard_input() -> str:
+    """The name of standard input as an image. Raises UsageError if that is a terminal."""
+    if sys.stdin.isatty():
+        raise UsageError("no image given: name a file, or send one to standard input")
+    return "-"

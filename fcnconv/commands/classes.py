@@ -1,0 +1,41 @@
+"""`fcnconv classes`: the names that --class knows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fcnconv.commands.options import Debug, Model, described, with_own_options
+from fcnconv.errors import FcnconvError
+from fcnconv.models import DEFAULT_MODEL, find_model
+
+
+@with_own_options
+def classes(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[PATTERN]", help="A part of a name, or a WordNet id; none lists all.")
+    ] = "",
+    model: Model = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and name.")] = False,
+    debug: Debug = False,
+    *,
+    own: dict[str, Any],
+) -> None:
+    """The names that --class knows: a model's categories, and the WordNet concepts above them.
+
+    One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
+    the names, separated by tabs.
+    """
+    found = find_model(model, described(own)).labels().search(pattern)
+    if not found:
+        raise FcnconvError(f"no category or concept has {pattern!r} in its name")
+    from fcnconv.commands.printing import print_json_line
+
+    for s in found:
+        if as_json:
+            also = {"also": s.also} if s.also else {}
+            print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
+        else:
+            index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
+            print(index, s.wnid or "", ", ".join(s.names), sep="\t")

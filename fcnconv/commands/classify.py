@@ -1,0 +1,149 @@
+"""`fcnconv classify`: the classes of images, one answer after another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fcnconv.commands.options import (
+    AtLeast,
+    Backend,
+    Debug,
+    Device,
+    MaxMemory,
+    MaxPixels,
+    Mode,
+    Model,
+    Quiet,
+    Scales,
+    Stride,
+    Temperature,
+    Tile,
+    TopK,
+    parse_temperature,
+    standard_input,
+    with_own_options,
+)
+from fcnconv.commands.printing import complain
+from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from fcnconv.inputs import Input
+
+
+@with_own_options
+def classify(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Image files; none, or -, reads standard input."),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    scales: Scales = "fit",
+    top_k: TopK = 5,
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="category|concept",
+            help="The k best categories; or one answer, the most specific category or concept that reaches "
+            "--at-least.",
+        ),
+    ] = "category",
+    at_least: AtLeast = 0.8,
+    files_from: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Read paths, one a line, from a file; - is standard input."),
+    ] = None,
+    from0: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same, each path ended by a null byte.")
+    ] = None,
+    tar: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read images from a tar archive; - is standard input.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="On a terminal, draw where the first class is, in each image.")
+    ] = False,
+    mode: Mode = "fcn",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    temperature: Temperature = "auto",
+    stride: Stride = None,
+    max_memory: MaxMemory = None,
+    tile: Tile = None,
+    max_pixels: MaxPixels = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    *,
+    own: dict[str, Any],
+) -> None:
+    """The most probable classes of each image, and the window where each is most probable.
+
+    On a terminal a table; in a pipe one line a prediction: path, rank, category, probability and box
+    (x0,y0,x1,y1 in pixels of the image), separated by tabs.
+    """
+    inputs, total = _inputs(images or [], files_from, from0, tar)
+    from fcnconv.batch import classify_each, counted
+    from fcnconv.classifier import load
+    from fcnconv.commands.printing import preview_best, print_json, print_json_line, print_lines, print_table
+    from fcnconv.scan import parse_scales
+
+    parse_scales(scales)  # a mistake in it is told before the model loads
+    if level not in ("category", "concept"):
+        raise UsageError(f"unknown level {level!r}; known: category, concept")
+    classifier = load(
+        model,
+        mode=mode,
+        backend=backend,
+        device=device,
+        temperature=parse_temperature(temperature),
+        max_pixels=max_pixels,
+        stride=stride,
+        max_memory=max_memory,
+        tile=tile,
+        **own,
+    )
+    if preview and (as_json or not sys.stdout.isatty() or not images or "-" in images):
+        raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
+    show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines
+    failed = False
+    sure = at_least if level == "concept" else None
+    results = classify_each(classifier, inputs, scales=scales, k=top_k, at_least=sure)
+    if total != 1 and not quiet and sys.stderr.isatty() and not sys.stdout.isatty():
+        results = counted(results, total)
+    for path, result in results:
+        if isinstance(result, FcnconvError):
+            failed = True
+            complain(result)
+            if as_json:
+                print_json_line({"path": path, "error": str(result)})
+            if debug:
+                raise result
+        else:
+            show(path, result)
+            if preview:
+                preview_best(classifier, path, result)
+        sys.stdout.flush()
+    if failed:
+        raise typer.Exit(1)
+
+
+def _inputs(
+    paths: list[str], files_from: str | None, from0: str | None, tar: str | None
+) -> tuple[Iterable[Input], int | None]:
+    """The images that were named in one of the four ways, and how many they are where that is known."""
+    from fcnconv.inputs import from_list, from_paths, from_tar
+
+    if sum(map(bool, (paths, files_from, from0, tar))) > 1:
+        raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
+    if files_from:
+        return from_list(files_from, b"\n"), None
+    if from0:
+        return from_list(from0, b"\0"), None
+    if tar:
+        return from_tar(tar), None
+    paths = paths or [standard_input()]
+    return from_paths(paths), len(paths)

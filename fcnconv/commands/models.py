@@ -1,0 +1,39 @@
+"""`fcnconv models`: the networks that --model knows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from fcnconv.commands.options import Debug, Quiet
+from fcnconv.errors import UsageError
+
+
+def models(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[PATTERN]", help="Only names that contain this.", show_default=False)
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and model.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The models that --model takes by name, and what is known of them before they are opened.
+
+    window, stride and field (the receptive field) are in pixels; accuracy is the published top-1 on ImageNet,
+    in percent; local models give tiles the scores of the whole image; "here" are weights that need no
+    download. A model without a stride runs in --mode windows only.
+    """
+    from fcnconv.commands.printing import print_json_line, print_models
+    from fcnconv.models.listing import list_models
+
+    listed = list_models(pattern)
+    if not listed:
+        raise UsageError(f"no model's name contains {pattern!r}; 'fcnconv models' lists them all")
+    if as_json:
+        for listing in listed:
+            print_json_line(asdict(listing))
+    else:
+        print_models(listed, aligned=sys.stdout.isatty())

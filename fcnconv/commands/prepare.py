@@ -1,0 +1,39 @@
+"""`fcnconv prepare`: a plan ahead of its first use."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import typer
+
+from fcnconv.commands.options import Debug, Mode, Quiet, Stride, described, with_own_options
+from fcnconv.models import DEFAULT_MODEL, find_model
+
+log = logging.getLogger("fcnconv")
+
+
+@with_own_options
+def prepare(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The network.")] = DEFAULT_MODEL,
+    mode: Mode = "fcn",
+    stride: Stride = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    *,
+    own: dict[str, Any],
+) -> None:
+    """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
+
+    A run that finds the plan starts without torch; each --stride has a plan of its own. Beside it are the
+    parts that images too large for memory are scanned with. Deleting the files is safe: they are made again
+    when needed.
+    """
+    from fcnconv.backends import parse_mode
+    from fcnconv.backends.onnx import open_parts, open_plan
+
+    found = find_model(model, described(own))
+    plan = open_plan(found, parse_mode(mode), stride)
+    log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
+    open_parts(found, plan, stride)
+    print(plan.path)
