@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.estimate import Estimate, announced, estimate, measure_pace
+from fcnconv.grid import Box, Grid
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
@@ -23,10 +24,8 @@ from fcnconv.scales import finest_of, joined, parse_join
 from fcnconv.scan import Geometry, parse_scales, scan, score_crops
 from fcnconv.scores import (
     Block,
-    Box,
     Classification,
     FloatArray,
-    Grid,
     MapStream,
     Prediction,
     Provenance,

@@ -30,6 +30,10 @@ class ConversionError(ModelError):
     """A network that cannot be turned into a fully convolutional one, or whose proof failed."""
 
 
+WAY_OUT = "score real crops instead with --mode windows"
+"""What can be done about most conversion errors."""
+
+
 class PlanError(ModelError):
     """A plan that cannot be made, kept in the cache or read from it. Torch runs the model without one."""
 

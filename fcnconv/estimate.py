@@ -10,7 +10,8 @@ from math import inf
 
 import numpy as np
 
-from fcnconv.scores import Block, Grid
+from fcnconv.grid import Grid
+from fcnconv.scores import Block
 from fcnconv.stages import Run
 from fcnconv.tiles import Stages, Tiling, choose
 

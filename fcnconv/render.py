@@ -16,8 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.colours import Colours, colour_map, distinct_colours
+from fcnconv.grid import Grid
 from fcnconv.legend import draw_key, draw_scale, draw_title
-from fcnconv.scores import FloatArray, Grid
+from fcnconv.scores import FloatArray
 from fcnconv.sources import Pixels
 
 OPACITY = 0.65

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from fcnconv.errors import UsageError
 from fcnconv.files import scratch_array
-from fcnconv.scores import Block, FloatArray, Grid, strips
+from fcnconv.grid import Grid
+from fcnconv.scores import Block, FloatArray, strips
 
 Join = Literal["max", "mean"]
 

@@ -15,7 +15,8 @@ from itertools import islice
 import numpy as np
 
 from fcnconv.errors import UsageError
-from fcnconv.scores import Block, Box, FloatArray, Grid
+from fcnconv.grid import Box, Grid
+from fcnconv.scores import Block, FloatArray
 from fcnconv.sources import ImageSource, Pixels, resize
 from fcnconv.stages import PixelCells, chain
 from fcnconv.tiles import Tiling

@@ -24,9 +24,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.colours import colour_map
+from fcnconv.grid import Grid
 from fcnconv.labels import Selection
 from fcnconv.render import OPACITY
-from fcnconv.scores import AnyMap, FloatArray, Grid, top_k
+from fcnconv.scores import AnyMap, FloatArray, top_k
 from fcnconv.sources import Pixels
 
 MAX_VALUES = 20_000_000

@@ -11,6 +11,7 @@ from ordinary import images, ordinary
 from torch import nn
 
 from fcnconv.convert import TOLERANCE, convolutionize
+from fcnconv.convert.head import Head
 from fcnconv.errors import ConversionError
 
 WINDOW, STRIDE, CHANNELS = 32, 8, 12
@@ -147,15 +148,13 @@ def test_logits_that_prove_nothing_are_refused() -> None:
 
 
 def test_a_wrong_conversion_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcnconv.convert as convert
-
-    real = convert._Head._convolution
+    real = Head._convolution
 
     def altered(self: object, linear: nn.Linear) -> nn.Conv2d:
         conv = real(self, linear)  # type: ignore[arg-type]
         conv.weight = nn.Parameter(conv.weight.roll(1, 0), requires_grad=False)
         return conv
 
-    monkeypatch.setattr(convert._Head, "_convolution", altered)
+    monkeypatch.setattr(Head, "_convolution", altered)
     with pytest.raises(ConversionError, match=r"not the classifier: logits differ by .* over 1e-04"):
         convolutionize(seeded(HEADS["average"]), WINDOW)

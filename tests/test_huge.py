@@ -19,9 +19,10 @@ from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.estimate import announced
+from fcnconv.grid import Grid
 from fcnconv.scales import Join, joined
 from fcnconv.scan import parse_scales, spans
-from fcnconv.scores import Block, FloatArray, Grid, softmax
+from fcnconv.scores import Block, FloatArray, softmax
 from fcnconv.sources import MemorySource
 from fcnconv.stages import KeptCells, PixelCells, Stage, chain
 from fcnconv.tiles import FIXED, KEPT_SLACK, Stages, choose, parse_memory

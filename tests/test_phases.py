@@ -13,10 +13,10 @@ from torch import nn
 
 from fcnconv.backends.torch import torch_run
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.cuts import cut, whole
+from fcnconv.convert.cuts import cut, whole
 from fcnconv.errors import ConversionError, UsageError
+from fcnconv.grid import Grid
 from fcnconv.scan import scan
-from fcnconv.scores import Grid
 from fcnconv.sources import MemorySource
 from fcnconv.tiles import Stages, Tiling, choose
 

@@ -80,7 +80,7 @@ def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None
 
 def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
     """The logits of pixels in blocks of two cells, and in one run."""
-    monkeypatch.setattr("fcnconv.cuts.BLOCK_MEMORY", 2e4)
+    monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
     x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
     assert network.geometry.step == 4
     parts = network.stages.cut()
@@ -120,7 +120,7 @@ def test_parts_that_cannot_be_exported_run_on_torch(
 def test_parts_are_kept_and_made_again_when_damaged(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fcnconv.cuts.BLOCK_MEMORY", 2e4)
+    monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
     made = open_network(spec, "fcn", "onnx").stages
     kept = made.cut()
     (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")

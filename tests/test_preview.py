@@ -11,8 +11,9 @@ from conftest import SAMPLES
 from rich.console import Console
 
 from fcnconv.commands.preview import show_map
+from fcnconv.grid import Grid
 from fcnconv.labels import numbered
-from fcnconv.scores import Grid, Provenance, ScoreMap
+from fcnconv.scores import Provenance, ScoreMap
 
 PHOTO = np.zeros((240, 320, 3), np.uint8)
 PHOTO[:, 160:] = 255

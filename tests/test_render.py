@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from fcnconv.colours import colour_map, distinct_colours
+from fcnconv.grid import Grid
 from fcnconv.render import OPACITY, Style, draw_classes, draw_winners
-from fcnconv.scores import Grid
 
 
 def lightness(rgb: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from fcnconv.backends.torch import torch_run
 from fcnconv.backends.windows import windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
+from fcnconv.grid import Grid
 from fcnconv.scan import parse_scales, scan, spans
-from fcnconv.scores import Grid
 from fcnconv.sources import MemorySource, resize
 from fcnconv.stages import Stage
 from fcnconv.tiles import Stages, choose

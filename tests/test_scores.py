@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fcnconv.grid import Grid
 from fcnconv.labels import Selection, numbered
-from fcnconv.scores import Grid, Provenance, ScoreMap, most_specific, softmax, sum_over, top_k
+from fcnconv.scores import Provenance, ScoreMap, most_specific, softmax, sum_over, top_k
 
 LOGITS = hnp.arrays(
     np.float32,

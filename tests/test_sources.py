@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnconv.errors import ImageError
+from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels
-from fcnconv.scores import Grid, Provenance, ScoreMap
+from fcnconv.scores import Provenance, ScoreMap
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.tiff import TiffSource

@@ -23,8 +23,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from fcnconv.classifier import Classifier
+from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import FloatArray, Grid, Provenance, ScoreMap
+from fcnconv.scores import FloatArray, Provenance, ScoreMap
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fcnconv.errors import OutputError, UsageError
+from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.scan import spans
-from fcnconv.scores import Block, FloatArray, Grid, MapStream, Provenance, ScoreMap, softmax
+from fcnconv.scores import Block, FloatArray, MapStream, Provenance, ScoreMap, softmax
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]

@@ -9,7 +9,7 @@ from fcnconv.backends import Run
 from fcnconv.backends.export import export_part
 from fcnconv.backends.parts import part_run
 from fcnconv.convert import TOLERANCE, FullyConvolutional
-from fcnconv.cuts import cut
+from fcnconv.convert.cuts import cut
 from fcnconv.errors import PlanError
 from fcnconv.scores import FloatArray
 from fcnconv.stages import PixelCells, Stage, chain

@@ -182,7 +182,7 @@ def read_plan(path: Path) -> Plan:
 def _make(spec: ModelSpec, mode: Mode, weights: Path, weights_sha256: str, stride: int | None) -> bytes:
     from fcnconv.backends.export import export_onnx, prove_export
     from fcnconv.convert import convolutionize
-    from fcnconv.cuts import whole
+    from fcnconv.convert.cuts import whole
 
     network, any_size = spec.build(weights).eval(), mode == "fcn"
     converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None

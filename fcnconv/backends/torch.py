@@ -62,7 +62,7 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
 
 
 def _stages(network: FullyConvolutional, run: Run, device: torch.device, half: torch.dtype | None) -> Stages:
-    from fcnconv.cuts import whole
+    from fcnconv.convert.cuts import whole
 
     plain = whole(network.network, network.geometry, run)
     if not network.geometry.local:
@@ -74,7 +74,7 @@ def torch_parts(
     network: FullyConvolutional, device: torch.device = CPU, half: torch.dtype | None = None
 ) -> tuple[Stage, ...]:
     """The network in parts that torch runs. Arguments as for `torch_run`."""
-    from fcnconv.cuts import cut
+    from fcnconv.convert.cuts import cut
 
     return cut(network.network, network.geometry, lambda part, _: torch_run(part, device, half))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fcnconv.scores import Box
+from fcnconv.grid import Box
 from fcnconv.sources.source import Pixels, area
 
 BLOCK = 1024

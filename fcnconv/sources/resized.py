@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fcnconv.scores import Box
+from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, area
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fcnconv.errors import ImageError
-from fcnconv.scores import Box
+from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.source import Pixels
 

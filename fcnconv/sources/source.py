@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.geo import GeoReference
-from fcnconv.scores import Box
+from fcnconv.grid import Box
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError
 from fcnconv.geo import TAGS, GeoReference, read_georeference
-from fcnconv.scores import Box
+from fcnconv.grid import Box
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.source import Pixels
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnconv.errors import ImageError
-from fcnconv.scores import Box
+from fcnconv.grid import Box
 from fcnconv.sources.source import Pixels
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.grid import Box, Grid, window_box
 from fcnconv.labels import Selection
-from fcnconv.scores import AnyMap, Box, FloatArray, Grid, window_box
+from fcnconv.scores import AnyMap, FloatArray
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from fcnconv.convert.receptive import Field, Shapes, fields, output_shape
 from fcnconv.errors import ConversionError
 from fcnconv.models.spec import count_phases
-from fcnconv.receptive import Field, Shapes, fields, output_shape
 from fcnconv.scan import Geometry
 
 Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d

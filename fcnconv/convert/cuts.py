@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.phases import SplitPhases
-from fcnconv.receptive import Field, Shapes, fields, output_shape
+from fcnconv.convert.phases import SplitPhases
+from fcnconv.convert.receptive import Field, Shapes, fields, output_shape
 from fcnconv.scan import Geometry
 from fcnconv.stages import Run, Stage
 

@@ -1,0 +1,121 @@
+"""A classifier as a fully convolutional network: traced, its head converted, its windows found, proved."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+
+from fcnconv.convert.head import Head
+from fcnconv.convert.phases import refine
+from fcnconv.convert.proof import Proof, check_grid, prove
+from fcnconv.convert.receptive import Shapes, fields, output_shape
+from fcnconv.errors import WAY_OUT, ConversionError
+from fcnconv.scan import Geometry
+
+
+class FullyConvolutional(nn.Module):
+    """A converted classifier: float (N, 3, H, W) -> logits (N, num_classes, rows, cols).
+
+    network: the converted graph. geometry: its windows. proof: its distance from the classifier.
+    changes: what was replaced, a line each.
+    """
+
+    def __init__(self, network: fx.GraphModule, geometry: Geometry, proof: Proof, changes: tuple[str, ...]):
+        super().__init__()
+        self.network = network
+        self.geometry = geometry
+        self.proof = proof
+        self.changes = changes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits
+
+
+def convolutionize(model: nn.Module, window: int = 224, stride: int | None = None) -> FullyConvolutional:
+    """The fully convolutional network that equals `model` at its native size, checked.
+
+    model: a classifier, float (N, 3, window, window) -> logits (N, num_classes). It is left as it was; the
+        result is in evaluation mode, with batch normalisation folded into the convolutions, on the model's
+        device and in its dtype.
+    window: the model's native input size in pixels.
+    stride: pixels between the cells, the network's own divided by a power of two; None is its own.
+
+    Raises ConversionError if the network cannot be traced, if its head is not one that slides, or if the
+    proof
+    fails: max |Δlogit| over `TOLERANCE` × max |logit|, or logits that hardly depend on the input.
+    """
+    like = next(model.parameters(), torch.empty(0))
+    model = copy.deepcopy(model).eval().float()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        traced, head, geometry = _convert(model, window, like.device)
+        network: fx.GraphModule = fuse(traced)  # type: ignore[assignment]
+        check_grid(network, geometry, like.device)
+        proof = prove(model, network, window, like.device)
+        if stride is not None:
+            network, geometry = refine(network, geometry, stride)
+    network.to(like.dtype)
+    return FullyConvolutional(network, geometry, proof, tuple(head.changes))
+
+
+def converted_geometry(model: nn.Module, window: int) -> Geometry:
+    """The geometry that `convolutionize` would give, without a proof.
+
+    model: on the ``meta`` device if only shapes matter, which costs neither memory nor time.
+    """
+    with torch.no_grad():
+        return _convert(model, window, next(model.parameters()).device)[2]
+
+
+def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.GraphModule, Head, Geometry]:
+    traced = _trace(model, window, device)
+    head = Head(traced)
+    head.convert()
+    geometry = _geometry(traced, head.features, window)
+    traced.graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced, head, geometry
+
+
+def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
+    try:
+        traced = fx.GraphModule(model, _Tracer().trace(model))
+        Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
+    except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConversionError(
+            f"{type(model).__name__} cannot be traced at {window} × {window} ({reason}); {WAY_OUT}"
+        ) from error
+    return traced
+
+
+class _Tracer(fx.Tracer):
+    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm)."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Linear) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _geometry(traced: fx.GraphModule, features: fx.Node, window: int) -> Geometry:
+    axes = [fields(traced, axis)[features] for axis in (0, 1)]
+    strides = {field.stride for field in axes}
+    if len(strides) > 1:
+        raise ConversionError(
+            f"cells are {axes[0].stride} × {axes[1].stride} px apart, not square; {WAY_OUT}"
+        )
+    stride = strides.pop()
+    size = output_shape(features)[2]
+    reach = max(max(-field.first, field.last + (size - 1) * stride - (window - 1)) for field in axes)
+    return Geometry(
+        window=window,
+        stride=stride,
+        receptive_field=max(field.size for field in axes),
+        halo=-(-max(reach, 0) // stride) * stride,
+        local=all(field.local for field in axes),
+    )
