@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.estimate import Estimate, announced, estimate, measure_pace
+from fcnconv.estimate import Estimate, announced, estimate, measure_pace, size_text
 from fcnconv.grid import Box, Grid
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
@@ -259,6 +259,11 @@ class Classifier:
             log.warning(
                 "%s looks at the whole image, and it is scanned in %d tiles: scores depend on the tiling",
                 *(self.provenance.model, tiling.tiles),
+            )
+        if tiling.memory > self.memory and self.tile is None:
+            log.warning(
+                "%s of memory are not enough; this scan takes about %s, the least that it can",
+                *(size_text(self.memory), size_text(tiling.memory)),
             )
         return tiling
 

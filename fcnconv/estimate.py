@@ -45,12 +45,12 @@ class Estimate:
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
         if len(t.stages) > 1:
             cut += f", the network in {len(t.stages)} parts"
-        work = f"{_size(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
+        work = f"{size_text(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
         if not t.multiply_adds:
-            work = f"{_size(t.memory)} beside a batch of crops, {g.rows * g.cols:,} crops"
+            work = f"{size_text(t.memory)} beside a batch of crops, {g.rows * g.cols:,} crops"
         return (
             f"{g.scan_size[0]} × {g.scan_size[1]} px, stride {g.stride}: {g.rows} × {g.cols} windows {cut}; "
-            f"memory {work}, {_duration(self.seconds)}; the full map has {_size(self.map_bytes)}"
+            f"memory {work}, {_duration(self.seconds)}; the full map has {size_text(self.map_bytes)}"
         )
 
 
@@ -118,7 +118,8 @@ def _duration(seconds: float) -> str:
     return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """A number of bytes in words."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

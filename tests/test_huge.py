@@ -153,6 +153,14 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     assert np.abs(tiles(pixels).logits - whole).max() <= close
 
 
+def test_memory_that_is_not_enough_is_told(lite0: Classifier, caplog: pytest.LogCaptureFixture) -> None:
+    list(replace(lite0, memory=1e6).scan(SAMPLES / "camera.png"))
+    assert "1 MB of memory are not enough; this scan takes about" in caplog.text
+    caplog.clear()
+    list(lite0.scan(SAMPLES / "camera.png"))
+    assert not caplog.records
+
+
 def test_a_store_keeps_the_best_classes(fcnconv: Command, tmp_path: Path) -> None:
     image = SAMPLES / "coffee.png"
     done = fcnconv("heatmap", image, "-o", tmp_path / "top.npz", "--store", "top-k", "-k", "3")
