@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Queue
+from typing import TypeVar
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, UsageError
@@ -20,6 +21,8 @@ IN_FLIGHT = 3
 """Images that are in memory at a time."""
 
 Result = tuple[str, Classification | FcnconvError]
+
+T = TypeVar("T")
 
 
 def classify_each(
@@ -50,17 +53,17 @@ def classify_each(
     return in_threads(attempt, inputs)
 
 
-def in_threads(attempt: Callable[[Input], Result], inputs: Iterable[Input]) -> Iterator[Result]:
+def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterator[T]:
     """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time."""
     pool = ThreadPoolExecutor(IN_FLIGHT)
-    waiting: Queue[Future[Result] | None] = Queue(IN_FLIGHT)
+    waiting: Queue[Future[T] | None] = Queue(IN_FLIGHT)
 
     def feed() -> None:
         try:
             for item in inputs:
                 waiting.put(pool.submit(attempt, item))
         except Exception as error:  # of the inputs' own source: it reaches the reader in its turn
-            failed: Future[Result] = Future()
+            failed: Future[T] = Future()
             failed.set_exception(error)
             waiting.put(failed)
         waiting.put(None)
@@ -74,12 +77,15 @@ def in_threads(attempt: Callable[[Input], Result], inputs: Iterable[Input]) -> I
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def counted(results: Iterator[Result], total: int | None) -> Iterator[Result]:
-    """The same results, with a bar on standard error that counts them, up to `total` if that is known."""
+def counted(results: Iterator[T], total: int | None, doing: str) -> Iterator[T]:
+    """The same results, with a bar on standard error that counts them, up to `total` if that is known.
+
+    doing: what the bar says.
+    """
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(results, "classifying", total=total, console=Console(stderr=True), transient=True)
+    yield from track(results, doing, total=total, console=Console(stderr=True), transient=True)
 
 
 def open_each(classifier: Classifier, images: Sequence[str]) -> Iterator[ImageSource | FcnconvError]:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -84,4 +85,4 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name[:200]}.{os.getpid()}.{suffix}")
+    return target.with_name(f".{target.name[:200]}.{os.getpid()}-{threading.get_ident()}.{suffix}")

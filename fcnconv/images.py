@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.scores import FloatArray
 from fcnconv.sources import (
+    REGION_SUFFIXES,
     ImageSource,
     MemorySource,
     Pixels,
@@ -39,7 +40,17 @@ MARGIN = 2
 """How much larger than it is scanned a JPEG is decoded. At 2, the classes of photos of 4 to 8 megapixels keep
 their probability to 0.01; at 1, to 0.02."""
 
+_NOT_DECODED = frozenset("BUFR EPS GRIB HDF5 MPEG WMF".split())
+"""Formats that Pillow knows and leaves to other programs to decode."""
+
 _pillow_limit = threading.Lock()
+
+
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of files that hold images, in lower case with their dot."""
+    known = Image.registered_extensions().items()
+    decoded = {suffix for suffix, name in known if name in Image.OPEN and name not in _NOT_DECODED}
+    return frozenset(decoded | REGION_SUFFIXES)
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, UsageError
 
 _CHUNK = 1 << 16
 
@@ -27,6 +28,46 @@ class Input:
 def from_paths(paths: Iterable[str]) -> Iterator[Input]:
     """Paths as they are; ``-`` is an image on standard input."""
     return (Input(path, path) for path in paths)
+
+
+def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path) -> Iterator[Input]:
+    """The images that files, folders and patterns name, each as it is found.
+
+    Of a folder, all files below it with one of `suffixes`, in the order of their names; none that are hidden,
+    and none in the folder `besides`. Of a pattern, which is one of the shell's, with ``**`` for any folders,
+    the files with such a suffix.
+
+    Raises UsageError at once if a pattern matches none.
+    """
+    for source in sources:
+        if _is_pattern(source) and not any(True for _ in _matching(source, suffixes)):
+            raise UsageError(f"{source}: no image matches")
+    return (Input(path, path) for source in sources for path in _found(source, suffixes, besides))
+
+
+def _found(source: str, suffixes: Container[str], besides: Path) -> Iterable[str]:
+    if _is_pattern(source):
+        return sorted(_matching(source, suffixes))
+    return _below(source, suffixes, besides) if Path(source).is_dir() else [source]
+
+
+def _is_pattern(source: str) -> bool:
+    return glob.has_magic(source) and not Path(source).exists()
+
+
+def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
+    paths = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - paths as they were named, "./" and all
+    return (path for path in paths if Path(path).suffix.lower() in suffixes and Path(path).is_file())
+
+
+def _below(folder: str, suffixes: Container[str], besides: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and Path(parent, name).resolve() != besides.resolve()
+        )
+        for name in sorted(files):
+            if name[0] != "." and Path(name).suffix.lower() in suffixes:
+                yield os.path.join(parent, name)  # noqa: PTH118 - likewise
 
 
 def from_list(path: str, separator: bytes) -> Iterator[Input]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fcnconv.commands.batch import batch
 from fcnconv.commands.classes import classes
 from fcnconv.commands.classify import classify
 from fcnconv.commands.export import export
@@ -14,6 +15,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "classify": classify,
     "verify": verify,
     "heatmap": heatmap,
+    "batch": batch,
     "classes": classes,
     "prepare": prepare,
     "export": export,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,8 @@ from fcnconv.commands.options import (
     Backend,
     Debug,
     Device,
+    FilesFrom,
+    From0,
     MaxMemory,
     MaxPixels,
     Mode,
@@ -20,9 +21,11 @@ from fcnconv.commands.options import (
     Quiet,
     Scales,
     Stride,
+    Tar,
     Temperature,
     Tile,
     TopK,
+    listed_inputs,
     parse_temperature,
     standard_input,
     with_own_options,
@@ -32,7 +35,7 @@ from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from fcnconv.inputs import Input
+    pass
 
 
 @with_own_options
@@ -53,16 +56,9 @@ def classify(
         ),
     ] = "category",
     at_least: AtLeast = 0.8,
-    files_from: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Read paths, one a line, from a file; - is standard input."),
-    ] = None,
-    from0: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The same, each path ended by a null byte.")
-    ] = None,
-    tar: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Read images from a tar archive; - is standard input.")
-    ] = None,
+    files_from: FilesFrom = None,
+    from0: From0 = None,
+    tar: Tar = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="On a terminal, draw where the first class is, in each image.")
@@ -85,10 +81,12 @@ def classify(
     On a terminal a table; in a pipe one line a prediction: path, rank, category, probability and box
     (x0,y0,x1,y1 in pixels of the image), separated by tabs.
     """
-    inputs, total = _inputs(images or [], files_from, from0, tar)
+    inputs = listed_inputs(bool(images), files_from, from0, tar)
+    paths = images or ([] if inputs else [standard_input()])
     from fcnconv.batch import classify_each, counted
     from fcnconv.classifier import load
     from fcnconv.commands.printing import preview_best, print_json, print_json_line, print_lines, print_table
+    from fcnconv.inputs import from_paths
     from fcnconv.scan import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
@@ -111,9 +109,10 @@ def classify(
     show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines
     failed = False
     sure = at_least if level == "concept" else None
+    inputs = inputs or from_paths(paths)
     results = classify_each(classifier, inputs, scales=scales, k=top_k, at_least=sure)
-    if total != 1 and not quiet and sys.stderr.isatty() and not sys.stdout.isatty():
-        results = counted(results, total)
+    if len(paths) != 1 and not quiet and sys.stderr.isatty() and not sys.stdout.isatty():
+        results = counted(results, len(paths) or None, "classifying")
     for path, result in results:
         if isinstance(result, FcnconvError):
             failed = True
@@ -129,21 +128,3 @@ def classify(
         sys.stdout.flush()
     if failed:
         raise typer.Exit(1)
-
-
-def _inputs(
-    paths: list[str], files_from: str | None, from0: str | None, tar: str | None
-) -> tuple[Iterable[Input], int | None]:
-    """The images that were named in one of the four ways, and how many they are where that is known."""
-    from fcnconv.inputs import from_list, from_paths, from_tar
-
-    if sum(map(bool, (paths, files_from, from0, tar))) > 1:
-        raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
-    if files_from:
-        return from_list(files_from, b"\n"), None
-    if from0:
-        return from_list(from0, b"\0"), None
-    if tar:
-        return from_tar(tar), None
-    paths = paths or [standard_input()]
-    return from_paths(paths), len(paths)

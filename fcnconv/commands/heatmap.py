@@ -5,35 +5,39 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from fcnconv.commands import completion
 from fcnconv.commands.options import (
     AtLeast,
     Backend,
+    Cells,
+    Classes,
     Debug,
     Device,
+    Join,
     MaxMemory,
     MaxPixels,
+    MaxSide,
     Mode,
     Model,
     Quiet,
+    Refine,
     Scales,
+    Store,
     Stride,
     Temperature,
     Tile,
     TopK,
+    Values,
+    Winners,
     parse_temperature,
     standard_input,
     with_own_options,
 )
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from fcnconv.scores import AnyMap
 
 log = logging.getLogger("fcnconv")
 
@@ -50,54 +54,21 @@ def heatmap(
         str | None,
         typer.Option("--format", "-f", metavar="NAME", help="The format, if not by the suffix of FILE."),
     ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            "-c",
-            metavar="NAME|INDEX|WNID|CONCEPT",
-            help="A class to write, or all classes of a concept; may be repeated.",
-            autocompletion=completion.complete_class,
-        ),
-    ] = None,
+    classes: Classes = None,
     model: Model = DEFAULT_MODEL,
     scales: Scales = "1",
-    values: Annotated[
-        str, typer.Option(metavar="KIND", help="What to write: probabilities or logits.")
-    ] = "probabilities",
-    winners: Annotated[
-        bool, typer.Option("--argmax", help="In a picture, show the most probable class of each window.")
-    ] = False,
-    cells: Annotated[
-        bool, typer.Option("--cells", help="In a picture, fill each window's own cell; no interpolation.")
-    ] = False,
+    values: Values = "probabilities",
+    winners: Winners = False,
+    cells: Cells = False,
     top_k: TopK = 5,
     at_least: AtLeast = 0.5,
-    store: Annotated[
-        str,
-        typer.Option(
-            metavar="all|top-k|auto",
-            help="Keep every class of a window, or the -k best (npz); auto: the best of maps over 1 GiB.",
-        ),
-    ] = "auto",
-    join: Annotated[
-        str, typer.Option(metavar="max|mean", help="What a class scores where several scales meet.")
-    ] = "max",
-    max_side: Annotated[
-        int, typer.Option(min=64, metavar="PX", help="Longest side of a picture, in pixels.")
-    ] = 8192,
+    store: Store = "auto",
+    join: Join = "max",
+    max_side: MaxSide = 8192,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the scan would cost, and stop.")
     ] = False,
-    refine: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="Score this share of the windows, the least sure, again as real crops.",
-        ),
-    ] = 0,
+    refine: Refine = 0,
     mode: Mode = "fcn",
     backend: Backend = "auto",
     device: Device = "auto",
@@ -124,7 +95,7 @@ def heatmap(
             f"name a file to write with --out: its suffix is the format, {_formats()}; '-' is standard output"
         )
     from fcnconv.scales import parse_join
-    from fcnconv.writers import Choice, find_writer, parse_store, parse_values, save, stored
+    from fcnconv.writers import Choice, find_writer, parse_store, parse_values
 
     kind = parse_values(values)
     parse_join(join)
@@ -133,6 +104,7 @@ def heatmap(
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.classifier import load
+    from fcnconv.maps import Wanted, most_probable, write_map
 
     classifier = load(
         model,
@@ -152,37 +124,21 @@ def heatmap(
         for estimate in classifier.estimate(source, scales):
             print(f"{path}: {estimate}")
         return
-    shows_photo = writer is None or writer.picture
-    if shows_photo and not chosen and not winners:
-        best = classifier.classify(source, k=1).predictions[0]
+    if (writer is None or writer.picture) and not chosen and not winners:
+        best, probability = most_probable(classifier, source)
+        chosen = (best,)
         log.info(
-            "showing the image's most probable class, %s (%.2f); choose with --class",
-            best.category,
-            best.probability,
+            "showing the image's most probable class, %s (%.2f); choose with --class", best.name, probability
         )
-        chosen = (classifier.labels.find(str(best.class_idx)),)
     if out is None or writer is None:
         from fcnconv.commands.printing import print_preview
 
         whole = classifier(source, scales=scales, refine=refine, join=join)
         print_preview(source, whole, chosen, top_k)
         return
+    choice = Choice(chosen, kind, top_k, at_least=at_least, max_side=max_side, winners=winners, cells=cells)
     name = "standard input" if path == "-" else os.path.basename(path)  # noqa: PTH119
-    choice = Choice(
-        selections=chosen,
-        values=kind,
-        k=top_k,
-        at_least=at_least,
-        photo=source,
-        max_side=max_side,
-        name=name,
-        winners=winners,
-        cells=cells,
-    )
-    score_map: AnyMap = classifier.stream(source, scales=scales, join=join)
-    if refine:  # which windows are least sure is known at the end
-        score_map = classifier(source, scales=scales, refine=refine, join=join)
-    save(score_map, out, writer, stored(store, writer, score_map, choice))
+    write_map(classifier, source, out, name, Wanted(writer, choice, scales, join, refine, store))
 
 
 def _formats() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,7 @@ from fcnconv.commands import completion
 from fcnconv.errors import UsageError
 
 if TYPE_CHECKING:
+    from fcnconv.inputs import Input
     from fcnconv.models.own import OwnModel
 
 log = logging.getLogger("fcnconv")
@@ -44,6 +47,49 @@ Model = Annotated[
         help="The network, by name or by its file of weights.",
         autocompletion=completion.complete_model,
     ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        "-c",
+        metavar="NAME|INDEX|WNID|CONCEPT",
+        help="A class to write, or all classes of a concept; may be repeated.",
+        autocompletion=completion.complete_class,
+    ),
+]
+Values = Annotated[str, typer.Option(metavar="KIND", help="What to write: probabilities or logits.")]
+Winners = Annotated[
+    bool, typer.Option("--argmax", help="In a picture, show the most probable class of each window.")
+]
+Cells = Annotated[
+    bool, typer.Option("--cells", help="In a picture, fill each window's own cell; no interpolation.")
+]
+Store = Annotated[
+    str,
+    typer.Option(
+        metavar="all|top-k|auto",
+        help="Keep every class of a window, or the -k best (npz); auto: the best of maps over 1 GiB.",
+    ),
+]
+Join = Annotated[str, typer.Option(metavar="max|mean", help="What a class scores where several scales meet.")]
+MaxSide = Annotated[int, typer.Option(min=64, metavar="PX", help="Longest side of a picture, in pixels.")]
+Refine = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Score this share of the windows, the least sure, again as real crops.",
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Read paths, one a line, from a file; - is standard input."),
+]
+From0 = Annotated[str | None, typer.Option(metavar="FILE", help="The same, each path ended by a null byte.")]
+Tar = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Read images from a tar archive; - is standard input.")
 ]
 Scales = Annotated[
     str,
@@ -170,3 +216,30 @@ def standard_input() -> str:
     if sys.stdin.isatty():
         raise UsageError("no image given: name a file, or send one to standard input")
     return "-"
+
+
+def listed_inputs(
+    named: bool, files_from: str | None, from0: str | None, tar: str | None
+) -> Iterator[Input] | None:
+    """The images of a list or an archive; None if neither is given. named: whether arguments name some.
+
+    Raises UsageError if images are named in more than one way.
+    """
+    from fcnconv.inputs import from_list, from_tar
+
+    if sum(map(bool, (named, files_from, from0, tar))) > 1:
+        raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
+    if files_from:
+        return from_list(files_from, b"\n")
+    if from0:
+        return from_list(from0, b"\0")
+    return from_tar(tar) if tar else None
+
+
+def parse_shard(text: str) -> Callable[[Iterable[Input]], Iterator[Input]]:
+    """What takes the inputs that ``I/N`` names: every N-th, from the I-th on. Raises UsageError."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    first, step = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= first <= step:
+        raise UsageError(f"unknown shard {text!r}; give I/N, as in 1/8, 2/8, … 8/8")
+    return lambda inputs: islice(inputs, first - 1, None, step)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fcnconv.errors import FcnconvError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fcnconv.classifier import Classifier
     from fcnconv.labels import Selection
     from fcnconv.models.listing import Listing
@@ -35,6 +37,11 @@ def print_lines(path: str, result: Classification) -> None:
     for p in result.predictions:
         box = ",".join(map(str, p.box))
         print(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box, sep="\t")
+
+
+def print_path(path: Path) -> None:
+    """A file's name on a line."""
+    print(_one_line(str(path)))
 
 
 def _one_line(path: str) -> str:

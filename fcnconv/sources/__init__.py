@@ -15,6 +15,7 @@ from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource,
 from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area
 
 __all__ = [
+    "REGION_SUFFIXES",
     "ImageSource",
     "MemorySource",
     "Pixels",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 log = logging.getLogger("fcnconv")
+
+
+REGION_SUFFIXES = frozenset(tiff.SUFFIXES + slides.SUFFIXES)
+"""Of files that are read region by region, where the package for it is there."""
 
 
 def open_regions(path: Path, name: str) -> ImageSource | None:

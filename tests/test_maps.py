@@ -1,0 +1,155 @@
+"""Many images to a folder of maps: what is made, kept, refused and told, through the real command."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Command
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcnconv.errors import UsageError
+from fcnconv.inputs import from_sources
+from fcnconv.maps import map_path
+
+SUFFIXES = frozenset((".png", ".jpg"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of three photos, one of them deeper, and of things that are none; the working directory's."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    shutil.copy(SAMPLES / "coffee.png", folder / "b.png")
+    shutil.copy(SAMPLES / "chelsea.png", folder / "a.PNG")
+    shutil.copy(SAMPLES / "rocket.jpg", folder / "more" / "b.jpg")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.png").write_text("not an image")
+    return folder
+
+
+def test_a_folder_is_mapped_and_a_second_run_goes_on(fcnconv: Command, photos: Path) -> None:
+    made = [f"maps/photos/{name}.npz" for name in ("a.PNG", "b.png", "more/b.jpg")]
+    done = fcnconv("batch", "photos", "-o", "maps", "-c", "espresso")
+    assert (done.returncode, done.stdout.decode().splitlines()) == (0, made), done.stderr
+    assert b"3 maps made, 0 were there, 0 images failed" in done.stderr
+    alone = fcnconv("heatmap", "photos/b.png", "-o", "alone.npz", "-c", "espresso")
+    assert alone.returncode == 0
+    with np.load("alone.npz") as one, np.load(made[1]) as other:
+        assert one.files == other.files
+        for name in one.files:
+            if one[name].dtype.kind == "f" and one[name].ndim:  # blocks may differ, and with them roundings
+                assert np.abs(one[name] - other[name]).max() <= 1e-5
+            else:
+                assert np.array_equal(one[name], other[name])
+    Path(made[0]).unlink()
+    times = [Path(name).stat().st_mtime_ns for name in made[1:]]
+    again = fcnconv("batch", "photos", "-o", "maps", "-c", "espresso", "--json")
+    assert [json.loads(line)["new"] for line in again.stdout.splitlines()] == [True, False, False]
+    assert [Path(name).stat().st_mtime_ns for name in made[1:]] == times
+    assert fcnconv("batch", "photos", "-o", "maps", "-c", "espresso", "--overwrite").returncode == 0
+    assert all(Path(name).stat().st_mtime_ns > before for name, before in zip(made[1:], times, strict=True))
+
+
+def test_maps_that_were_made_in_another_way_are_not_mixed(fcnconv: Command, photos: Path) -> None:
+    assert fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "json").returncode == 0
+    done = fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "json", "--scales", "0.9")
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert b"maps: holds maps made with scales '1', not '0.9'; name another folder" in done.stderr
+    assert fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "csv", "--overwrite").returncode == 0
+    Path("maps/fcnconv.json").write_text("{")
+    done = fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "csv")
+    assert done.returncode == 1 and b"fcnconv.json: damaged" in done.stderr
+
+
+def test_a_failed_image_is_told_and_the_rest_is_done(fcnconv: Command, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"no image")
+    done = fcnconv("batch", "photos", "missing.png", "-o", "maps", "-f", "json", "--json")
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["path"] for line in lines if "error" in line] == ["photos/broken.jpg", "missing.png"]
+    assert len([line for line in lines if "map" in line]) == 3
+    assert b"3 maps made, 0 were there, 2 images failed" in done.stderr
+    assert not [path for path in Path("maps").rglob("*") if "broken" in path.name or "missing" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["photos"], b"name a folder for the maps with --out"),
+        (["-o", "maps"], b"name images, folders or patterns"),
+        (["nothing/*.png", "-o", "maps"], b"nothing/*.png: no image matches"),
+        (["photos", "-o", "maps", "-f", "xyz"], b"unknown format 'xyz'"),
+        (["photos", "-o", "maps", "--shard", "3/2"], b"unknown shard '3/2'; give I/N"),
+        (["photos", "-o", "maps", "--from0", "list"], b"name images in one way"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_made(
+    fcnconv: Command, photos: Path, arguments: list[str], said: bytes
+) -> None:
+    done = fcnconv("batch", *arguments)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count(b"\n") == 1
+    assert not Path("maps").exists()
+
+
+def test_shards_are_all_images_once(fcnconv: Command, photos: Path) -> None:
+    found = [
+        fcnconv("batch", "photos/**/*", "-o", "maps", "-f", "json", "--shard", f"{i}/2").stdout.splitlines()
+        for i in (1, 2)
+    ]
+    assert [len(lines) for lines in found] == [2, 1]
+    assert len(set(found[0] + found[1])) == 3
+
+
+def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None:
+    for number in range(30):
+        shutil.copy(SAMPLES / "collage.jpg", photos / f"c{number:02}.jpg")
+    command = [sys.executable, "-m", "fcnconv", "batch", "photos", "-o", "maps", "-f", "npy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and len(list(Path("maps").rglob("*.npy"))) < 4:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    whole = list(Path("maps").rglob("*.npy"))
+    assert 4 <= len(whole) < 33
+    for path in whole:
+        assert np.load(path, mmap_mode="r").shape[2] == 1000  # a file that is there is whole
+    done = fcnconv("batch", "photos", "-o", "maps", "-f", "npy")
+    assert done.returncode == 0 and len(list(Path("maps").rglob("*.npy"))) == 33
+
+
+NAMES = st.lists(
+    st.text("ab.", min_size=1, max_size=3).filter(lambda part: part != "."), min_size=1, max_size=4
+)
+
+
+@given(one=NAMES, other=NAMES, root=st.booleans())
+def test_no_two_images_share_a_map_and_none_leaves_the_folder(
+    one: list[str], other: list[str], root: bool
+) -> None:
+    first, second = ("/".join(parts) for parts in (one, other))
+    folder = Path("maps")
+    for name in (first, second, "/" + first if root else first):
+        path = map_path(folder, name, "npz")
+        assert path.parts[0] == "maps" and ".." not in path.parts and path.name.endswith(".npz")
+    ups = any(".." in PurePath(name).parts for name in (first, second))
+    if not ups and PurePath(first) != PurePath(second):
+        assert map_path(folder, first, "npz") != map_path(folder, second, "npz")
+
+
+def test_sources_are_found_in_order_without_what_is_made(photos: Path) -> None:
+    def names(*sources: str) -> list[str]:
+        return [item.name for item in from_sources(sources, SUFFIXES, Path("photos/more"))]
+
+    assert names("photos") == ["photos/a.PNG", "photos/b.png"]
+    assert names("photos/*.png", "no.png") == ["photos/b.png", "no.png"]
+    assert names("photos/**/b*") == ["photos/b.png", "photos/more/b.jpg"]
+    with pytest.raises(UsageError, match="no image matches"):
+        from_sources(["photos/*.gif"], SUFFIXES, Path("maps"))
