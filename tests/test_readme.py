@@ -1,5 +1,6 @@
 """The README's console blocks: each command is run, and prints what the README says it prints."""
 
+import inspect
 import math
 import os
 import re
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fcnconv.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +55,15 @@ def test_an_example_prints_what_the_readme_says(command: str, output: str) -> No
     )
     assert done.returncode == 0, done.stderr
     assert same(output, done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme_and_explains_its_options(name: str) -> None:
+    assert f"fcnconv {name} " in README
+    assert COMMANDS[name].__doc__
+    for parameter in inspect.signature(COMMANDS[name], eval_str=True).parameters.values():
+        (settings,) = parameter.annotation.__metadata__
+        assert settings.help, f"--{parameter.name} of {name} has no help"
 
 
 def pipelines() -> list[str]:
