@@ -1,8 +1,10 @@
 """What the package promises as a whole: its public names, what it imports, its version."""
 
+import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,29 @@ def test_every_public_name_is_there() -> None:
         assert getattr(fcnconv, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         fcnconv.nothing  # noqa: B018
+
+
+def imports() -> dict[str, set[str]]:
+    """What each file and package at the first level imports of the others, at whatever place."""
+    found: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "fcnconv").rglob("*.py")):
+        home = file.relative_to(ROOT / "fcnconv").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fcnconv"):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found.setdefault(home, set()).update(name.split(".")[1] for name in names)
+    homes = set(found) | {path.stem for path in (ROOT / "fcnconv").iterdir()}
+    return {home: {name for name in names if name in homes} - {home} for home, names in found.items()}
+
+
+def test_imports_go_down_only() -> None:
+    graph = imports()
+    del graph["__init__"], graph["__main__"]  # these only name what there is
+    assert graph["classifier"] and not any("cli" in names for names in graph.values())
+    assert [home for home, names in graph.items() if "commands" in names] == ["cli"]
+    assert list(TopologicalSorter(graph).static_order()), "a cycle is an error of its own"
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(graph | {"errors": {"classifier"}}).static_order())
 
 
 def imported(*arguments: str) -> set[str]:
