@@ -148,7 +148,9 @@ def test_maps_lie_where_the_image_lies(crs: str, turned: float, tmp_path: Path) 
             corners = zip((col, row), (col + 1, row + 1), strict=True)
             for (x, y), (i, j) in zip(((x0, y0), (x1, y1)), zip(*corners, strict=True), strict=True):
                 assert np.allclose(at(written.transform, i, j), at(transform, x, y), rtol=0, atol=1e-9)
-        assert np.allclose(written.read(1), score_map.probabilities()[:, :, 0])
+        assert np.allclose(written.read(), score_map.probabilities().transpose(2, 0, 1))
+        assert written.descriptions == ("a", "b")
+        assert json.loads(written.tags()["TIFFTAG_IMAGEDESCRIPTION"])["window"] == 64
     save(score_map, str(geojson), find_writer("map.geojson", None), choice)
     told = json.loads(geojson.read_text())
     code = rasterio.crs.CRS.from_string(crs).to_epsg()

@@ -81,31 +81,38 @@ LARGE_TIFF = (1 << 32) - (1 << 24)
 
 
 def write_tif(path: Path, score_map: AnyMap, choice: Choice) -> None:
-    """A float32 page a class, as an ImageJ stack whose slices bear the names, placed for GIS over the image:
-    a pixel covers the square of its cell, on the map if the image is a GeoTIFF, else in the image's pixels,
-    x to the right and y downwards (negative). Scores over 4 GB make a BigTIFF, which is no ImageJ stack.
+    """The scores in float32, a class after the other; a pixel covers the square of its cell.
+
+    Of a GeoTIFF a GeoTIFF, with a band a class, where the image lies. Of other images an ImageJ stack, with a
+    page a class and their names as labels, and for GIS in the image's pixels, x to the right and y downwards
+    (negative); over 4 GB a BigTIFF with the same pages, as ImageJ's stacks end there.
     """
     import tifffile
 
     names = chosen_names(score_map, choice)
     rows, cols, _ = score_map.shape
-    x0, y0, x1, y1 = score_map.grid.square(0, 0)
-    place = (choice.place or IN_PIXELS).of_part(x0, y0, x1 - x0, y1 - y0)
-    geotiff = [*tiff_tags(place), (42112, "s", 0, _gdal_metadata(names), True)]
+    shape: tuple[int, ...] = (len(names), rows, cols)
     large = 4 * rows * cols * len(names) > LARGE_TIFF
     about = json.dumps(provenance(score_map) | {"values": choice.values})
-    imagej = {"axes": "TZCYXS", "mode": "grayscale", "Labels": names, "Info": about}
+    kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": about}}
+    if choice.place is not None:  # bands of one page, which share its place
+        kind = {"metadata": None, "description": about, "planarconfig": "separate"}
+    elif not large:
+        shape = (1, 1, len(names), rows, cols, 1)
+        labels = {"mode": "grayscale", "Labels": names, "Info": about}
+        kind = {"imagej": True, "metadata": {"axes": "TZCYXS", **labels}}
+    x0, y0, x1, y1 = score_map.grid.square(0, 0)
+    place = (choice.place or IN_PIXELS).of_part(x0, y0, x1 - x0, y1 - y0)
     start, _ = tifffile.imwrite(
         path,
-        shape=(len(names), rows, cols) if large else (1, 1, len(names), rows, cols, 1),
+        shape=shape,
         dtype=np.float32,
         byteorder="<",
-        imagej=not large,
         bigtiff=large,
         photometric="minisblack",
-        metadata={"axes": "CYX", "Info": about} if large else imagej,
-        extratags=geotiff,
+        extratags=[*tiff_tags(place), (42112, "s", 0, _gdal_metadata(names), True)],
         returnoffset=True,
+        **kind,
     )
     with path.open("r+b") as file:
         for piece in score_map.pieces():
