@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import open_image
-from fcnconv.labels import Labels
+from fcnconv.labels import Labels, Selection
 from fcnconv.scores import Provenance, ScoreMap
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.slides import SlideSource
@@ -151,6 +152,11 @@ def test_maps_lie_where_the_image_lies(crs: str, turned: float, tmp_path: Path) 
         assert np.allclose(written.read(), score_map.probabilities().transpose(2, 0, 1))
         assert written.descriptions == ("a", "b")
         assert json.loads(written.tags()["TIFFTAG_IMAGEDESCRIPTION"])["window"] == 64
+    alone = Selection("b", (1,))
+    save(score_map, str(tif), find_writer("map.tif", None), replace(choice, selections=(alone,)))
+    with rasterio.open(tif) as written:
+        assert written.crs == photo.crs and written.descriptions == ("b",)
+        assert np.allclose(written.read(1), score_map.probabilities()[:, :, 1])
     save(score_map, str(geojson), find_writer("map.geojson", None), choice)
     told = json.loads(geojson.read_text())
     code = rasterio.crs.CRS.from_string(crs).to_epsg()

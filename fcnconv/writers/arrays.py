@@ -96,7 +96,9 @@ def write_tif(path: Path, score_map: AnyMap, choice: Choice) -> None:
     about = json.dumps(provenance(score_map) | {"values": choice.values})
     kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": about}}
     if choice.place is not None:  # bands of one page, which share its place
-        kind = {"metadata": None, "description": about, "planarconfig": "separate"}
+        kind = {"metadata": None, "description": about}
+        if len(names) > 1:
+            kind["planarconfig"] = "separate"
     elif not large:
         shape = (1, 1, len(names), rows, cols, 1)
         labels = {"mode": "grayscale", "Labels": names, "Info": about}
