@@ -18,6 +18,7 @@ from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import Provenance, ScoreMap
 from fcnconv.sources import MemorySource, ResizedSource, resize
+from fcnconv.sources.resized import AveragedSource
 from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.tiff import TiffSource
 from fcnconv.writers import Choice, find_writer, save
@@ -304,3 +305,33 @@ def test_a_resized_region_is_that_of_the_whole(size: tuple[int, int], cuts: tupl
     assert np.array_equal(np.vstack([np.hstack(row) for row in parts]), whole)
     expected = resize(MemorySource(PIXELS), size).read((0, 0, *size))
     assert np.abs(whole.astype(int) - expected).max() <= 2  # Pillow's boxes are 32-bit floats
+
+
+@pytest.mark.parametrize("size", [(30, 21), (37, 30), (10, 7)])
+def test_a_region_made_much_smaller_is_that_of_the_whole(size: tuple[int, int]) -> None:
+    """Of a smooth picture, whose averages do not depend on the filter, and of one step in it."""
+    y, x = np.mgrid[0:210, 0:300]
+    smooth = np.stack([x * 255 // 299, y * 255 // 209, (x + y) * 255 // 508], axis=-1).astype(np.uint8)
+    smooth[100:, 150:] = 255 - smooth[100:, 150:]
+    source = ResizedSource(MemorySource(smooth), size)
+    assert isinstance(source.source, AveragedSource)
+    found = source.read((0, 0, *size)).astype(int)
+    expected = np.asarray(Image.fromarray(smooth).resize(size, Image.Resampling.BICUBIC))
+    assert np.abs(found - expected).max() <= 5 and np.abs(found - expected).mean() <= 1
+
+
+def test_what_is_read_at_once_follows_neither_size() -> None:
+    class Endless:
+        """An image of 10 gigapixels, that tells the largest region that was read of it."""
+
+        name, size, largest = "endless", (100_000, 100_000), 0
+
+        def read(self, box: tuple[int, int, int, int]) -> np.ndarray:
+            shape = box[3] - box[1], box[2] - box[0], 3
+            self.largest = max(self.largest, shape[0] * shape[1])
+            return np.broadcast_to(np.uint8(7), shape)
+
+    for size in ((10_000, 10_000), (30_000, 30_000)):
+        source = Endless()
+        assert (ResizedSource(source, size).read((3, 5, 203, 105)) == 7).all()
+        assert 0 < source.largest <= 1.1 * 4096**2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,13 @@ from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, a
 
 REGION_PIXELS = 64 * 1024**2
 """Images of more pixels are read, and resized, region by region where that can be."""
+
+
+GAP = 4
+"""How much larger than its last size an image is left by averaging, before it is resized."""
+
+MOST_SIDE = 4096
+"""Side of what is resized or averaged at once, in pixels of the source: memory follows neither size."""
 
 
 def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
@@ -67,31 +75,62 @@ class ResizedSource:
     """A source at another size, resized in fixed blocks, so that a pixel is the same whatever region is read.
 
     Pillow's ``resize`` takes its box in 32-bit floats, so that regions of one image, resized by themselves,
-    differ in some pixels by a level; fixed blocks are always resized alike.
+    differ in some pixels by a level; fixed blocks are always resized alike. Made much smaller, a source is
+    first averaged over whole squares, as Pillow's ``reducing_gap`` does.
     """
 
     def __init__(self, source: ImageSource, size: tuple[int, int]):
-        self.source = source
         self.size = size
         self.name = source.name
-        self.blocks = Blocks(size, (BLOCK, BLOCK), self._block)
+        ratio = max(a / b for a, b in zip(source.size, size, strict=True))
+        factor = max(int(ratio / GAP), 1)
+        self.source = source if factor == 1 else AveragedSource(source, factor)
+        self.length = source.size[0] / factor, source.size[1] / factor
+        """(width, height) of the whole in pixels of what is resized, of which the last may be partial."""
+        edge = min(BLOCK, max(int(MOST_SIDE * factor / ratio), 1))
+        self.blocks = Blocks(size, (edge, edge), self._block)
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)
 
     def _block(self, row: int, col: int) -> Pixels:
-        left, top = col * BLOCK, row * BLOCK
-        right, bottom = min(left + BLOCK, self.size[0]), min(top + BLOCK, self.size[1])
-        across, x = _axis(left, right, self.size[0], self.source.size[0])
-        down, y = _axis(top, bottom, self.size[1], self.source.size[1])
+        wide, high = self.blocks.block
+        left, top = col * wide, row * high
+        right, bottom = min(left + wide, self.size[0]), min(top + high, self.size[1])
+        across, x = _axis(left, right, self.size[0], self.length[0])
+        down, y = _axis(top, bottom, self.size[1], self.length[1])
         region = Image.fromarray(self.source.read((across[0], down[0], across[1], down[1])))
         box = (x[0] - across[0], y[0] - down[0], x[1] - across[0], y[1] - down[0])
         return np.asarray(region.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box))
 
 
-def _axis(first: int, last: int, size: int, source: int) -> tuple[tuple[int, int], tuple[float, float]]:
+class AveragedSource:
+    """A source made smaller by a whole factor: each pixel is the mean of a square of the source's."""
+
+    def __init__(self, source: ImageSource, factor: int):
+        self.source = source
+        self.factor = factor
+        self.name = source.name
+        width, height = (-(-side // factor) for side in source.size)
+        self.size = width, height
+        edge = max(MOST_SIDE // factor, 1)
+        self.blocks = Blocks(self.size, (edge, edge), self._block)
+
+    def read(self, box: Box) -> Pixels:
+        return self.blocks.read(box)
+
+    def _block(self, row: int, col: int) -> Pixels:
+        wide, high = (side * self.factor for side in self.blocks.block)
+        left, top = col * wide, row * high
+        right, bottom = min(left + wide, self.source.size[0]), min(top + high, self.source.size[1])
+        region = Image.fromarray(self.source.read((left, top, right, bottom)))
+        return np.asarray(region.reduce(self.factor))
+
+
+def _axis(first: int, last: int, size: int, source: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """The source pixels to read for pixels first to last - 1 along an axis, and the exact part of them."""
     ratio = source / size
     support = 2 * max(ratio, 1.0) + 1  # bicubic reaches two pixels, of the coarser of the two grids
     start, stop = first * ratio, last * ratio
-    return (max(int(start - support), 0), min(int(stop + support) + 1, source)), (start, min(stop, source))
+    end = min(int(stop + support) + 1, ceil(source))
+    return (max(int(start - support), 0), end), (start, min(stop, source))
