@@ -83,7 +83,7 @@ def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, w
     start = time.perf_counter()
     source = classifier.open(path)
     (grid,) = classifier.grids(source, "1")
-    tiling = classifier.tiling(grid)
+    tiling = classifier.tilings([grid])[grid]
     save(classifier.stream(source), str(out), find_writer(str(out), None), Choice())
     seconds = time.perf_counter() - start
     print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -103,16 +103,17 @@ class Classifier:
         temperature = self._temperature(grids)
         finest = finest_of(grids)
         order = [grid for grid in grids if grid != finest]
-        blocks = self._scan(source, [*order, finest])
+        tilings = self.tilings([*order, finest])
+        blocks = self._scan(source, tilings)
         if order:
             blocks = joined(blocks, grids, way, temperature, len(self.labels))
-        about = finest, self.labels, self._provenance(grids), temperature
+        about = finest, self.labels, self._provenance(tilings.values()), temperature
         return MapStream(blocks, *about, scales=tuple(grids) if order else ())
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
         """float32 (rows, cols, num_classes): the logits of every window of a grid, in one pass."""
         logits = np.empty((grid.rows, grid.cols, len(self.labels)), np.float32)
-        for block in self._scan(source, [grid]):
+        for block in self._scan(source, self.tilings([grid])):
             logits[block.rows, block.cols] = block.logits
         return logits
 
@@ -159,7 +160,7 @@ class Classifier:
         grids = self.grids(source, scales)
         temperature = self._temperature(grids)
         mean, best = np.zeros(len(self.labels)), _Best(len(selections))
-        for block in self._scan(source, grids):
+        for block in self._scan(source, self.tilings(grids)):
             windows = block.grid.rows * block.grid.cols
             mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
             best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
@@ -189,7 +190,7 @@ class Classifier:
     def scan(self, image: ImageLike | ImageSource, *, scales: str = "1") -> Iterator[Block]:
         """The logits of every window, block by block, for maps that do not fit in memory."""
         source = self.open(image)
-        return self._scan(source, self.grids(source, scales))
+        return self._scan(source, self.tilings(self.grids(source, scales)))
 
     def open(
         self, image: ImageLike | ImageSource, scales: str = "1", *, name: str | None = None
@@ -230,31 +231,37 @@ class Classifier:
             )
         return grids
 
-    def tiling(self, grid: Grid) -> Tiling:
-        """How a grid will be computed: whole if that fits in `memory`, else in parts and blocks."""
+    def tilings(self, grids: Sequence[Grid]) -> dict[Grid, Tiling]:
+        """How the grids of a scan will be computed: each whole if that fits in `memory`; or, if one does not,
+        all in parts and blocks, as the network whole and in parts would each hold memory of its own.
+        """
+        tilings = {grid: self._tiling(grid) for grid in grids}
+        if any(tiling.in_parts for tiling in tilings.values()):
+            tilings = {grid: self._tiling(grid, in_parts=True) for grid in grids}
+        return tilings
+
+    def _tiling(self, grid: Grid, *, in_parts: bool = False) -> Tiling:
         steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
         tile = None if self.tile is None else max(self.tile // self.geometry.step, 1)
-        return choose(self.stages, steps, self.memory, tile)
+        return choose(self.stages, steps, self.memory, tile, in_parts=in_parts)
 
-    def _provenance(self, grids: Sequence[Grid]) -> Provenance:
+    def _provenance(self, tilings: Iterable[Tiling]) -> Provenance:
         if self.geometry.local:
             return self.provenance
-        return replace(self.provenance, tiles=max(self.tiling(grid).tiles for grid in grids))
+        return replace(self.provenance, tiles=max(tiling.tiles for tiling in tilings))
 
     def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
         """What a scan at these scales is expected to cost, from the time of a small one."""
         pace = measure_pace(self.run, self.stages, self.geometry.window, self.geometry.step)
-        return [
-            estimate(grid, self.tiling(grid), pace, len(self.labels)) for grid in self.grids(source, scales)
-        ]
+        tilings = self.tilings(self.grids(source, scales))
+        return [estimate(grid, tiling, pace, len(self.labels)) for grid, tiling in tilings.items()]
 
-    def _scan(self, source: ImageSource, grids: Sequence[Grid]) -> Iterator[Block]:
+    def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
         prepare = partial(normalize, mean=self.mean, std=self.std)
-        blocks = scan(source, grids, prepare, self._told_tiling)
-        return announced(blocks, grids, source.name, self.tiling)
+        blocks = scan(source, tilings, prepare, lambda grid: self._told(tilings[grid]))
+        return announced(blocks, tilings, source.name)
 
-    def _told_tiling(self, grid: Grid) -> Tiling:
-        tiling = self.tiling(grid)
+    def _told(self, tiling: Tiling) -> Tiling:
         if tiling.tiles > 1 and not self.geometry.local:
             log.warning(
                 "%s looks at the whole image, and it is scanned in %d tiles: scores depend on the tiling",

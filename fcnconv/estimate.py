@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -43,7 +43,7 @@ class Estimate:
     def __str__(self) -> str:
         t, g = self.tiling, self.grid
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
-        if len(t.stages) > 1:
+        if t.in_parts:
             cut += f", the network in {len(t.stages)} parts"
         work = f"{size_text(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
         if not t.multiply_adds:
@@ -88,13 +88,13 @@ def estimate(grid: Grid, tiling: Tiling, pace: Pace, num_classes: int) -> Estima
     return Estimate(grid, tiling, passes, seconds, 4 * windows * num_classes)
 
 
-def announced(
-    blocks: Iterable[Block], grids: Sequence[Grid], name: str, tiling: Callable[[Grid], Tiling]
-) -> Iterator[Block]:
+def announced(blocks: Iterable[Block], tilings: Mapping[Grid, Tiling], name: str) -> Iterator[Block]:
     """The blocks, with a line of log now and then if they take long: the share done and the time left.
 
-    tiling: of a grid. A network in parts has computed nearly all of a row of blocks with the first of them.
+    tilings: of the grids, in their order. A network in parts has computed nearly all of a row of blocks with
+        the first of them.
     """
+    grids = list(tilings)
     sizes = [grid.rows * grid.cols for grid in grids]
     start, due = time.monotonic(), FIRST_NEWS
     done, last = 0, None
@@ -102,7 +102,7 @@ def announced(
         yield block
         if block.grid != last:
             before, last = sum(sizes[: grids.index(block.grid)]), block.grid
-            done, ahead = 0, len(tiling(block.grid).stages) > 1
+            done, ahead = 0, tilings[block.grid].in_parts
         rows, cols, _ = block.logits.shape
         done = block.rows.stop * block.grid.cols if ahead else done + rows * cols
         share, passed = (before + done) / sum(sizes), time.monotonic() - start

@@ -63,19 +63,27 @@ class Tiling:
     multiply_adds: float
     tiles: int
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether the network is cut."""
+        return len(self.stages) > 1
 
-def choose(stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None) -> Tiling:
+
+def choose(
+    stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_parts: bool = False
+) -> Tiling:
     """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
     steps: (down, across), what the grid has beyond one window, in the network's own strides.
     tile: side of a tile in steps, instead of the choice.
+    in_parts: whether the network is run in parts, also where it could be whole.
     """
     if tile is not None:
         return _tiling((stages.whole,), steps, ((tile, tile),))
     all_of_it = _tiling((stages.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
-    if all_of_it.memory <= limit:
+    if all_of_it.memory <= limit and not in_parts:
         return all_of_it
-    ways = {(stages.whole,), stages.cut()}
+    ways = {stages.cut()} if in_parts else {(stages.whole,), stages.cut()}
     tried = [
         _tiling(parts, steps, tuple(map(partial(_block, steps, limit * share), parts, heights)))
         for parts in ways

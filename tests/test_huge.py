@@ -143,13 +143,13 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     pixels = np.asarray(Image.open(SAMPLES / "collage.jpg").convert("RGB"))
     small = replace(lite0, memory=400e6)
     (grid,) = lite0.grids(MemorySource(pixels), "1")
-    tiling = small.tiling(grid)
+    (tiling,) = small.tilings([grid]).values()
     assert len(tiling.stages) > 1 and tiling.blocks[0] < tiling.blocks[-1]
     whole = lite0(pixels).logits
     close = 0 if backend == "torch" else 1e-5 * np.abs(whole).max()
     assert np.abs(small(pixels).logits - whole).max() <= close
     tiles = replace(lite0, tile=512)
-    assert tiles.tiling(grid).tiles > 1
+    assert tiles.tilings([grid])[grid].tiles > 1
     assert np.abs(tiles(pixels).logits - whole).max() <= close
 
 
@@ -212,7 +212,7 @@ def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], mo
     tiling = choose(Stages(stage(1, 1), lambda: ()), (7, 8), 1e9)
     tiling = replace(tiling, stages=tiling.stages * parts)
     with caplog.at_level("INFO", "fcnconv"):
-        assert list(announced(blocks, [grid], "photo", lambda grid: tiling)) == blocks
+        assert list(announced(blocks, {grid: tiling}, "photo")) == blocks
     told = [int(record.getMessage().split()[1]) for record in caplog.records]
     assert told == shares
 
@@ -262,7 +262,7 @@ lite0 = fcnconv.load(backend="torch", max_memory="800MB")
 lite0(np.zeros((256, 256, 3), np.uint8))
 before, pixels = peak(), np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)
 (grid,) = lite0.grids(source := lite0.open(pixels), "1")
-assert len(lite0.tiling(grid).stages) > 1
+assert lite0.tilings([grid])[grid].in_parts
 for block in lite0.scan(source):
     del block
 print(peak() - before - pixels.nbytes)
