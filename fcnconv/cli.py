@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from fcnconv import __version__
-from fcnconv.commands import COMMANDS
+from fcnconv.commands import COMMANDS, command
 from fcnconv.commands.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
 
@@ -48,13 +49,19 @@ class _Group(TyperGroup):
             raise typer.Exit(1) from error
 
 
-app = typer.Typer(
-    cls=_Group,
-    help="Classify every window of an image, of any size.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with the commands of these names."""
+    app = typer.Typer(
+        cls=_Group,
+        help="Classify every window of an image, of any size.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name in names:
+        app.command(name)(command(name))
+    return app
 
 
 def main() -> None:
@@ -66,7 +73,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     try:
-        app(prog_name="fcnconv")
+        named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports are enough
+        make_app(named or COMMANDS)(prog_name="fcnconv")
     except Exception as error:  # what --debug asked to see, or a mistake of ours
         if "--debug" in sys.argv:
             raise
@@ -80,7 +88,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -88,7 +95,3 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-for name, command in COMMANDS.items():
-    app.command(name)(command)

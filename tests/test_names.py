@@ -88,8 +88,8 @@ def completions(*words: str, shell: str = "bash") -> tuple[list[str], set[str]]:
     """What a shell is offered for the last of the words, and the top-level modules that were imported."""
     code = (
         "import sys; sys.argv = ['fcnconv']\n"
-        "from fcnconv.cli import app\n"
-        "try: app(prog_name='fcnconv')\n"
+        "from fcnconv.cli import make_app\n"
+        "try: make_app()(prog_name='fcnconv')\n"
         "finally: print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
     request = {

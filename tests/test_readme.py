@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnconv.commands import COMMANDS
+from fcnconv.commands import COMMANDS, command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,8 +60,8 @@ def test_an_example_prints_what_the_readme_says(command: str, output: str) -> No
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_in_the_readme_and_explains_its_options(name: str) -> None:
     assert f"fcnconv {name} " in README
-    assert COMMANDS[name].__doc__
-    for parameter in inspect.signature(COMMANDS[name], eval_str=True).parameters.values():
+    assert command(name).__doc__
+    for parameter in inspect.signature(command(name), eval_str=True).parameters.values():
         (settings,) = parameter.annotation.__metadata__
         assert settings.help, f"--{parameter.name} of {name} has no help"
 

@@ -288,11 +288,11 @@ def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of collage.jpg, made by the real command's own path in this process."""
     from typer.testing import CliRunner
 
-    from fcnconv.cli import app
+    from fcnconv.cli import make_app
 
     out = tmp_path_factory.mktemp("page") / "map.html"
     arguments = ["heatmap", str(SAMPLES / "collage.jpg"), "--class", "tiger cat", "-o", str(out), "-q"]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(make_app(), arguments).exit_code == 0
     return out
 
 

@@ -1,24 +1,15 @@
-"""The commands: each parses, makes one call, and prints or writes. One file a command, and one row below."""
+"""The commands: each parses, makes one call, and prints or writes. A command is a file and a function."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
-from fcnconv.commands.batch import batch
-from fcnconv.commands.classes import classes
-from fcnconv.commands.classify import classify
-from fcnconv.commands.export import export
-from fcnconv.commands.heatmap import heatmap
-from fcnconv.commands.models import models
-from fcnconv.commands.prepare import prepare
-from fcnconv.commands.verify import verify
+COMMANDS = ("classify", "verify", "heatmap", "batch", "classes", "prepare", "export", "models")
+"""Their names, in the order of the help."""
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "classify": classify,
-    "verify": verify,
-    "heatmap": heatmap,
-    "batch": batch,
-    "classes": classes,
-    "prepare": prepare,
-    "export": export,
-    "models": models,
-}
-"""Name -> function, in the order of the help."""
+
+def command(name: str) -> Callable[..., None]:
+    """The function of a command, imported when it is asked for."""
+    function: Callable[..., None] = getattr(import_module(f"fcnconv.commands.{name}"), name)
+    return function
