@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fcnconv import __version__
 from fcnconv.batch import IN_FLIGHT, in_threads
 from fcnconv.classifier import Classifier
-from fcnconv.errors import FcnconvError, OutputError, UsageError
+from fcnconv.errors import FcnconvError, ImageError, OutputError, UsageError
 from fcnconv.files import whole_file
 from fcnconv.inputs import Input
 from fcnconv.labels import Selection
@@ -77,18 +77,19 @@ def map_each(
     """Writes each image's map into a folder, under the image's own path, and tells what became of it.
 
     A map that is there already is kept, as files appear whole: a run that was stopped goes on where it was.
-    format: the suffix of the files. overwrite: make those that are there again.
+    So are none that are older than the folder's settings, which were made in the way of others.
+    format: the suffix of the files. overwrite: begin anew.
 
     Raises UsageError if the folder holds maps that were made in another way.
     """
-    _agree(folder, _settings(classifier, format, wanted), overwrite)
+    since = _agree(folder, _settings(classifier, format, wanted), overwrite)
     share = replace(classifier, memory=classifier.memory / IN_FLIGHT)
 
     def attempt(item: Input) -> Outcome:
         path = map_path(folder, item.name, format)
-        if path.exists() and not overwrite:
-            return item.name, path, "kept"
         try:
+            if path.exists() and path.stat().st_mtime_ns >= since:
+                return item.name, path, "kept"
             source = share.open(item.image, wanted.scales, name=item.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_map(share, source, str(path), PurePath(item.name).name, wanted)
@@ -96,6 +97,8 @@ def map_each(
             raise  # an argument is wrong, and so it is for every other image
         except FcnconvError as error:
             return item.name, path, error
+        except MemoryError:
+            return item.name, path, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
         except OSError as error:
             return item.name, path, OutputError(f"{path}: cannot be written: {error.strerror or error}")
         return item.name, path, "made"
@@ -121,6 +124,9 @@ def _settings(classifier: Classifier, format: str, wanted: Wanted) -> dict[str, 
         "version": __version__,
         "model": made.model,
         "weights_sha256": made.weights_sha256,
+        "window": classifier.geometry.window,
+        "mean": list(made.mean),
+        "std": list(made.std),
         "mode": made.mode,
         "stride": classifier.geometry.stride,
         "temperature": classifier.temperature,
@@ -140,24 +146,32 @@ def _settings(classifier: Classifier, format: str, wanted: Wanted) -> dict[str, 
     }
 
 
-def _agree(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Keeps the settings in the folder, or checks that those in it are the same."""
+def _agree(folder: Path, settings: dict[str, Any], overwrite: bool) -> int:
+    """Keeps the settings in the folder, or checks that those in it are the same; gives the time since which
+    maps are made so, in nanoseconds. Settings without a map, of a run that failed, count for nothing.
+    """
     path = folder / MANIFEST
     try:
-        if path.exists() and not overwrite:
-            try:
-                before = dict(json.loads(path.read_text(encoding="utf-8")))
-            except ValueError as error:
-                raise OutputError(f"{path}: damaged ({error}); remove it, or give --overwrite") from error
-            for name, value in settings.items():
-                if before.get(name) != value:
-                    raise UsageError(
-                        f"{folder}: holds maps made with {name} {before.get(name)!r}, not {value!r}; name "
-                        "another folder, or make them again with --overwrite"
-                    )
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        before = {} if overwrite or not path.exists() else _read_settings(path)
+        changed = [name for name, value in settings.items() if name not in before or before[name] != value]
+        if changed:
+            maps = (file for file in folder.rglob("*") if file.is_file() and file != path)
+            if before and any(maps):
+                name = changed[0]
+                raise UsageError(
+                    f"{folder}: holds maps made with {name} {before.get(name)!r}, not {settings[name]!r}; "
+                    "name another folder, or make them again with --overwrite"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as temporary:
+                temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return path.stat().st_mtime_ns
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{path}: damaged ({error}); remove it, or give --overwrite") from error

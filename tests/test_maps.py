@@ -69,6 +69,26 @@ def test_maps_that_were_made_in_another_way_are_not_mixed(fcnconv: Command, phot
     assert done.returncode == 1 and b"fcnconv.json: damaged" in done.stderr
 
 
+def test_maps_from_before_an_overwriting_run_that_was_stopped_are_made_again(
+    fcnconv: Command, photos: Path
+) -> None:
+    assert fcnconv("batch", "photos", "-o", "maps", "-f", "json").returncode == 0
+    # as if stopped after its first image
+    assert (
+        fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "json", "-k", "1", "--overwrite").returncode == 0
+    )
+    done = fcnconv("batch", "photos", "-o", "maps", "-f", "json", "-k", "1", "--json")
+    assert [json.loads(line)["new"] for line in done.stdout.splitlines()] == [True, False, True]
+    cells = json.loads(Path("maps/photos/a.PNG.json").read_text())["cells"]
+    assert {len(cell["predictions"]) for cell in cells} == {1}
+
+
+def test_settings_of_a_run_that_made_nothing_bind_nobody(fcnconv: Command, photos: Path) -> None:
+    wrong = fcnconv("batch", "photos/b.png", "-o", "maps", "--scales", "1,0.9", "--refine", "0.1")
+    assert wrong.returncode == 2 and b"--refine takes one scale" in wrong.stderr
+    assert fcnconv("batch", "photos/b.png", "-o", "maps", "--refine", "0.1").returncode == 0
+
+
 def test_a_failed_image_is_told_and_the_rest_is_done(fcnconv: Command, photos: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"no image")
     done = fcnconv("batch", "photos", "missing.png", "-o", "maps", "-f", "json", "--json")

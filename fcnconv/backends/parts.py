@@ -46,7 +46,7 @@ def parts_file(stages: Sequence[Stage], models: Sequence[bytes]) -> bytes:
 
 def stage_record(stage: Stage) -> dict[str, Any]:
     """What a stage says of itself, without what runs it."""
-    return {name.name: getattr(stage, name.name) for name in fields(stage) if name.name != "run"}
+    return {field.name: getattr(stage, field.name) for field in fields(stage) if field.name != "run"}
 
 
 def stage_of(record: dict[str, Any], run: Run) -> Stage:

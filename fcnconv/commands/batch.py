@@ -6,49 +6,39 @@ import logging
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fcnconv.commands.options import (
     AtLeast,
-    Backend,
     Cells,
     Classes,
     Debug,
-    Device,
     FilesFrom,
     From0,
     Join,
-    MaxMemory,
-    MaxPixels,
     MaxSide,
-    Mode,
-    Model,
+    OpenClassifier,
     Quiet,
     Refine,
     Scales,
     Store,
-    Stride,
     Tar,
-    Temperature,
-    Tile,
     TopK,
     Values,
     Winners,
     listed_inputs,
     parse_shard,
-    parse_temperature,
-    with_own_options,
+    with_classifier,
 )
 from fcnconv.commands.printing import complain, print_json_line, print_path
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.models import DEFAULT_MODEL
 
 log = logging.getLogger("fcnconv")
 
 
-@with_own_options
+@with_classifier
 def batch(
     sources: Annotated[
         list[str] | None,
@@ -61,7 +51,6 @@ def batch(
         str, typer.Option("--format", "-f", metavar="NAME", help="Of the maps, as for heatmap.")
     ] = "npz",
     classes: Classes = None,
-    model: Model = DEFAULT_MODEL,
     scales: Scales = "1",
     values: Values = "probabilities",
     winners: Winners = False,
@@ -82,18 +71,10 @@ def batch(
         str, typer.Option(metavar="I/N", help="Only every N-th image, from the I-th on: for N machines.")
     ] = "1/1",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and image.")] = False,
-    mode: Mode = "fcn",
-    backend: Backend = "auto",
-    device: Device = "auto",
-    temperature: Temperature = "auto",
-    stride: Stride = None,
-    max_memory: MaxMemory = None,
-    tile: Tile = None,
-    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    own: dict[str, Any],
+    open_classifier: OpenClassifier,
 ) -> None:
     """The score maps of many images: what heatmap makes of each, in a folder.
 
@@ -121,21 +102,9 @@ def batch(
     parse_store(store, writer, not classes and kind == "probabilities")
     folder = Path(out)
     inputs = inputs or from_sources(sources or [], image_suffixes(), folder)
-    from fcnconv.classifier import load
     from fcnconv.maps import Wanted, map_each
 
-    classifier = load(
-        model,
-        mode=mode,
-        backend=backend,
-        device=device,
-        temperature=parse_temperature(temperature),
-        max_pixels=max_pixels,
-        stride=stride,
-        max_memory=max_memory,
-        tile=tile,
-        **own,
-    )
+    classifier = open_classifier()
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     choice = Choice(chosen, kind, top_k, at_least=at_least, max_side=max_side, winners=winners, cells=cells)
     wanted = Wanted(writer, choice, scales, join, refine, store)

@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fcnconv.commands.options import (
     AtLeast,
-    Backend,
     Debug,
-    Device,
     FilesFrom,
     From0,
-    MaxMemory,
-    MaxPixels,
-    Mode,
-    Model,
+    OpenClassifier,
     Quiet,
     Scales,
-    Stride,
     Tar,
-    Temperature,
-    Tile,
     TopK,
     listed_inputs,
-    parse_temperature,
     standard_input,
-    with_own_options,
+    with_classifier,
 )
 from fcnconv.commands.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.models import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    pass
 
 
-@with_own_options
+@with_classifier
 def classify(
     images: Annotated[
         list[str] | None,
         typer.Argument(metavar="[IMAGE]...", help="Image files; none, or -, reads standard input."),
     ] = None,
-    model: Model = DEFAULT_MODEL,
     scales: Scales = "fit",
     top_k: TopK = 5,
     level: Annotated[
@@ -63,18 +49,10 @@ def classify(
     preview: Annotated[
         bool, typer.Option("--preview", help="On a terminal, draw where the first class is, in each image.")
     ] = False,
-    mode: Mode = "fcn",
-    backend: Backend = "auto",
-    device: Device = "auto",
-    temperature: Temperature = "auto",
-    stride: Stride = None,
-    max_memory: MaxMemory = None,
-    tile: Tile = None,
-    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    own: dict[str, Any],
+    open_classifier: OpenClassifier,
 ) -> None:
     """The most probable classes of each image, and the window where each is most probable.
 
@@ -84,7 +62,6 @@ def classify(
     inputs = listed_inputs(bool(images), files_from, from0, tar)
     paths = images or ([] if inputs else [standard_input()])
     from fcnconv.batch import classify_each, counted
-    from fcnconv.classifier import load
     from fcnconv.commands.printing import preview_best, print_json, print_json_line, print_lines, print_table
     from fcnconv.inputs import from_paths
     from fcnconv.scan import parse_scales
@@ -92,18 +69,7 @@ def classify(
     parse_scales(scales)  # a mistake in it is told before the model loads
     if level not in ("category", "concept"):
         raise UsageError(f"unknown level {level!r}; known: category, concept")
-    classifier = load(
-        model,
-        mode=mode,
-        backend=backend,
-        device=device,
-        temperature=parse_temperature(temperature),
-        max_pixels=max_pixels,
-        stride=stride,
-        max_memory=max_memory,
-        tile=tile,
-        **own,
-    )
+    classifier = open_classifier()
     if preview and (as_json or not sys.stdout.isatty() or not images or "-" in images):
         raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
     show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines

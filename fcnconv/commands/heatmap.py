@@ -5,44 +5,34 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fcnconv.commands.options import (
     AtLeast,
-    Backend,
     Cells,
     Classes,
     Debug,
-    Device,
     Join,
-    MaxMemory,
-    MaxPixels,
     MaxSide,
-    Mode,
-    Model,
+    OpenClassifier,
     Quiet,
     Refine,
     Scales,
     Store,
-    Stride,
-    Temperature,
-    Tile,
     TopK,
     Values,
     Winners,
-    parse_temperature,
     standard_input,
-    with_own_options,
+    with_classifier,
 )
 from fcnconv.errors import UsageError
-from fcnconv.models import DEFAULT_MODEL
 
 log = logging.getLogger("fcnconv")
 
 
-@with_own_options
+@with_classifier
 def heatmap(
     image: Annotated[
         str | None, typer.Argument(metavar="[IMAGE]", help="An image file; none, or -, reads standard input.")
@@ -55,7 +45,6 @@ def heatmap(
         typer.Option("--format", "-f", metavar="NAME", help="The format, if not by the suffix of FILE."),
     ] = None,
     classes: Classes = None,
-    model: Model = DEFAULT_MODEL,
     scales: Scales = "1",
     values: Values = "probabilities",
     winners: Winners = False,
@@ -69,18 +58,10 @@ def heatmap(
         bool, typer.Option("--dry-run", help="Say what the scan would cost, and stop.")
     ] = False,
     refine: Refine = 0,
-    mode: Mode = "fcn",
-    backend: Backend = "auto",
-    device: Device = "auto",
-    temperature: Temperature = "auto",
-    stride: Stride = None,
-    max_memory: MaxMemory = None,
-    tile: Tile = None,
-    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    own: dict[str, Any],
+    open_classifier: OpenClassifier,
 ) -> None:
     """The score map of an image: the probability of every class in every window.
 
@@ -103,21 +84,9 @@ def heatmap(
     parse_store(store, writer, not classes and kind == "probabilities")
     if out == "-" and sys.stdout.isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
-    from fcnconv.classifier import load
     from fcnconv.maps import Wanted, most_probable, write_map
 
-    classifier = load(
-        model,
-        mode=mode,
-        backend=backend,
-        device=device,
-        temperature=parse_temperature(temperature),
-        max_pixels=max_pixels,
-        stride=stride,
-        max_memory=max_memory,
-        tile=tile,
-        **own,
-    )
+    classifier = open_classifier()
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
     source = classifier.open(path)
     if dry_run:

@@ -16,8 +16,10 @@ import typer
 from fcnconv.backends import BACKENDS
 from fcnconv.commands import completion
 from fcnconv.errors import UsageError
+from fcnconv.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from fcnconv.classifier import Classifier
     from fcnconv.inputs import Input
     from fcnconv.models.own import OwnModel
 
@@ -174,19 +176,69 @@ def _own_options(
     """The options of a model of one's own: named as `load` names them."""
 
 
+def _network_options(
+    model: Model = DEFAULT_MODEL,
+    mode: Mode = "fcn",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    temperature: Temperature = "auto",
+    stride: Stride = None,
+    max_memory: MaxMemory = None,
+    tile: Tile = None,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """The options of a network and how it is run: named as `load` names them."""
+
+
 def with_own_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with `_own_options` beside its own ones, which reach it together, as its argument `own`."""
-    options = inspect.signature(_own_options, eval_str=True).parameters
-    others = inspect.signature(command, eval_str=True)
+    return _gathered(command, "own", [_own_options], lambda taken: taken)
+
+
+def with_classifier(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with all options of a classifier, of which its argument `open_classifier` makes one."""
+    return _gathered(command, "open_classifier", [_network_options, _own_options], _opener)
+
+
+OpenClassifier = Callable[[], "Classifier"]
+"""What `with_classifier` gives a command. Raises what `load` does."""
+
+
+def _opener(taken: dict[str, Any]) -> OpenClassifier:
+    temperature = parse_temperature(taken.pop("temperature"))
+
+    def open_classifier() -> Classifier:
+        from fcnconv.classifier import load
+
+        return load(**taken, temperature=temperature)
+
+    return open_classifier
+
+
+def _gathered(
+    command: Callable[..., None],
+    argument: str,
+    groups: list[Callable[..., None]],
+    value: Callable[[dict[str, Any]], Any],
+) -> Callable[..., None]:
+    """A command with the options of `groups`, which reach it as one argument: their `value` by name."""
+    options = {name: option for group in groups for name, option in _parameters(group).items()}
+    own = {name: option for name, option in _parameters(command).items() if name != argument}
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        own = {name: given.pop(name) for name in options}
-        command(**given, own=own)
+        taken = {name: given.pop(name) for name in options}
+        command(**given, **{argument: value(taken)})
 
-    rest = [parameter for name, parameter in others.parameters.items() if name != "own"]
-    run.__signature__ = others.replace(parameters=[*rest, *options.values()])  # type: ignore[attr-defined]
+    last = {name: own.pop(name) for name in ("quiet", "debug") if name in own}
+    shown = own | options | last
+    run.__signature__ = inspect.Signature([*shown.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = {name: option.annotation for name, option in shown.items()}
     return run
+
+
+def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(command, eval_str=True).parameters)
 
 
 def described(own: dict[str, Any]) -> OwnModel:
