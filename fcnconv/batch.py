@@ -83,9 +83,12 @@ def counted(results: Iterator[T], total: int | None, doing: str) -> Iterator[T]:
     doing: what the bar says.
     """
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    yield from track(results, doing, total=total, console=Console(stderr=True), transient=True)
+    # Lines for standard error stand above the bar; standard output is none of its business.
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+    with bar:
+        yield from bar.track(results, total=total, description=doing)
 
 
 def open_each(classifier: Classifier, images: Sequence[str]) -> Iterator[ImageSource | FcnconvError]:

@@ -5,19 +5,19 @@ What it says goes to stderr, what it makes to stdout.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from fcnconv import __version__
 from fcnconv.commands import COMMANDS, command
 from fcnconv.commands.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.stdout import guarded
 
 
 class _Group(TyperGroup):
@@ -25,20 +25,16 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
+            return super().invoke(ctx)
         except FcnconvError as error:
             complain(error)
             if ctx.meta.get("fcnconv.debug"):
                 raise
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
         except BrokenPipeError as error:  # the reader has enough: end as SIGPIPE would, without a word
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from error
         except OSError as error:
             complain(FcnconvError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if ctx.meta.get("fcnconv.debug"):
                 raise
             raise typer.Exit(1) from error
@@ -47,6 +43,14 @@ class _Group(TyperGroup):
         except MemoryError as error:
             complain(FcnconvError("out of memory; choose a smaller --scales"))
             raise typer.Exit(1) from error
+
+
+class _Command(TyperCommand):
+    """A command, whose standard output nothing but its data can reach."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        with guarded():
+            return super().invoke(ctx)
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -60,7 +64,7 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     app.callback()(_options)
     for name in names:
-        app.command(name)(command(name))
+        app.command(name, cls=_Command)(command(name))
     return app
 
 

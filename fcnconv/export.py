@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from fcnconv.errors import OutputError, PlanError, UsageError
 from fcnconv.files import whole_file
 from fcnconv.models import ModelSpec
 from fcnconv.scores import FloatArray
+from fcnconv.stdout import data_stream
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def export(spec: ModelSpec, out: str, format: str, stride: int | None = None) ->
     content, error = FORMATS[format](network, about)
     try:
         if out == "-":
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+            data_stream().buffer.write(content)
+            data_stream().buffer.flush()
         else:
             with whole_file(Path(out)) as temporary:
                 temporary.write_bytes(content)

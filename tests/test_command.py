@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from conftest import SAMPLES, Command
 from PIL import ExifTags, Image
+from terminals import in_terminal
 
 from fcnconv.images import normalize
 from fcnconv.models import models
@@ -246,26 +246,8 @@ def test_a_full_disk_is_told(fcnconv: Command) -> None:
 
 
 def on_a_terminal(arguments: list[str]) -> str:
-    """What a command shows on a terminal of its own, 100 columns wide."""
-    controller, terminal = pty.openpty()
-    environment = os.environ | {"COLUMNS": "100", "TERM": "xterm"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "fcnconv", *arguments],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env=environment,
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(controller, 4096)
-            except OSError:  # the other end is closed
-                break
-        os.close(controller)
-        process.wait()
-    return shown.decode()
+    """What a command shows on a terminal of its own."""
+    return in_terminal([sys.executable, "-m", "fcnconv", *arguments], stdout=True).terminal
 
 
 def test_a_terminal_gets_a_table() -> None:

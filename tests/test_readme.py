@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from terminals import in_terminal
 
 from fcnconv.commands import COMMANDS, command
 
@@ -74,24 +75,30 @@ def pipelines() -> list[str]:
     return block[1].replace("curl -s https://example.org/photo.jpg", "cat photo.jpg").splitlines()
 
 
+@pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
 @pytest.mark.parametrize("command", pipelines(), ids=lambda text: text[:40])
-def test_a_pipeline_runs_and_says_something_true(command: str, tmp_path: Path) -> None:
+def test_a_pipeline_runs_and_says_something_true(command: str, terminal: bool, tmp_path: Path) -> None:
     photo = (ROOT / "sample_images" / "chelsea.png").read_bytes()
     (tmp_path / "photos").mkdir()
     for name in ("photo.jpg", "photos/a.jpg", "photos/b c.jpg"):
         (tmp_path / name).write_bytes(photo)
     (tmp_path / "list.txt").write_text("photo.jpg\nphotos/b c.jpg\n")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    if terminal:  # as a person types it: standard error, and what is not redirected, is the terminal
+        shown = in_terminal(command, stdout=False, cwd=tmp_path)
+        status, stdout, stderr = shown.status, shown.stdout.decode(), shown.terminal
+    else:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        status, stdout, stderr = done.returncode, done.stdout, done.stderr
+    assert status == 0, stderr
     if "--out" in command:
         assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     else:
-        assert "Egyptian cat" in done.stdout or "(3, 8, 1000)" in done.stdout
+        assert "Egyptian cat" in stdout or "(3, 8, 1000)" in stdout

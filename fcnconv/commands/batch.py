@@ -34,6 +34,7 @@ from fcnconv.commands.options import (
 )
 from fcnconv.commands.printing import complain, print_json_line, print_path
 from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.stdout import data_stream
 
 log = logging.getLogger("fcnconv")
 
@@ -124,9 +125,9 @@ def batch(
             counts[outcome] += 1
             if as_json:
                 print_json_line({"path": name, "map": str(path), "new": outcome == "made"})
-            elif not sys.stdout.isatty():
+            elif not data_stream().isatty():
                 print_path(path)
-        sys.stdout.flush()
+        data_stream().flush()
     log.info(
         "%d maps made, %d were there, %d images failed", counts["made"], counts["kept"], counts["failed"]
     )

@@ -9,6 +9,7 @@ import typer
 from fcnconv.commands.options import Debug, Model, described, with_own_options
 from fcnconv.errors import FcnconvError
 from fcnconv.models import DEFAULT_MODEL, find_model
+from fcnconv.stdout import print_data
 
 
 @with_own_options
@@ -38,4 +39,4 @@ def classes(
             print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
         else:
             index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
-            print(index, s.wnid or "", ", ".join(s.names), sep="\t")
+            print_data(index, s.wnid or "", ", ".join(s.names))

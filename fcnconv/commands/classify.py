@@ -23,6 +23,7 @@ from fcnconv.commands.options import (
 )
 from fcnconv.commands.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.stdout import data_stream
 
 
 @with_classifier
@@ -70,14 +71,14 @@ def classify(
     if level not in ("category", "concept"):
         raise UsageError(f"unknown level {level!r}; known: category, concept")
     classifier = open_classifier()
-    if preview and (as_json or not sys.stdout.isatty() or not images or "-" in images):
+    if preview and (as_json or not data_stream().isatty() or not images or "-" in images):
         raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
-    show = print_json if as_json else print_table if sys.stdout.isatty() else print_lines
+    show = print_json if as_json else print_table if data_stream().isatty() else print_lines
     failed = False
     sure = at_least if level == "concept" else None
     inputs = inputs or from_paths(paths)
     results = classify_each(classifier, inputs, scales=scales, k=top_k, at_least=sure)
-    if len(paths) != 1 and not quiet and sys.stderr.isatty() and not sys.stdout.isatty():
+    if len(paths) != 1 and not quiet and sys.stderr.isatty() and not data_stream().isatty():
         results = counted(results, len(paths) or None, "classifying")
     for path, result in results:
         if isinstance(result, FcnconvError):
@@ -91,6 +92,6 @@ def classify(
             show(path, result)
             if preview:
                 preview_best(classifier, path, result)
-        sys.stdout.flush()
+        data_stream().flush()
     if failed:
         raise typer.Exit(1)

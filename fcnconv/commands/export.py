@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from fcnconv.commands.options import Debug, Quiet, Stride, described, with_own_options
 from fcnconv.errors import UsageError
 from fcnconv.models import find_model
+from fcnconv.stdout import data_stream
 
 log = logging.getLogger("fcnconv")
 
@@ -38,7 +38,7 @@ def export(
     JSON under the name "fcnconv".
     """
     spec = find_model(model, described(own))
-    if out == "-" and sys.stdout.isatty():
+    if out == "-" and data_stream().isatty():
         raise UsageError(
             "a network will not be written to a terminal; redirect it, or name a file with --out"
         )

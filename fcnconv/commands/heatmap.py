@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -28,6 +27,7 @@ from fcnconv.commands.options import (
     with_classifier,
 )
 from fcnconv.errors import UsageError
+from fcnconv.stdout import data_stream, print_data
 
 log = logging.getLogger("fcnconv")
 
@@ -70,7 +70,7 @@ def heatmap(
     and .html is a page to look at them all with.
     """
     path = image or standard_input()
-    preview = out is None and sys.stdout.isatty()
+    preview = out is None and data_stream().isatty()
     if out is None and not preview and not dry_run:
         raise UsageError(
             f"name a file to write with --out: its suffix is the format, {_formats()}; '-' is standard output"
@@ -82,7 +82,7 @@ def heatmap(
     parse_join(join)
     writer = None if out is None else find_writer(out, format, kind)
     parse_store(store, writer, not classes and kind == "probabilities")
-    if out == "-" and sys.stdout.isatty():
+    if out == "-" and data_stream().isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
     from fcnconv.maps import Wanted, most_probable, write_map
 
@@ -91,7 +91,7 @@ def heatmap(
     source = classifier.open(path)
     if dry_run:
         for estimate in classifier.estimate(source, scales):
-            print(f"{path}: {estimate}")
+            print_data(f"{path}: {estimate}")
         return
     if (writer is None or writer.picture) and not chosen and not winners:
         best, probability = most_probable(classifier, source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from fcnconv.commands.options import Debug, Quiet
 from fcnconv.errors import UsageError
+from fcnconv.stdout import data_stream
 
 
 def models(
@@ -36,4 +36,4 @@ def models(
         for listing in listed:
             print_json_line(asdict(listing))
     else:
-        print_models(listed, aligned=sys.stdout.isatty())
+        print_models(listed, aligned=data_stream().isatty())

@@ -31,10 +31,18 @@ def _set_debug(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what ``sys.stderr`` is at the time: above a progress bar while there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _set_quiet(value: bool) -> bool:
     log.setLevel(logging.ERROR if value else logging.INFO)
     if not log.handlers:
-        handler = logging.StreamHandler()
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("fcnconv: %(message)s"))
         log.addHandler(handler)
     return value

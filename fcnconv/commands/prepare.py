@@ -9,6 +9,7 @@ import typer
 
 from fcnconv.commands.options import Debug, Mode, Quiet, Stride, described, with_own_options
 from fcnconv.models import DEFAULT_MODEL, find_model
+from fcnconv.stdout import print_data
 
 log = logging.getLogger("fcnconv")
 
@@ -36,4 +37,4 @@ def prepare(
     plan = open_plan(found, parse_mode(mode), stride)
     log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
     open_parts(found, plan, stride)
-    print(plan.path)
+    print_data(plan.path)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fcnconv.errors import FcnconvError
+from fcnconv.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,12 +37,12 @@ def print_lines(path: str, result: Classification) -> None:
     """One line a prediction: path, rank, category, probability and box, separated by tabs."""
     for p in result.predictions:
         box = ",".join(map(str, p.box))
-        print(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box, sep="\t")
+        print_data(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box)
 
 
 def print_path(path: Path) -> None:
     """A file's name on a line."""
-    print(_one_line(str(path)))
+    print_data(_one_line(str(path)))
 
 
 def _one_line(path: str) -> str:
@@ -65,7 +66,7 @@ def print_json_line(record: dict[str, Any]) -> None:
         text.encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8: JSON can hold it only escaped
         text = json.dumps(record)
-    print(text)
+    print_data(text)
 
 
 def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
@@ -75,9 +76,9 @@ def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Sel
     from fcnconv.commands.preview import show_map
     from fcnconv.sources import read_within
 
-    show_map(Console(), read_within(source, PREVIEW_SIDE), score_map, chosen)
+    show_map(Console(file=data_stream()), read_within(source, PREVIEW_SIDE), score_map, chosen)
     for p in score_map.best_windows(k):
-        print(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
+        print_data(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
 
 
 def preview_best(classifier: Classifier, path: str, result: Classification) -> None:
@@ -91,7 +92,7 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
     score_map = classifier(source, scales=PREVIEW_SCALE)
     selection = classifier.labels.find(result.predictions[0].wnid or result.predictions[0].category)
     photo = read_within(source, PREVIEW_SIDE)
-    show_map(Console(), photo, score_map, [selection], share=0.6)
+    show_map(Console(file=data_stream()), photo, score_map, [selection], share=0.6)
 
 
 def print_table(path: str, result: Classification) -> None:
@@ -109,7 +110,7 @@ def print_table(path: str, result: Classification) -> None:
     for p in result.predictions:
         bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(20 * p.probability), "green"))
         table.add_row(str(p.rank), Text(p.category), bar, ",".join(map(str, p.box)))
-    Console().print(table)
+    Console(file=data_stream()).print(table)
 
 
 _MODEL_COLUMNS = ("name", "source", "parameters", "accuracy", "window", "stride", "field", "local", "here")
@@ -134,10 +135,10 @@ def print_models(listed: list[Listing], *, aligned: bool) -> None:
     """One line a model: with a heading in columns as wide as what is in them, or separated by tabs."""
     if not aligned:
         for listing in listed:
-            print(*_model_row(listing), sep="\t")
+            print_data(*_model_row(listing))
         return
     rows = [_MODEL_COLUMNS, *map(_model_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, strict=True)
-        print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+        print_data("  ".join(cell.ljust(width) for cell, width in cells).rstrip())

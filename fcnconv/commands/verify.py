@@ -11,6 +11,7 @@ from fcnconv.commands.options import Backend, Debug, MaxPixels, Quiet, Scales, d
 from fcnconv.commands.printing import complain
 from fcnconv.errors import FcnconvError
 from fcnconv.models import find_model
+from fcnconv.stdout import print_data
 
 
 @with_own_options
@@ -60,8 +61,8 @@ def verify(
         found = {"model": spec.name, **asdict(proved)}
         print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})
     else:
-        print(proved.text(spec.name))
+        print_data(proved.text(spec.name))
         if agreement is not None:
-            print(f"\n{agreement.text()}")
+            print_data(f"\n{agreement.text()}")
     if failed:
         raise typer.Exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import get_args
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.files import whole_file, whole_folder
 from fcnconv.scores import AnyMap, Values
+from fcnconv.stdout import data_stream
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, provenance
@@ -179,8 +179,8 @@ def _stream(score_map: AnyMap, out: str, writer: Writer, choice: Choice) -> None
         writer.write(temporary, score_map, choice)
         with temporary.open("rb") as made:
             if out == "-":
-                shutil.copyfileobj(made, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
+                shutil.copyfileobj(made, data_stream().buffer)
+                data_stream().buffer.flush()
             else:
                 with Path(out).open("wb") as file:
                     shutil.copyfileobj(made, file)
