@@ -68,7 +68,7 @@ def status(name: str) -> int:
 def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, whole: bool) -> None:
     """Maps the image to a .npy of all classes, and prints what it took as a line of JSON."""
     import fcnconv
-    from fcnconv.tiles import parse_memory
+    from fcnconv.scan.tiles import parse_memory
     from fcnconv.writers import Choice, find_writer, save
 
     limit = parse_memory(memory)
@@ -76,7 +76,7 @@ def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, w
         backend=backend, stride=stride, max_memory="1TB" if whole else f"{limit * SHARE:.0f}"
     )
     classifier(np.zeros((256, 256, 3), np.uint8))  # its libraries are loaded, its threads started
-    classifier.stages.cut()
+    classifier.parts.cut()
     before, resident = status("VmSize"), status("VmRSS")
     if not whole:
         resource.setrlimit(resource.RLIMIT_AS, (before + int(limit), resource.RLIM_INFINITY))
@@ -92,7 +92,7 @@ def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, w
                 "seconds": round(seconds, 1),
                 "windows": grid.rows * grid.cols,
                 "map_gb": round(out.stat().st_size / 1e9, 2),
-                "stages": len(tiling.stages),
+                "parts": len(tiling.parts),
                 "blocks": tiling.blocks,
                 "expected_gb": round(tiling.memory / 1e9, 2),
                 "peak_growth_gb": round((status("VmHWM") - resident) / 1e9, 2),

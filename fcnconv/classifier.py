@@ -14,14 +14,17 @@ import numpy.typing as npt
 
 from fcnconv.backends import Mode, Network, Run, open_network, parse_mode
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.estimate import Estimate, announced, estimate, measure_pace, size_text
-from fcnconv.grid import Box, Grid
+from fcnconv.grid import Box, Geometry, Grid
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
 from fcnconv.models.own import describe
-from fcnconv.scales import finest_of, joined, parse_join
-from fcnconv.scan import Geometry, parse_scales, scan, score_crops
+from fcnconv.options import Join, checked, parse_memory, parse_scales
+from fcnconv.scan.blocks import scan
+from fcnconv.scan.crops import score_crops
+from fcnconv.scan.estimate import Estimate, announced, estimate, measure_pace, size_text
+from fcnconv.scan.joins import finest_of, joined
+from fcnconv.scan.tiles import Parts, Tiling, choose, default_memory
 from fcnconv.scores import (
     Block,
     Classification,
@@ -36,7 +39,6 @@ from fcnconv.scores import (
     top_k,
 )
 from fcnconv.sources import ImageSource, MemorySource
-from fcnconv.tiles import Stages, Tiling, choose, default_memory, parse_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +56,7 @@ class Classifier:
     """A network that scores every window of an image, with the preprocessing that belongs to it.
 
     run: the backend. geometry: its windows. Make one with `load`.
-    stages: what the network needs, and the parts that a scan in little memory computes one by one.
+    parts: what the network needs, and the parts that a scan in little memory computes one by one.
     memory: bytes that a scan may take. tile: pixels along the side of a tile, instead of a choice by memory.
     open_crops: opens the backend that scores real crops, when one is first needed.
     temperature: divides the logits of maps with more than one cell before their softmax.
@@ -69,7 +71,7 @@ class Classifier:
     run: Run
     open_crops: Callable[[], Run]
     provenance: Provenance
-    stages: Stages
+    parts: Parts
     memory: float
     tile: int | None = None
     temperature: float = 1.0
@@ -103,7 +105,7 @@ class Classifier:
 
         Nothing is scanned until its pieces are read.
         """
-        source, way = self.open(image), parse_join(join)
+        source, way = self.open(image), checked("join", join, Join)
         grids = self.grids(source, scales)
         temperature = self._temperature(grids)
         finest = finest_of(grids)
@@ -251,7 +253,7 @@ class Classifier:
     def _tiling(self, grid: Grid, *, in_parts: bool = False, share: float = 1) -> Tiling:
         steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
         tile = None if self.tile is None else max(self.tile // self.geometry.step, 1)
-        return choose(self.stages, steps, share * self.memory, tile, in_parts=in_parts)
+        return choose(self.parts, steps, share * self.memory, tile, in_parts=in_parts)
 
     def _provenance(self, tilings: Iterable[Tiling]) -> Provenance:
         if self.geometry.local:
@@ -260,7 +262,7 @@ class Classifier:
 
     def estimate(self, source: ImageSource, scales: str = "1") -> list[Estimate]:
         """What a scan at these scales is expected to cost, from the time of a small one."""
-        pace = measure_pace(self.run, self.stages, self.geometry.window, self.geometry.step)
+        pace = measure_pace(self.run, self.parts, self.geometry.window, self.geometry.step)
         tilings = self.tilings(self.grids(source, scales))
         return [estimate(grid, tiling, pace, len(self.labels)) for grid, tiling in tilings.items()]
 
@@ -334,7 +336,7 @@ def load(
         open_crops=cache(lambda: _crops_run(network, found, chosen, backend)),
         provenance=Provenance(found.name, network.weights_sha256, chosen, mean=found.mean, std=found.std),
         temperature=temperature or (found.temperature if chosen == "fcn" else 1.0),
-        stages=network.stages,
+        parts=network.parts,
         memory=memory or default_memory(network.geometry.local),
         tile=tile,
         max_pixels=max_pixels or MAX_PIXELS,

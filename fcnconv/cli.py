@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from fcnconv import __version__
 from fcnconv.commands import COMMANDS, command
-from fcnconv.commands.printing import complain
+from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.stdout import guarded
 

@@ -1,15 +1,80 @@
-"""Where each cell's window lies: in the scanned image, and in the original one."""
+"""Where windows lie: a network's geometry, the sizes at which an image is scanned, and each cell's window in
+the scanned image and in the original one.
+
+Nothing here imports numpy, so that what only reads the command line can use it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 lie outside."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the cells of a network lie, and how far they see. All lengths in pixels.
+
+    window: side of the square that one cell answers for.
+    stride: distance of neighbouring cells.
+    receptive_field: side of the square that can influence one feature cell.
+    halo: what must be read around a tile so that its cells equal those of the whole; a multiple of `stride`.
+    local: False if an operation looks at the whole image, so that no halo is enough.
+    phases: cells along an axis for each of the network's own: 1, or more where its stride was made finer.
+    """
+
+    window: int
+    stride: int
+    receptive_field: int
+    halo: int
+    local: bool
+    phases: int = 1
+
+    @property
+    def step(self) -> int:
+        """The network's own stride: it accepts regions of ``window + step · n`` pixels."""
+        return self.stride * self.phases
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A size at which an image is scanned: one of three ways to say it.
+
+    factor: of the image's own size. short_side: in pixels. Neither: the model's evaluation size.
+    halvings: whether all halves, quarters, … of it belong to it too, down to the evaluation size.
+    """
+
+    factor: float | None = None
+    short_side: int | None = None
+    halvings: bool = False
+
+    def scan_sizes(self, image_size: tuple[int, int], eval_size: int, window: int) -> list[tuple[int, int]]:
+        """The size at this scale, and with `halvings` those below it, largest first."""
+        sizes = [self.scan_size(image_size, eval_size, window)]
+        factor = (self.factor or 1) / 2
+        while self.halvings and min(image_size) * factor >= max(eval_size, window):
+            sizes.append(Scale(factor).scan_size(image_size, eval_size, window))
+            factor /= 2
+        return sizes
+
+    def pixels(self, eval_size: int, window: int) -> int | None:
+        """The short side of every image at this scale; None if it depends on the image."""
+        if self.factor is not None:
+            return None
+        return max(eval_size if self.short_side is None else self.short_side, window)
+
+    def scan_size(self, image_size: tuple[int, int], eval_size: int, window: int) -> tuple[int, int]:
+        """(width, height) of the image at this scale, its proportions kept, no side shorter than `window`."""
+        short = min(image_size)
+        ratio = (self.pixels(eval_size, window) or max(short * (self.factor or 1), window)) / short
+        return max(round(image_size[0] * ratio), window), max(round(image_size[1] * ratio), window)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fcnconv.colours import colour_map
 from fcnconv.grid import Grid
 from fcnconv.labels import Selection
-from fcnconv.render import OPACITY
+from fcnconv.render.colours import colour_map
+from fcnconv.render.draw import OPACITY
 from fcnconv.scores import AnyMap, FloatArray, top_k
 from fcnconv.sources import Pixels
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from fcnconv import batch
-from fcnconv.batch import classify_each
+from fcnconv.batch import workers
+from fcnconv.batch.inputs import Input, from_paths
+from fcnconv.batch.workers import classify_each
 from fcnconv.errors import FcnconvError, ImageError, UsageError
 from fcnconv.images import _silence
-from fcnconv.inputs import Input, from_paths
 
 
 class Stub:
@@ -48,8 +48,8 @@ def test_results_come_in_order_with_the_errors_among_them(count: int) -> None:
 
 def test_several_images_are_worked_on_at_once() -> None:
     stub = Stub()
-    stub.barrier = threading.Barrier(batch.IN_FLIGHT)  # breaks if fewer than that come together
-    images = [f"image{i}" for i in range(2 * batch.IN_FLIGHT)]
+    stub.barrier = threading.Barrier(workers.IN_FLIGHT)  # breaks if fewer than that come together
+    images = [f"image{i}" for i in range(2 * workers.IN_FLIGHT)]
     assert len(list(classify_each(stub, from_paths(images), scales="fit", k=1))) == len(images)
 
 

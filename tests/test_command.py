@@ -207,9 +207,9 @@ def test_a_transformer_is_refused_by_verify_before_a_download(fcnconv: Command, 
 
 def test_a_mistake_of_ours_is_one_line_too() -> None:
     code = (
-        "import fcnconv.batch, sys; from fcnconv.cli import main\n"
+        "import fcnconv.batch.workers, sys; from fcnconv.cli import main\n"
         "def broken(*a, **k): raise ZeroDivisionError('by us')\n"
-        "fcnconv.batch.classify_each = broken\n"
+        "fcnconv.batch.workers.classify_each = broken\n"
         f"sys.argv = ['fcnconv', 'classify', {str(COFFEE)!r}]; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

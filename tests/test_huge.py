@@ -18,14 +18,15 @@ from torchvision.ops import SqueezeExcitation
 from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
-from fcnconv.estimate import announced
 from fcnconv.grid import Grid
-from fcnconv.scales import Join, joined
-from fcnconv.scan import parse_scales, spans
+from fcnconv.options import parse_memory, parse_scales
+from fcnconv.scan.blocks import spans
+from fcnconv.scan.estimate import announced
+from fcnconv.scan.joins import Join, joined
+from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
+from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, choose
 from fcnconv.scores import Block, FloatArray, softmax
 from fcnconv.sources import MemorySource
-from fcnconv.stages import KeptCells, PixelCells, Stage, chain
-from fcnconv.tiles import FIXED, KEPT_SLACK, Stages, choose, parse_memory
 
 
 @settings(deadline=None, max_examples=30)
@@ -98,19 +99,19 @@ def test_unknown_amounts_of_memory_are_refused(text: str) -> None:
         parse_memory(text)
 
 
-def stage(memory: float, halo: float) -> Stage:
-    return Stage(lambda x: x, 4, 1, 1, 0, 0, halo, 7, memory, 1e6)
+def part(memory: float, halo: float) -> Part:
+    return Part(lambda x: x, 4, 1, 1, 0, 0, halo, 7, memory, 1e6)
 
 
 @given(rows=st.integers(0, 400), cols=st.integers(0, 400), limit=st.floats(3e6, 1e9), halo=st.integers(0, 40))
 def test_a_tiling_keeps_to_the_limit_or_is_the_least_there_is(
     rows: int, cols: int, limit: float, halo: int
 ) -> None:
-    stages = Stages(stage(2e4, halo), lambda: (stage(2e4, 2), stage(3e3, 8)))
-    tiling = choose(stages, (rows, cols), limit)
-    smallest = choose(stages, (rows, cols), 1.0)
+    parts = Parts(part(2e4, halo), lambda: (part(2e4, 2), part(3e3, 8)))
+    tiling = choose(parts, (rows, cols), limit)
+    smallest = choose(parts, (rows, cols), 1.0)
     assert tiling.memory <= max(limit, smallest.memory)
-    assert choose(stages, (rows, cols), 1e15).tiles == 1
+    assert choose(parts, (rows, cols), 1e15).tiles == 1
 
 
 def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:
@@ -144,7 +145,7 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     small = replace(lite0, memory=400e6)
     (grid,) = lite0.grids(MemorySource(pixels), "1")
     (tiling,) = small.tilings([grid]).values()
-    assert len(tiling.stages) > 1 and tiling.blocks[0] < tiling.blocks[-1]
+    assert len(tiling.parts) > 1 and tiling.blocks[0] < tiling.blocks[-1]
     whole = lite0(pixels).logits
     close = 0 if backend == "torch" else 1e-5 * np.abs(whole).max()
     assert np.abs(small(pixels).logits - whole).max() <= close
@@ -200,8 +201,8 @@ def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:
 )
 def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], monkeypatch, caplog) -> None:
     """Two blocks a row, four rows: of a network in parts a row is as good as done with its first block."""
-    monkeypatch.setattr("fcnconv.estimate.FIRST_NEWS", -1)
-    monkeypatch.setattr("fcnconv.estimate.NEXT_NEWS", -1)
+    monkeypatch.setattr("fcnconv.scan.estimate.FIRST_NEWS", -1)
+    monkeypatch.setattr("fcnconv.scan.estimate.NEXT_NEWS", -1)
     grid = Grid(16, 8, (80, 72), (80, 72))
     assert (grid.rows, grid.cols) == (8, 9)
     blocks = [
@@ -209,8 +210,8 @@ def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], mo
         for rows in spans(8, 2)
         for cols in (slice(0, 4), slice(4, 9))
     ]
-    tiling = choose(Stages(stage(1, 1), lambda: ()), (7, 8), 1e9)
-    tiling = replace(tiling, stages=tiling.stages * parts)
+    tiling = choose(Parts(part(1, 1), lambda: ()), (7, 8), 1e9)
+    tiling = replace(tiling, parts=tiling.parts * parts)
     with caplog.at_level("INFO", "fcnconv"):
         assert list(announced(blocks, {grid: tiling}, "photo")) == blocks
     told = [int(record.getMessage().split()[1]) for record in caplog.records]
@@ -227,19 +228,19 @@ def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> 
 @given(rows=st.integers(1, 300), cols=st.integers(1, 300), limit=st.floats(1e5, 1e8))
 @settings(deadline=None, max_examples=25)
 def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, limit: float) -> None:
-    """Stages that pass their input on, two cells of halo on either side: no run of one sees a cell twice in a
+    """Parts that pass their input on, two cells of halo on either side: no run of one sees a cell twice in a
     row of blocks, and the arrays that keep rows have the bytes of the estimate.
     """
-    stages = tuple(
-        Stage(lambda x: x, 3, 5, 1, 2, 2, 4, 5, memory, work)
+    parts = tuple(
+        Part(lambda x: x, 3, 5, 1, 2, 2, 4, 5, memory, work)
         for memory, work in ((9e3, 1e3), (3e3, 2e3), (1e3, 4e3))
     )
-    whole = replace(stages[0], memory=1e9)
-    tiling = choose(Stages(whole, lambda: stages), (rows - 1, cols - 1), FIXED + limit)
-    assume(len(tiling.stages) > 1)
+    whole = replace(parts[0], memory=1e9)
+    tiling = choose(Parts(whole, lambda: parts), (rows - 1, cols - 1), FIXED + limit)
+    assume(len(tiling.parts) > 1)
     pixels = np.random.default_rng(0).random((3, rows + 4, cols + 4), np.float32)
     image = PixelCells(lambda box: pixels[None, :, box[1] : box[3], box[0] : box[2]], 5, 1)
-    top = chain(image, tiling.stages, tiling.blocks, (rows - 1, cols - 1))
+    top = chain(image, tiling.parts, tiling.blocks, (rows - 1, cols - 1))
     high, wide = top.block
     found = np.full_like(pixels, np.nan)
     for down in spans(rows + 4, high):
@@ -288,5 +289,5 @@ def test_a_network_that_sees_the_whole_image_is_marked_when_it_is_cut(caplog) ->
     cut = replace(own, tile=32)
     score_map = cut(pixels)
     assert score_map.provenance.tiles == 12
-    assert own.stages.cut() == (own.stages.whole,)
+    assert own.parts.cut() == (own.parts.whole,)
     assert "looks at the whole image, and it is scanned in 12 tiles" in caplog.text

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Command
 
+from fcnconv.batch.inputs import Input, from_list, from_paths, from_tar
 from fcnconv.errors import ImageError
-from fcnconv.inputs import Input, from_list, from_paths, from_tar
 
 FCNCONV = f"'{sys.executable}' -m fcnconv"
 NAMES = ["[red].png", "two words.png", "-dash.png", os.fsdecode(b"caf\xe9.png"), "new\nline.png"]

@@ -14,9 +14,9 @@ from conftest import SAMPLES, Command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcnconv.batch.folder import map_path
+from fcnconv.batch.inputs import from_sources
 from fcnconv.errors import UsageError
-from fcnconv.inputs import from_sources
-from fcnconv.maps import map_path
 
 SUFFIXES = frozenset((".png", ".jpg"))
 

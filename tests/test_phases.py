@@ -1,4 +1,4 @@
-"""Finer strides and stages, on small seeded networks: the finer map contains the coarse one, its other cells
+"""Finer strides and parts, on small seeded networks: the finer map contains the coarse one, its other cells
 are those of the shifted image, and a scan in blocks and parts gives the scores of the whole.
 """
 
@@ -16,9 +16,9 @@ from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.cuts import cut, whole
 from fcnconv.errors import ConversionError, UsageError
 from fcnconv.grid import Grid
-from fcnconv.scan import scan
+from fcnconv.scan.blocks import scan
+from fcnconv.scan.tiles import Parts, Tiling, choose
 from fcnconv.sources import MemorySource
-from fcnconv.tiles import Stages, Tiling, choose
 
 WINDOW = 32
 PIXELS = np.random.default_rng(0).integers(0, 256, (160, 180, 3), dtype=np.uint8)
@@ -79,11 +79,11 @@ def scores(
     def tiling(grid: Grid) -> Tiling:
         steps = (grid.rows - 1) // g.phases, (grid.cols - 1) // g.phases
         if parts:
-            stages = cut(net.network, g, lambda part, _: torch_run(part))
+            pieces = cut(net.network, g, lambda part, _: torch_run(part))
             size = tile or 1
-            return Tiling(stages, tuple((size + i, 2 * size - i % 2) for i, _ in enumerate(stages)), 0, 0, 0)
-        stage = whole(net.network, g, torch_run(net))
-        return choose(Stages(stage, lambda: (stage,)), steps, 1e12, tile)
+            return Tiling(pieces, tuple((size + i, 2 * size - i % 2) for i, _ in enumerate(pieces)), 0, 0, 0)
+        part = whole(net.network, g, torch_run(net))
+        return choose(Parts(part, lambda: (part,)), steps, 1e12, tile)
 
     out = np.full((grid.rows, grid.cols, 5), np.nan, np.float32)
     for block in scan(MemorySource(pixels), [grid], prepare, tiling):
@@ -141,10 +141,10 @@ def test_blocks_and_parts_give_the_scores_of_the_whole(
 
 def test_a_stage_costs_what_its_layers_do() -> None:
     net = converted("residual")
-    stage = whole(net.network, net.geometry, torch_run(net))
+    part = whole(net.network, net.geometry, torch_run(net))
     # for each step of 8 px: 16 cells of the first convolution, 4 and 1 of each branch; then pool and head
     expected = 16 * 8 * 3 * 25 + (4 + 1) * (8 * 8 * 9 + 8 * 8) + 8 * 5
-    assert stage.multiply_adds == expected
+    assert part.multiply_adds == expected
 
 
 def test_strides_that_do_not_divide_are_refused() -> None:

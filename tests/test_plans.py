@@ -17,12 +17,12 @@ from fcnconv.backends import BACKENDS, Network, open_network
 from fcnconv.backends import onnx as plans
 from fcnconv.backends.export import export_onnx, export_part, prove_export
 from fcnconv.backends.onnx import open_plan, plan_path, read_plan
-from fcnconv.backends.parts import stage_record
+from fcnconv.backends.parts import part_record
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.labels import numbered
 from fcnconv.models import ModelSpec
-from fcnconv.stages import PixelCells, chain
+from fcnconv.scan.parts import PixelCells, chain
 
 
 class Tiny(nn.Module):
@@ -83,7 +83,7 @@ def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndar
     monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
     x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
     assert network.geometry.step == 4
-    parts = network.stages.cut()
+    parts = network.parts.cut()
     assert len(parts) > 1
     image = PixelCells(lambda box: np.ascontiguousarray(x[:, :, box[1] : box[3], box[0] : box[2]]), 32, 4)
     top = chain(image, parts, [(2, 2)] * len(parts), (rows, cols))
@@ -121,21 +121,21 @@ def test_parts_are_kept_and_made_again_when_damaged(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
-    made = open_network(spec, "fcn", "onnx").stages
+    made = open_network(spec, "fcn", "onnx").parts
     kept = made.cut()
     (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")
     with monkeypatch.context() as patch:
         patch.setattr("fcnconv.backends.cutting.cut_plan", None)  # nothing is made while they are sound
-        read = open_network(spec, "fcn", "onnx").stages
-        assert list(map(stage_record, read.cut())) == list(map(stage_record, kept))
-        assert stage_record(read.whole) == stage_record(made.whole)
+        read = open_network(spec, "fcn", "onnx").parts
+        assert list(map(part_record, read.cut())) == list(map(part_record, kept))
+        assert part_record(read.whole) == part_record(made.whole)
         found, expected = in_parts(open_network(spec, "fcn", "onnx"), patch)
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
     data = path.read_bytes()
     for damaged in (b"", data[: len(data) // 2], data.replace(b"pixels", b"pixxls", 1)):
         path.write_bytes(damaged)
         with caplog.at_level(logging.INFO, "fcnconv"):
-            open_network(spec, "fcn", "onnx").stages.cut()
+            open_network(spec, "fcn", "onnx").parts.cut()
         assert "the parts are damaged" in caplog.text and path.read_bytes() != damaged
         caplog.clear()
 

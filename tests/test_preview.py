@@ -10,7 +10,7 @@ import numpy as np
 from conftest import SAMPLES
 from rich.console import Console
 
-from fcnconv.commands.preview import show_map
+from fcnconv.console.preview import show_map
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
 from fcnconv.scores import Provenance, ScoreMap

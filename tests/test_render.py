@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnconv.colours import colour_map, distinct_colours
 from fcnconv.grid import Grid
-from fcnconv.render import OPACITY, Style, draw_classes, draw_winners
+from fcnconv.render.colours import colour_map, distinct_colours
+from fcnconv.render.draw import OPACITY, Style, draw_classes, draw_winners
 
 
 def lightness(rgb: np.ndarray) -> np.ndarray:

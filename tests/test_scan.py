@@ -12,10 +12,11 @@ from fcnconv.backends.windows import windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
-from fcnconv.scan import parse_scales, scan, spans
+from fcnconv.options import parse_scales
+from fcnconv.scan.blocks import scan, spans
+from fcnconv.scan.parts import Part
+from fcnconv.scan.tiles import Parts, choose
 from fcnconv.sources import MemorySource, resize
-from fcnconv.stages import Stage
-from fcnconv.tiles import Stages, choose
 
 torch.manual_seed(0)
 WINDOW = 16
@@ -39,9 +40,9 @@ def prepare(pixels: np.ndarray) -> np.ndarray:
 def tiled(run, halo: int, tile: int | None):
     """Cuts every grid into tiles of so many cells; None: one piece."""
     before, window = halo // 4, WINDOW / 4
-    stage = Stage(run, 5, 1, 1, before, before, window + 2 * before - 1, window - 1, 1.0, 1.0)
-    stages = Stages(stage, lambda: (stage,))
-    return lambda grid: choose(stages, (grid.rows - 1, grid.cols - 1), 1e12, tile)
+    part = Part(run, 5, 1, 1, before, before, window + 2 * before - 1, window - 1, 1.0, 1.0)
+    parts = Parts(part, lambda: (part,))
+    return lambda grid: choose(parts, (grid.rows - 1, grid.cols - 1), 1e12, tile)
 
 
 def whole(width: int, height: int, run, halo: int, tile: int | None) -> tuple[Grid, np.ndarray]:

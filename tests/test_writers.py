@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
-from fcnconv.scan import spans
+from fcnconv.scan.blocks import spans
 from fcnconv.scores import Block, FloatArray, MapStream, Provenance, ScoreMap, softmax
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
 

@@ -18,9 +18,9 @@ from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
 
 if TYPE_CHECKING:
-    from fcnconv.scan import Geometry
+    from fcnconv.grid import Geometry
+    from fcnconv.scan.tiles import Parts
     from fcnconv.scores import FloatArray
-    from fcnconv.tiles import Stages
 
 log = logging.getLogger("fcnconv")
 
@@ -35,13 +35,13 @@ class Network:
     """A model that is ready to run.
 
     weights_sha256: of the file that its weights came from.
-    stages: what it needs, whole or in parts.
+    parts: what it needs, whole or in parts.
     """
 
     run: Run
     geometry: Geometry
     weights_sha256: str
-    stages: Stages
+    parts: Parts
 
 
 def _onnx(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Network:

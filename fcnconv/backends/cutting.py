@@ -11,11 +11,11 @@ from fcnconv.backends.parts import part_run
 from fcnconv.convert import TOLERANCE, FullyConvolutional
 from fcnconv.convert.cuts import cut
 from fcnconv.errors import PlanError
+from fcnconv.scan.parts import Part, PixelCells, chain
 from fcnconv.scores import FloatArray
-from fcnconv.stages import PixelCells, Stage, chain
 
 
-def cut_plan(network: FullyConvolutional) -> tuple[tuple[Stage, ...], list[bytes]]:
+def cut_plan(network: FullyConvolutional) -> tuple[tuple[Part, ...], list[bytes]]:
     """The network in parts on ONNX Runtime, and their ONNX files.
 
     Raises PlanError if they cannot be exported, or are not the network.
@@ -31,7 +31,7 @@ def cut_plan(network: FullyConvolutional) -> tuple[tuple[Stage, ...], list[bytes
     return parts, models
 
 
-def _prove(network: FullyConvolutional, parts: tuple[Stage, ...]) -> None:
+def _prove(network: FullyConvolutional, parts: tuple[Part, ...]) -> None:
     """Compares the parts, run block by block, with the network. Raises PlanError over `convert.TOLERANCE`."""
     geometry, steps = network.geometry, (2, 4)
     height, width = (geometry.window + geometry.step * n for n in steps)

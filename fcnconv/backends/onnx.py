@@ -26,15 +26,15 @@ from platformdirs import user_cache_path
 
 from fcnconv import __version__
 from fcnconv.backends import Mode, Network, Run
-from fcnconv.backends.parts import parts_file, read_parts, stage_of, stage_record
+from fcnconv.backends.parts import part_of, part_record, parts_file, read_parts
 from fcnconv.backends.runtime import new_session, session_run
-from fcnconv.backends.windows import crop_stages, windows_geometry, windows_run
+from fcnconv.backends.windows import crop_parts, windows_geometry, windows_run
 from fcnconv.errors import PlanError
 from fcnconv.files import whole_file
+from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
-from fcnconv.scan import Geometry
-from fcnconv.stages import Stage
-from fcnconv.tiles import Stages
+from fcnconv.scan.parts import Part
+from fcnconv.scan.tiles import Parts
 
 log = logging.getLogger("fcnconv")
 
@@ -72,7 +72,7 @@ class Plan:
     path: Path
     record: Record
     run: Run
-    whole: Stage | None
+    whole: Part | None
 
 
 def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network:
@@ -81,13 +81,13 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network
     if plan.record.geometry is None or plan.whole is None:
         geometry = windows_geometry(spec.window, stride or spec.stride)
         run = windows_run(plan.run, spec.window, geometry.stride)
-        stages = crop_stages(run, geometry, len(spec.labels()))
-        return Network(run, geometry, plan.record.weights_sha256, stages)
-    stages = Stages(plan.whole, cache(partial(open_parts, spec, plan, stride)))
-    return Network(plan.run, plan.record.geometry, plan.record.weights_sha256, stages)
+        parts = crop_parts(run, geometry, len(spec.labels()))
+        return Network(run, geometry, plan.record.weights_sha256, parts)
+    parts = Parts(plan.whole, cache(partial(open_parts, spec, plan, stride)))
+    return Network(plan.run, plan.record.geometry, plan.record.weights_sha256, parts)
 
 
-def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[Stage, ...]:
+def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[Part, ...]:
     """The network of a plan in parts: from beside it, else made and kept there; on torch if none can be made.
     One that cannot be cut is one part; real crops need none.
     """
@@ -173,7 +173,7 @@ def read_plan(path: Path) -> Plan:
         whole = fields.pop("whole")
         if fields["geometry"] is not None:
             fields["geometry"] = Geometry(**fields["geometry"])
-        return Plan(path, Record(**fields), run, whole and stage_of(whole, run))
+        return Plan(path, Record(**fields), run, whole and part_of(whole, run))
     except Exception as error:  # ONNX Runtime's errors share no class but this
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PlanError(f"{path}: the plan is damaged ({reason})") from error
@@ -194,7 +194,7 @@ def _make(spec: ModelSpec, mode: Mode, weights: Path, weights_sha256: str, strid
     export_error = prove_export(network, run, spec.window, any_size=any_size)
     needs = None
     if converted:
-        needs = stage_record(whole(converted.network, converted.geometry, run, channels_last=False))
+        needs = part_record(whole(converted.network, converted.geometry, run, channels_last=False))
     record = Record(spec.name, mode, weights_sha256, __version__, geometry, conversion_error, export_error)
     text = json.dumps(asdict(record) | {"whole": needs})
     return model + _seal(text, _digest(io.BytesIO(model), len(model), text))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fcnconv.backends import Run
-from fcnconv.scan import Geometry
+from fcnconv.grid import Geometry
 from fcnconv.scores import FloatArray
 
 log = logging.getLogger("fcnconv")

@@ -15,13 +15,13 @@ from torch import nn
 
 from fcnconv.backends import Mode, Network, Run
 from fcnconv.backends.smaller import run_in_parts
-from fcnconv.backends.windows import crop_stages, windows_geometry, windows_run
+from fcnconv.backends.windows import crop_parts, windows_geometry, windows_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.models import ModelSpec
+from fcnconv.scan.parts import Part
+from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
-from fcnconv.stages import Stage
-from fcnconv.tiles import Stages
 
 log = logging.getLogger("fcnconv")
 
@@ -54,25 +54,25 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
     run = torch_run(network, place, half)
     run = run_in_parts(run, cut, _is_out_of_memory)
     if mode == "fcn":
-        stages = _stages(converted, run, place, half)
+        parts = _parts(converted, run, place, half)
     else:
         run = windows_run(run, spec.window, geometry.stride)
-        stages = crop_stages(run, geometry, len(spec.labels()))
-    return Network(run, geometry, spec.sha256(weights), stages)
+        parts = crop_parts(run, geometry, len(spec.labels()))
+    return Network(run, geometry, spec.sha256(weights), parts)
 
 
-def _stages(network: FullyConvolutional, run: Run, device: torch.device, half: torch.dtype | None) -> Stages:
+def _parts(network: FullyConvolutional, run: Run, device: torch.device, half: torch.dtype | None) -> Parts:
     from fcnconv.convert.cuts import whole
 
     plain = whole(network.network, network.geometry, run)
     if not network.geometry.local:
-        return Stages(plain, lambda: (plain,))
-    return Stages(plain, cache(partial(torch_parts, network, device, half)))
+        return Parts(plain, lambda: (plain,))
+    return Parts(plain, cache(partial(torch_parts, network, device, half)))
 
 
 def torch_parts(
     network: FullyConvolutional, device: torch.device = CPU, half: torch.dtype | None = None
-) -> tuple[Stage, ...]:
+) -> tuple[Part, ...]:
     """The network in parts that torch runs. Arguments as for `torch_run`."""
     from fcnconv.convert.cuts import cut
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fcnconv.backends import Run
-from fcnconv.scan import Geometry
+from fcnconv.grid import Geometry
+from fcnconv.scan.parts import Part
+from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
-from fcnconv.stages import Stage
-from fcnconv.tiles import Stages
 
 WINDOW_BATCH = 32
 """Crops in one pass: enough to fill the cores of a small machine, at 20 MB of input."""
@@ -43,9 +43,9 @@ def windows_run(classify: Run, window: int, stride: int, batch: int = WINDOW_BAT
     return run
 
 
-def crop_stages(run: Run, geometry: Geometry, num_classes: int) -> Stages:
+def crop_parts(run: Run, geometry: Geometry, num_classes: int) -> Parts:
     """What real crops need: a batch of them, beside which only the region is held, and its logits."""
     side = geometry.window / geometry.stride
     memory = 12.0 * geometry.stride**2 + 8.0 * num_classes
-    stage = Stage(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
-    return Stages(stage, lambda: (stage,))
+    part = Part(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
+    return Parts(part, lambda: (part,))

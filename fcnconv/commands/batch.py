@@ -32,7 +32,7 @@ from fcnconv.commands.options import (
     parse_shard,
     with_classifier,
 )
-from fcnconv.commands.printing import complain, print_json_line, print_path
+from fcnconv.console.printing import complain, print_json_line, print_path
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.stdout import data_stream
 
@@ -89,21 +89,21 @@ def batch(
     if not inputs and not sources:
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
     part = parse_shard(shard)
-    from fcnconv.batch import counted
+    from fcnconv.batch.inputs import from_sources
+    from fcnconv.batch.workers import counted
     from fcnconv.images import image_suffixes
-    from fcnconv.inputs import from_sources
-    from fcnconv.scales import parse_join
-    from fcnconv.scan import parse_scales
+    from fcnconv.options import Join as JoinWay
+    from fcnconv.options import checked, parse_scales
     from fcnconv.writers import Choice, find_writer, parse_store, parse_values
 
     kind = parse_values(values)
-    parse_join(join)
+    checked("join", join, JoinWay)
     parse_scales(scales)
     writer = find_writer(f"map.{format}", None, kind)
     parse_store(store, writer, not classes and kind == "probabilities")
     folder = Path(out)
     inputs = inputs or from_sources(sources or [], image_suffixes(), folder)
-    from fcnconv.maps import Wanted, map_each
+    from fcnconv.batch.folder import Wanted, map_each
 
     classifier = open_classifier()
     chosen = tuple(classifier.labels.find(name) for name in classes or ())

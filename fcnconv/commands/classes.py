@@ -31,7 +31,7 @@ def classes(
     found = find_model(model, described(own)).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
-    from fcnconv.commands.printing import print_json_line
+    from fcnconv.console.printing import print_json_line
 
     for s in found:
         if as_json:

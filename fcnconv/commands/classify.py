@@ -21,7 +21,7 @@ from fcnconv.commands.options import (
     standard_input,
     with_classifier,
 )
-from fcnconv.commands.printing import complain
+from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.stdout import data_stream
 
@@ -62,10 +62,10 @@ def classify(
     """
     inputs = listed_inputs(bool(images), files_from, from0, tar)
     paths = images or ([] if inputs else [standard_input()])
-    from fcnconv.batch import classify_each, counted
-    from fcnconv.commands.printing import preview_best, print_json, print_json_line, print_lines, print_table
-    from fcnconv.inputs import from_paths
-    from fcnconv.scan import parse_scales
+    from fcnconv.batch.inputs import from_paths
+    from fcnconv.batch.workers import classify_each, counted
+    from fcnconv.console.printing import preview_best, print_json, print_json_line, print_lines, print_table
+    from fcnconv.options import parse_scales
 
     parse_scales(scales)  # a mistake in it is told before the model loads
     if level not in ("category", "concept"):

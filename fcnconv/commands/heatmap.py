@@ -75,16 +75,17 @@ def heatmap(
         raise UsageError(
             f"name a file to write with --out: its suffix is the format, {_formats()}; '-' is standard output"
         )
-    from fcnconv.scales import parse_join
+    from fcnconv.options import Join as JoinWay
+    from fcnconv.options import checked
     from fcnconv.writers import Choice, find_writer, parse_store, parse_values
 
     kind = parse_values(values)
-    parse_join(join)
+    checked("join", join, JoinWay)
     writer = None if out is None else find_writer(out, format, kind)
     parse_store(store, writer, not classes and kind == "probabilities")
     if out == "-" and data_stream().isatty():
         raise UsageError("the map will not be written to a terminal; redirect it, or name a file with --out")
-    from fcnconv.maps import Wanted, most_probable, write_map
+    from fcnconv.batch.folder import Wanted, most_probable, write_map
 
     classifier = open_classifier()
     chosen = tuple(classifier.labels.find(name) for name in classes or ())
@@ -100,7 +101,7 @@ def heatmap(
             "showing the image's most probable class, %s (%.2f); choose with --class", best.name, probability
         )
     if out is None or writer is None:
-        from fcnconv.commands.printing import print_preview
+        from fcnconv.console.printing import print_preview
 
         whole = classifier(source, scales=scales, refine=refine, join=join)
         print_preview(source, whole, chosen, top_k)

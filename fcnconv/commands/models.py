@@ -26,7 +26,7 @@ def models(
     in percent; local models give tiles the scores of the whole image; "here" are weights that need no
     download. A model without a stride runs in --mode windows only.
     """
-    from fcnconv.commands.printing import print_json_line, print_models
+    from fcnconv.console.printing import print_json_line, print_models
     from fcnconv.models.listing import list_models
 
     listed = list_models(pattern)

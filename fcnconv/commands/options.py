@@ -19,8 +19,8 @@ from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from fcnconv.batch.inputs import Input
     from fcnconv.classifier import Classifier
-    from fcnconv.inputs import Input
     from fcnconv.models.own import OwnModel
 
 log = logging.getLogger("fcnconv")
@@ -285,7 +285,7 @@ def listed_inputs(
 
     Raises UsageError if images are named in more than one way.
     """
-    from fcnconv.inputs import from_list, from_tar
+    from fcnconv.batch.inputs import from_list, from_tar
 
     if sum(map(bool, (named, files_from, from0, tar))) > 1:
         raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")

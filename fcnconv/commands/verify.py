@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fcnconv.commands.options import Backend, Debug, MaxPixels, Quiet, Scales, described, with_own_options
-from fcnconv.commands.printing import complain
+from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError
 from fcnconv.models import find_model
 from fcnconv.stdout import print_data
@@ -38,7 +38,7 @@ def verify(
     Without images, the proof at the model's native size; a model that fails it gives exit status 1. With
     images, also the comparison of the dense map with real crops, on windows of these images.
     """
-    from fcnconv.batch import open_each
+    from fcnconv.batch.workers import open_each
     from fcnconv.classifier import load
     from fcnconv.verify import measure, prove
 
@@ -56,7 +56,7 @@ def verify(
                 sources.append(opened)
         agreement = measure(classifier, sources, scales=scales, max_windows=max_windows, seed=seed)
     if as_json:
-        from fcnconv.commands.printing import print_json_line
+        from fcnconv.console.printing import print_json_line
 
         found = {"model": spec.name, **asdict(proved)}
         print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})

@@ -1,7 +1,7 @@
-"""Cutting a converted network into stages: where one small feature map holds all that the rest needs.
+"""Cutting a converted network into parts: where one small feature map holds all that the rest needs.
 
 The places are found in the graph, and the best choice among them by dynamic programming over the work: the
-halo that each stage computes for nothing at a given memory, against the writing and reading of the map
+halo that each part computes for nothing at a given memory, against the writing and reading of the map
 between.
 """
 
@@ -18,17 +18,17 @@ from torch import fx, nn
 
 from fcnconv.convert.phases import SplitPhases
 from fcnconv.convert.receptive import Field, Shapes, fields, output_shape
-from fcnconv.scan import Geometry
-from fcnconv.stages import Run, Stage
+from fcnconv.grid import Geometry
+from fcnconv.scan.parts import Part, Run
 
 BLOCK_MEMORY = 300e6
-"""Bytes that a stage may need for a block, when the cuts are chosen."""
+"""Bytes that a part may need for a block, when the cuts are chosen."""
 
 WORK_PER_BYTE = 6.0
 """Multiply-adds in the time that a byte takes to be written and read again."""
 
 WORK_OF_CUT = 24 * WORK_PER_BYTE
-"""The same for a byte of a map between stages: stored, gathered with the halo, and handed over."""
+"""The same for a byte of a map between parts: stored, gathered with the halo, and handed over."""
 
 Start = Callable[[nn.Module, tuple[int, int]], Run]
 """Makes a module's run. Beside the module comes what it takes: channels, and the side of a small map."""
@@ -46,26 +46,26 @@ class _Place:
     channels: int
 
 
-def whole(network: fx.GraphModule, geometry: Geometry, run: Run, *, channels_last: bool = True) -> Stage:
-    """The whole network as one stage. run: computes it."""
+def whole(network: fx.GraphModule, geometry: Geometry, run: Run, *, channels_last: bool = True) -> Part:
+    """The whole network as one part. run: computes it."""
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
-    return replace(_stage(places[0], places[-1], costs, geometry, run), channels_last=channels_last)
+    return replace(_part_between(places[0], places[-1], costs, geometry, run), channels_last=channels_last)
 
 
 def cut(
     network: fx.GraphModule, geometry: Geometry, start: Start, *, channels_last: bool = True
-) -> tuple[Stage, ...]:
-    """The network as stages, of which the halos together cost least. channels_last: as for `Stage`."""
+) -> tuple[Part, ...]:
+    """The network as parts, of which the halos together cost least. channels_last: as for `Part`."""
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
     chosen = _cheapest(places, costs)
-    stages = []
+    parts = []
     for first, last in pairwise(chosen):
         part = _part(network, first.node, last.node)
         run = start(part, (first.channels, first.native + first.pitch))
-        stages.append(replace(_stage(first, last, costs, geometry, run), channels_last=channels_last))
-    return tuple(stages)
+        parts.append(replace(_part_between(first, last, costs, geometry, run), channels_last=channels_last))
+    return tuple(parts)
 
 
 class _Costs:
@@ -161,16 +161,16 @@ def _output_field(field: Field, geometry: Geometry) -> Field:
     return replace(field, first=-reach, last=geometry.window - 1 + reach, stride=geometry.stride)
 
 
-def _stage(
+def _part_between(
     first: _Place,
     last: _Place,
     costs: _Costs,
     geometry: Geometry,
     run: Run,
-) -> Stage:
+) -> Part:
     before, after = _margins(first, last)
     inside = range(first.index + 1, last.index + 1)
-    return Stage(
+    return Part(
         run,
         last.channels,
         last.native,

@@ -13,7 +13,7 @@ from fcnconv.convert.phases import refine
 from fcnconv.convert.proof import Proof, check_grid, prove
 from fcnconv.convert.receptive import Shapes, fields, output_shape
 from fcnconv.errors import WAY_OUT, ConversionError
-from fcnconv.scan import Geometry
+from fcnconv.grid import Geometry
 
 
 class FullyConvolutional(nn.Module):

@@ -19,8 +19,8 @@ from torch import fx, nn
 
 from fcnconv.convert.receptive import Field, Shapes, fields, output_shape
 from fcnconv.errors import ConversionError
+from fcnconv.grid import Geometry
 from fcnconv.models.spec import count_phases
-from fcnconv.scan import Geometry
 
 Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 

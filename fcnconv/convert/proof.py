@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fcnconv.errors import WAY_OUT, ConversionError
-from fcnconv.scan import Geometry
+from fcnconv.grid import Geometry
 
 TOLERANCE = 1e-4
 """Largest difference of logits that passes the proof, as a share of the largest logit."""

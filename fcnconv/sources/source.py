@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.geo import GeoReference
 from fcnconv.grid import Box
+from fcnconv.sources.geo import GeoReference
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import ImageError
-from fcnconv.geo import TAGS, GeoReference, read_georeference
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
+from fcnconv.sources.geo import TAGS, GeoReference, read_georeference
 from fcnconv.sources.source import Pixels
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".svs")

@@ -14,8 +14,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.geo import GeoReference, tiff_tags
 from fcnconv.scores import AnyMap
+from fcnconv.sources.geo import GeoReference, tiff_tags
 from fcnconv.writers.contents import Choice, chosen_names, chosen_scores, provenance
 from fcnconv.writers.kept import keep
 

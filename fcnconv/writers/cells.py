@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnconv.geo import GeoReference
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import AnyMap
+from fcnconv.sources.geo import GeoReference
 from fcnconv.writers.contents import Choice, provenance
 from fcnconv.writers.kept import Kept, keep
 

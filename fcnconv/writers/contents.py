@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fcnconv import __version__
-from fcnconv.geo import GeoReference
 from fcnconv.labels import Selection
 from fcnconv.scores import AnyMap, FloatArray, Provenance, ScoreMap, Values
 from fcnconv.sources import ImageSource, Placed
+from fcnconv.sources.geo import GeoReference
 
 
 @dataclass(frozen=True)

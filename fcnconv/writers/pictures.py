@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fcnconv import __version__
 from fcnconv.errors import UsageError
-from fcnconv.render import Style, draw_classes, draw_winners
+from fcnconv.render.draw import Style, draw_classes, draw_winners
 from fcnconv.scores import AnyMap
 from fcnconv.sources import read_within
 from fcnconv.writers.contents import Choice, chosen_names, provenance

@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Queue
 from typing import TypeVar
 
+from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.inputs import Input
 from fcnconv.scores import Classification
 from fcnconv.sources import ImageSource
 

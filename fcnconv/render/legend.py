@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fcnconv.colours import colour_map
+from fcnconv.render.colours import colour_map
 
 _GROUND = (18, 18, 20)
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -11,9 +11,9 @@ from math import inf
 import numpy as np
 
 from fcnconv.grid import Grid
+from fcnconv.scan.parts import Run
+from fcnconv.scan.tiles import Parts, Tiling, choose
 from fcnconv.scores import Block
-from fcnconv.stages import Run
-from fcnconv.tiles import Stages, Tiling, choose
 
 log = logging.getLogger("fcnconv")
 
@@ -44,7 +44,7 @@ class Estimate:
         t, g = self.tiling, self.grid
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
         if t.in_parts:
-            cut += f", the network in {len(t.stages)} parts"
+            cut += f", the network in {len(t.parts)} parts"
         work = f"{size_text(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
         if not t.multiply_adds:
             work = f"{size_text(t.memory)} beside a batch of crops, {g.rows * g.cols:,} crops"
@@ -62,7 +62,7 @@ class Pace:
     window: float
 
 
-def measure_pace(run: Run, stages: Stages, window: int, step: int) -> Pace:
+def measure_pace(run: Run, parts: Parts, window: int, step: int) -> Pace:
     """The best pace of a few small scans; the first of them also warms up what is slow at first."""
     paces = []
     for n in PROBES:
@@ -70,7 +70,7 @@ def measure_pace(run: Run, stages: Stages, window: int, step: int) -> Pace:
         start = time.perf_counter()
         run(pixels)
         seconds = time.perf_counter() - start
-        work = choose(stages, (n, n), inf).multiply_adds
+        work = choose(parts, (n, n), inf).multiply_adds
         paces.append(Pace(seconds / (work or inf), seconds / (n + 1) ** 2))
         if seconds > ENOUGH:
             break

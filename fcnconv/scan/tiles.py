@@ -1,4 +1,4 @@
-"""Choosing how a scan is cut: in one piece if memory allows, else in stages and blocks that fit."""
+"""Choosing how a scan is cut: in one piece if memory allows, else in parts and blocks that fit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from functools import partial
 from math import ceil, inf, sqrt
 from pathlib import Path
 
-from fcnconv.errors import UsageError
-from fcnconv.stages import Stage, rows_kept
+from fcnconv.scan.parts import Part, rows_kept
 
 SHARE_OF_FREE = 0.5
 """Of the memory that is free, the part that a scan takes at most if it is not told how much."""
@@ -26,7 +25,7 @@ SLACK = 1.15
 """What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
 
 KEPT_SLACK, FIXED = 1.1, 350e6
-"""The same for the maps between stages; and what every scan in stages needs, for decoded tiles of the image
+"""The same for the maps between parts; and what every scan in parts needs, for decoded tiles of the image
 and the holes that arrays of changing sizes leave (both measured).
 """
 
@@ -36,28 +35,28 @@ _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 
 
 @dataclass(frozen=True)
-class Stages:
+class Parts:
     """The two ways to run a network: whole, or in parts.
 
     cut: gives the parts, which may take seconds to make. A network that looks at the whole image has one:
         large tiles change its scores less than the blocks of its parts would, each of which is a thin strip.
     """
 
-    whole: Stage
-    cut: Callable[[], tuple[Stage, ...]]
+    whole: Part
+    cut: Callable[[], tuple[Part, ...]]
 
 
 @dataclass(frozen=True)
 class Tiling:
     """How a grid is computed.
 
-    stages: the network, whole or in parts. blocks: (down, across) of each stage, in steps of the grid.
+    parts: the network, whole or in parts. blocks: (down, across) of each part, in steps of the grid.
     memory: bytes expected at the worst moment, beside the image and the scores.
     multiply_adds: work, with the halos.
-    tiles: blocks of the last stage.
+    tiles: blocks of the last part.
     """
 
-    stages: tuple[Stage, ...]
+    parts: tuple[Part, ...]
     blocks: tuple[tuple[int, int], ...]
     memory: float
     multiply_adds: float
@@ -66,11 +65,11 @@ class Tiling:
     @property
     def in_parts(self) -> bool:
         """Whether the network is cut."""
-        return len(self.stages) > 1
+        return len(self.parts) > 1
 
 
 def choose(
-    stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_parts: bool = False
+    parts: Parts, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_parts: bool = False
 ) -> Tiling:
     """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
@@ -79,11 +78,11 @@ def choose(
     in_parts: whether the network is run in parts, also where it could be whole.
     """
     if tile is not None:
-        return _tiling((stages.whole,), steps, ((tile, tile),))
-    all_of_it = _tiling((stages.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
+        return _tiling((parts.whole,), steps, ((tile, tile),))
+    all_of_it = _tiling((parts.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
     if all_of_it.memory <= limit and not in_parts:
         return all_of_it
-    ways = {stages.cut()} if in_parts else {(stages.whole,), stages.cut()}
+    ways = {parts.cut()} if in_parts else {(parts.whole,), parts.cut()}
     tried = [
         _tiling(parts, steps, tuple(map(partial(_block, steps, limit * share), parts, heights)))
         for parts in ways
@@ -96,57 +95,57 @@ def choose(
     return min(tried, key=lambda tiling: tiling.memory)
 
 
-def _heights(stages: tuple[Stage, ...], down: int) -> list[list[int]]:
-    """Heights of blocks to choose from, in steps for each stage: those of least halo for the rows they keep.
+def _heights(parts: tuple[Part, ...], down: int) -> list[list[int]]:
+    """Heights of blocks to choose from, in steps for each part: those of least halo for the rows they keep.
 
-    Of a stage whose block has h rows, the halo is computed 1 / h times as often as the rows, and h more of
+    Of a part whose block has h rows, the halo is computed 1 / h times as often as the rows, and h more of
     them are kept for it, and by it: h is the root of the one over the other, times the price of memory.
     """
-    if len(stages) == 1:
+    if len(parts) == 1:
         return [[down]]
-    sizes = [stage.channels * stage.pitch**2 for stage in stages]
+    sizes = [part.channels * part.pitch**2 for part in parts]
     sizes[-1] = 0  # it goes out as it comes
     kept = [2 * own + below for own, below in zip(sizes, [0, *sizes], strict=False)]
-    ratios = [sqrt(stage.multiply_adds * stage.halo / size) for stage, size in zip(stages, kept, strict=True)]
+    ratios = [sqrt(part.multiply_adds * part.halo / size) for part, size in zip(parts, kept, strict=True)]
     tallest = max(ratios)
     return [
         [min(max(round(down * ratio / tallest * share), 1), down) for ratio in ratios] for share in _FRACTIONS
     ]
 
 
-def _block(steps: tuple[int, int], memory: float, stage: Stage, highest: int) -> tuple[int, int]:
+def _block(steps: tuple[int, int], memory: float, part: Part, highest: int) -> tuple[int, int]:
     """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
     down, across = (n + 1 for n in steps)
-    area = memory / (SLACK * stage.memory)
+    area = memory / (SLACK * part.memory)
     best = (float("inf"), (1, 1))
     for parts in range(1, across + 1):
         wide = ceil(across / parts)
-        high = min(int(area / (wide + stage.halo) - stage.halo), down, highest)
+        high = min(int(area / (wide + part.halo) - part.halo), down, highest)
         if high < 1:
             continue
-        work = (wide + stage.halo * (parts > 1)) * (high + stage.halo * (high < down)) / (wide * high)
+        work = (wide + part.halo * (parts > 1)) * (high + part.halo * (high < down)) / (wide * high)
         best = min(best, (work, (high, wide)))
-        if wide < stage.halo:
+        if wide < part.halo:
             break
     return best[1]
 
 
-def _tiling(stages: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
+def _tiling(parts: tuple[Part, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
     kept = worst = work = 0.0
-    for i, (stage, (high, wide)) in enumerate(zip(stages, blocks, strict=True)):
+    for i, (part, (high, wide)) in enumerate(zip(parts, blocks, strict=True)):
         down, across = (n + 1 for n in steps)
         high, wide = min(high, down), min(wide, across)
-        region = min(high + stage.halo, down + stage.span) * min(wide + stage.halo, across + stage.span)
+        region = min(high + part.halo, down + part.span) * min(wide + part.halo, across + part.span)
         # of what goes out, a block is copied while the one before it is still worked on
-        out = 0.0 if i + 1 < len(stages) else 8.0 * stage.channels * stage.pitch**2 * high * wide
-        worst = max(worst, SLACK * stage.memory * region + out * (len(stages) > 1))
-        work += stage.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
-        if i + 1 < len(stages):
-            rows = rows_kept(stage, high, stages[i + 1], blocks[i + 1][0], steps[0])
-            kept += 4.0 * stage.channels * rows * (stage.native + stage.pitch * steps[1])
+        out = 0.0 if i + 1 < len(parts) else 8.0 * part.channels * part.pitch**2 * high * wide
+        worst = max(worst, SLACK * part.memory * region + out * (len(parts) > 1))
+        work += part.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
+        if i + 1 < len(parts):
+            rows = rows_kept(part, high, parts[i + 1], blocks[i + 1][0], steps[0])
+            kept += 4.0 * part.channels * rows * (part.native + part.pitch * steps[1])
     high, wide = blocks[-1]
     tiles = ceil((steps[0] + 1) / max(high, 1)) * ceil((steps[1] + 1) / max(wide, 1))
-    return Tiling(stages, blocks, KEPT_SLACK * kept + worst + FIXED * (len(stages) > 1), work, tiles)
+    return Tiling(parts, blocks, KEPT_SLACK * kept + worst + FIXED * (len(parts) > 1), work, tiles)
 
 
 def free_memory() -> int:
@@ -165,12 +164,3 @@ def free_memory() -> int:
 def default_memory(local: bool) -> float:
     """Bytes that a scan takes if it is not told how much. local: whether the network can be cut."""
     return min(SHARE_OF_FREE * free_memory(), ENOUGH if local else inf)
-
-
-def parse_memory(text: str) -> float:
-    """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``. Raises UsageError."""
-    match = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]?)(i?)b?", text.strip().lower())
-    if not match or not float(match[1]):
-        raise UsageError(f"unknown amount of memory {text!r}; give a number with a unit, as in 2GB or 500MB")
-    unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
-    return float(match[1]) * unit

@@ -73,7 +73,7 @@ def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Sel
     """The photo and its maps as pictures of letters, then the k classes that are best in some window."""
     from rich.console import Console
 
-    from fcnconv.commands.preview import show_map
+    from fcnconv.console.preview import show_map
     from fcnconv.sources import read_within
 
     show_map(Console(file=data_stream()), read_within(source, PREVIEW_SIDE), score_map, chosen)
@@ -85,7 +85,7 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
     """A small picture of the photo, and one of where its first class is."""
     from rich.console import Console
 
-    from fcnconv.commands.preview import show_map
+    from fcnconv.console.preview import show_map
     from fcnconv.sources import read_within
 
     source = classifier.open(path)

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fcnconv.colours import Colours, colour_map, distinct_colours
 from fcnconv.grid import Grid
-from fcnconv.legend import draw_key, draw_scale, draw_title
+from fcnconv.render.colours import Colours, colour_map, distinct_colours
+from fcnconv.render.legend import draw_key, draw_scale, draw_title
 from fcnconv.scores import FloatArray
 from fcnconv.sources import Pixels
 

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.errors import UsageError
 from fcnconv.files import scratch_array
 from fcnconv.grid import Grid
+from fcnconv.options import Join
 from fcnconv.scores import Block, FloatArray, strips
-
-Join = Literal["max", "mean"]
-
-
-def parse_join(text: str) -> Join:
-    """The way to join that `text` names. Raises UsageError."""
-    for known in get_args(Join):
-        if text == known:
-            return known  # type: ignore[no-any-return]
-    raise UsageError(f"unknown join {text!r}; known: {', '.join(get_args(Join))}")
 
 
 def joined(

@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from fcnconv import __version__
-from fcnconv.batch import IN_FLIGHT, in_threads
+from fcnconv.batch.inputs import Input
+from fcnconv.batch.workers import IN_FLIGHT, in_threads
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, ImageError, OutputError, UsageError
 from fcnconv.files import whole_file
-from fcnconv.inputs import Input
 from fcnconv.labels import Selection
 from fcnconv.scores import AnyMap
 from fcnconv.sources import ImageSource

@@ -1,10 +1,10 @@
-"""A network computed in stages, each over small blocks, so that memory follows the block and not the image.
+"""A network computed in parts, each over small blocks, so that memory follows the block and not the image.
 
 A tile of a scan must be read with the halo of the whole network, hundreds of pixels, and most of the work of
-a small tile is halo. A stage is a part of the network between two places where one small feature map holds
-all; its own halo is a few cells. So each stage is computed block by block, every block once, from the feature
-map of the stage before, of which only the rows that are still needed are kept. A network that is not cut is
-one stage, and its blocks are the usual tiles.
+a small tile is halo. A part is a part of the network between two places where one small feature map holds
+all; its own halo is a few cells. So each part is computed block by block, every block once, from the feature
+map of the part before, of which only the rows that are still needed are kept. A network that is not cut is
+one part, and its blocks are the usual tiles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Run = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
-class Stage:
+class Part:
     """A part of a network, from one feature map to the next, and what it costs.
 
     All maps grow in steps of the network's own stride: of an image of ``window + step · n`` pixels, a map has
@@ -51,7 +51,7 @@ class Stage:
 
 
 class Cells(Protocol):
-    """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Stage`."""
+    """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Part`."""
 
     @property
     def native(self) -> int: ...
@@ -77,55 +77,55 @@ class PixelCells:
 
 
 class FeatureCells:
-    """The output of a stage, computed in blocks.
+    """The output of a part, computed in blocks.
 
     below: its input. steps: (down, across), what the map has beyond its native size. block: the same, of one
     block.
     """
 
-    def __init__(self, stage: Stage, below: Cells, steps: tuple[int, int], block: tuple[int, int]):
-        self.stage = stage
+    def __init__(self, part: Part, below: Cells, steps: tuple[int, int], block: tuple[int, int]):
+        self.part = part
         self.below = below
         self.steps = steps
-        self.native, self.pitch = stage.native, stage.pitch
-        self.rows, self.cols = (stage.native + stage.pitch * n for n in steps)
-        self.block = max(block[0], 1) * stage.pitch, max(block[1], 1) * stage.pitch
+        self.native, self.pitch = part.native, part.pitch
+        self.rows, self.cols = (part.native + part.pitch * n for n in steps)
+        self.block = max(block[0], 1) * part.pitch, max(block[1], 1) * part.pitch
 
     def compute(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
         """float32 (channels, bottom - top, right - left): the cells of a rectangle."""
-        down, high = _region(self.stage, self.steps[0], top, bottom)
-        across, wide = _region(self.stage, self.steps[1], left, right)
+        down, high = _region(self.part, self.steps[0], top, bottom)
+        across, wide = _region(self.part, self.steps[1], left, right)
         native, pitch = self.below.native, self.below.pitch
         y, x = down * pitch, across * pitch
         region = self.below.read(y, y + native + high * pitch, x, x + native + wide * pitch)
         y, x = top - down * self.pitch, left - across * self.pitch
-        cells: FloatArray = self.stage.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
+        cells: FloatArray = self.part.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
         return cells
 
 
 class KeptCells(FeatureCells):
-    """The output of a stage in rows that are kept for the next stage, each until it is not needed any more.
+    """The output of a part in rows that are kept for the next part, each until it is not needed any more.
 
     rows_kept: how many are needed at once. first: (row, col) of the first cell that will be read.
 
-    Whole rows of blocks are computed, so that the stages below need not keep what an unfinished row would
+    Whole rows of blocks are computed, so that the parts below need not keep what an unfinished row would
     still ask for. The rows lie in one array that is used in a circle: arrays that come and go by the
     thousand leave holes between them, that cost as much again (measured).
     """
 
     def __init__(
         self,
-        stage: Stage,
+        part: Part,
         below: Cells,
         steps: tuple[int, int],
         block: tuple[int, int],
         rows_kept: int,
         first: tuple[int, int],
     ):
-        super().__init__(stage, below, steps, block)
+        super().__init__(part, below, steps, block)
         high, wide = self.block
         self.ready, self.left = first[0] // high * high, first[1] // wide * wide
-        self.kept = _empty(stage, rows_kept, self.cols - self.left)
+        self.kept = _empty(part, rows_kept, self.cols - self.left)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
         high, wide = self.block
@@ -137,7 +137,7 @@ class KeptCells(FeatureCells):
                 for place, rows in self._places(self.ready, last):
                     self.kept[:, place, col - self.left : end - self.left] = cells[:, rows]
             self.ready = last
-        out = _empty(self.stage, bottom - top, right - left)
+        out = _empty(self.part, bottom - top, right - left)
         for place, rows in self._places(top, bottom):
             out[:, rows] = self.kept[:, place, left - self.left : right - self.left]
         return out
@@ -153,50 +153,50 @@ class KeptCells(FeatureCells):
             row += count
 
 
-def _empty(stage: Stage, rows: int, cols: int) -> FloatArray:
-    """float32 (channels, rows, cols), without values: the output of a stage, in the order that it likes."""
-    if stage.channels_last:
-        return np.empty((rows, cols, stage.channels), np.float32).transpose(2, 0, 1)
-    return np.empty((stage.channels, rows, cols), np.float32)
+def _empty(part: Part, rows: int, cols: int) -> FloatArray:
+    """float32 (channels, rows, cols), without values: the output of a part, in the order that it likes."""
+    if part.channels_last:
+        return np.empty((rows, cols, part.channels), np.float32).transpose(2, 0, 1)
+    return np.empty((part.channels, rows, cols), np.float32)
 
 
 def chain(
     pixels: PixelCells,
-    stages: Sequence[Stage],
+    parts: Sequence[Part],
     blocks: Sequence[tuple[int, int]],
     steps: tuple[int, int],
     first: tuple[int, int] = (0, 0),
 ) -> FeatureCells:
-    """The last stage's map of an image, above those of the stages before it.
+    """The last part's map of an image, above those of the parts before it.
 
-    blocks: of each stage, in steps. first: (row, col) of the first cell that will be computed.
+    blocks: of each part, in steps. first: (row, col) of the first cell that will be computed.
     """
     below: Cells = pixels
     firsts = [first]
-    for stage, lower in zip(stages[:0:-1], stages[-2::-1], strict=True):
-        starts = [_region(stage, n, cell, cell + 1)[0] for n, cell in zip(steps, firsts[0], strict=True)]
+    for part, lower in zip(parts[:0:-1], parts[-2::-1], strict=True):
+        starts = [_region(part, n, cell, cell + 1)[0] for n, cell in zip(steps, firsts[0], strict=True)]
         firsts.insert(0, (starts[0] * lower.pitch, starts[1] * lower.pitch))
-    for i, above in enumerate(stages[1:]):
-        held = rows_kept(stages[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
-        below = KeptCells(stages[i], below, steps, blocks[i], held, firsts[i])
-    return FeatureCells(stages[-1], below, steps, blocks[-1])
+    for i, above in enumerate(parts[1:]):
+        held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
+        below = KeptCells(parts[i], below, steps, blocks[i], held, firsts[i])
+    return FeatureCells(parts[-1], below, steps, blocks[-1])
 
 
-def rows_kept(stage: Stage, high: int, above: Stage, high_above: int, steps: int) -> int:
-    """The rows of a stage's output that are kept at once: those from where the next stage's block starts to
+def rows_kept(part: Part, high: int, above: Part, high_above: int, steps: int) -> int:
+    """The rows of a part's output that are kept at once: those from where the next part's block starts to
     read, to the end of the last block of its own that it reads, wherever that is.
 
     high, high_above: of their blocks, in steps. steps: what the maps have beyond their native size.
     """
     sees = high_above * above.pitch + above.before + above.after - above.native
-    read = stage.native + stage.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
-    return min(read + high * stage.pitch - 1, stage.native + stage.pitch * steps)
+    read = part.native + part.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
+    return min(read + high * part.pitch - 1, part.native + part.pitch * steps)
 
 
-def _region(stage: Stage, steps: int, first: int, last: int) -> tuple[int, int]:
+def _region(part: Part, steps: int, first: int, last: int) -> tuple[int, int]:
     """The step where a region starts and the steps that it grows by, so that its cells first to last - 1 are
     right. Along one axis of a map that grows by `steps`.
     """
-    start = min(max((first - stage.before) // stage.pitch, 0), steps)
-    lacking = last + stage.after - stage.native - start * stage.pitch
-    return start, min(max(-(-lacking // stage.pitch), 0), steps - start)
+    start = min(max((first - part.before) // part.pitch, 0), steps)
+    lacking = last + part.after - part.native - start * part.pitch
+    return start, min(max(-(-lacking // part.pitch), 0), steps - start)

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fcnconv.labels import Selection
-from fcnconv.render import draw_plane
+from fcnconv.render.draw import draw_plane
 from fcnconv.scores import ScoreMap
 from fcnconv.sources import Pixels
 

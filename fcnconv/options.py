@@ -1,0 +1,254 @@
+"""What can be asked for: each option once, with its type, default and help.
+
+The command line, `load`, the JSON description of a model and the settings of a folder of maps derive from the
+dataclasses here and in `models.own`. Text is parsed here, where it enters; what is below takes values.
+
+Nothing here imports torch or numpy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from fcnconv.errors import UsageError
+from fcnconv.grid import Scale
+from fcnconv.provenance import Mode
+
+Backend = Literal["auto", "onnx", "torch"]
+Join = Literal["max", "mean"]
+Values = Literal["probabilities", "logits"]
+Store = Literal["auto", "all", "top-k"]
+Level = Literal["category", "concept"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a field of options says of itself where it is shown.
+
+    flags: of the command line; none makes ``--its-name``. metavar: what stands for its value.
+    group: under which heading the help lists it.
+    read: makes the value from text; None where the type says how. least, most: of a number.
+    envvar: a variable of the environment that gives it. complete: names that start so, for the shell.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    group: str = "Map"
+    read: Callable[[str], Any] | None = None
+    least: float | None = None
+    most: float | None = None
+    envvar: str | None = None
+    complete: Callable[[str], Any] | None = None
+
+
+def told(options: type) -> dict[str, tuple[Any, Told]]:
+    """Each field of a dataclass of options that can be asked for: its name -> type and `Told`."""
+    hints = get_type_hints(options, include_extras=True)
+    found = {}
+    for field in fields(options):
+        value, *notes = get_args(hints[field.name]) or (None,)
+        if notes and isinstance(notes[0], Told):
+            found[field.name] = value, notes[0]
+    return found
+
+
+def checked(name: str, value: Any, choices: Any) -> Any:
+    """The value, if it is one of a ``Literal``'s. name: what it is. Raises UsageError."""
+    if value not in get_args(choices):
+        raise UsageError(f"unknown {name} {value!r}; known: {', '.join(get_args(choices))}")
+    return value
+
+
+def parse_scales(text: str) -> tuple[Scale, ...]:
+    """The scales of a comma-separated list such as ``1``, ``fit`` or ``0.5,256px``.
+
+    A number is a factor of the image's own size, ``NNNpx`` the length of the short side, ``fit`` the model's
+    evaluation size, and ``auto`` the image's own size, halved again and again down to that. Raises
+    UsageError.
+    """
+    return tuple(_parse_scale(part.strip()) for part in text.split(","))
+
+
+def as_scales(scales: str | Sequence[Scale]) -> tuple[Scale, ...]:
+    """Scales that may be told as text. Raises UsageError."""
+    return parse_scales(scales) if isinstance(scales, str) else tuple(scales)
+
+
+def _parse_scale(text: str) -> Scale:
+    if text == "fit":
+        return Scale()
+    if text == "auto":
+        return Scale(factor=1, halvings=True)
+    if match := re.fullmatch(r"(\d+)px", text):
+        short_side = int(match[1])
+        if short_side > 0:
+            return Scale(short_side=short_side)
+    elif re.fullmatch(r"\d*\.?\d+|\d+\.", text) and 0 < float(text) <= 64:
+        return Scale(factor=float(text))
+    raise UsageError(
+        f"unknown scale {text!r}; a factor of the image's size up to 64 (1, 0.5), a short side (256px), "
+        "fit or auto"
+    )
+
+
+def parse_memory(text: str) -> float:
+    """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``. Raises UsageError."""
+    match = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if not match or not float(match[1]):
+        raise UsageError(f"unknown amount of memory {text!r}; give a number with a unit, as in 2GB or 500MB")
+    unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
+    return float(match[1]) * unit
+
+
+def parse_temperature(text: str) -> float | None:
+    """The number that divides logits; None for ``auto``. Raises UsageError."""
+    if text == "auto":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0.01 <= number <= 100:
+        raise UsageError(f"a temperature of {text!r} cannot be used; give 'auto' or a number such as 0.75")
+    return number
+
+
+def parse_device(text: str) -> str:
+    """The name of a device of torch's, whether or not it is there. Raises UsageError."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise UsageError(f"unknown device {text!r}; known: auto, cpu, cuda, cuda:N, mps")
+    return text
+
+
+OWN_SIZE, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(),)
+"""The scales of maps and of classifications, unless others are named."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How a network is run.
+
+    mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
+        every real crop, exact and slow.
+    backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
+    device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
+    temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
+        1 in `windows` mode.
+    stride: pixels between windows, the network's own divided by a power of two; None is its own.
+    max_memory: bytes for a scan; None is half of what is free, or 2 GB where more is not faster.
+    max_pixels: the largest image that is decoded whole; None is `images.MAX_PIXELS`.
+    """
+
+    mode: Annotated[
+        Mode, Told("The converted network, fast; or the original on real crops, exact.", group="Network")
+    ] = "fcn"
+    stride: Annotated[
+        int | None,
+        Told(
+            "Pixels between windows: 16, 8, 4 or 2 for a finer map.", metavar="PX", group="Network", least=2
+        ),
+    ] = None
+    backend: Annotated[Backend, Told("What runs the network.", group="Running", envvar="FCNCONV_BACKEND")] = (
+        "auto"
+    )
+    device: Annotated[
+        str,
+        Told(
+            "Where torch runs it: auto, cpu, cuda, cuda:N or mps.",
+            metavar="NAME",
+            group="Running",
+            read=parse_device,
+        ),
+    ] = "auto"
+    temperature: Annotated[
+        float | None,
+        Told(
+            "Divides the logits of a dense scan before they become probabilities: the model's measured one, "
+            "or a number; 1 is off.",
+            metavar="auto|T",
+            group="Network",
+            read=parse_temperature,
+        ),
+    ] = None
+    max_memory: Annotated[
+        float | None,
+        Told(
+            "Memory for the scan, as in 2GB, the default; less if less is free.",
+            metavar="SIZE",
+            group="Running",
+            read=parse_memory,
+        ),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        Told("Refuse images of more pixels than this.", metavar="N", group="Running", least=1),
+    ] = None
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """What is asked for of a map, whatever its image.
+
+    classes: names of the categories and concepts to write; none are all (of a picture, the most probable).
+    scales: sizes to scan at. join: what a class scores where several meet, see `scan.joins`.
+    refine: share of the windows that are scored again as real crops.
+    values: probabilities (softmax over all classes) or logits.
+    top_k: classes a cell in formats that list the best.
+    at_least: probability that a cell must reach in formats that list regions; None is their own.
+    store: whether every class of a window is kept, or the best; `auto` keeps the best of very large maps.
+    argmax: a picture shows the most probable class of each window.
+    cells: a picture fills each window's own square instead of running smoothly between them.
+    max_side: pixels of a picture's longest side.
+    """
+
+    classes: Annotated[
+        tuple[str, ...],
+        Told(
+            "A class to write, or all classes of a concept; may be repeated.",
+            flags=("--class", "-c"),
+            metavar="NAME|INDEX|WNID|CONCEPT",
+        ),
+    ] = ()
+    scales: Annotated[
+        tuple[Scale, ...],
+        Told(
+            "Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
+            "(256px), 'fit', the model's evaluation size, or 'auto', its own size and halves down to that.",
+            metavar="LIST",
+            read=parse_scales,
+        ),
+    ] = OWN_SIZE
+    join: Annotated[Join, Told("What a class scores where several scales meet.")] = "max"
+    refine: Annotated[
+        float,
+        Told(
+            "Score this share of the windows, the least sure, again as real crops.",
+            metavar="SHARE",
+            least=0,
+            most=1,
+        ),
+    ] = 0.0
+    values: Annotated[Values, Told("What to write.")] = "probabilities"
+    top_k: Annotated[
+        int, Told("How many classes of a window to give.", flags=("--top-k", "-k"), metavar="K", least=1)
+    ] = 5
+    at_least: Annotated[
+        float | None,
+        Told(
+            "The least probability that counts: a cell of a .geojson must reach it (0.5 if not given).",
+            metavar="P",
+            least=0,
+            most=1,
+        ),
+    ] = None
+    store: Annotated[
+        Store,
+        Told("Keep every class of a window, or the -k best (npz); auto: the best of maps over 1 GiB."),
+    ] = "auto"
+    argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
+    cells: Annotated[bool, Told("Fill each window's own cell; no interpolation.", group="Picture")] = False
+    max_side: Annotated[int, Told("Longest side, in pixels.", metavar="PX", group="Picture", least=64)] = 8192

@@ -1,0 +1,5 @@
+"""Turning a source and a network's run into blocks of logits.
+
+`blocks` scans a grid of windows; `tiles` chooses how it is cut to fit in memory, `parts` runs a network piece
+by piece; `joins` makes one map of several scales, `crops` scores real windows; `estimate` tells the cost.
+"""
