@@ -16,20 +16,51 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from fcnconv.classifier import Classifier, load
     from fcnconv.convert import convolutionize
-    from fcnconv.errors import FcnconvError
+    from fcnconv.errors import (
+        ConversionError,
+        FcnconvError,
+        ImageError,
+        ModelError,
+        OutputError,
+        PlanError,
+        UsageError,
+    )
     from fcnconv.images import read_image
-    from fcnconv.scores import ScoreMap
-
-__all__ = ["Classifier", "FcnconvError", "ScoreMap", "__version__", "convolutionize", "load", "read_image"]
+    from fcnconv.maps import ScoreMap
+    from fcnconv.options import MapOptions
 
 _HOME = {
     "Classifier": "classifier",
+    "ConversionError": "errors",
     "FcnconvError": "errors",
-    "ScoreMap": "scores",
+    "ImageError": "errors",
+    "MapOptions": "options",
+    "ModelError": "errors",
+    "OutputError": "errors",
+    "PlanError": "errors",
+    "ScoreMap": "maps",
+    "UsageError": "errors",
     "convolutionize": "convert",
     "load": "classifier",
     "read_image": "images",
 }
+
+__all__ = [
+    "Classifier",
+    "ConversionError",
+    "FcnconvError",
+    "ImageError",
+    "MapOptions",
+    "ModelError",
+    "OutputError",
+    "PlanError",
+    "ScoreMap",
+    "UsageError",
+    "__version__",
+    "convolutionize",
+    "load",
+    "read_image",
+]
 
 
 def __getattr__(name: str) -> object:

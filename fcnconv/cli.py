@@ -19,6 +19,9 @@ from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.stdout import guarded
 
+_WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for any argument that it does not understand."""
+
 
 class _Group(TyperGroup):
     """The commands, with every error of theirs told in one line and turned into the exit status."""
@@ -46,11 +49,28 @@ class _Group(TyperGroup):
 
 
 class _Command(TyperCommand):
-    """A command, whose standard output nothing but its data can reach."""
+    """A command, whose standard output nothing but its data can reach. Its help has the options in groups."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         with guarded():
             return super().invoke(ctx)
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in HELP_GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                argument = parameter.param_type_name == "argument"
+                group = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Options"
+                groups[group].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+HELP_GROUPS = ("Arguments", "Options", "Map", "Picture", "Network", "Own model", "Input", "Running")
+"""The headings of a command's help, what most need first."""
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -61,10 +81,12 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
     for name in names:
-        app.command(name, cls=_Command)(command(name))
+        settings = {"help_option_names": ["-h", "--help"]}
+        app.command(name, cls=_Command, context_settings=settings)(command(name))
     return app
 
 
@@ -76,14 +98,27 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports are enough
     try:
-        named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports are enough
-        make_app(named or COMMANDS)(prog_name="fcnconv")
+        sys.exit(make_app(named or COMMANDS)(prog_name="fcnconv", standalone_mode=False))
+    except _WrongUsage as error:
+        sys.exit(_tell_usage(error))
     except Exception as error:  # what --debug asked to see, or a mistake of ours
         if "--debug" in sys.argv:
             raise
         complain(FcnconvError(f"unexpected {type(error).__name__}: {error}; --debug shows where"))
         sys.exit(1)
+
+
+def _tell_usage(error: Any) -> int:
+    """Tells what typer did not understand, and gives the exit status."""
+    said, context = error.format_message().strip(), error.ctx
+    if not said or context is None or "\n" in said:  # it is the help, asked for by naming no command
+        error.show()
+        return int(error.exit_code)
+    said = said[0].lower() + said[1:].rstrip(".").replace("Value error, ", "")
+    complain(UsageError(f"{said}; '{context.command_path} --help' lists what there is"))
+    return 2
 
 
 def _show_version(value: bool) -> None:

@@ -6,13 +6,7 @@ Nothing here imports numpy, so that what only reads the command line can use it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 lie outside."""
@@ -54,6 +48,13 @@ class Scale:
     factor: float | None = None
     short_side: int | None = None
     halvings: bool = False
+
+    def __str__(self) -> str:
+        if self.halvings:
+            return "auto"
+        if self.short_side is not None:
+            return f"{self.short_side}px"
+        return "fit" if self.factor is None else f"{self.factor:g}"
 
     def scan_sizes(self, image_size: tuple[int, int], eval_size: int, window: int) -> list[tuple[int, int]]:
         """The size at this scale, and with `halvings` those below it, largest first."""
@@ -145,16 +146,3 @@ class Grid:
         )
         x0, y0, x1, y1 = edges
         return x0, y0, x1, y1
-
-
-def window_box(
-    grid: Grid, scales: Sequence[Grid], best_scale: npt.NDArray[np.uint8] | None, row: int, col: int
-) -> Box:
-    """(x0, y0, x1, y1) of the window that the best class of a map's cell is from, in pixels of the original.
-
-    grid, scales, best_scale: of the map, as in `ScoreMap`.
-    """
-    if best_scale is None:
-        return grid.box(row, col)
-    other = scales[int(best_scale[row, col])]
-    return other.box(*other.nearest(grid, row, col))

@@ -16,10 +16,10 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.scores import FloatArray
 from fcnconv.sources import (
     REGION_SUFFIXES,
     ImageSource,
@@ -53,7 +53,7 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(decoded | REGION_SUFFIXES)
 
 
-def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
+def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
     """float32 (1, 3, H, W): ``(pixels / 255 - mean) / std`` for each channel.
 
     pixels: uint8 (H, W, 3). mean, std: one value a channel, for intensities 0 to 1.

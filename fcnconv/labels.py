@@ -68,6 +68,12 @@ class Labels:
         """Everything that can be asked for: the categories in index order, then the concepts."""
         return (*self.all_categories(), *self.concepts)
 
+    def same(self, class_idx: int | None, name: str) -> Selection:
+        """The selection that an answer names: the class of an index, else the concept of this name."""
+        if class_idx is not None:
+            return self.category(class_idx)
+        return next(concept for concept in self.concepts if concept.name == name)
+
     def search(self, pattern: str) -> list[Selection]:
         """Every category and concept with `pattern` in a name or its WordNet id, the concepts first."""
         text = folded(pattern)

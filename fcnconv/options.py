@@ -128,6 +128,44 @@ OWN_SIZE, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(),)
 """The scales of maps and of classifications, unless others are named."""
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """(I, N) of a part such as ``2/8``. Raises UsageError."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    first, step = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= first <= step:
+        raise UsageError(f"unknown shard {text!r}; give I/N, as in 1/8, 2/8, … 8/8")
+    return first, step
+
+
+Shard = Annotated[
+    tuple[int, int],
+    Told(
+        "Only every N-th image, from the I-th on: for N machines.",
+        flags=("--shard",),
+        metavar="I/N",
+        group="Running",
+        read=parse_shard,
+    ),
+]
+RunMode = Annotated[
+    Mode, Told("The converted network, fast; or the original on real crops, exact.", group="Network")
+]
+Stride = Annotated[
+    int | None,
+    Told("Pixels between windows: 16, 8, 4 or 2 for a finer map.", metavar="PX", group="Network", least=2),
+]
+Scales = Annotated[
+    tuple[Scale, ...],
+    Told(
+        "Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
+        "(256px), 'fit', the model's evaluation size, or 'auto', its own size and halves down to that.",
+        metavar="LIST",
+        read=parse_scales,
+    ),
+]
+TopK = Annotated[int, Told("How many classes to give.", flags=("--top-k", "-k"), metavar="K", least=1)]
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
     """How a network is run.
@@ -143,15 +181,8 @@ class NetworkOptions:
     max_pixels: the largest image that is decoded whole; None is `images.MAX_PIXELS`.
     """
 
-    mode: Annotated[
-        Mode, Told("The converted network, fast; or the original on real crops, exact.", group="Network")
-    ] = "fcn"
-    stride: Annotated[
-        int | None,
-        Told(
-            "Pixels between windows: 16, 8, 4 or 2 for a finer map.", metavar="PX", group="Network", least=2
-        ),
-    ] = None
+    mode: RunMode = "fcn"
+    stride: Stride = None
     backend: Annotated[Backend, Told("What runs the network.", group="Running", envvar="FCNCONV_BACKEND")] = (
         "auto"
     )
@@ -213,15 +244,7 @@ class MapOptions:
             metavar="NAME|INDEX|WNID|CONCEPT",
         ),
     ] = ()
-    scales: Annotated[
-        tuple[Scale, ...],
-        Told(
-            "Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
-            "(256px), 'fit', the model's evaluation size, or 'auto', its own size and halves down to that.",
-            metavar="LIST",
-            read=parse_scales,
-        ),
-    ] = OWN_SIZE
+    scales: Scales = OWN_SIZE
     join: Annotated[Join, Told("What a class scores where several scales meet.")] = "max"
     refine: Annotated[
         float,
@@ -233,9 +256,7 @@ class MapOptions:
         ),
     ] = 0.0
     values: Annotated[Values, Told("What to write.")] = "probabilities"
-    top_k: Annotated[
-        int, Told("How many classes of a window to give.", flags=("--top-k", "-k"), metavar="K", least=1)
-    ] = 5
+    top_k: TopK = 5
     at_least: Annotated[
         float | None,
         Told(
@@ -252,3 +273,49 @@ class MapOptions:
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
     cells: Annotated[bool, Told("Fill each window's own cell; no interpolation.", group="Picture")] = False
     max_side: Annotated[int, Told("Longest side, in pixels.", metavar="PX", group="Picture", least=64)] = 8192
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """What is asked for of an image as a whole.
+
+    scales: sizes to scan at. top_k: classes to give.
+    level: the k best categories; or one answer, the most specific category or concept that is as probable as
+        `at_least` (None is 0.8).
+    """
+
+    scales: Scales = EVALUATION_SIZE
+    top_k: TopK = 5
+    level: Annotated[
+        Level,
+        Told(
+            "The k best categories; or one answer, the most specific category or concept that reaches "
+            "--at-least."
+        ),
+    ] = "category"
+    at_least: Annotated[
+        float | None,
+        Told(
+            "The least probability that counts: the answer of --level concept reaches it (0.8 if not given).",
+            metavar="P",
+            least=0,
+            most=1,
+        ),
+    ] = None
+
+    def threshold(self) -> float | None:
+        """The probability that the one answer must reach; None where the best categories are asked for.
+
+        Raises UsageError for a threshold that nothing is asked of.
+        """
+        if self.level == "concept":
+            return 0.8 if self.at_least is None else self.at_least
+        if self.at_least is not None:
+            raise UsageError(
+                "--at-least changes nothing in a list of categories; it applies to --level concept"
+            )
+        return None
+
+
+PLAIN_NETWORK, PLAIN_MAP = NetworkOptions(), MapOptions()
+"""A network run, and a map made, as they are unless something is asked for."""

@@ -1,19 +1,26 @@
-"""What a scan gives: the score map, in memory or as it comes, and predictions."""
+"""What a scan gives: scores, block by block or piece by piece of a whole map, and predictions.
+
+A block is what the network said of some windows. With what is true of the whole map (`About`) it becomes a
+piece of that map, which knows probabilities and names. A `ScoreStream` gives the pieces as they come, and
+feeds every writer; the map in memory, `maps.ScoreMap`, is the case of one piece.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.grid import Box, Grid, window_box
+from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
+from fcnconv.options import Values
+from fcnconv.provenance import Provenance
+from fcnconv.sources import ImageSource
 
 FloatArray = npt.NDArray[np.float32]
-Values = Literal["probabilities", "logits"]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -22,31 +29,23 @@ class Block:
 
     rows, cols: the cells' places in `grid`, as slices.
     logits: float32 (rows, cols, num_classes).
-    best_scale: of joined scales, uint8 (rows, cols), as in `ScoreMap`.
+    exact: bool (rows, cols), the cells that were scored as real crops; None where none was.
+    best_scale: of joined scales, uint8 (rows, cols), which of them the best class of each cell is from.
     """
 
     grid: Grid
     rows: slice
     cols: slice
     logits: FloatArray
+    exact: Mask | None = None
     best_scale: npt.NDArray[np.uint8] | None = None
 
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where scores come from: enough to make them again.
-
-    tiles: pieces that a network which looks at the whole image was run in, so that the scores depend on them;
-        1 for all others.
-    mean, std: what pixels were centred on and divided by, of each channel, for intensities 0 to 1.
-    """
-
-    model: str
-    weights_sha256: str
-    mode: str
-    tiles: int = 1
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    def part(self, rows: slice) -> Block:
+        """The block of some of its rows, counted from its own first one."""
+        place = slice(self.rows.start + rows.start, self.rows.start + rows.stop)
+        exact = None if self.exact is None else self.exact[rows]
+        best = None if self.best_scale is None else self.best_scale[rows]
+        return replace(self, rows=place, logits=self.logits[rows], exact=exact, best_scale=best)
 
 
 @dataclass(frozen=True)
@@ -80,70 +79,71 @@ class Classification:
 
 
 @dataclass(frozen=True)
-class ScoreMap:
-    """The scores of every window of an image.
+class About:
+    """What is true of a whole map, whatever part of it is at hand.
 
-    logits: float32 (rows, cols, num_classes); ``logits[y, x, k]`` is the score of class k in the window
-        ``grid.box(y, x)``, as the network gave it.
     temperature: what probabilities divide the logits by, to be as sure as real crops are.
-    exact: bool (rows, cols), the cells that were scored as real crops, which have no temperature; or None.
     scales: the grids of the scales that were joined to this map; empty for one scale.
-    best_scale: uint8 (rows, cols), which of `scales` the most probable class of each cell is from.
+    source: the image that was scanned.
     """
 
-    logits: FloatArray
     grid: Grid
     labels: Labels
     provenance: Provenance
     temperature: float = 1.0
-    exact: npt.NDArray[np.bool_] | None = None
     scales: tuple[Grid, ...] = ()
-    best_scale: npt.NDArray[np.uint8] | None = None
-
-    def box(self, row: int, col: int) -> Box:
-        """(x0, y0, x1, y1) of the window that a cell's best class is from, in pixels of the original."""
-        return window_box(self.grid, self.scales, self.best_scale, row, col)
-
-    def pieces(self) -> Iterator[Piece]:
-        """The map in strips of rows, none of more than `PIECE_VALUES` values: what the writers read."""
-        block = Block(self.grid, slice(0, self.shape[0]), slice(0, self.shape[1]), self.logits)
-        for strip in strips(block):
-            exact = None if self.exact is None else self.exact[strip.rows]
-            best = None if self.best_scale is None else self.best_scale[strip.rows]
-            part = replace(self, logits=strip.logits, exact=exact, best_scale=best)
-            yield Piece(strip.rows, strip.cols, part)
-
-    @property
-    def exact_cells(self) -> int:
-        """The number of cells whose scores are those of real crops."""
-        return int(self.exact_mask().sum())
+    source: ImageSource | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(rows, cols, num_classes)."""
-        rows, cols, num_classes = self.logits.shape
-        return rows, cols, num_classes
+        """(rows, cols, num_classes) of the whole map."""
+        return self.grid.rows, self.grid.cols, len(self.labels)
 
-    def exact_mask(self) -> npt.NDArray[np.bool_]:
-        """bool (rows, cols): the cells whose scores are those of real crops."""
-        if self.exact is not None:
-            return self.exact
-        return np.full(self.logits.shape[:2], self.provenance.mode == "windows")
+    def box(self, row: int, col: int, best_scale: int | None = None) -> Box:
+        """(x0, y0, x1, y1) of a cell's window in pixels of the original image.
+
+        best_scale: of joined scales, which one the cell's best class is from; None is the map's own.
+        """
+        if best_scale is None or not self.scales:
+            return self.grid.box(row, col)
+        other = self.scales[best_scale]
+        return other.box(*other.nearest(self.grid, row, col))
+
+
+@dataclass(frozen=True, repr=False)
+class Piece:
+    """The scores of a rectangle of a map's cells. about: the map. block: the cells' logits and places."""
+
+    about: About
+    block: Block
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The cells' rows and columns in the whole map."""
+        return self.block.rows, self.block.cols
+
+    @property
+    def logits(self) -> FloatArray:
+        """float32 (rows, cols, num_classes): the scores as the network gave them."""
+        return self.block.logits
+
+    @property
+    def exact(self) -> Mask:
+        """bool (rows, cols): the cells whose scores are those of real crops, which have no temperature."""
+        if self.block.exact is not None:
+            return self.block.exact
+        return np.full(self.logits.shape[:2], self.about.provenance.mode == "windows")
 
     def probabilities(self) -> FloatArray:
         """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell, of the logits
         divided by the temperature.
         """
-        if self.temperature == 1:
+        if self.about.temperature == 1:
             return softmax(self.logits)
-        temperature = np.full((*self.logits.shape[:2], 1), self.temperature, np.float32)
-        if self.exact is not None:
-            temperature[self.exact] = 1
+        temperature = np.full((*self.logits.shape[:2], 1), self.about.temperature, np.float32)
+        if self.block.exact is not None:
+            temperature[self.block.exact] = 1
         return softmax((self.logits / temperature).astype(np.float32, copy=False))
-
-    def plane(self, selection: Selection) -> FloatArray:
-        """float32 (rows, cols), 0 to 1: the probability of a category or concept in each cell."""
-        return self.planes([selection])[:, :, 0]
 
     def planes(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
         """float32 (rows, cols, len(selections)): a plane a category or concept.
@@ -156,25 +156,10 @@ class ScoreMap:
         planes = [_log_sum_exp(self.logits[:, :, s.classes]) for s in selections]
         return np.stack(planes, axis=-1)
 
-    def best_windows(self, k: int) -> tuple[Prediction, ...]:
-        """The k classes that are most probable in some window, best first, each with that window."""
-        probabilities = self.probabilities().reshape(-1, self.logits.shape[2])
-        highest, cell = probabilities.max(0), probabilities.argmax(0)
-        return tuple(
-            Prediction(
-                rank,
-                i,
-                self.labels.wnid(i),
-                self.labels.categories[i],
-                float(highest[i]),
-                self.box(*divmod(int(cell[i]), self.grid.cols)),
-            )
-            for rank, i in enumerate(top_k(highest, k).tolist(), start=1)
-        )
-
     def top_k(self, k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Class indices and probabilities of the k best classes of each cell, best first: two arrays
-        (rows, cols, min(k, num_classes))."""
+        (rows, cols, min(k, num_classes)).
+        """
         probabilities = self.probabilities()
         class_idx = top_k(probabilities, k)
         return class_idx, np.take_along_axis(probabilities, class_idx, axis=-1)
@@ -184,76 +169,61 @@ PIECE_VALUES = 4_000_000
 """Scores that are worked on at once: 16 MB, and a few times that for what is made of them."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A rectangle of a score map, as a small map of its own, whose grid and boxes are those of the whole.
-
-    rows, cols: its cells' places in the whole, as slices.
-    """
-
-    rows: slice
-    cols: slice
-    map: ScoreMap
-
-
 def strips(block: Block) -> Iterator[Block]:
     """The block, cut into strips of rows of at most `PIECE_VALUES` values, or of one row."""
     rows, cols, num_classes = block.logits.shape
     high = max(PIECE_VALUES // (cols * num_classes), 1)
     for top in range(0, rows, high):
-        part = slice(top, min(top + high, rows))
-        place = slice(block.rows.start + part.start, block.rows.start + part.stop)
-        best = None if block.best_scale is None else block.best_scale[part]
-        yield replace(block, rows=place, logits=block.logits[part], best_scale=best)
+        yield block.part(slice(top, min(top + high, rows)))
 
 
-@dataclass(frozen=True)
-class MapStream:
-    """A score map as it comes from a scan, to be read once, for maps that do not fit in memory.
+@dataclass
+class ScoreStream:
+    """A map as it comes, to be read once: what every writer takes.
 
-    blocks: the scan; of all blocks together, each cell is in one.
-    The rest is as in `ScoreMap`.
+    blocks: of all of them together, each cell is in one.
+    exact_cells: how many cells of those that came so far have the scores of real crops.
     """
 
-    blocks: Iterator[Block]
-    grid: Grid
-    labels: Labels
-    provenance: Provenance
-    temperature: float = 1.0
-    scales: tuple[Grid, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(rows, cols, num_classes)."""
-        return self.grid.rows, self.grid.cols, len(self.labels)
-
-    @property
-    def exact_cells(self) -> int:
-        """The number of cells whose scores are those of real crops."""
-        return self.grid.rows * self.grid.cols if self.provenance.mode == "windows" else 0
+    about: About
+    blocks: Iterable[Block]
+    exact_cells: int = 0
 
     def pieces(self) -> Iterator[Piece]:
-        """The map in pieces, as the scan gives them."""
-        about = self.grid, self.labels, self.provenance, self.temperature
+        """The map in pieces of at most `PIECE_VALUES` values, as the scan gives them."""
         for block in self.blocks:
             for strip in strips(block):
-                part = ScoreMap(strip.logits, *about, scales=self.scales, best_scale=strip.best_scale)
-                yield Piece(strip.rows, strip.cols, part)
-
-    def collect(self) -> ScoreMap:
-        """The whole map in memory."""
-        logits = np.empty(self.shape, np.float32)
-        best = np.empty(self.shape[:2], np.uint8) if self.scales else None
-        for block in self.blocks:
-            logits[block.rows, block.cols] = block.logits
-            if best is not None and block.best_scale is not None:
-                best[block.rows, block.cols] = block.best_scale
-        about = self.grid, self.labels, self.provenance, self.temperature
-        return ScoreMap(logits, *about, scales=self.scales, best_scale=best)
+                piece = Piece(self.about, strip)
+                self.exact_cells += int(piece.exact.sum())
+                yield piece
 
 
-AnyMap = ScoreMap | MapStream
-"""A score map in memory, or as it comes."""
+class Peaks:
+    """For each category or concept the window where its probability is highest, of blocks as they come."""
+
+    def __init__(self, count: int):
+        self.probability = np.full(count, -1, np.float32)
+        self.cell = np.zeros((count, 2), np.int64)
+        self.grid: npt.NDArray[np.object_] = np.empty(count, object)
+
+    def update(self, block: Block, probabilities: FloatArray) -> None:
+        """Takes a block's probabilities, float32 (rows, cols, count)."""
+        cols = probabilities.shape[1]
+        probabilities = probabilities.reshape(-1, len(self.probability))
+        cell = probabilities.argmax(0)
+        found = probabilities.max(0)
+        better = found > self.probability
+        self.probability[better] = found[better]
+        self.cell[better] = np.stack(np.divmod(cell, cols), axis=1)[better] + (
+            block.rows.start,
+            block.cols.start,
+        )
+        self.grid[better] = block.grid
+
+    def box(self, index: int) -> Box:
+        """The window of a category or concept, by its place in the order of the probabilities."""
+        grid: Grid = self.grid[index]
+        return grid.box(*self.cell[index].tolist())
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
+from fcnconv.grid import Scale
 from fcnconv.images import ImageLike
 from fcnconv.models import ModelSpec
+from fcnconv.options import OWN_SIZE, as_scales
 from fcnconv.scores import FloatArray, softmax
 from fcnconv.sources import ImageSource
 
@@ -181,7 +183,7 @@ def measure(
     classifier: Classifier,
     images: Sequence[ImageLike | ImageSource],
     *,
-    scales: str = "1",
+    scales: str | Sequence[Scale] = OWN_SIZE,
     max_windows: int = 500,
     seed: int = 0,
 ) -> Agreement:
@@ -190,7 +192,7 @@ def measure(
     scales: sizes to scan at. max_windows: if the images have more windows, a random sample of so many, drawn
         evenly from all of them with `seed`.
     """
-    dense, crops = _sample(classifier, images, scales, max_windows, np.random.default_rng(seed))
+    dense, crops = _sample(classifier, images, as_scales(scales), max_windows, np.random.default_rng(seed))
     if len(dense) < 4:
         raise UsageError(f"{len(dense)} windows are too few to compare; give larger or more images")
     return compare(dense, crops, images=len(images), seed=seed)
@@ -279,12 +281,12 @@ def _refinement(p: FloatArray, q: FloatArray) -> tuple[Refined, ...]:
 def _sample(
     classifier: Classifier,
     images: Sequence[ImageLike | ImageSource],
-    scales: str,
+    scales: Sequence[Scale],
     max_windows: int,
     random: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:
     """Dense and crop logits of sampled windows: two arrays (windows, num_classes)."""
-    sources = [classifier.open(image) for image in images]
+    sources = [classifier.open(image, scales) for image in images]
     scans = [(source, grid) for source in sources for grid in classifier.grids(source, scales)]
     counts = [grid.rows * grid.cols for _, grid in scans]
     total = sum(counts)

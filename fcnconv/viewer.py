@@ -15,9 +15,10 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Selection
 from fcnconv.render.colours import colour_map
 from fcnconv.render.draw import OPACITY
-from fcnconv.scores import AnyMap, FloatArray, top_k
+from fcnconv.scores import FloatArray, ScoreStream, top_k
 from fcnconv.sources import Pixels
 
 MAX_VALUES = 20_000_000
@@ -62,26 +63,25 @@ class Packed:
 
 
 def viewer_page(
-    score_map: AnyMap,
+    stream: ScoreStream,
     photo: Pixels,
-    provenance: Mapping[str, str | int | float],
+    provenance: Callable[[], Mapping[str, str | int | float]],
     *,
-    name: str = "image",
     shown: Sequence[Selection] = (),
     max_values: int = MAX_VALUES,
 ) -> str:
     """The whole page: HTML, to be written as UTF-8.
 
     photo: uint8 (H, W, 3), the image that was scanned, at its own size.
-    provenance: what the page's foot tells of the map's origin, as named scalars.
-    name: what the page calls the image.
+    provenance: gives what the page's foot tells of the map's origin, as named scalars, once the map is read.
     shown: what the page offers first; it opens with the first of them, or else with the class that is most
         probable in a window.
     max_values: cells × classes over which only the best classes of each cell are kept.
     """
-    rows, cols, num_classes = score_map.shape
-    grid, labels = score_map.grid, score_map.labels
-    packed = pack(score_map, max_values)
+    rows, cols, num_classes = stream.about.shape
+    grid, labels, source = stream.about.grid, stream.about.labels, stream.about.source
+    packed = pack(stream, max_values)
+    name = PurePath(source.name).name if source else "image"
     name = name.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
     facts = {
         "name": name,
@@ -108,34 +108,34 @@ def viewer_page(
             "height": str(grid.image_size[1]),
             "subtitle": _subtitle(grid),
             "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
-            "provenance": "".join(_row(key, value) for key, value in provenance.items()),
+            "provenance": "".join(_row(key, value) for key, value in provenance().items()),
             "facts": json.dumps(facts, separators=(",", ":")).replace("<", r"\u003c"),
             "data": base64.b64encode(packed.data).decode(),
         }
     )
 
 
-def pack(score_map: AnyMap, max_values: int = MAX_VALUES) -> Packed:
+def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
     """The map's probabilities as a page keeps them, deflated, with the error that this costs."""
-    rows, cols, num_classes = score_map.shape
+    rows, cols, num_classes = stream.about.shape
     kept = _kept(rows * cols, num_classes, max_values)
-    member = _membership(score_map.labels.concepts, num_classes)
+    member = _membership(stream.about.labels.concepts, num_classes)
     index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
     index = np.zeros((kept, rows, cols), index_type)
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
     error = concept_error = 0.0
-    for piece in score_map.pieces():
-        for row, probabilities in enumerate(piece.map.probabilities(), start=piece.rows.start):
+    for piece in stream.pieces():
+        for row, probabilities in enumerate(piece.probabilities(), start=piece.block.rows.start):
             quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
             if kept:
                 best = top_k(probabilities, kept)
-                index[:, row, piece.cols] = best.T  # (cols, kept) -> (kept, cols)
+                index[:, row, piece.block.cols] = best.T  # (cols, kept) -> (kept, cols)
                 only_best = np.zeros_like(quantised)
                 np.put_along_axis(only_best, best, np.take_along_axis(quantised, best, axis=-1), axis=-1)
-                value[:, row, piece.cols] = np.take_along_axis(quantised, best, axis=-1).T
+                value[:, row, piece.block.cols] = np.take_along_axis(quantised, best, axis=-1).T
                 quantised = only_best
             else:
-                value[:, row, piece.cols] = quantised.T  # (cols, K) -> (K, cols)
+                value[:, row, piece.block.cols] = quantised.T  # (cols, K) -> (K, cols)
             difference = np.square(quantised / np.float32(255)) - probabilities
             error = max(error, float(np.abs(difference).max()))
             concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))

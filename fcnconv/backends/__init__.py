@@ -12,10 +12,11 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
+from fcnconv.provenance import Mode
 
 if TYPE_CHECKING:
     from fcnconv.grid import Geometry
@@ -26,8 +27,6 @@ log = logging.getLogger("fcnconv")
 
 Run = Callable[["FloatArray"], "FloatArray"]
 """float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols)."""
-
-Mode = Literal["fcn", "windows"]
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,6 @@ def _torch(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Netw
 Open = Callable[[ModelSpec, Mode, str, "int | None"], Network]
 
 BACKENDS: dict[str, Open] = {"onnx": _onnx, "torch": _torch}
-
-
-def parse_mode(text: str) -> Mode:
-    """The mode that `text` names. Raises UsageError."""
-    for known in get_args(Mode):
-        if text == known:
-            return known  # type: ignore[no-any-return]
-    raise UsageError(f"unknown mode {text!r}; known: {', '.join(get_args(Mode))}")
 
 
 def open_network(

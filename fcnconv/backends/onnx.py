@@ -25,7 +25,7 @@ from typing import BinaryIO
 from platformdirs import user_cache_path
 
 from fcnconv import __version__
-from fcnconv.backends import Mode, Network, Run
+from fcnconv.backends import Network, Run
 from fcnconv.backends.parts import part_of, part_record, parts_file, read_parts
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.backends.windows import crop_parts, windows_geometry, windows_run
@@ -33,6 +33,7 @@ from fcnconv.errors import PlanError
 from fcnconv.files import whole_file
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
+from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part
 from fcnconv.scan.tiles import Parts
 

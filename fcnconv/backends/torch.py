@@ -13,12 +13,13 @@ from functools import cache, partial
 import torch
 from torch import nn
 
-from fcnconv.backends import Mode, Network, Run
+from fcnconv.backends import Network, Run
 from fcnconv.backends.smaller import run_in_parts
 from fcnconv.backends.windows import crop_parts, windows_geometry, windows_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.models import ModelSpec
+from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray

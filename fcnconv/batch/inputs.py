@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,3 +110,20 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         raise ImageError(f"{path}: cannot be opened: {error.strerror}") from error
     with file:
         yield file
+
+
+def listed_inputs(
+    paths: Sequence[str], files_from: str | None, from0: str | None, tar: str | None
+) -> Iterator[Input]:
+    """The images of a list or an archive, if one is given, else those of `paths`."""
+    if files_from:
+        return from_list(files_from, b"\n")
+    if from0:
+        return from_list(from0, b"\0")
+    return from_tar(tar) if tar else from_paths(paths)
+
+
+def sharded(inputs: Iterable[Input], shard: tuple[int, int]) -> Iterator[Input]:
+    """Every N-th input, from the I-th on. shard: (I, N)."""
+    first, step = shard
+    return islice(inputs, first - 1, None, step)

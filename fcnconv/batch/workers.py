@@ -1,54 +1,62 @@
-"""Many images: each gives a result or an error, and an error does not stop the rest.
-
-A few are worked on at a time, in threads, so that one is read and resized while another is in the network.
+"""Working on a few images at a time, in threads, so that one is read and resized while another is in the
+network. Each gives a result or an error, and an error does not stop the rest.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from queue import Queue
 from typing import TypeVar
 
 from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
-from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.errors import FcnconvError, ImageError, UsageError
+from fcnconv.options import ClassifyOptions
 from fcnconv.scores import Classification
-from fcnconv.sources import ImageSource
 
 IN_FLIGHT = 3
-"""Images that are in memory at a time."""
-
-Result = tuple[str, Classification | FcnconvError]
+"""Images that are in memory at a time; each may take its share of a classifier's memory."""
 
 T = TypeVar("T")
 
 
 def classify_each(
-    classifier: Classifier,
-    inputs: Iterable[Input],
-    *,
-    scales: str,
-    k: int,
-    at_least: float | None = None,
-) -> Iterator[Result]:
-    """Each input's name with its classification, or with the error that it met, in the order given.
+    classifier: Classifier, inputs: Iterable[Input], options: ClassifyOptions
+) -> Iterator[tuple[str, Classification | FcnconvError]]:
+    """Each input's name with its classification, or with the error that it met, in the order given."""
+    share, sure = shared(classifier), options.threshold()
+
+    def classify(item: Input) -> Classification:
+        source = share.open(item.image, options.scales, name=item.name)
+        return share.classify(source, scales=options.scales, k=options.top_k, at_least=sure)
+
+    return each(inputs, classify)
+
+
+def shared(classifier: Classifier) -> Classifier:
+    """The classifier with the memory that one image has of it while others are in flight."""
+    return replace(classifier, memory=classifier.memory / IN_FLIGHT)
+
+
+def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[str, T | FcnconvError]]:
+    """Each input's name with what `work` makes of it, or with the error that it met, in the order given.
 
     A result is given as soon as it and all before it are there, also while `inputs` is still waiting for
-    more.
-
-    scales, k, at_least: as for `Classifier.classify`.
+    more. An error of usage is raised: an argument is wrong, and so it is for every other image.
     """
 
-    def attempt(item: Input) -> Result:
+    def attempt(item: Input) -> tuple[str, T | FcnconvError]:
         try:
-            source = classifier.open(item.image, scales, name=item.name)
-            return item.name, classifier.classify(source, scales=scales, k=k, at_least=at_least)
+            return item.name, work(item)
         except UsageError:
-            raise  # an argument is wrong, and so it is for every other image
+            raise
         except FcnconvError as error:
             return item.name, error
+        except MemoryError:
+            return item.name, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
 
     return in_threads(attempt, inputs)
 
@@ -75,26 +83,3 @@ def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterat
             yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def counted(results: Iterator[T], total: int | None, doing: str) -> Iterator[T]:
-    """The same results, with a bar on standard error that counts them, up to `total` if that is known.
-
-    doing: what the bar says.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Lines for standard error stand above the bar; standard output is none of its business.
-    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
-    with bar:
-        yield from bar.track(results, total=total, description=doing)
-
-
-def open_each(classifier: Classifier, images: Sequence[str]) -> Iterator[ImageSource | FcnconvError]:
-    """Each image, opened, or the error that it met, in the order given."""
-    for path in images:
-        try:
-            yield classifier.open(path)
-        except FcnconvError as error:
-            yield error

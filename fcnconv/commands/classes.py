@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Model, described, with_own_options
+from fcnconv.commands.options import Debug, Json, Model, with_options
 from fcnconv.errors import FcnconvError
-from fcnconv.models import DEFAULT_MODEL, find_model
+from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.stdout import print_data
 
 
-@with_own_options
+@with_options
 def classes(
     pattern: Annotated[
         str, typer.Argument(metavar="[PATTERN]", help="A part of a name, or a WordNet id; none lists all.")
     ] = "",
     model: Model = DEFAULT_MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and name.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
     *,
-    own: dict[str, Any],
+    own: OwnModel,
 ) -> None:
     """The names that --class knows: a model's categories, and the WordNet concepts above them.
 
     One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
     the names, separated by tabs.
     """
-    found = find_model(model, described(own)).labels().search(pattern)
+    found = find_model(model, own).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
     from fcnconv.console.printing import print_json_line

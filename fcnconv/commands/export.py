@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Quiet, Stride, described, with_own_options
-from fcnconv.errors import UsageError
-from fcnconv.models import find_model
-from fcnconv.stdout import data_stream
+from fcnconv.commands.options import Debug, Quiet, with_options
+from fcnconv.console.printing import refuse_terminal
+from fcnconv.models import OwnModel, find_model
+from fcnconv.options import Stride
 
 log = logging.getLogger("fcnconv")
 
 
-@with_own_options
+@with_options
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
     out: Annotated[
@@ -29,7 +29,7 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    own: dict[str, Any],
+    own: OwnModel,
 ) -> None:
     """Writes the converted network, for any height and width, for programs that run ONNX or torch.
 
@@ -37,11 +37,8 @@ def export(
     output "logits" (N, classes, rows, cols). Mean, std, window, stride and categories are in the file, as
     JSON under the name "fcnconv".
     """
-    spec = find_model(model, described(own))
-    if out == "-" and data_stream().isatty():
-        raise UsageError(
-            "a network will not be written to a terminal; redirect it, or name a file with --out"
-        )
+    refuse_terminal(out, "a network")
+    spec = find_model(model, own)
     from fcnconv.export import export as write
     from fcnconv.export import export_format
 

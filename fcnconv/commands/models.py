@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Quiet
+from fcnconv.commands.options import Debug, Json, Quiet, with_options
 from fcnconv.errors import UsageError
 from fcnconv.stdout import data_stream
 
 
+@with_options
 def models(
     pattern: Annotated[
         str, typer.Argument(metavar="[PATTERN]", help="Only names that contain this.", show_default=False)
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and model.")] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -1,34 +1,34 @@
-"""The options of the command line. An option means the same in every command that has it."""
+"""The options of the command line. An option means the same in every command that has it.
+
+What can be asked for is told in `fcnconv.options` and `models.own`; here it becomes what typer takes. Which
+command has which, beside its own:
+
+    classify   ClassifyOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
+    heatmap    MapOptions, NetworkOptions, OwnModel, --model
+    batch      MapOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
+    verify     NetworkOptions, OwnModel, --json
+    prepare, export, classes        OwnModel (and --mode, --stride, --json)
+    all        --quiet, --debug
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 
-from fcnconv.backends import BACKENDS
-from fcnconv.commands import completion
 from fcnconv.errors import UsageError
-from fcnconv.models import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from fcnconv.batch.inputs import Input
-    from fcnconv.classifier import Classifier
-    from fcnconv.models.own import OwnModel
+from fcnconv.labels import folded, imagenet
+from fcnconv.models import models
+from fcnconv.options import Told, told
 
 log = logging.getLogger("fcnconv")
-
-
-def _set_debug(ctx: typer.Context, value: bool) -> bool:
-    ctx.meta["fcnconv.debug"] = value
-    return value
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
@@ -37,6 +37,11 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+
+def _set_debug(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta["fcnconv.debug"] = value
+    return value
 
 
 def _set_quiet(value: bool) -> bool:
@@ -48,258 +53,161 @@ def _set_quiet(value: bool) -> bool:
     return value
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME|FILE",
-        help="The network, by name or by its file of weights.",
-        autocompletion=completion.complete_model,
-    ),
-]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--class",
-        "-c",
-        metavar="NAME|INDEX|WNID|CONCEPT",
-        help="A class to write, or all classes of a concept; may be repeated.",
-        autocompletion=completion.complete_class,
-    ),
-]
-Values = Annotated[str, typer.Option(metavar="KIND", help="What to write: probabilities or logits.")]
-Winners = Annotated[
-    bool, typer.Option("--argmax", help="In a picture, show the most probable class of each window.")
-]
-Cells = Annotated[
-    bool, typer.Option("--cells", help="In a picture, fill each window's own cell; no interpolation.")
-]
-Store = Annotated[
-    str,
-    typer.Option(
-        metavar="all|top-k|auto",
-        help="Keep every class of a window, or the -k best (npz); auto: the best of maps over 1 GiB.",
-    ),
-]
-Join = Annotated[str, typer.Option(metavar="max|mean", help="What a class scores where several scales meet.")]
-MaxSide = Annotated[int, typer.Option(min=64, metavar="PX", help="Longest side of a picture, in pixels.")]
-Refine = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Score this share of the windows, the least sure, again as real crops.",
-    ),
-]
-FilesFrom = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Read paths, one a line, from a file; - is standard input."),
-]
-From0 = Annotated[str | None, typer.Option(metavar="FILE", help="The same, each path ended by a null byte.")]
-Tar = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Read images from a tar archive; - is standard input.")
-]
-Scales = Annotated[
-    str,
-    typer.Option(
-        metavar="LIST",
-        help="Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
-        "(256px), 'fit', the model's evaluation size, or 'auto', the own size and its halves down to that.",
-    ),
-]
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes to give.")]
-AtLeast = Annotated[
-    float,
-    typer.Option(
-        min=0, max=1, metavar="P", help="The least probability that counts (geojson; --level concept)."
-    ),
-]
-MaxPixels = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Refuse images of more pixels than this.")
-]
-Mode = Annotated[
-    str,
-    typer.Option(
-        metavar="fcn|windows", help="The converted network, fast; or the original on real crops, exact."
-    ),
-]
-Backend = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        envvar="FCNCONV_BACKEND",
-        help=f"What runs the network: auto, {', '.join(BACKENDS)}.",
-    ),
-]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="Where torch runs it: auto, cpu, cuda, cuda:N or mps.")
-]
-Temperature = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|T",
-        help="Divides the logits of a dense scan before they become probabilities: the model's measured "
-        "one, or a number; 1 is off.",
-    ),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="PX", help="Pixels between windows: 16, 8, 4 or 2 for a finer map."),
-]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(metavar="SIZE", help="Memory for the scan, as in 2GB, the default; less if less is free."),
-]
-Tile = Annotated[
-    int | None, typer.Option(min=1, metavar="PX", help="Side of a tile, instead of a choice by memory.")
-]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Say nothing but errors on stderr.")
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_set_quiet,
+        help="Say nothing but errors on stderr.",
+        rich_help_panel="Running",
+    ),
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", callback=_set_debug, is_eager=True, help="Show the traceback of an error.")
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_set_debug,
+        is_eager=True,
+        help="Show the traceback of an error.",
+        rich_help_panel="Running",
+    ),
+]
+Json = Annotated[bool, Told("One JSON object a line.", flags=("--json",), group="")]
+Format = Annotated[
+    str | None,
+    Told("The format, if not by the suffix of FILE.", flags=("--format", "-f"), metavar="NAME", group=""),
 ]
 
 
-def _own_options(
-    arch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With a file of weights: its network, as resnet18.")
-    ] = None,
-    categories: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Its classes, one name a line, in index order.")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option(min=1, metavar="PX", help="The side of its native input.")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="What its input is centred on, of 0 to 1.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="What its input is divided by.")] = None,
-    spec: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A JSON file of all these.", show_default=False)
-    ] = None,
-) -> None:
-    """The options of a model of one's own: named as `load` names them."""
+def complete_model(incomplete: str) -> list[str]:
+    """The names of models that start so."""
+    return [name for name in models() if name.startswith(incomplete)]
 
 
-def _network_options(
-    model: Model = DEFAULT_MODEL,
-    mode: Mode = "fcn",
-    backend: Backend = "auto",
-    device: Device = "auto",
-    temperature: Temperature = "auto",
-    stride: Stride = None,
-    max_memory: MaxMemory = None,
-    tile: Tile = None,
-    max_pixels: MaxPixels = None,
-) -> None:
-    """The options of a network and how it is run: named as `load` names them."""
+def complete_class(incomplete: str) -> list[tuple[str, str]]:
+    """The names of ImageNet's categories and concepts that start so, as words that need no quotes in a shell,
+    each with what it is.
+    """
+    start = folded(incomplete)
+    words = {}
+    for selection in imagenet().selections():
+        for name in map(folded, selection.names):
+            if name.startswith(start):
+                size = len(selection.classes)
+                words[name.replace(" ", "_")] = "category" if size == 1 else f"{size} categories"
+    return sorted(words.items())
 
 
-def with_own_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with `_own_options` beside its own ones, which reach it together, as its argument `own`."""
-    return _gathered(command, "own", [_own_options], lambda taken: taken)
+_COMPLETE: dict[str, Callable[[str], Any]] = {"--model": complete_model, "--class": complete_class}
+
+Model = Annotated[
+    str,
+    Told(
+        "The network, by name or by its file of weights.",
+        flags=("--model", "-m"),
+        metavar="NAME|FILE",
+        group="Network",
+    ),
+]
 
 
-def with_classifier(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with all options of a classifier, of which its argument `open_classifier` makes one."""
-    return _gathered(command, "open_classifier", [_network_options, _own_options], _opener)
+@dataclass(frozen=True)
+class Listed:
+    """Images that are named in a file or held in an archive, instead of as arguments."""
+
+    files_from: Annotated[
+        str | None,
+        Told("Read paths, one a line, from a file; - is standard input.", metavar="FILE", group="Input"),
+    ] = None
+    from0: Annotated[
+        str | None, Told("The same, each path ended by a null byte.", metavar="FILE", group="Input")
+    ] = None
+    tar: Annotated[
+        str | None,
+        Told("Read images from a tar archive; - is standard input.", metavar="FILE", group="Input"),
+    ] = None
+
+    def values(self) -> tuple[str | None, str | None, str | None]:
+        """The three, in their order."""
+        return self.files_from, self.from0, self.tar
+
+    def check(self, named: bool) -> None:
+        """Raises UsageError if images are named in more than one way. named: whether arguments name some."""
+        if sum(map(bool, (named, self.files_from, self.from0, self.tar))) > 1:
+            raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
 
 
-OpenClassifier = Callable[[], "Classifier"]
-"""What `with_classifier` gives a command. Raises what `load` does."""
-
-
-def _opener(taken: dict[str, Any]) -> OpenClassifier:
-    temperature = parse_temperature(taken.pop("temperature"))
-
-    def open_classifier() -> Classifier:
-        from fcnconv.classifier import load
-
-        return load(**taken, temperature=temperature)
-
-    return open_classifier
-
-
-def _gathered(
-    command: Callable[..., None],
-    argument: str,
-    groups: list[Callable[..., None]],
-    value: Callable[[dict[str, Any]], Any],
-) -> Callable[..., None]:
-    """A command with the options of `groups`, which reach it as one argument: their `value` by name."""
-    options = {name: option for group in groups for name, option in _parameters(group).items()}
-    own = {name: option for name, option in _parameters(command).items() if name != argument}
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer takes it, which knows single parameters only: one that is a dataclass of options
+    becomes a parameter for each of its fields, and the command gets the dataclass that they make.
+    """
+    parameters = inspect.signature(command, eval_str=True).parameters
+    groups: dict[str, type] = {
+        name: cast("type", p.annotation) for name, p in parameters.items() if is_dataclass(p.annotation)
+    }
+    shown: dict[str, inspect.Parameter] = {}
+    for name, parameter in parameters.items():
+        if name not in groups:
+            shown[name] = _typer_parameter(name, parameter.annotation, parameter.default)
+            continue
+        plain = groups[name]()
+        for field, (value, note) in told(groups[name]).items():
+            shown[field] = _typer_parameter(field, Annotated[value, note], getattr(plain, field))
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        taken = {name: given.pop(name) for name in options}
-        command(**given, **{argument: value(taken)})
+        made = {}
+        for name, kind in groups.items():
+            of_it = {field: given.pop(field) for field in told(kind)}
+            values = {field: _value(value) for field, value in of_it.items()}
+            made[name] = kind(**values)
+        command(**given, **made)
 
-    last = {name: own.pop(name) for name in ("quiet", "debug") if name in own}
-    shown = own | options | last
     run.__signature__ = inspect.Signature([*shown.values()])  # type: ignore[attr-defined]
-    run.__annotations__ = {name: option.annotation for name, option in shown.items()}
+    run.__annotations__ = {name: p.annotation for name, p in shown.items()}
     return run
 
 
-def _parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(command, eval_str=True).parameters)
+def _value(given: Any) -> Any:
+    """What typer gives for an option, as the dataclasses hold it."""
+    return tuple(given) if isinstance(given, list) else given
 
 
-def described(own: dict[str, Any]) -> OwnModel:
-    """What `_own_options` say of a model. Raises UsageError."""
-    from fcnconv.models.own import describe
-
-    return describe(**own)
-
-
-def parse_temperature(temperature: str) -> float | None:
-    """The number that ``--temperature`` names; None for ``auto``. Raises UsageError."""
-    if temperature == "auto":
-        return None
-    try:
-        number = float(temperature)
-    except ValueError:
-        number = 0
-    if not 0.01 <= number <= 100:
-        raise UsageError(
-            f"a temperature of {temperature!r} cannot be used; give 'auto' or a number such as 0.75"
-        )
-    return number
+def _typer_parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A parameter with what typer wants to know of it, where its annotation says it in our way."""
+    value, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    if notes and isinstance(notes[0], Told):
+        value, option, default = _typer_option(name, value, notes[0], default)
+        annotation = Annotated[value, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def standard_input() -> str:
-    """The name of standard input as an image. Raises UsageError if that is a terminal."""
-    if sys.stdin.isatty():
-        raise UsageError("no image given: name a file, or send one to standard input")
-    return "-"
+def _typer_option(name: str, value: Any, note: Told, default: Any) -> tuple[Any, Any, Any]:
+    """The type, the option and the default of a field, as typer takes them."""
+    flags = note.flags or (f"--{name.replace('_', '-')}",)
+    shown, read, told_help = default not in (None, False, ()), note.read, note.help
+    if read is not None:
+        value, shown = str | None, False
+        told_help += f"  [default: {_text(default)}]" if default is not None else ""
+    elif value == tuple[str, ...]:
+        value, default = list[str], []
+    parser = None if read is None else (lambda given: read(given) if isinstance(given, str) else given)
+    choices = next((arg for arg in (value, *get_args(value)) if get_origin(arg) is Literal), None)
+    option = typer.Option(
+        *flags,
+        help=told_help,
+        metavar=note.metavar or ("|".join(get_args(choices)) if choices else None),
+        min=note.least,
+        max=note.most,
+        parser=parser,
+        envvar=note.envvar,
+        show_default=shown,
+        autocompletion=_COMPLETE.get(flags[0]),
+        rich_help_panel=note.group or None,
+    )
+    return value, option, default
 
 
-def listed_inputs(
-    named: bool, files_from: str | None, from0: str | None, tar: str | None
-) -> Iterator[Input] | None:
-    """The images of a list or an archive; None if neither is given. named: whether arguments name some.
-
-    Raises UsageError if images are named in more than one way.
-    """
-    from fcnconv.batch.inputs import from_list, from_tar
-
-    if sum(map(bool, (named, files_from, from0, tar))) > 1:
-        raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
-    if files_from:
-        return from_list(files_from, b"\n")
-    if from0:
-        return from_list(from0, b"\0")
-    return from_tar(tar) if tar else None
-
-
-def parse_shard(text: str) -> Callable[[Iterable[Input]], Iterator[Input]]:
-    """What takes the inputs that ``I/N`` names: every N-th, from the I-th on. Raises UsageError."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    first, step = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= first <= step:
-        raise UsageError(f"unknown shard {text!r}; give I/N, as in 1/8, 2/8, … 8/8")
-    return lambda inputs: islice(inputs, first - 1, None, step)
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Mode, Quiet, Stride, described, with_own_options
-from fcnconv.models import DEFAULT_MODEL, find_model
+from fcnconv.commands.options import Debug, Quiet, with_options
+from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
+from fcnconv.options import RunMode, Stride
 from fcnconv.stdout import print_data
 
 log = logging.getLogger("fcnconv")
 
 
-@with_own_options
+@with_options
 def prepare(
     model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The network.")] = DEFAULT_MODEL,
-    mode: Mode = "fcn",
+    mode: RunMode = "fcn",
     stride: Stride = None,
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    own: dict[str, Any],
+    own: OwnModel,
 ) -> None:
     """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
 
@@ -30,11 +31,10 @@ def prepare(
     parts that images too large for memory are scanned with. Deleting the files is safe: they are made again
     when needed.
     """
-    from fcnconv.backends import parse_mode
     from fcnconv.backends.onnx import open_parts, open_plan
 
-    found = find_model(model, described(own))
-    plan = open_plan(found, parse_mode(mode), stride)
+    found = find_model(model, own)
+    plan = open_plan(found, mode, stride)
     log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
     open_parts(found, plan, stride)
     print_data(plan.path)

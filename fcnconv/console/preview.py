@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fcnconv.labels import Selection
-from fcnconv.render.draw import draw_plane
-from fcnconv.scores import ScoreMap
+from fcnconv.maps import ScoreMap
+from fcnconv.render.draw import Key, colour_winners, draw_plane
 from fcnconv.sources import Pixels
 
 MAX_COLUMNS = 64
@@ -29,10 +29,11 @@ _RAMP = " .:-=+*#%@"
 _GAP = "  "
 
 
-def show_map(
+def draw_map(
     console: Console, photo: Pixels, score_map: ScoreMap, selections: Sequence[Selection], share: float = 1
 ) -> None:
-    """Prints the photo and the map of each selection, two pictures in a row.
+    """Prints the photo and the map of each selection, two pictures in a row; without selections the winner of
+    each window, and the colours' names.
 
     photo: uint8 (H, W, 3), the image that was scanned. share: of the console's width that a row may take.
     """
@@ -44,18 +45,24 @@ def show_map(
     small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX))
     grid = replace(score_map.grid, image_size=size)
     colour = console.color_system is not None and not console.no_color
-    pictures = [_picture("photo", small, colour)]
+    ground = small if colour else np.zeros_like(small)  # letters cannot show photo and map at once
+    pictures, key = [_picture("photo", small, colour)], Key()
     for selection in selections:
         plane = score_map.plane(selection)
         title = f"{selection.name}, up to {plane.max():.2f}"
-        drawn = np.asarray(draw_plane(small, plane, grid))
-        if not colour:  # letters cannot show photo and map at once
-            drawn = np.asarray(draw_plane(np.zeros_like(small), plane, grid))
-        pictures.append(_picture(title, drawn, colour))
+        pictures.append(_picture(title, np.asarray(draw_plane(ground, plane, grid)), colour))
+    if not selections:
+        winner, sure = score_map.top_k(1)
+        names = score_map.labels.categories
+        picture, key = colour_winners(ground, winner[:, :, 0], sure[:, :, 0], grid, names)
+        pictures.append(_picture("most probable class of each window", np.asarray(picture), colour))
     rows = Table.grid(padding=(0, len(_GAP), 1, 0))
     for first in range(0, len(pictures), 2):
         rows.add_row(*pictures[first : first + 2])
     console.print(rows)
+    if key and colour:
+        swatches = (Text.assemble(("██", Style(color=Color.from_rgb(*rgb))), f" {name}") for name, rgb in key)
+        console.print(Text("  ").join(swatches))
 
 
 def _picture(title: str, pixels: Pixels, colour: bool) -> RenderableType:

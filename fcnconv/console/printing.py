@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fcnconv.errors import FcnconvError
+from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from fcnconv.batch.folder import MapFile
     from fcnconv.classifier import Classifier
-    from fcnconv.labels import Selection
     from fcnconv.models.listing import Listing
-    from fcnconv.scores import Classification, ScoreMap
-    from fcnconv.sources import ImageSource
+    from fcnconv.scores import Classification, ScoreStream
+    from fcnconv.writers import Choice
+
+T = TypeVar("T")
 
 PREVIEW_SCALE = "448px"
 """Two windows high: enough cells for a small picture, whatever the image's own size."""
@@ -33,6 +33,76 @@ def complain(error: FcnconvError) -> None:
     print(f"fcnconv: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
+def standard_input() -> str:
+    """The name of standard input as an image. Raises UsageError if that is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("no image given: name a file, or send one to standard input")
+    return "-"
+
+
+def refuse_terminal(out: str, what: str) -> None:
+    """Raises UsageError if `out` is standard output and that is a terminal. what: would be written there."""
+    if out == "-" and data_stream().isatty():
+        raise UsageError(f"{what} will not be written to a terminal; redirect it, or name a file with --out")
+
+
+def report(
+    results: Iterator[tuple[str, T | FcnconvError]],
+    show: Callable[[str, T], None],
+    *,
+    as_json: bool,
+    debug: bool,
+    bar: str | None,
+    total: int | None = None,
+) -> int:
+    """Shows each result as it comes, and tells each error; the number of these.
+
+    results: a name and what became of it. as_json: an error is an answer too. debug: raises the first one.
+    bar: what a progress bar says that counts them, where standard error is a terminal. total: of results.
+    """
+    failed = 0
+    if bar and sys.stderr.isatty():
+        results = counted(results, total, bar)
+    for name, result in results:
+        if isinstance(result, FcnconvError):
+            failed += 1
+            complain(result)
+            if as_json:
+                print_json_line({"path": name, "error": str(result)})
+            if debug:
+                raise result
+        else:
+            show(name, result)
+        data_stream().flush()
+    return failed
+
+
+def counted(results: Iterator[T], total: int | None, doing: str) -> Iterator[T]:
+    """The same results, with a bar on standard error that counts them, up to `total` if that is known.
+
+    doing: what the bar says.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Lines for standard error stand above the bar; standard output is none of its business.
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        yield from bar.track(results, total=total, description=doing)
+
+
+def printer(classifier: Classifier, *, as_json: bool, preview: bool) -> Callable[[str, Classification], None]:
+    """What shows a classification: as JSON, as a table on a terminal, else as lines of columns."""
+    show = print_json if as_json else print_table if data_stream().isatty() else print_lines
+    if not preview:
+        return show
+
+    def both(path: str, result: Classification) -> None:
+        show(path, result)
+        preview_best(classifier, path, result)
+
+    return both
+
+
 def print_lines(path: str, result: Classification) -> None:
     """One line a prediction: path, rank, category, probability and box, separated by tabs."""
     for p in result.predictions:
@@ -40,9 +110,12 @@ def print_lines(path: str, result: Classification) -> None:
         print_data(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box)
 
 
-def print_path(path: Path) -> None:
-    """A file's name on a line."""
-    print_data(_one_line(str(path)))
+def print_map_file(name: str, map: MapFile, *, as_json: bool) -> None:
+    """The file of an image's map on a line, or what became of the image as JSON."""
+    if as_json:
+        print_json_line({"path": name, "map": str(map.path), "new": map.new})
+    else:
+        print_data(_one_line(str(map.path)))
 
 
 def _one_line(path: str) -> str:
@@ -69,30 +142,38 @@ def print_json_line(record: dict[str, Any]) -> None:
     print_data(text)
 
 
-def print_preview(source: ImageSource, score_map: ScoreMap, chosen: Sequence[Selection], k: int) -> None:
-    """The photo and its maps as pictures of letters, then the k classes that are best in some window."""
+def show_map(stream: ScoreStream, choice: Choice) -> None:
+    """Draws the photo and its maps on the terminal, then lists the classes that are best in some window.
+
+    Without a choice the map is that of the most probable class.
+    """
     from rich.console import Console
 
-    from fcnconv.console.preview import show_map
-    from fcnconv.sources import read_within
+    from fcnconv.console.preview import draw_map
+    from fcnconv.maps import ScoreMap, log_most_probable
+    from fcnconv.writers.contents import photo_of
 
-    show_map(Console(file=data_stream()), read_within(source, PREVIEW_SIDE), score_map, chosen)
-    for p in score_map.best_windows(k):
+    score_map, chosen = ScoreMap.collect(stream), choice.selections
+    if not chosen and not choice.options.argmax:
+        chosen = (log_most_probable(score_map),)
+    photo = photo_of(score_map.about, PREVIEW_SIDE)
+    draw_map(Console(file=data_stream()), photo, score_map, chosen)
+    for p in score_map.best_windows(choice.options.top_k):
         print_data(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
 
 
 def preview_best(classifier: Classifier, path: str, result: Classification) -> None:
-    """A small picture of the photo, and one of where its first class is."""
+    """Draws a small picture of the photo, and one of where its first class is."""
     from rich.console import Console
 
-    from fcnconv.console.preview import show_map
-    from fcnconv.sources import read_within
+    from fcnconv.console.preview import draw_map
+    from fcnconv.writers.contents import photo_of
 
-    source = classifier.open(path)
-    score_map = classifier(source, scales=PREVIEW_SCALE)
-    selection = classifier.labels.find(result.predictions[0].wnid or result.predictions[0].category)
-    photo = read_within(source, PREVIEW_SIDE)
-    show_map(Console(file=data_stream()), photo, score_map, [selection], share=0.6)
+    score_map = classifier(path, scales=PREVIEW_SCALE)
+    best = result.predictions[0]
+    selection = classifier.labels.same(best.class_idx, best.category)
+    photo = photo_of(score_map.about, PREVIEW_SIDE)
+    draw_map(Console(file=data_stream()), photo, score_map, [selection], share=0.6)
 
 
 def print_table(path: str, result: Classification) -> None:

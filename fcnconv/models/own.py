@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fcnconv.errors import ModelError, UsageError
 from fcnconv.labels import Labels, imagenet, named, numbered
 from fcnconv.models.spec import Channels, ModelSpec
+from fcnconv.options import Told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,8 @@ log = logging.getLogger("fcnconv")
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+
+_OWN = "Own model"
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".pt2", ".bin", ".ckpt", ".torchscript")
 """What a file of weights ends in. Those that are programs are refused with the reason when they are read."""
@@ -41,13 +44,54 @@ class OwnModel:
     temperature: by which dense logits are divided, where it was measured.
     """
 
-    arch: str | None = None
-    categories: tuple[str, ...] | None = None
-    window: int | None = None
-    mean: Channels | None = None
-    std: Channels | None = None
-    eval_size: int | None = None
+    arch: Annotated[
+        str | None, Told("With a file of weights: its network, as resnet18.", metavar="NAME", group=_OWN)
+    ] = None
+    categories: Annotated[
+        tuple[str, ...] | None,
+        Told(
+            "Its classes, one name a line, in index order.",
+            metavar="FILE",
+            group=_OWN,
+            read=lambda text: read_categories(Path(text)),
+        ),
+    ] = None
+    window: Annotated[
+        int | None, Told("The side of its native input.", metavar="PX", group=_OWN, least=1)
+    ] = None
+    mean: Annotated[
+        Channels | None,
+        Told(
+            "What its input is centred on, of 0 to 1.",
+            metavar="R,G,B",
+            group=_OWN,
+            read=lambda text: parse_channels("mean", text),
+        ),
+    ] = None
+    std: Annotated[
+        Channels | None,
+        Told(
+            "What its input is divided by.",
+            metavar="R,G,B",
+            group=_OWN,
+            read=lambda text: parse_channels("std", text),
+        ),
+    ] = None
+    eval_size: Annotated[
+        int | None,
+        Told("The short side that --scales fit brings an image to.", metavar="PX", group=_OWN, least=1),
+    ] = None
     temperature: float | None = None
+    spec: Annotated[
+        OwnModel | None,
+        Told(
+            "A JSON file of all these.", metavar="FILE", group=_OWN, read=lambda text: read_spec(Path(text))
+        ),
+    ] = None
+
+    def completed(self) -> OwnModel:
+        """This, with what its JSON file says."""
+        return self if self.spec is None else replace(self, spec=None).over(self.spec)
 
     def given(self) -> list[str]:
         """The names of what is said."""

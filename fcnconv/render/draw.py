@@ -69,11 +69,26 @@ def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = Styl
     return _tinted(photo, grid, (plane,), coloured, style)
 
 
+Key = list[tuple[str, tuple[int, ...]]]
+"""What colours stand for: a class's name and its colour (R, G, B), the most frequent first."""
+
+
 def draw_winners(
     photo: Pixels, winner: npt.NDArray[np.integer], sure: FloatArray, grid: Grid, names: Sequence[str]
 ) -> Image.Image:
+    """The photo with the most probable class of each cell over it, with the key on it: see
+    `colour_winners`.
+    """
+    picture, key = colour_winners(photo, winner, sure, grid, names)
+    draw_key(picture, key)
+    return picture
+
+
+def colour_winners(
+    photo: Pixels, winner: npt.NDArray[np.integer], sure: FloatArray, grid: Grid, names: Sequence[str]
+) -> tuple[Image.Image, Key]:
     """The photo with the most probable class of each cell in a colour of its own, paler where it is less
-    sure, and a key of the classes that occur, the most frequent first.
+    sure, and the key of the classes that occur.
 
     winner: (rows, cols), an index into `names`. sure: float32 (rows, cols), 0 to 1: its probability.
     """
@@ -87,11 +102,10 @@ def draw_winners(
         return colours[best], 0.15 + 0.75 * sure[:, :, None]
 
     picture = _tinted(photo, grid, (winner, sure), coloured, Style(cells=True))
-    key = [(names[i], tuple(colours[i].tolist())) for i in shown]
+    key: Key = [(names[i], tuple(colours[i].tolist())) for i in shown]
     if len(ranked) > len(shown):
         key.append((f"{len(ranked) - len(shown)} others", _OTHERS))
-    draw_key(picture, key)
-    return picture
+    return picture, key
 
 
 def _tinted(

@@ -12,24 +12,26 @@ import numpy as np
 
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import AnyMap
+from fcnconv.scores import ScoreStream
 from fcnconv.sources.geo import GeoReference
-from fcnconv.writers.contents import Choice, provenance
-from fcnconv.writers.kept import Kept, keep
+from fcnconv.writers.contents import Choice, Kept, keep, place_of, provenance
 
 log = logging.getLogger("fcnconv")
+
+AT_LEAST = 0.5
+"""Probability that a cell must reach in a list of regions, if none is given."""
 
 Ranking = list[tuple[Selection, float]]
 
 
-def write_json(path: Path, score_map: AnyMap, choice: Choice) -> None:
+def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """The provenance, then a line a cell: row, col, box, whether it is exact, its best or chosen classes."""
-    rows, cols, _ = score_map.shape
-    kept = keep(score_map, choice.selections, choice.k)
-    head = provenance(score_map) | {"rows": rows, "cols": cols}
+    rows, cols, _ = stream.about.shape
+    kept = keep(stream, choice.selections, choice.options.top_k)
+    head = provenance(stream) | {"rows": rows, "cols": cols}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "cells": [')
-        for number, (row, col, ranking) in enumerate(_cells(kept, score_map.labels, choice)):
+        for number, (row, col, ranking) in enumerate(_cells(kept, stream.about.labels, choice)):
             cell = {
                 "row": row,
                 "col": col,
@@ -44,20 +46,20 @@ def write_json(path: Path, score_map: AnyMap, choice: Choice) -> None:
         file.write("\n]}\n")
 
 
-def write_csv(path: Path, score_map: AnyMap, choice: Choice) -> None:
+def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """A row a cell. Without a selection its k best categories; with some a column ``prob_NAME`` each, after
     the columns ``minx,miny,width,height`` and no others, as readers of WSInfer's tables expect.
     """
-    kept = keep(score_map, choice.selections, choice.k)
+    kept = keep(stream, choice.selections, choice.options.top_k)
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         if choice.selections:
             table.writerow([*_BOX_COLUMNS, *(f"prob_{selection.name}" for selection in choice.selections)])
         else:
-            ranks = range(1, min(choice.k, len(score_map.labels)) + 1)
+            ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
             table.writerow(["row", "col", *_BOX_COLUMNS, *best])
-        for row, col, ranking in _cells(kept, score_map.labels, choice):
+        for row, col, ranking in _cells(kept, stream.about.labels, choice):
             x0, y0, x1, y1 = kept.box(row, col)
             box = (x0, y0, x1 - x0, y1 - y0)
             if choice.selections:
@@ -70,24 +72,26 @@ def write_csv(path: Path, score_map: AnyMap, choice: Choice) -> None:
 _BOX_COLUMNS = ("minx", "miny", "width", "height")
 
 
-def write_geojson(path: Path, score_map: AnyMap, choice: Choice) -> None:
-    """The cells where a chosen class, or else the best one, has at least ``choice.at_least``: for each the
-    square around its window's centre, classified as QuPath reads it. In pixels of the image; of a GeoTIFF in
-    its map's coordinates, with their system named in the member ``crs`` of GeoJSON 2008, which GIS read.
+def write_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
+    """The cells where a chosen class, or else the best one, has at least ``options.at_least`` (else
+    `AT_LEAST`): for each the square around its window's centre, classified as QuPath reads it. In pixels of
+    the image; of a GeoTIFF in its map's coordinates, with their system named in the member ``crs`` of GeoJSON
+    2008, which GIS read.
     """
-    kept = keep(score_map, choice.selections, 1)
-    head: dict[str, object] = {"type": "FeatureCollection", "provenance": provenance(score_map)}
-    if choice.place is not None and choice.place.epsg:
-        head["crs"] = {"type": "name", "properties": {"name": _crs_name(choice.place.epsg)}}
-    elif choice.place is not None:
+    kept, place = keep(stream, choice.selections, 1), place_of(stream.about)
+    at_least = AT_LEAST if choice.options.at_least is None else choice.options.at_least
+    head: dict[str, object] = {"type": "FeatureCollection", "provenance": provenance(stream)}
+    if place is not None and place.epsg:
+        head["crs"] = {"type": "name", "properties": {"name": _crs_name(place.epsg)}}
+    elif place is not None:
         log.warning("the image's coordinate system has no EPSG number: name it where you open the .geojson")
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "features": [')
         number = 0
-        for row, col, ranking in _cells(kept, score_map.labels, choice):
+        for row, col, ranking in _cells(kept, stream.about.labels, choice):
             for selection, probability in ranking:
-                if probability >= choice.at_least:
-                    feature = _feature(score_map.grid, row, col, selection.name, probability, choice.place)
+                if probability >= at_least:
+                    feature = _feature(stream.about.grid, row, col, selection.name, probability, place)
                     file.write((",\n" if number else "\n") + json.dumps(feature))
                     number += 1
         file.write("\n]}\n")
@@ -122,7 +126,7 @@ def _feature(
 def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
     """Each cell's row and column, with the chosen selections or else its best categories."""
     categories = labels.all_categories()
-    for row, col in np.ndindex(kept.grid.rows, kept.grid.cols):
+    for row, col in np.ndindex(*kept.probability.shape[:2]):
         found: Sequence[Selection] = choice.selections
         if kept.class_idx is not None:
             found = [categories[i] for i in kept.class_idx[row, col].tolist()]

@@ -2,63 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from fcnconv import __version__
-from fcnconv.labels import Selection
-from fcnconv.scores import AnyMap, FloatArray, Provenance, ScoreMap, Values
-from fcnconv.sources import ImageSource, Placed
+from fcnconv.errors import UsageError
+from fcnconv.grid import Box
+from fcnconv.labels import Labels, Selection
+from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
+from fcnconv.sources import Pixels, Placed, read_within
 from fcnconv.sources.geo import GeoReference
+
+Record = dict[str, str | int | float]
+"""Named scalars."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a score map is written.
-
-    selections: the categories and concepts to write; empty for all categories (a picture needs one).
-    values: probabilities (softmax over all classes) or logits.
-    k: classes a cell in formats that list the best.
-    best_only: whether an npz holds these alone.
-    at_least: probability that a cell must reach in formats that list regions.
-    photo: the image itself, for pictures and for its place on a map. max_side: pixels of the longest side
-        that it is shown at.
-    name: what the image is called, for pages.
-    winners: whether a picture shows the most probable class of each cell.
-    cells: whether a picture fills each cell's own square instead of running smoothly between them.
-    """
+    """What of a score map is written. selections: the categories and concepts; none are all."""
 
     selections: tuple[Selection, ...] = ()
-    values: Values = "probabilities"
-    k: int = 5
-    best_only: bool = False
-    at_least: float = 0.5
-    photo: ImageSource | None = None
-    max_side: int = 8192
-    name: str = "image"
-    winners: bool = False
-    cells: bool = False
+    options: MapOptions = PLAIN_MAP
 
-    @property
-    def place(self) -> GeoReference | None:
-        """Where the image lies on a map, if its file says it."""
-        return self.photo.georeference if isinstance(self.photo, Placed) else None
+    @classmethod
+    def of(cls, options: MapOptions, labels: Labels) -> Choice:
+        """What the options ask for of a map with these labels. Raises UsageError for a class that is none."""
+        return cls(tuple(labels.find(name) for name in options.classes), options)
 
+    def scores(self, piece: Piece) -> FloatArray:
+        """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
+        values = self.options.values
+        if self.selections:
+            return piece.planes(self.selections, values)
+        return piece.probabilities() if values == "probabilities" else piece.logits
 
-def chosen_scores(score_map: ScoreMap, choice: Choice) -> FloatArray:
-    """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
-    if choice.selections:
-        return score_map.planes(choice.selections, choice.values)
-    return score_map.probabilities() if choice.values == "probabilities" else score_map.logits
+    def names(self, about: About) -> list[str]:
+        """The name of each plane of `scores`."""
+        return [selection.name for selection in self.selections] or list(about.labels.categories)
 
 
-def chosen_names(score_map: AnyMap, choice: Choice) -> list[str]:
-    """The name of each plane of `chosen_scores`."""
-    return [selection.name for selection in choice.selections] or list(score_map.labels.categories)
+def photo_of(about: About, max_side: int) -> Pixels:
+    """uint8 (H, W, 3): the image that was scanned, no side longer than `max_side` pixels.
+
+    Raises UsageError.
+    """
+    if about.source is None:
+        raise UsageError("a picture lies over the photo, and this map has none; write another format")
+    return read_within(about.source, max_side)
 
 
-def provenance(score_map: AnyMap) -> dict[str, str | int | float]:
-    """What a reader needs to place each cell and to make the map again, as named scalars."""
-    grid = score_map.grid
+def place_of(about: About) -> GeoReference | None:
+    """Where the image lies on a map of the world, if its file says it."""
+    return about.source.georeference if isinstance(about.source, Placed) else None
+
+
+def provenance(stream: ScoreStream) -> Record:
+    """What a reader needs to place each cell and to make the map again. To be asked when the map was read."""
+    about = stream.about
+    grid, made = about.grid, about.provenance
     return {
         "window": grid.window,
         "stride": grid.stride,
@@ -67,18 +72,57 @@ def provenance(score_map: AnyMap) -> dict[str, str | int | float]:
         "height": grid.image_size[1],
         "scan_width": grid.scan_size[0],
         "scan_height": grid.scan_size[1],
-        "model": score_map.provenance.model,
-        "mode": score_map.provenance.mode,
-        "tiles": score_map.provenance.tiles,
-        "preprocessing": _preprocessing(score_map.provenance),
-        "weights_sha256": score_map.provenance.weights_sha256,
-        "temperature": score_map.temperature,
-        "exact_cells": score_map.exact_cells,
+        "model": made.identity.model,
+        "mode": made.mode,
+        "tiles": made.tiles,
+        "preprocessing": made.identity.preprocessing,
+        "weights_sha256": made.identity.weights_sha256,
+        "temperature": about.temperature,
+        "exact_cells": stream.exact_cells,
         "version": __version__,
     }
 
 
-def _preprocessing(made: Provenance) -> str:
-    """What was done to the pixels, in words that can be followed."""
-    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (made.mean, made.std))
-    return f"RGB, bicubic resize, (pixels / 255 - [{mean}]) / [{std}]"
+@dataclass(frozen=True)
+class Kept:
+    """Some probabilities of each cell: of chosen categories and concepts, or of its best categories.
+
+    probability: float32 (rows, cols, n), 0 to 1.
+    class_idx: (rows, cols, n), the categories that are best in each cell, best first, uint16 where that holds
+        them; None where the probabilities are those of the selections, in their order.
+    exact: bool (rows, cols), the cells whose scores are those of real crops.
+    best_scale: of joined scales, uint8 (rows, cols).
+    """
+
+    about: About
+    probability: FloatArray
+    class_idx: npt.NDArray[np.unsignedinteger] | None
+    exact: Mask
+    best_scale: npt.NDArray[np.uint8] | None
+
+    def box(self, row: int, col: int) -> Box:
+        """(x0, y0, x1, y1) of a cell's window, as `About.box` gives it."""
+        return self.about.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
+
+
+def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
+    """What formats need that do not hold every score, so that memory follows the cells. Reads the map once.
+
+    selections: whose probabilities are kept; if there are none, the k best categories of each cell.
+    """
+    about = stream.about
+    rows, cols, num_classes = about.shape
+    k = min(k, num_classes)
+    probability = np.empty((rows, cols, len(selections) or k), np.float32)
+    class_idx = None if selections else np.empty((rows, cols, k), np.min_scalar_type(max(num_classes, 256)))
+    exact = np.empty((rows, cols), np.bool_)
+    best_scale = np.empty((rows, cols), np.uint8) if about.scales else None
+    for piece in stream.pieces():
+        if class_idx is None:
+            probability[piece.place] = piece.planes(selections)
+        else:
+            class_idx[piece.place], probability[piece.place] = piece.top_k(k)
+        exact[piece.place] = piece.exact
+        if best_scale is not None and piece.block.best_scale is not None:
+            best_scale[piece.place] = piece.block.best_scale
+    return Kept(about, probability, class_idx, exact, best_scale)

@@ -1,4 +1,4 @@
-"""Formats to look at: the photo with classes' probabilities over it."""
+"""Formats to look at: the photo with classes' probabilities over it, and the page of the viewer."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from PIL.PngImagePlugin import PngInfo
 from fcnconv import __version__
 from fcnconv.errors import UsageError
 from fcnconv.render.draw import Style, draw_classes, draw_winners
-from fcnconv.scores import AnyMap
-from fcnconv.sources import read_within
-from fcnconv.writers.contents import Choice, chosen_names, provenance
-from fcnconv.writers.kept import keep
+from fcnconv.scores import ScoreStream
+from fcnconv.viewer import MAX_SIDE, viewer_page
+from fcnconv.writers.contents import Choice, keep, photo_of, provenance
 
 
-def write_picture(path: Path, score_map: AnyMap, choice: Choice, format: str) -> None:
+def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
     """The photo with the chosen selections over it, a panel each, or with the winner of each cell.
 
     The provenance is in the EXIF image description, as JSON, and in a PNG also in the text ``fcnconv``.
 
     format: Pillow's name of the file format.
     """
-    if choice.photo is None or not (choice.selections or choice.winners):
+    options, about = choice.options, stream.about
+    if not (choice.selections or options.argmax):
         raise UsageError("a picture shows a class over the photo; name one with --class")
-    names, kept = chosen_names(score_map, choice), keep(score_map, choice.selections, 1)
-    photo = read_within(choice.photo, choice.max_side)
-    if choice.winners:
+    photo = photo_of(about, options.max_side)
+    kept = keep(stream, choice.selections, 1)
+    if options.argmax:
         best = kept.probability.argmax(-1) if kept.class_idx is None else kept.class_idx[:, :, 0]
-        picture = draw_winners(photo, best, kept.probability.max(-1), score_map.grid, names)
+        picture = draw_winners(photo, best, kept.probability.max(-1), about.grid, choice.names(about))
     else:
-        picture = draw_classes(photo, kept.probability, score_map.grid, names, Style(cells=choice.cells))
-    record = json.dumps(provenance(score_map))
+        style = Style(cells=options.cells)
+        picture = draw_classes(photo, kept.probability, about.grid, choice.names(about), style)
+    record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
     exif[ExifTags.Base.Software] = f"fcnconv {__version__}"
@@ -41,3 +42,10 @@ def write_picture(path: Path, score_map: AnyMap, choice: Choice, format: str) ->
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
         picture.save(file, format, quality=90, exif=exif, pnginfo=text)
+
+
+def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
+    """The viewer, with the chosen selections offered first."""
+    photo = photo_of(stream.about, min(MAX_SIDE, choice.options.max_side))
+    page = viewer_page(stream, photo, lambda: provenance(stream), shown=choice.selections)
+    path.write_text(page, encoding="utf-8")

@@ -1,0 +1,152 @@
+"""The score map in memory: what a classifier gives for an image, and what can be done with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fcnconv.files import scratch_array
+from fcnconv.grid import Box, Grid
+from fcnconv.labels import Labels, Selection
+from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.provenance import Provenance
+from fcnconv.scores import Block, FloatArray, Peaks, Piece, Prediction, ScoreStream, top_k
+from fcnconv.writers import Choice, Writer, find_writer, save
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+log = logging.getLogger("fcnconv")
+
+
+@dataclass(frozen=True, repr=False)
+class ScoreMap(Piece):
+    """The scores of every window of an image.
+
+    ``logits[y, x, k]`` is the score of class k in the window ``box(y, x)``; `probabilities`, `planes` and
+    `top_k` make more of it, `save` writes it to a file.
+    """
+
+    @classmethod
+    def collect(cls, stream: ScoreStream) -> Self:
+        """The whole map of a stream: in memory, or on disk where it is very large."""
+        about = stream.about
+        rows, cols, _ = about.shape
+        logits, exact = scratch_array(about.shape), np.zeros((rows, cols), np.bool_)
+        best = np.zeros((rows, cols), np.uint8) if about.scales else None
+        for piece in stream.pieces():
+            logits[piece.place], exact[piece.place] = piece.logits, piece.exact
+            if best is not None and piece.block.best_scale is not None:
+                best[piece.place] = piece.block.best_scale
+        return cls(about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))
+
+    @property
+    def grid(self) -> Grid:
+        """The windows, and where they lie."""
+        return self.about.grid
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the classes."""
+        return self.about.labels
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the scores come from."""
+        return self.about.provenance
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, cols, num_classes)."""
+        return self.about.shape
+
+    def __repr__(self) -> str:
+        rows, cols, num_classes = self.shape
+        width, height = self.grid.image_size
+        best = ", ".join(f"{p.category} {p.probability:.2f}" for p in self.best_windows(1))
+        model = self.provenance.identity.model
+        scores = f"{rows} × {cols} windows × {num_classes} classes"
+        return f"<ScoreMap {scores} of {width} × {height} px by {model}; {best}>"
+
+    def box(self, row: int, col: int) -> Box:
+        """(x0, y0, x1, y1) of the window that a cell's best class is from, in pixels of the original."""
+        best = self.block.best_scale
+        return self.about.box(row, col, None if best is None else int(best[row, col]))
+
+    def plane(self, selection: Selection | str) -> FloatArray:
+        """float32 (rows, cols), 0 to 1: the probability of a category or concept, or of its name, in each
+        cell. Raises UsageError for a name that finds none.
+        """
+        found = self.labels.find(selection) if isinstance(selection, str) else selection
+        return self.planes([found])[:, :, 0]
+
+    def best_windows(self, k: int) -> tuple[Prediction, ...]:
+        """The k classes that are most probable in some window, best first, each with that window."""
+        peaks = Peaks(len(self.labels))
+        for piece in self.stream().pieces():
+            peaks.update(piece.block, piece.probabilities())
+        return tuple(
+            Prediction(
+                rank,
+                i,
+                self.labels.wnid(i),
+                self.labels.categories[i],
+                float(peaks.probability[i]),
+                self.box(*peaks.cell[i].tolist()),
+            )
+            for rank, i in enumerate(top_k(peaks.probability, k).tolist(), start=1)
+        )
+
+    def stream(self) -> ScoreStream:
+        """The map as writers take it."""
+        return ScoreStream(self.about, [self.block])
+
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        classes: Iterable[str | Selection] = (),
+        format: str | None = None,
+        options: MapOptions = PLAIN_MAP,
+    ) -> None:
+        """Writes the map to a file, in the format that its suffix names; it appears whole or not at all.
+
+        classes: names of categories and concepts; none are all, of a picture the most probable.
+        format: the suffix, if the path has another. options: as of ``fcnconv heatmap``.
+
+        Raises UsageError and OutputError.
+        """
+        writer = find_writer(fspath(path), format, options)
+        chosen = (self.labels.find(name) if isinstance(name, str) else name for name in classes)
+        save_map(self.stream(), fspath(path), writer, Choice(tuple(chosen), options))
+
+
+def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
+    """Writes a map to the file `out`, or to standard output if that is ``-``.
+
+    A picture without a class shows the one that is most probable in some window, which is logged. To know it
+    the whole map is collected first.
+
+    Raises UsageError, ImageError and OutputError.
+    """
+    if writer.needs_class and not choice.selections and not choice.options.argmax:
+        whole = ScoreMap.collect(stream)
+        stream, choice = whole.stream(), replace(choice, selections=(log_most_probable(whole),))
+    save(stream, out, writer, choice)
+
+
+def log_most_probable(score_map: ScoreMap) -> Selection:
+    """The category that is most probable in some window, after it was logged."""
+    (best,) = score_map.best_windows(1)
+    log.info(
+        "showing the most probable class, %s (up to %.2f); choose with --class",
+        best.category,
+        best.probability,
+    )
+    return score_map.labels.same(best.class_idx, best.category)
