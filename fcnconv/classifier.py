@@ -94,6 +94,10 @@ class Classifier:
             f"stride {g.stride} px, {made.mode} mode>"
         )
 
+    def share(self, count: int) -> Classifier:
+        """The same with the memory that each of `count` images has of it, when they are scanned at once."""
+        return replace(self, memory=self.memory / count)
+
     def __call__(
         self,
         image: ImageLike | ImageSource,

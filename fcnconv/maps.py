@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from fcnconv.files import scratch_array
 from fcnconv.grid import Box, Grid
@@ -66,6 +67,21 @@ class ScoreMap(Piece):
         """(rows, cols, num_classes)."""
         return self.about.shape
 
+    @property
+    def temperature(self) -> float:
+        """What probabilities divide the logits by, to be as sure as real crops are."""
+        return self.about.temperature
+
+    @property
+    def scales(self) -> tuple[Grid, ...]:
+        """The grids of the scales that were joined to this map; empty for one scale."""
+        return self.about.scales
+
+    @property
+    def best_scale(self) -> npt.NDArray[np.uint8] | None:
+        """uint8 (rows, cols): which of `scales` the most probable class of each cell is from."""
+        return self.block.best_scale
+
     def __repr__(self) -> str:
         rows, cols, num_classes = self.shape
         width, height = self.grid.image_size
@@ -76,7 +92,7 @@ class ScoreMap(Piece):
 
     def box(self, row: int, col: int) -> Box:
         """(x0, y0, x1, y1) of the window that a cell's best class is from, in pixels of the original."""
-        best = self.block.best_scale
+        best = self.best_scale
         return self.about.box(row, col, None if best is None else int(best[row, col]))
 
     def plane(self, selection: Selection | str) -> FloatArray:

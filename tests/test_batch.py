@@ -13,6 +13,9 @@ from fcnconv.batch.inputs import Input, from_paths
 from fcnconv.batch.workers import classify_each
 from fcnconv.errors import FcnconvError, ImageError, UsageError
 from fcnconv.images import _silence
+from fcnconv.options import ClassifyOptions
+
+ONE = ClassifyOptions(top_k=1)
 
 
 class Stub:
@@ -22,16 +25,19 @@ class Stub:
         self.started: list[str] = []
         self.barrier: threading.Barrier | None = None
 
-    def open(self, image: str, scales: str, *, name: str) -> str:
+    def share(self, count: int) -> Stub:
+        return self
+
+    def open(self, image: str, scales: object, *, name: str) -> str:
         assert image == name
         return image
 
-    def classify(self, path: str, *, scales: str, k: int, at_least: float | None) -> str:
+    def classify(self, path: str, *, scales: object, k: int, at_least: float | None) -> str:
         self.started.append(path)
         if self.barrier:
             self.barrier.wait(timeout=30)
         if path.startswith("bad"):
-            raise ImageError(f"{path}: bad")
+            raise MemoryError if "memory" in path else ImageError(f"{path}: bad")
         if path.startswith("wrong"):
             raise UsageError(f"{path}: wrong")
         return path.upper()
@@ -40,29 +46,35 @@ class Stub:
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 20])
 def test_results_come_in_order_with_the_errors_among_them(count: int) -> None:
     images = [f"bad{i}" if i % 3 == 1 else f"image{i}" for i in range(count)]
-    results = list(classify_each(Stub(), from_paths(images), scales="fit", k=1))
+    results = list(classify_each(Stub(), from_paths(images), ONE))
     assert [path for path, _ in results] == images
     for path, result in results:
         assert isinstance(result, FcnconvError) if path.startswith("bad") else result == path.upper()
+
+
+def test_an_image_too_large_for_memory_does_not_stop_the_rest() -> None:
+    _, (name, error), _ = classify_each(Stub(), from_paths(["a", "bad memory", "c"]), ONE)
+    assert name == "bad memory" and isinstance(error, ImageError)
+    assert str(error) == "bad memory: out of memory; choose a smaller --scales"
 
 
 def test_several_images_are_worked_on_at_once() -> None:
     stub = Stub()
     stub.barrier = threading.Barrier(workers.IN_FLIGHT)  # breaks if fewer than that come together
     images = [f"image{i}" for i in range(2 * workers.IN_FLIGHT)]
-    assert len(list(classify_each(stub, from_paths(images), scales="fit", k=1))) == len(images)
+    assert len(list(classify_each(stub, from_paths(images), ONE))) == len(images)
 
 
 def test_a_wrong_argument_stops_the_rest() -> None:
     stub = Stub()
     with pytest.raises(UsageError, match="wrong2"):
-        list(classify_each(stub, from_paths(["a", "b", "wrong2", *map(str, range(100))]), scales="fit", k=1))
+        list(classify_each(stub, from_paths(["a", "b", "wrong2", *map(str, range(100))]), ONE))
     assert len(stub.started) < 20
 
 
 def test_a_reader_that_goes_stops_the_rest() -> None:
     stub = Stub()
-    results = classify_each(stub, from_paths(str(i) for i in range(100)), scales="fit", k=1)
+    results = classify_each(stub, from_paths(str(i) for i in range(100)), ONE)
     next(results)
     results.close()
     assert len(stub.started) < 20
@@ -76,7 +88,7 @@ def test_a_result_does_not_wait_for_the_next_input() -> None:
         assert more.wait(timeout=30)
         yield Input("b", "b")
 
-    results = classify_each(Stub(), slow(), scales="fit", k=1)
+    results = classify_each(Stub(), slow(), ONE)
     assert next(results) == ("a", "A")  # before there is a second input
     more.set()
     assert list(results) == [("b", "B")]
@@ -87,7 +99,7 @@ def test_an_error_of_the_inputs_own_source_comes_after_what_it_gave() -> None:
         yield Input("a", "a")
         raise ImageError("the list is cut short")
 
-    results = classify_each(Stub(), broken(), scales="fit", k=1)
+    results = classify_each(Stub(), broken(), ONE)
     assert next(results) == ("a", "A")
     with pytest.raises(ImageError, match="cut short"):
         next(results)

@@ -169,7 +169,7 @@ def test_a_small_image_is_enlarged_and_that_is_said(fcnconv: Command, tmp_path: 
         (["heatmap", COFFEE, "-o", "-"], "name the format with --format: npy"),
         (
             ["heatmap", COFFEE, "-o", "x.npy", "--values", "odds"],
-            "unknown values 'odds'; known: probabilities",
+            "invalid value for '--values': 'odds' is not one of 'probabilities', 'logits'",
         ),
         (
             ["heatmap", COFFEE, "-o", "x.png", "-c", "espreso"],
@@ -178,7 +178,10 @@ def test_a_small_image_is_enlarged_and_that_is_said(fcnconv: Command, tmp_path: 
         (["heatmap", COFFEE, "-o", "x.png", "-c", "1000"], "class index 1000 is out of range"),
         (["classify", COFFEE, "--scales", "big"], "unknown scale 'big'"),
         (["classify", COFFEE, "-m", "efficientnet-lite9"], "did you mean 'efficientnet_lite0'?"),
-        (["classify", COFFEE, "--mode", "magic"], "unknown mode 'magic'; known: fcn, windows"),
+        (
+            ["classify", COFFEE, "--mode", "magic"],
+            "invalid value for '--mode': 'magic' is not one of 'fcn', 'windows'",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(

@@ -73,7 +73,8 @@ def test_classes_without_concepts_have_no_such_level(lite0: Classifier) -> None:
 def test_an_unknown_level_is_a_wrong_argument(fcnconv: Command) -> None:
     done = fcnconv("classify", "--level", "genus", CHELSEA)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b"fcnconv: unknown level 'genus'; known: category, concept\n"
+    said = b"fcnconv: invalid value for '--level': 'genus' is not one of 'category', 'concept'; "
+    assert done.stderr == said + b"'fcnconv classify --help' lists what there is\n"
 
 
 def test_the_map_of_cats_is_the_sum_of_the_cats(fcnconv: Command, tmp_path: Path, lite0: Classifier) -> None:
@@ -124,7 +125,7 @@ def test_fish_is_told_what_a_name_is() -> None:
 
 
 def test_every_completion_is_one_plain_word_that_finds_what_it_names() -> None:
-    from fcnconv.commands.completion import complete_class
+    from fcnconv.commands.options import complete_class
 
     ambiguous = {"cardigan"}  # the dog is Cardigan, the garment cardigan
     words = [word for word, _ in complete_class("")]

@@ -9,22 +9,22 @@ import sys
 import numpy as np
 from conftest import SAMPLES
 from rich.console import Console
+from tiny import make_map
 
-from fcnconv.console.preview import show_map
+from fcnconv.console.preview import draw_map
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
-from fcnconv.scores import Provenance, ScoreMap
 
 PHOTO = np.zeros((240, 320, 3), np.uint8)
 PHOTO[:, 160:] = 255
 LOGITS = np.zeros((6, 9, 2), np.float32)
 LOGITS[:, 5:, 0] = 9  # class 0 on the right
-SCORE_MAP = ScoreMap(LOGITS, Grid(80, 30, (320, 240), (320, 240)), numbered(2), Provenance("m", "", "fcn"))
+SCORE_MAP = make_map(LOGITS, Grid(80, 30, (320, 240), (320, 240)), numbered(2))
 
 
 def shown() -> str:
     file = io.StringIO()
-    show_map(Console(file=file, width=80, no_color=True), PHOTO, SCORE_MAP, [SCORE_MAP.labels.category(0)])
+    draw_map(Console(file=file, width=80, no_color=True), PHOTO, SCORE_MAP, [SCORE_MAP.labels.category(0)])
     return file.getvalue()
 
 

@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tiny import make_map
 
 from fcnconv.grid import Grid
 from fcnconv.labels import Selection, numbered
-from fcnconv.scores import Provenance, ScoreMap, most_specific, softmax, sum_over, top_k
+from fcnconv.scores import most_specific, softmax, sum_over, top_k
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -37,7 +38,7 @@ def test_top_k_is_the_head_of_a_sort(logits: np.ndarray, k: int) -> None:
 
 def test_a_map_gives_planes_and_the_best_classes_of_each_cell() -> None:
     logits = np.array([[[0, 1, 2], [5, 0, 0]]], np.float32)
-    score_map = ScoreMap(logits, Grid(8, 4, (12, 8), (12, 8)), numbered(3), Provenance("m", "", "fcn"))
+    score_map = make_map(logits, Grid(8, 4, (12, 8), (12, 8)), numbered(3))
     assert score_map.shape == (1, 2, 3)
     assert np.allclose(
         score_map.plane(score_map.labels.category(2))[0, 0], np.exp(2) / (1 + np.e + np.exp(2))
@@ -72,7 +73,7 @@ def test_a_concepts_logit_keeps_the_odds(logits: np.ndarray, data: st.DataObject
     classes = data.draw(st.sets(st.integers(0, logits.shape[-1] - 1), min_size=1))
     concept = Selection("concept", tuple(sorted(classes)))
     grid = Grid(8, 4, (8, 8), (8, 8))
-    score_map = ScoreMap(logits, grid, numbered(logits.shape[-1]), Provenance("m", "", "fcn"))
+    score_map = make_map(logits, grid, numbered(logits.shape[-1]))
     logit = score_map.planes([concept], "logits")[..., 0].astype(float)
     total = np.log(np.exp(logits.astype(float)).sum(-1))
     assert np.allclose(np.exp(logit - total), score_map.plane(concept), rtol=1e-4, atol=1e-6)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,17 @@ from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import choose, make_map
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import Provenance, ScoreMap
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.resized import AveragedSource
 from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.tiff import TiffSource
-from fcnconv.writers import Choice, find_writer, save
+from fcnconv.writers import find_writer, save
 
 tifffile = pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")
@@ -140,9 +139,9 @@ def test_maps_lie_where_the_image_lies(crs: str, turned: float, tmp_path: Path) 
     grid = Grid(64, 32, (300, 210), (150, 105))
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(grid.rows, grid.cols, 2)).astype(np.float32)
-    score_map = ScoreMap(logits, grid, Labels(("a", "b")), Provenance("m", "0" * 64, "fcn"))
-    choice = Choice(photo=open_image(image), at_least=0)
-    save(score_map, str(tif), find_writer("map.tif", None), choice)
+    score_map = make_map(logits, grid, Labels(("a", "b")), source=open_image(image))
+    choice = choose(at_least=0.0)
+    save(score_map.stream(), str(tif), find_writer("map.tif", None), choice)
     with rasterio.open(tif) as written, rasterio.open(image) as photo:
         assert written.crs == photo.crs
         for row, col in np.ndindex(grid.rows, grid.cols):
@@ -154,11 +153,11 @@ def test_maps_lie_where_the_image_lies(crs: str, turned: float, tmp_path: Path) 
         assert written.descriptions == ("a", "b")
         assert json.loads(written.tags()["TIFFTAG_IMAGEDESCRIPTION"])["window"] == 64
     alone = Selection("b", (1,))
-    save(score_map, str(tif), find_writer("map.tif", None), replace(choice, selections=(alone,)))
+    save(score_map.stream(), str(tif), find_writer("map.tif", None), choose(alone))
     with rasterio.open(tif) as written:
         assert written.crs == photo.crs and written.descriptions == ("b",)
         assert np.allclose(written.read(1), score_map.probabilities()[:, :, 1])
-    save(score_map, str(geojson), find_writer("map.geojson", None), choice)
+    save(score_map.stream(), str(geojson), find_writer("map.geojson", None), choice)
     told = json.loads(geojson.read_text())
     code = rasterio.crs.CRS.from_string(crs).to_epsg()
     name = told.get("crs", {"properties": {"name": None}})["properties"]["name"]

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from conftest import SAMPLES, Command
 from PIL import Image
+from tiny import choose
 
 from fcnconv.classifier import Classifier
 from fcnconv.scores import Block
-from fcnconv.writers import WRITERS, Choice, save, stored
+from fcnconv.writers import WRITERS, Choice, save
 
 
 def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp_path: Path) -> None:
@@ -44,7 +45,17 @@ def test_a_process_that_is_stopped_leaves_nothing_that_looks_finished(
     Image.new("RGB", (4096, 4096)).save(image)
     folder = tmp_path / "maps"
     folder.mkdir()
-    command = [sys.executable, "-m", "fcnconv", "heatmap", image, "-o", folder / name, "--tile", "512"]
+    command = [
+        sys.executable,
+        "-m",
+        "fcnconv",
+        "heatmap",
+        image,
+        "-o",
+        folder / name,
+        "--max-memory",
+        "450MB",
+    ]
     # a shell's job in the background, as these tests may be, has SIGINT ignored, and hands that on
     listening = partial(signal.signal, how, signal.SIG_DFL) if how != signal.SIGKILL else None
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, preexec_fn=listening) as process:
@@ -68,10 +79,10 @@ def test_a_map_in_tiles_is_written_as_one_in_one_piece(
     if WRITERS[suffix].needs:
         pytest.importorskip(WRITERS[suffix].needs[0])
     source = lite0.open(SAMPLES / "coffee.png")
-    choice = Choice((lite0.labels.find("espresso"),), photo=source)
-    for name, tile in (("whole", None), ("tiles", 256)):
-        score_map = replace(lite0, tile=tile).stream(source)
-        save(score_map, str(tmp_path / f"{name}.{suffix}"), WRITERS[suffix], choice)
+    choice = choose(lite0.labels.find("espresso"))
+    for name, memory in (("whole", lite0.memory), ("tiles", 360e6)):
+        stream = replace(lite0, memory=memory).stream(source)
+        save(stream, str(tmp_path / f"{name}.{suffix}"), WRITERS[suffix], choice)
     whole, tiles = (tmp_path / f"{name}.{suffix}" for name in ("whole", "tiles"))
     if suffix == "png":
         with Image.open(whole) as a, Image.open(tiles) as b:
@@ -88,7 +99,7 @@ def test_joined_scales_are_written_with_the_boxes_of_the_best_scale(
     lite0: Classifier, tmp_path: Path
 ) -> None:
     source, path = lite0.open(SAMPLES / "collage.jpg"), tmp_path / "map.json"
-    save(lite0.stream(source, scales="1,0.5"), str(path), WRITERS["json"], Choice(k=1))
+    save(lite0.stream(source, scales="1,0.5"), str(path), WRITERS["json"], choose(top_k=1))
     score_map = lite0(source, scales="1,0.5")
     cells = json.loads(path.read_text())["cells"]
     assert [tuple(cell["box"]) for cell in cells] == [score_map.box(c["row"], c["col"]) for c in cells]
@@ -103,16 +114,16 @@ def test_large_coarse_maps_are_joined_from_disk(lite0: Classifier, monkeypatch: 
 
 
 def test_a_large_map_keeps_its_best_classes_where_a_format_can(
-    lite0: Classifier, monkeypatch: pytest.MonkeyPatch
+    lite0: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score_map, choice = lite0.stream(SAMPLES / "coffee.png"), Choice(k=3)
-    assert stored("auto", WRITERS["npz"], score_map, choice) == choice
-    assert stored("top-k", WRITERS["npz"], score_map, choice).best_only
-    monkeypatch.setattr("fcnconv.writers.LARGE_MAP", 1000)
-    assert stored("auto", WRITERS["npz"], score_map, choice).best_only
-    assert not stored("all", WRITERS["npz"], score_map, choice).best_only
-    assert not stored("auto", WRITERS["zarr"], score_map, choice).best_only
-    assert not stored("auto", WRITERS["npz"], score_map, replace(choice, values="logits")).best_only
+    def kept(suffix: str = "npz", **options: object) -> bool:
+        path = tmp_path / f"map.{suffix}"
+        save(lite0.stream(SAMPLES / "coffee.png"), str(path), WRITERS[suffix], choose(top_k=3, **options))
+        return suffix == "npz" and "class_idx" in np.load(path).files
+
+    assert not kept() and kept(store="top-k")
+    monkeypatch.setattr("fcnconv.writers.arrays.LARGE_MAP", 1000)
+    assert kept() and not kept(store="all") and not kept(values="logits") and not kept("npy")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,7 @@ def test_scores_over_4_gb_make_a_bigtiff(
     tifffile = pytest.importorskip("tifffile")
     monkeypatch.setattr("fcnconv.writers.arrays.LARGE_TIFF", 0)
     score_map, path = lite0(SAMPLES / "coffee.png"), tmp_path / "map.tif"
-    save(score_map, str(path), WRITERS["tif"], Choice(values="logits"))
+    save(score_map.stream(), str(path), WRITERS["tif"], choose(values="logits"))
     with tifffile.TiffFile(path) as file:
         assert file.is_bigtiff and len(file.pages) == 1000
         assert np.array_equal(file.asarray(), score_map.logits.transpose(2, 0, 1))

@@ -70,7 +70,7 @@ def test_refined_cells_are_the_least_sure_and_equal_windows_mode(lite0: Classifi
     assert np.abs(refined.probabilities()[refined.exact] - exact.probabilities()[refined.exact]).max() <= 1e-4
     everything = lite0(pixels, refine=1)
     assert np.abs(everything.probabilities() - exact.probabilities()).max() <= 1e-4
-    assert exact.temperature == 1 and exact.exact_mask().all()
+    assert exact.temperature == 1 and exact.exact.all()
 
 
 def test_a_share_over_one_is_refused(lite0: Classifier) -> None:

@@ -21,15 +21,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from tiny import make_map
 
 from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import FloatArray, Provenance, ScoreMap
+from fcnconv.maps import ScoreMap
+from fcnconv.scores import FloatArray
+from fcnconv.sources import MemorySource
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
+NAME = HOSTILE.rpartition("/")[2]
+"""The same as the name of a file, which has no slash."""
 
 
 def small_map(
@@ -38,7 +43,7 @@ def small_map(
     rows, cols, num_classes = logits.shape
     size = (64 + 16 * (cols - 1), 64 + 16 * (rows - 1))
     labels = Labels(categories or tuple(f"class {i}" for i in range(num_classes)), (), concepts)
-    return ScoreMap(logits, Grid(64, 16, size, size), labels, Provenance("tiny", "0" * 64, "fcn"))
+    return make_map(logits, Grid(64, 16, size, size), labels)
 
 
 def random_map(rows: int, cols: int, num_classes: int) -> ScoreMap:
@@ -77,7 +82,7 @@ def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
 ) -> None:
     half = Selection("half", tuple(range(0, logits.shape[2], 2)))
     score_map = small_map(logits, concepts=(half,))
-    packed = pack(score_map, max_values=0 if few else 10_000)
+    packed = pack(score_map.stream(), max_values=0 if few else 10_000)
     assert packed.kept == (min(MIN_KEPT, score_map.shape[2]) if few else 0)
     difference = unpacked(packed, score_map.shape) - score_map.probabilities()
     assert np.abs(difference).max() == pytest.approx(packed.error, abs=1e-6)
@@ -88,22 +93,22 @@ def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
 
 def test_a_map_of_too_many_values_keeps_the_best_of_each_cell() -> None:
     score_map = random_map(3, 4, 100)
-    packed = pack(score_map, max_values=3 * 4 * 100 - 1)
+    packed = pack(score_map.stream(), max_values=3 * 4 * 100 - 1)
     assert packed.kept == 24
-    assert pack(score_map, max_values=100).kept == MIN_KEPT
+    assert pack(score_map.stream(), max_values=100).kept == MIN_KEPT
     seen = unpacked(packed, score_map.shape)
     best, probability = score_map.top_k(24)
     np.testing.assert_allclose(np.take_along_axis(seen, best, -1), probability, atol=1 / 255)
-    assert pack(score_map, max_values=3 * 4 * 100).kept == 0
+    assert pack(score_map.stream(), max_values=3 * 4 * 100).kept == 0
 
 
 def test_the_page_says_what_it_keeps_and_how_well() -> None:
     score_map = random_map(3, 4, 100)
     photo = photo_of(score_map)
-    whole = viewer_page(score_map, photo, {"model": "tiny"})
+    whole = viewer_page(score_map.stream(), photo, lambda: {"model": "tiny"})
     assert "holds all 100 classes of each of 12 windows" in whole
     grouped = small_map(score_map.logits, concepts=(Selection("two", (0, 1)),))
-    part = viewer_page(grouped, photo, {"model": "tiny"}, max_values=100)
+    part = viewer_page(grouped.stream(), photo, lambda: {"model": "tiny"}, max_values=100)
     assert f"holds the {MIN_KEPT} best of 100 classes of each of 12 windows" in part
     assert "counts as 0" in part and "of a concept’s sum" in part
     error = float(re.findall(r"error of a probability here: ([\d.]+)", whole)[0].rstrip("."))
@@ -111,8 +116,9 @@ def test_the_page_says_what_it_keeps_and_how_well() -> None:
 
 
 def test_a_page_has_the_probabilities_of_the_map_with_its_temperature() -> None:
-    score_map = replace(random_map(3, 4, 5), temperature=0.5)
-    packed = pack(score_map)
+    score_map = random_map(3, 4, 5)
+    score_map = replace(score_map, about=replace(score_map.about, temperature=0.5))
+    packed = pack(score_map.stream())
     kept = np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(5, 3, 4)
     shown = np.square(kept / np.float32(255)).transpose(1, 2, 0)
     assert np.abs(shown - score_map.probabilities()).max() == pytest.approx(packed.error, abs=1e-6)
@@ -140,16 +146,18 @@ def hostile_page() -> str:
     concept = Selection(f"concept {HOSTILE}", (1, 2), "n1", (HOSTILE,))
     score_map = small_map(random_map(2, 2, 3).logits, (HOSTILE, "a & b", "<!-- c"), (concept,))
     shown = [score_map.labels.category(0)]
-    return viewer_page(score_map, photo_of(score_map), {"model": HOSTILE}, name=HOSTILE, shown=shown)
+    photo = photo_of(score_map)
+    score_map = replace(score_map, about=replace(score_map.about, source=MemorySource(photo, f"a/{NAME}")))
+    return viewer_page(score_map.stream(), photo, lambda: {"model": HOSTILE}, shown=shown)
 
 
 def test_names_cannot_break_out_of_the_page() -> None:
     score_map = random_map(2, 2, 3)
-    harmless = viewer_page(score_map, photo_of(score_map), {"model": "m"})
+    harmless = viewer_page(score_map.stream(), photo_of(score_map), lambda: {"model": "m"})
     page = hostile_page()
     assert tags_of(page).tags == tags_of(harmless).tags
     facts = json.loads(re.findall(r'id="facts">(.*?)</script>', page, re.DOTALL)[0])
-    assert facts["name"] == facts["categories"][0] == HOSTILE
+    assert (facts["name"], facts["categories"][0]) == (NAME, HOSTILE)
     assert facts["concepts"] == [[f"concept {HOSTILE}", [1, 2], "n1", [HOSTILE]]]
 
 
@@ -160,7 +168,9 @@ def test_the_page_refers_to_nothing_outside() -> None:
 
 def test_a_name_that_is_not_unicode_can_be_written() -> None:
     score_map = random_map(1, 1, 3)
-    page = viewer_page(score_map, photo_of(score_map), {}, name="caf\udce9.jpg")
+    source = MemorySource(photo_of(score_map), "caf\udce9.jpg")
+    score_map = replace(score_map, about=replace(score_map.about, source=source))
+    page = viewer_page(score_map.stream(), photo_of(score_map), lambda: {})
     assert r"<h1>caf\udce9.jpg</h1>" in page
     page.encode()
 
@@ -168,7 +178,7 @@ def test_a_name_that_is_not_unicode_can_be_written() -> None:
 def test_a_large_photo_is_reduced_and_the_map_stays_in_true_coordinates() -> None:
     score_map = random_map(1, 1, 3)
     photo = np.zeros((300, 3 * MAX_SIDE, 3), np.uint8)
-    page = viewer_page(score_map, photo, {})
+    page = viewer_page(score_map.stream(), photo, lambda: {})
     image = base64.b64decode(re.findall(r"data:image/webp;base64,([^\"]+)", page)[0])
 
     assert Image.open(io.BytesIO(image)).size == (MAX_SIDE, 100)
@@ -438,7 +448,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path, open_page: Open) ->
     path.write_text(hostile_page(), encoding="utf-8")
     page = open_page(path)
     assert page.text("shown") == HOSTILE
-    assert page.driver.title == f"{HOSTILE} · fcnconv"
+    assert page.driver.title == f"{NAME} · fcnconv"
     assert len(page.driver.find_elements("css selector", "img")) == 1
 
 
@@ -448,13 +458,17 @@ def test_a_concept_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, op
     bunch = Selection("bunch", (3, 7, 11, 19), also=("assortment",))
     score_map = small_map(random_map(5, 6, 40).logits, concepts=(bunch,))
     path = tmp_path / "concept.html"
-    page_text = viewer_page(score_map, photo_of(score_map), {"model": "tiny"}, max_values=max_values)
+    page_text = viewer_page(
+        score_map.stream(), photo_of(score_map), lambda: {"model": "tiny"}, max_values=max_values
+    )
     path.write_text(page_text, encoding="utf-8")
     page = open_page(path)
     page.press("/", "assortment")
     assert page.text("found").startswith("bunch (4 classes): assortment")
     page.press("\ue007")
     assert page.text("shown") == "bunch (4 classes)"
-    expected = unpacked(pack(score_map, max_values), score_map.shape)[:, :, list(bunch.classes)].sum(-1)
+    expected = unpacked(pack(score_map.stream(), max_values), score_map.shape)[:, :, list(bunch.classes)].sum(
+        -1
+    )
     assert page.cell() == np.unravel_index(expected.argmax(), expected.shape)
     assert float(page.text("here")) == pytest.approx(expected.max(), abs=0.006)

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tiny import choose, make_map
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
+from fcnconv.maps import ScoreMap
+from fcnconv.options import MapOptions
 from fcnconv.scan.blocks import spans
-from fcnconv.scores import Block, FloatArray, MapStream, Provenance, ScoreMap, softmax
+from fcnconv.scores import Block, FloatArray, ScoreStream, softmax
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]
@@ -31,7 +34,7 @@ def read_npy(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
 
 def read_npz(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     with np.load(path, allow_pickle=False) as file:
-        for name, value in provenance(score_map).items():
+        for name, value in provenance(score_map.stream()).items():
             assert file[name] == value
         return file["scores"], file["categories"].tolist()
 
@@ -41,7 +44,7 @@ def read_tif(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     with tifffile.TiffFile(path) as file:
         scores = np.stack([page.asarray() for page in file.pages], axis=-1)
         about = file.imagej_metadata
-        assert json.loads(about["Info"]).items() >= provenance(score_map).items()
+        assert json.loads(about["Info"]).items() >= provenance(score_map.stream()).items()
         scale = file.pages[0].tags["ModelPixelScaleTag"].value
         corner = file.pages[0].tags["ModelTiepointTag"].value
     x0, y0, x1, y1 = score_map.grid.square(0, 0)
@@ -53,13 +56,13 @@ def read_tif(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
 def read_zarr(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     zarr = pytest.importorskip("zarr")
     group = zarr.open_group(path, mode="r")
-    assert group.attrs.asdict().items() >= provenance(score_map).items()
+    assert group.attrs.asdict().items() >= provenance(score_map.stream()).items()
     return group["scores"][:], group.attrs["categories"]
 
 
 def read_json(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     document = json.loads(path.read_text(encoding="utf-8"))
-    assert document.items() >= provenance(score_map).items()
+    assert document.items() >= provenance(score_map.stream()).items()
     cells = document["cells"]
     for cell in cells:
         assert tuple(cell["box"]) == score_map.grid.box(cell["row"], cell["col"])
@@ -83,7 +86,7 @@ def read_csv(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
 def read_geojson(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     """Exact only with at_least=0, where every cell is there."""
     document = json.loads(path.read_text(encoding="utf-8"))
-    assert document["provenance"] == provenance(score_map)
+    assert document["provenance"] == provenance(score_map.stream())
     names = list(dict.fromkeys(f["properties"]["classification"]["name"] for f in document["features"]))
     scores = np.full((score_map.grid.rows, score_map.grid.cols, len(names)), np.nan)
     for feature in document["features"]:
@@ -118,7 +121,7 @@ def score_maps(draw: st.DrawFn) -> ScoreMap:
     logits = draw(hnp.arrays(np.float32, (rows, cols, len(names)), elements=elements))
     size = 8 + 4 * (cols - 1), 8 + 4 * (rows - 1)
     image = draw(st.sampled_from([size, (3 * size[0], 3 * size[1]), (50, 70)]))
-    return ScoreMap(logits, Grid(8, 4, image, size), Labels(tuple(names)), Provenance("m", "c0de", "fcn"))
+    return make_map(logits, Grid(8, 4, image, size), Labels(tuple(names)))
 
 
 @st.composite
@@ -129,7 +132,7 @@ def selections(draw: st.DrawFn, labels: Labels) -> tuple[Selection, ...]:
     return (*map(labels.category, chosen), concept)
 
 
-def as_it_comes(score_map: ScoreMap, high: int, wide: int) -> MapStream:
+def as_it_comes(score_map: ScoreMap, high: int, wide: int) -> ScoreStream:
     """The map in blocks of so many cells, the last ones first."""
     rows, cols, _ = score_map.shape
     blocks = [
@@ -137,8 +140,7 @@ def as_it_comes(score_map: ScoreMap, high: int, wide: int) -> MapStream:
         for down in spans(rows, high)
         for across in spans(cols, wide)
     ]
-    about = score_map.grid, score_map.labels, score_map.provenance, score_map.temperature
-    return MapStream(reversed(blocks), *about)
+    return ScoreStream(score_map.about, reversed(blocks))
 
 
 def naive(score_map: ScoreMap, chosen: tuple[Selection, ...], values: str) -> FloatArray:
@@ -161,13 +163,17 @@ def written(
         pytest.importorskip(WRITERS[name].needs[0])
     with TemporaryDirectory() as folder:
         path = Path(folder, f"map.{name}")
-        save(as_it_comes(score_map, *block) if block else score_map, str(path), WRITERS[name], choice)
+        stream = as_it_comes(score_map, *block) if block else score_map.stream()
+        save(stream, str(path), WRITERS[name], choice)
         assert [entry.name for entry in Path(folder).iterdir()] == [path.name]
         return READERS[name](path, score_map)
 
 
+LOOKED_AT = [writer for writer in WRITERS.values() if writer.needs_class or writer.suffix == "html"]
+
+
 def test_every_format_that_is_no_picture_has_a_reader_here() -> None:
-    assert set(READERS) == {name for name, writer in WRITERS.items() if not writer.picture}
+    assert set(READERS) == {name for name, writer in WRITERS.items() if writer not in LOOKED_AT}
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -176,25 +182,29 @@ def test_every_format_that_is_no_picture_has_a_reader_here() -> None:
 def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
     score_map = data.draw(score_maps())
     chosen = data.draw(selections(score_map.labels))
-    values = data.draw(st.sampled_from(["probabilities", "logits"])) if WRITERS[name].raw else "probabilities"
+    values = (
+        data.draw(st.sampled_from(["probabilities", "logits"]))
+        if "values" in WRITERS[name].takes
+        else "probabilities"
+    )
     block = data.draw(st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    scores, names = written(name, score_map, Choice(chosen, values, at_least=0), block)
+    scores, names = written(name, score_map, choose(*chosen, values=values, at_least=0.0), block)
     assert names == [selection.name for selection in chosen] or name == "npy"
     assert np.abs(scores - naive(score_map, chosen, values)).max() < 1e-5
-    if WRITERS[name].raw:
+    if "values" in WRITERS[name].takes:
         assert scores.dtype == np.float32
         assert (scores == score_map.planes(chosen, values)).all()
         if values == "logits" and len(chosen) > 1:
             assert (scores[:, :, 0] == score_map.logits[:, :, chosen[0].classes[0]]).all()
 
 
-@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.raw])
+@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if "values" in writer.takes])
 @given(score_map=score_maps(), block=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)))
 @settings(max_examples=15, deadline=None)
 def test_whole_maps_are_read_back_to_the_last_bit(
     name: str, score_map: ScoreMap, block: tuple[int, int] | None
 ) -> None:
-    scores, names = written(name, score_map, Choice(values="logits"), block)
+    scores, names = written(name, score_map, choose(values="logits"), block)
     assert (scores == score_map.logits).all()
     assert tuple(names) == score_map.labels.categories or name == "npy"
 
@@ -204,7 +214,7 @@ def test_whole_maps_are_read_back_to_the_last_bit(
 def test_csv_lists_the_best_of_each_cell(score_map: ScoreMap, k: int) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "map.csv")
-        save(score_map, str(path), WRITERS["csv"], Choice(k=k))
+        save(score_map.stream(), str(path), WRITERS["csv"], choose(top_k=k))
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     ranked, probabilities = score_map.top_k(k)
@@ -222,23 +232,21 @@ def two_cells() -> ScoreMap:
     probabilities = np.full((1, 2, 1000), 0.1 / 998, np.float32)
     probabilities[0, 0, [161, 162]] = 0.45
     probabilities[0, 1, 849] = 0.9
-    return ScoreMap(
-        np.log(probabilities), Grid(8, 4, (12, 8), (12, 8)), imagenet(), Provenance("m", "", "fcn")
-    )
+    return make_map(np.log(probabilities), Grid(8, 4, (12, 8), (12, 8)), imagenet())
 
 
 def test_geojson_has_the_cells_over_the_threshold_only(tmp_path: Path) -> None:
     path = tmp_path / "map.geojson"
 
     def found(choice: Choice) -> list[tuple[str, int]]:
-        save(two_cells(), str(path), WRITERS["geojson"], choice)
+        save(two_cells().stream(), str(path), WRITERS["geojson"], choice)
         features = json.loads(path.read_text())["features"]
         return [(f["properties"]["classification"]["name"], f["properties"]["col"]) for f in features]
 
-    assert found(Choice(at_least=0.5)) == [("teapot", 1)]
-    assert found(Choice(at_least=0.4)) == [("basset", 0), ("teapot", 1)]
-    assert found(Choice((imagenet().find("dog"),), at_least=0.5)) == [("dog", 0)]
-    assert found(Choice((imagenet().find("dog"),), at_least=0.95)) == []
+    assert found(choose(at_least=0.5)) == [("teapot", 1)]
+    assert found(choose(at_least=0.4)) == [("basset", 0), ("teapot", 1)]
+    assert found(choose(imagenet().find("dog"), at_least=0.5)) == [("dog", 0)]
+    assert found(choose(imagenet().find("dog"), at_least=0.95)) == []
 
 
 def test_a_concept_sums_its_classes() -> None:
@@ -247,9 +255,7 @@ def test_a_concept_sums_its_classes() -> None:
     assert plane[0, 0] == pytest.approx(0.9 + 116 * 0.1 / 998, abs=1e-3)
     assert plane[0, 1] == pytest.approx(118 * 0.1 / 998, abs=1e-3)
     assert (two_cells().plane(imagenet().find("entity")) <= 1).all()
-    far = ScoreMap(
-        two_cells().logits - [[[200]]] * 1, two_cells().grid, imagenet(), Provenance("m", "", "fcn")
-    )
+    far = make_map(two_cells().logits - [[[200]]] * 1, two_cells().grid, imagenet())
     assert np.isfinite(far.planes([dog], "logits")).all()
 
 
@@ -258,10 +264,13 @@ def test_an_unknown_suffix_names_the_known_ones() -> None:
         find_writer("map.xyz", None)
 
 
-@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if not writer.raw])
+@pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if "values" not in writer.takes])
 def test_logits_are_refused_where_only_probabilities_fit(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} holds probabilities only; .* npy, npz, zarr, tif$"):
-        find_writer(f"map.{name}", None, "logits")
+    with pytest.raises(
+        UsageError,
+        match=rf"--values logits changes nothing in a .{name}; it applies to .npy, .npz, .zarr, .tif$",
+    ):
+        find_writer(f"map.{name}", None, MapOptions(values="logits"))
 
 
 @pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.needs])
@@ -277,15 +286,15 @@ def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> 
     pytest.importorskip("zarr")
     score_map, zarr = two_cells(), WRITERS["zarr"]
     out = tmp_path / "map.zarr"
-    save(score_map, str(out), zarr, Choice())
-    save(score_map, str(out), zarr, Choice((imagenet().find("dog"),)))
+    save(score_map.stream(), str(out), zarr, choose())
+    save(score_map.stream(), str(out), zarr, choose(imagenet().find("dog")))
     assert read_zarr(out, score_map)[1] == ["dog"]
 
     photos = tmp_path / "photos.zarr"
     photos.mkdir()
     (photos / "cat.jpg").touch()
     with pytest.raises(OutputError, match="is no zarr store"):
-        save(score_map, str(photos), zarr, Choice())
+        save(score_map.stream(), str(photos), zarr, choose())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["map.zarr", "photos.zarr"]
     with pytest.raises(UsageError, match="cannot go to standard output"):
         find_writer("-", "zarr")
@@ -294,9 +303,9 @@ def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> 
 def test_a_failed_zarr_store_leaves_the_old_one(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     out = tmp_path / "map.zarr"
-    save(two_cells(), str(out), WRITERS["zarr"], Choice())
+    save(two_cells().stream(), str(out), WRITERS["zarr"], choose())
     nowhere = Selection("nowhere", (4000,))
     with pytest.raises(IndexError):
-        save(two_cells(), str(out), WRITERS["zarr"], Choice((nowhere,)))
+        save(two_cells().stream(), str(out), WRITERS["zarr"], choose(nowhere))
     assert [entry.name for entry in tmp_path.iterdir()] == ["map.zarr"]
     assert (read_zarr(out, two_cells())[0] == softmax(two_cells().logits)).all()

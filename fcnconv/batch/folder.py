@@ -10,7 +10,7 @@ from typing import Any
 
 from fcnconv import __version__
 from fcnconv.batch.inputs import Input
-from fcnconv.batch.workers import each, shared
+from fcnconv.batch.workers import IN_FLIGHT, each
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError, UsageError
 from fcnconv.files import whole_file
@@ -55,7 +55,7 @@ class MapFolder:
         Raises UsageError if the folder holds maps that were made in another way.
         """
         since = self._agree(overwrite)
-        share, options = shared(self.classifier), self.choice.options
+        share, options = self.classifier.share(IN_FLIGHT), self.choice.options
 
         def make(item: Input) -> MapFile:
             path = map_path(self.folder, item.name, self.writer.suffix)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from queue import Queue
 from typing import TypeVar
 
@@ -27,18 +26,13 @@ def classify_each(
     classifier: Classifier, inputs: Iterable[Input], options: ClassifyOptions
 ) -> Iterator[tuple[str, Classification | FcnconvError]]:
     """Each input's name with its classification, or with the error that it met, in the order given."""
-    share, sure = shared(classifier), options.threshold()
+    share, sure = classifier.share(IN_FLIGHT), options.threshold()
 
     def classify(item: Input) -> Classification:
         source = share.open(item.image, options.scales, name=item.name)
         return share.classify(source, scales=options.scales, k=options.top_k, at_least=sure)
 
     return each(inputs, classify)
-
-
-def shared(classifier: Classifier) -> Classifier:
-    """The classifier with the memory that one image has of it while others are in flight."""
-    return replace(classifier, memory=classifier.memory / IN_FLIGHT)
 
 
 def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[str, T | FcnconvError]]:

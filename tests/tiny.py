@@ -1,0 +1,40 @@
+"""Small score maps, made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fcnconv.grid import Grid
+from fcnconv.labels import Labels
+from fcnconv.maps import ScoreMap
+from fcnconv.options import MapOptions
+from fcnconv.provenance import Identity, Provenance
+from fcnconv.scores import About, Block
+from fcnconv.sources import ImageSource
+from fcnconv.writers import Choice
+
+MADE = Provenance(Identity("m", "c0de", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
+
+
+def make_map(
+    logits: np.ndarray,
+    grid: Grid,
+    labels: Labels,
+    *,
+    source: ImageSource | None = None,
+    temperature: float = 1.0,
+    exact: np.ndarray | None = None,
+    scales: tuple[Grid, ...] = (),
+    best_scale: np.ndarray | None = None,
+) -> ScoreMap:
+    """A map of these logits, float32 (rows, cols, num_classes)."""
+    rows, cols, _ = logits.shape
+    about = About(grid, labels, MADE, temperature, scales, source)
+    return ScoreMap(about, Block(grid, slice(0, rows), slice(0, cols), logits, exact, best_scale))
+
+
+def choose(*selections: Any, **options: Any) -> Choice:
+    """What is written: some selections, and options of a map."""
+    return Choice(selections, MapOptions(**options))
