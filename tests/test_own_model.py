@@ -79,10 +79,10 @@ def test_a_module_is_left_as_it_was_and_hashed_by_its_weights() -> None:
     first = package.load(model, window=16, mode="windows").provenance
     assert model.training and all(p.requires_grad and p.dtype == torch.half for p in model.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert package.load(model, window=16).provenance.weights_sha256 == first.weights_sha256
+    assert package.load(model, window=16).provenance.identity.weights_sha256 == first.weights_sha256
     with torch.no_grad():
         model[1].bias[0] += 1
-    assert package.load(model, window=16).provenance.weights_sha256 != first.weights_sha256
+    assert package.load(model, window=16).provenance.identity.weights_sha256 != first.weights_sha256
     assert package.load(model, window=16).labels.categories[4] == "class 4"
     with pytest.raises(ModelError, match="the network has 5 classes, and 2 are named"):
         package.load(model, window=16, categories=["a", "b"])
@@ -160,7 +160,8 @@ def test_timm_architectures(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "w.pth")
     classifier = package.load(str(tmp_path / "w.pth"), arch="timm/resnet18d", window=64)
     crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    mean, std = np.array(classifier.mean), np.array(classifier.std)
+    made = classifier.provenance.identity
+    mean, std = np.array(made.mean), np.array(made.std)
     x = torch.from_numpy((crop / 255.0 - mean) / std).float().permute(2, 0, 1)[None]
     with torch.no_grad():
         expected = model(x)[0].numpy()
@@ -180,7 +181,8 @@ def test_transformers_are_refused_by_name_and_run_on_windows(arch: str, tmp_path
     image = np.random.default_rng(0).integers(0, 256, (224, 256, 3), np.uint8)
     logits = classifier(image).logits
     assert logits.shape == (1, 2, 3)
-    mean, std = np.array(classifier.mean), np.array(classifier.std)
+    made = classifier.provenance.identity
+    mean, std = np.array(made.mean), np.array(made.std)
     x = torch.from_numpy((image[:, 32:] / 255.0 - mean) / std).float().permute(2, 0, 1)[None]
     with torch.no_grad():
         np.testing.assert_allclose(logits[0, 1], model(x)[0].numpy(), atol=1e-5)

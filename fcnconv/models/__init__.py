@@ -89,6 +89,7 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
 
     Raises UsageError with the nearest name there is, or for a file of weights of an unknown architecture.
     """
+    own = own and own.completed()
     if not isinstance(name, str):
         from fcnconv.models.module import module_spec
 

@@ -53,7 +53,7 @@ class OwnModel:
             "Its classes, one name a line, in index order.",
             metavar="FILE",
             group=_OWN,
-            read=lambda text: read_categories(Path(text)),
+            read=_categories_of,
         ),
     ] = None
     window: Annotated[
@@ -65,7 +65,7 @@ class OwnModel:
             "What its input is centred on, of 0 to 1.",
             metavar="R,G,B",
             group=_OWN,
-            read=lambda text: parse_channels("mean", text),
+            read=partial(parse_channels, "mean"),
         ),
     ] = None
     std: Annotated[
@@ -74,7 +74,7 @@ class OwnModel:
             "What its input is divided by.",
             metavar="R,G,B",
             group=_OWN,
-            read=lambda text: parse_channels("std", text),
+            read=partial(parse_channels, "std"),
         ),
     ] = None
     eval_size: Annotated[
@@ -84,9 +84,7 @@ class OwnModel:
     temperature: float | None = None
     spec: Annotated[
         OwnModel | None,
-        Told(
-            "A JSON file of all these.", metavar="FILE", group=_OWN, read=lambda text: read_spec(Path(text))
-        ),
+        Told("A JSON file of all these.", metavar="FILE", group=_OWN, read=_spec_of),
     ] = None
 
     def completed(self) -> OwnModel:
@@ -119,6 +117,14 @@ def read_categories(path: Path) -> tuple[str, ...]:
         line = names.index("") + 1 if names else 1
         raise UsageError(f"{path}: line {line} is empty; write one category a line, in index order")
     return names
+
+
+def _categories_of(text: str) -> tuple[str, ...]:
+    return read_categories(Path(text))
+
+
+def _spec_of(text: str) -> OwnModel:
+    return read_spec(Path(text))
 
 
 def read_spec(path: Path) -> OwnModel:
