@@ -119,8 +119,11 @@ def test_the_drawing_in_letters_is_what_a_terminal_shows() -> None:
 # The Python: what a comment says a line gives.
 
 
-def test_the_python_of_the_readme_gives_what_its_comments_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_python_of_the_readme_gives_what_its_comments_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sample_images").symlink_to(ROOT / "sample_images")
+    monkeypatch.chdir(tmp_path)
     (block,) = blocks(TEXT[ROOT / "README.md"], "python")
     torch.manual_seed(0)
     names: dict[str, object] = {
@@ -140,6 +143,7 @@ def test_the_python_of_the_readme_gives_what_its_comments_say(monkeypatch: pytes
         else:
             exec(code, names)
     assert compared == 3
+    assert (tmp_path / "map.png").is_file()
 
 
 # The pipelines of the README, with and without a terminal.
