@@ -1,4 +1,4 @@
-"""Prints the README's table of networks: one of each family, converted and proved.
+"""Prints the table of networks: one of each family, converted and proved.
 
 Random weights whose logits are of ordinary size (batch normalisation set from a forward pass) take the place
 of published ones, which need a download; the proof is of the conversion, not of the weights. How far a dense
