@@ -122,3 +122,11 @@ def test_the_dogs_are_what_a_walk_up_wordnet_finds() -> None:
         assert concept.wnid is not None
         found = [i for i, wnid in enumerate(labels.wnids) if reaches(wnid[1:], concept.wnid[1:])]
         assert tuple(found) == concept.classes
+
+
+def test_an_answer_finds_its_own_class_whatever_the_names_are() -> None:
+    numbers = Labels(("7", "1", "1"))
+    for i in range(3):
+        assert numbers.same(i, numbers.categories[i]).classes == (i,)
+    dog = imagenet().find("dog")
+    assert imagenet().same(None, "dog") == dog

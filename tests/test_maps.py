@@ -13,6 +13,7 @@ import pytest
 from conftest import SAMPLES, Command
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fcnconv.batch.folder import map_path
 from fcnconv.batch.inputs import from_sources
@@ -173,3 +174,29 @@ def test_sources_are_found_in_order_without_what_is_made(photos: Path) -> None:
     assert names("photos/**/b*") == ["photos/b.png", "photos/more/b.jpg"]
     with pytest.raises(UsageError, match="no image matches"):
         from_sources(["photos/*.gif"], SUFFIXES, Path("maps"))
+
+
+@pytest.mark.parametrize(
+    ("named", "suffix"), [(".png", "png"), ("PNG", "png"), ("jpeg", "jpg"), (".tiff", "tif")]
+)
+def test_a_format_is_named_in_any_usual_way(fcnconv: Command, photos: Path, named: str, suffix: str) -> None:
+    done = fcnconv("batch", "photos/b.png", "-o", "maps", "-f", named, "-c", "cup", "--scales", "0.6")
+    assert (done.returncode, done.stdout.decode()) == (0, f"maps/photos/b.png.{suffix}\n"), done.stderr
+
+
+def test_fit_opens_a_large_photo_in_one_way(fcnconv: Command, photos: Path) -> None:
+    with Image.open(SAMPLES / "coffee.png") as photo:
+        photo.convert("RGB").resize((3000, 2000)).save("photos/large.jpg", quality=92)
+    assert fcnconv("batch", "photos/large.jpg", "-o", "maps", "--scales", "fit", "-f", "npy").returncode == 0
+    assert fcnconv("heatmap", "photos/large.jpg", "-o", "alone.npy", "--scales", "fit").returncode == 0
+    assert np.abs(np.load("maps/photos/large.jpg.npy") - np.load("alone.npy")).max() <= 1e-5
+
+
+def test_what_changes_scores_is_in_the_settings(fcnconv: Command, photos: Path) -> None:
+    run = ("batch", "photos/b.png", "-o", "maps", "-f", "json", "-k", "1")
+    assert fcnconv(*run).returncode == 0
+    settings = json.loads(Path("maps/fcnconv.json").read_text())
+    assert {"device", "backend", "mode", "stride", "temperature", "scales", "join"} <= set(settings)
+    assert "max_memory" not in settings  # of a network whose tiles equal the whole
+    assert fcnconv(*run, "--max-memory", "1GB").returncode == 0
+    assert b"maps made with device 'auto', not 'cpu'" in fcnconv(*run, "--device", "cpu").stderr

@@ -79,10 +79,10 @@ def test_a_module_is_left_as_it_was_and_hashed_by_its_weights() -> None:
     first = package.load(model, window=16, mode="windows").provenance
     assert model.training and all(p.requires_grad and p.dtype == torch.half for p in model.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert package.load(model, window=16).provenance.identity.weights_sha256 == first.weights_sha256
+    assert package.load(model, window=16).provenance.identity.weights_sha256 == first.identity.weights_sha256
     with torch.no_grad():
         model[1].bias[0] += 1
-    assert package.load(model, window=16).provenance.identity.weights_sha256 != first.weights_sha256
+    assert package.load(model, window=16).provenance.identity.weights_sha256 != first.identity.weights_sha256
     assert package.load(model, window=16).labels.categories[4] == "class 4"
     with pytest.raises(ModelError, match="the network has 5 classes, and 2 are named"):
         package.load(model, window=16, categories=["a", "b"])

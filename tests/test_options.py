@@ -1,0 +1,197 @@
+"""Options: each means something where it is given, or is refused in one line; none is silently ignored."""
+
+import inspect
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Command
+from hypothesis import given
+from hypothesis import strategies as st
+from terminals import in_terminal
+
+import fcnconv
+from fcnconv.classifier import Classifier
+from fcnconv.errors import UsageError
+from fcnconv.grid import Scale
+from fcnconv.models.own import OwnModel
+from fcnconv.options import (
+    PLAIN_MAP,
+    ClassifyOptions,
+    MapOptions,
+    NetworkOptions,
+    parse_memory,
+    parse_scales,
+    parse_shard,
+    told,
+)
+from fcnconv.writers import WRITERS, check_terminal, find_writer
+
+COFFEE = SAMPLES / "coffee.png"
+
+GIVEN = {
+    "values": "logits",
+    "top_k": 3,
+    "at_least": 0.25,
+    "store": "all",
+    "argmax": True,
+    "cells": True,
+    "max_side": 640,
+}
+"""An unusual value of each option that changes what is written, but not how the image is scanned."""
+
+
+def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
+    about_the_scan = {"classes", "scales", "join", "refine"}
+    assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_an_option_applies_to_a_format_or_is_refused(suffix: str, name: str) -> None:
+    options = replace(PLAIN_MAP, **{name: GIVEN[name]})
+    if name in WRITERS[suffix].takes:
+        assert find_writer(f"map.{suffix}", None, options) is WRITERS[suffix]
+    else:
+        flag = "-" + name.replace("_", "-")
+        with pytest.raises(
+            UsageError, match=rf"{flag}.* changes nothing in a \.{suffix}; it applies to \.\w+"
+        ):
+            find_writer(f"map.{suffix}", None, options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["-o", "map.npy", "--argmax"],
+            "--argmax changes nothing in a .npy; it applies to .png, .jpg",
+        ),
+        (["-o", "map.npz", "--cells"], "--cells changes nothing in a .npz; it applies to .png, .jpg"),
+        (
+            ["-o", "map.png", "-k", "3"],
+            "--top-k 3 changes nothing in a .png; it applies to .npz, .json",
+        ),
+        (
+            ["-o", "map.csv", "--at-least", "0.3"],
+            "--at-least 0.3 changes nothing in a .csv; it applies to .geoj",
+        ),
+        (
+            ["-o", "map.json", "--max-side", "99"],
+            "--max-side 99 changes nothing in a .json; it applies to .png",
+        ),
+        (
+            ["-o", "map.png", "--argmax", "--cells"],
+            "--argmax fills each window's own cell as it is;",
+        ),
+    ],
+)
+def test_what_changes_nothing_is_refused_in_one_line(
+    fcnconv: Command, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = fcnconv("heatmap", COFFEE, *arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith(f"fcnconv: {said}") and done.stderr.count(b"\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_takes_what_it_shows() -> None:
+    check_terminal(MapOptions(argmax=True, top_k=2))
+    with pytest.raises(UsageError, match="--cells changes nothing in what a terminal shows"):
+        check_terminal(MapOptions(cells=True))
+
+
+def test_at_least_needs_the_question_that_it_answers(fcnconv: Command) -> None:
+    done = fcnconv("classify", COFFEE, "--at-least", "0.5")
+    assert done.returncode == 2
+    assert b"--at-least changes nothing in a list of categories; it applies to --level concept" in done.stderr
+    assert ClassifyOptions(level="concept").threshold() == 0.8
+    assert ClassifyOptions(level="concept", at_least=0.5).threshold() == 0.5
+    assert ClassifyOptions().threshold() is None
+
+
+@pytest.mark.parametrize("command", ["heatmap", "batch", "classify", "verify"])
+def test_scales_are_read_before_anything_is_opened(fcnconv: Command, command: str, tmp_path: Path) -> None:
+    first = ["efficientnet_lite0"] if command == "verify" else []
+    out = ["-o", tmp_path / "maps.npy"] if command in ("heatmap", "batch") else []
+    done = fcnconv(command, *first, "missing.png", *out, "--scales", "abc")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"fcnconv: unknown scale 'abc'")
+
+
+def test_load_takes_what_the_options_are() -> None:
+    taken = set(inspect.signature(fcnconv.load).parameters)
+    asked = {*told(NetworkOptions), *told(OwnModel)}
+    assert taken == {"model"} | asked
+    with pytest.raises(UsageError, match="unknown mode 'magic'; known: fcn, windows"):
+        fcnconv.load(mode="magic")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown join 'sum'; known: max, mean"):
+        fcnconv.load()(COFFEE, join="sum")  # type: ignore[arg-type]
+
+
+@given(
+    st.one_of(
+        st.just(Scale()),
+        st.just(Scale(factor=1, halvings=True)),
+        st.integers(1, 4096).map(lambda side: Scale(short_side=side)),
+        st.integers(1, 640).map(lambda n: Scale(factor=n / 10)),
+    )
+)
+def test_a_scale_reads_as_it_is_written(scale: Scale) -> None:
+    assert parse_scales(str(scale)) == (scale,)
+
+
+def test_text_is_read_once_and_values_pass() -> None:
+    assert parse_memory("1.5g") == 1.5e9 and parse_memory("2GiB") == 2 * 1024**3
+    assert parse_shard("2/8") == (2, 8)
+    for wrong in ("9/8", "0/8", "1", "a/b"):
+        with pytest.raises(UsageError, match="unknown shard"):
+            parse_shard(wrong)
+
+
+def test_help_comes_in_groups_with_what_most_need_first(fcnconv: Command) -> None:
+    shown = fcnconv("heatmap", "-h").stdout.decode()
+    places = [shown.index(f"\n{group}:\n") for group in ("Arguments", "Options", "Map", "Picture", "Network")]
+    assert places == sorted(places)
+    assert shown.index("--out") < shown.index("--scales") < shown.index("--debug")
+    assert "[default: 1]" in shown and "max|mean" in shown
+
+
+def test_the_winners_are_drawn_on_a_terminal_too(lite0: Classifier) -> None:
+    command = ["fcnconv", "heatmap", SAMPLES / "collage.jpg", "--argmax", "--scales", "0.5", "-k", "2"]
+    shown = in_terminal(command, stdout=True)
+    assert shown.status == 0
+    heading = next(line for line in shown.terminal.splitlines() if "photo" in line)
+    assert "most probable class of each window" in heading
+    assert "██" in shown.terminal and "espresso" in shown.terminal, "no key of the colours"
+
+
+def test_the_map_chooses_the_class_that_it_shows(fcnconv: Command, tmp_path: Path, lite0: Classifier) -> None:
+    collage = SAMPLES / "collage.jpg"
+    done = fcnconv("heatmap", collage, "-o", tmp_path / "map.png")
+    assert done.returncode == 0
+    (best,) = lite0(collage).best_windows(1)
+    said = f"showing the most probable class, {best.category} (up to {best.probability:.2f});"
+    assert done.stderr.decode().strip() == f"fcnconv: {said} choose with --class"
+
+
+def test_python_shows_short_lines_and_saves(lite0: Classifier, tmp_path: Path) -> None:
+    score_map = lite0(COFFEE)
+    assert repr(lite0) == (
+        "<Classifier efficientnet_lite0: 1000 classes, window 224 px, stride 32 px, fcn mode>"
+    )
+    assert repr(score_map) == (
+        "<ScoreMap 6 × 12 windows × 1000 classes of 600 × 400 px by efficientnet_lite0; espresso 0.97>"
+    )
+    score_map.save(tmp_path / "map.png", classes=["espresso", "cup"])
+    score_map.save(tmp_path / "best.png")
+    score_map.save(tmp_path / "map.npy", options=MapOptions(values="logits"))
+    assert (np.load(tmp_path / "map.npy") == score_map.logits).all()
+    assert np.array_equal(
+        score_map.plane("espresso"), score_map.planes([lite0.labels.find("espresso")])[:, :, 0]
+    )
+    with pytest.raises(fcnconv.UsageError, match="unknown class 'espreso'"):
+        score_map.save(tmp_path / "none.png", classes=["espreso"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.png", "map.npy", "map.png"]
