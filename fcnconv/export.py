@@ -21,11 +21,10 @@ from fcnconv import __version__
 from fcnconv.backends.export import export_onnx, prove_export
 from fcnconv.backends.runtime import new_session, session_run
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.errors import OutputError, PlanError, UsageError
-from fcnconv.files import whole_file
+from fcnconv.errors import PlanError, UsageError
+from fcnconv.files import written
 from fcnconv.models import ModelSpec
 from fcnconv.scores import FloatArray
-from fcnconv.stdout import data_stream
 
 
 @dataclass(frozen=True)
@@ -151,16 +150,6 @@ def export(spec: ModelSpec, out: str, format: str, stride: int | None = None) ->
         conversion_error=network.proof.relative_error,
     )
     content, error = FORMATS[format](network, about)
-    try:
-        if out == "-":
-            data_stream().buffer.write(content)
-            data_stream().buffer.flush()
-        else:
-            with whole_file(Path(out)) as temporary:
-                temporary.write_bytes(content)
-    except BrokenPipeError:
-        raise
-    except OSError as reason:
-        name = "standard output" if out == "-" else out
-        raise OutputError(f"{name}: cannot be written: {reason.strerror or reason}") from reason
+    with written(out) as path:
+        path.write_bytes(content)
     return about, error

@@ -1,34 +1,130 @@
-"""Files and folders that appear whole or not at all: written under a temporary name beside their place, and
-then renamed.
+"""Where results go: files and folders that appear whole or not at all, devices, pipes and standard output.
+
+A file or a folder is written under a temporary name beside its place, and then renamed. Whatever else is
+there, as a device or a FIFO, is written through and stays what it is.
 """
 
 from __future__ import annotations
 
-import math
+import errno
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from fcnconv.errors import OutputError, UsageError
+from fcnconv.scratch import FULL, no_room
+from fcnconv.stdout import data_stream
 
-from fcnconv.errors import OutputError
+STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+"""Names of standard output. While a command runs, descriptor 1 is standard error: see `stdout`."""
 
-IN_MEMORY = 1 << 28
-"""Bytes up to which a scratch array is held in memory."""
+NAME_BYTES = 100
+"""Of a file's name, the bytes that its temporary name has, which is then no longer than file systems allow:
+255 bytes, or 143 in an encrypted home.
+"""
 
 
-def scratch_array(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """A float32 array to be filled: in memory, or in a file that has no name if it is large."""
-    if 4 * math.prod(shape) <= IN_MEMORY:
-        return np.empty(shape, np.float32)
-    with tempfile.TemporaryFile() as file:  # its mapping keeps it until the array goes
-        return np.memmap(file, np.float32, "w+", shape=shape)
+@contextmanager
+def written(out: str, *, folder: bool = False) -> Iterator[Path]:
+    """A path to write the output `out` to, which takes its place when the block ends well.
+
+    out: a file, or a folder; ``-`` is standard output. That, a FIFO or a device gets its bytes at the end.
+    folder: whether what is written is a zarr store.
+
+    Raises OutputError for whatever the system refuses, but BrokenPipeError where the reader has gone.
+    """
+    path = Path(out)
+    try:
+        if folder:
+            with whole_folder(path) as temporary:
+                yield temporary
+        elif out in STANDARD_OUTPUT or _is_passage(path):
+            with _passed_on(out) as temporary:
+                yield temporary
+        else:
+            with whole_file(path) as temporary:
+                yield temporary
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "standard output" if out in STANDARD_OUTPUT else out
+        raise OutputError(f"{name}: cannot be written: {_reason(error)}") from error
+
+
+@contextmanager
+def _passed_on(out: str) -> Iterator[Path]:
+    """A temporary path whose content goes to standard output, a FIFO or a device when the block ends well."""
+    with tempfile.TemporaryDirectory(prefix="fcnconv-") as folder:
+        temporary = Path(folder, "out")
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno in FULL:
+                raise no_room(error, f"what goes to {out}") from error
+            raise
+        with temporary.open("rb") as made:
+            if out in STANDARD_OUTPUT:
+                shutil.copyfileobj(made, data_stream().buffer)
+                data_stream().buffer.flush()
+            else:
+                with Path(out).open("wb") as file:
+                    shutil.copyfileobj(made, file)
+
+
+def check_writable(out: str, *, folder: bool = False) -> None:
+    """Raises UsageError if `out` cannot be written, as far as that shows before there is anything to write.
+
+    out, folder: as for `written`.
+    """
+    if out in STANDARD_OUTPUT:
+        return
+    try:
+        target = _resolved(Path(out))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            target.stat()  # a name that is too long, a folder that may not be entered
+        if folder and target.exists() and not _replaceable(target):
+            raise UsageError(_no_store(out))
+        if not folder and (target.is_dir() or out.endswith("/")):
+            raise UsageError(f"{out}: a folder, not a file; name a file in it")
+        if not target.parent.is_dir():
+            missing = "is a file, not a folder" if target.parent.exists() else "is missing; make it first"
+            raise UsageError(f"{out}: cannot be written: the folder {target.parent} {missing}")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not _is_passage(target):
+            temporary = _beside(target, "tmp")  # only trying tells of read-only and of full file systems
+            temporary.touch(exist_ok=False)
+            temporary.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise UsageError(f"{out}: cannot be written: {_reason(error)}") from error
+
+
+def refuse_overwriting(out: str, inputs: Iterable[str | Path]) -> None:
+    """Raises UsageError if the output `out` is one of the inputs, by whatever name.
+
+    inputs: paths; ``-`` is standard input, which may come from a file.
+    """
+    for name in inputs:
+        if out not in STANDARD_OUTPUT and _is_same(out, str(name)):
+            read = "standard input" if str(name) == "-" else str(name)
+            raise UsageError(f"{out}: would replace its own input, {read}; name another file")
+
+
+def _is_same(out: str, name: str) -> bool:
+    path = Path(out)
+    try:
+        there = os.fstat(sys.stdin.fileno()) if name == "-" else Path(name).stat()
+        return path.is_file() and os.path.samestat(path.stat(), there)
+    except OSError:  # one of them is not there
+        return name != "-" and os.path.realpath(path) == os.path.realpath(name)
+    except (ValueError, AttributeError):  # a null byte in a name; no standard input
+        return False
 
 
 @contextmanager
@@ -36,7 +132,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which becomes `path` when the block ends well and vanishes when it does
     not.
     """
-    target = path.resolve()
+    target = _resolved(path)
     temporary = _beside(target, "tmp")
     try:
         yield temporary
@@ -54,9 +150,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Raises OutputError where `path` is anything but a zarr store or an empty folder: it would be lost.
     """
-    target = path.resolve()
+    target = _resolved(path)
     if target.exists() and not _replaceable(target):
-        raise OutputError(f"{path}: exists and is no zarr store; choose another name, or remove it")
+        raise OutputError(_no_store(path))
     temporary, old = _beside(target, "tmp"), _beside(target, "old")
     try:
         yield temporary
@@ -84,5 +180,23 @@ def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and (folder.joinpath("zarr.json").exists() or not any(folder.iterdir()))
 
 
+def _no_store(path: str | Path) -> str:
+    return f"{path}: exists and is no zarr store; choose another name, or remove it"
+
+
+def _is_passage(path: Path) -> bool:
+    """Whether what is there is a device, a FIFO or a socket."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # `resolve` raises another error for a loop of links in each Python
+
+
 def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name[:200]}.{os.getpid()}-{threading.get_ident()}.{suffix}")
+    name = os.fsencode(target.name)[:NAME_BYTES].decode(errors="ignore")  # not in the middle of a character
+    return target.with_name(f".{name}.{os.getpid()}-{threading.get_ident()}.{suffix}")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

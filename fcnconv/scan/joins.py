@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.files import scratch_array
 from fcnconv.grid import Grid
 from fcnconv.options import Join
 from fcnconv.scores import Block, FloatArray, strips
+from fcnconv.scratch import scratch_array
 
 
 def joined(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -11,10 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.files import whole_file, whole_folder
+from fcnconv.files import written
 from fcnconv.options import MapOptions, told
 from fcnconv.scores import ScoreStream
-from fcnconv.stdout import data_stream
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, provenance
@@ -153,31 +150,5 @@ def save(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
     A regular file or a folder appears whole or not at all; a device or a pipe is written through. Raises
     OutputError.
     """
-    try:
-        path = Path(out)
-        if writer.folder:
-            with whole_folder(path) as temporary:
-                writer.write(temporary, stream, choice)
-        elif out == "-" or (path.exists() and not path.is_file()):
-            _stream(stream, out, writer, choice)
-        else:
-            with whole_file(path) as temporary:
-                writer.write(temporary, stream, choice)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        name = "standard output" if out == "-" else out
-        raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from error
-
-
-def _stream(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
-    with tempfile.TemporaryDirectory(prefix="fcnconv-") as folder:
-        temporary = Path(folder, "map")
-        writer.write(temporary, stream, choice)
-        with temporary.open("rb") as made:
-            if out == "-":
-                shutil.copyfileobj(made, data_stream().buffer)
-                data_stream().buffer.flush()
-            else:
-                with Path(out).open("wb") as file:
-                    shutil.copyfileobj(made, file)
+    with written(out, folder=writer.folder) as path:
+        writer.write(path, stream, choice)
