@@ -1,6 +1,8 @@
 """Options: each means something where it is given, or is refused in one line; none is silently ignored."""
 
 import inspect
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -119,6 +121,34 @@ def test_scales_are_read_before_anything_is_opened(fcnconv: Command, command: st
     done = fcnconv(command, *first, "missing.png", *out, "--scales", "abc")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"fcnconv: unknown scale 'abc'")
+
+
+def test_a_photo_is_not_replaced_by_its_map(fcnconv: Command, tmp_path: Path) -> None:
+    photo, link = tmp_path / "photo.png", tmp_path / "link.png"
+    photo.write_bytes(COFFEE.read_bytes())
+    link.symlink_to(photo)
+    for image, out in ((photo, photo), (photo, link), (link, photo)):
+        done = fcnconv("heatmap", image, "-o", out)
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+        assert b"would replace its own input" in done.stderr
+    with photo.open("rb") as file:  # fcnconv heatmap -o photo.png < photo.png
+        command = [sys.executable, "-m", "fcnconv", "heatmap", "-o", str(photo)]
+        done = subprocess.run(command, stdin=file, capture_output=True)
+    assert done.returncode == 2 and b"would replace its own input, standard input" in done.stderr
+    assert photo.read_bytes() == COFFEE.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["heatmap", "export"])
+def test_an_output_that_cannot_be_is_told_before_anything_is_computed(
+    fcnconv: Command, command: str, tmp_path: Path
+) -> None:
+    suffix, what = (".png", COFFEE) if command == "heatmap" else (".onnx", "no_such_model")
+    done = fcnconv(command, what, "-o", tmp_path / "nofolder" / f"x{suffix}")
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert b"nofolder is missing; make it first" in done.stderr
+    (tmp_path / f"folder{suffix}").mkdir()
+    done = fcnconv(command, what, "-o", tmp_path / f"folder{suffix}")
+    assert done.returncode == 2 and b"a folder, not a file" in done.stderr
 
 
 def test_load_takes_what_the_options_are() -> None:

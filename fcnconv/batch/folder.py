@@ -13,7 +13,7 @@ from fcnconv.batch.inputs import Input
 from fcnconv.batch.workers import IN_FLIGHT, each
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError, UsageError
-from fcnconv.files import whole_file
+from fcnconv.files import refuse_overwriting, whole_file
 from fcnconv.maps import save_map
 from fcnconv.options import NetworkOptions
 from fcnconv.writers import Choice, Writer
@@ -65,6 +65,7 @@ class MapFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+            refuse_overwriting(str(path), [item.name])
             source = share.open(item.image, options.scales, name=item.name)
             stream = share.stream(source, scales=options.scales, join=options.join, refine=options.refine)
             save_map(stream, str(path), self.writer, self.choice)

@@ -9,6 +9,7 @@ import typer
 
 from fcnconv.commands.options import Debug, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal
+from fcnconv.files import check_writable, refuse_overwriting
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import Stride
 
@@ -37,12 +38,15 @@ def export(
     output "logits" (N, classes, rows, cols). Mean, std, window, stride and categories are in the file, as
     JSON under the name "fcnconv".
     """
-    refuse_terminal(out, "a network")
-    spec = find_model(model, own)
     from fcnconv.export import export as write
     from fcnconv.export import export_format
 
-    about, error = write(spec, out, export_format(out, format), stride)
+    kind = export_format(out, format)
+    refuse_terminal(out, "a network")
+    check_writable(out)
+    refuse_overwriting(out, [model])
+    spec = find_model(model, own)
+    about, error = write(spec, out, kind, stride)
     log.info(
         "%s, window %d px, stride %d px: proved, its logits differ from torch's by %.1e of the largest",
         *(about.model, about.window, about.stride, error),

@@ -9,6 +9,7 @@ import typer
 from fcnconv.commands.options import Debug, Format, Model, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal, show_map, standard_input
 from fcnconv.errors import UsageError
+from fcnconv.files import check_writable, refuse_overwriting
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.stdout import data_stream, print_data
@@ -44,8 +45,10 @@ def heatmap(
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
     writer = None if out is None else find_writer(out, format, options)
-    if out is not None:
+    if out is not None and writer is not None:
         refuse_terminal(out, "the map")
+        check_writable(out, folder=writer.folder)
+        refuse_overwriting(out, [path])
     elif data_stream().isatty():
         check_terminal(options)
     elif not dry_run:
