@@ -14,6 +14,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import parse_scales
 from fcnconv.scan.blocks import scan, spans
+from fcnconv.scan.crops import score_crops
 from fcnconv.scan.parts import Part
 from fcnconv.scan.tiles import Parts, choose
 from fcnconv.sources import MemorySource, resize
@@ -135,3 +136,31 @@ def test_a_resized_source_is_scanned_at_its_new_size() -> None:
     with torch.no_grad():
         expected = NETWORK(torch.from_numpy(prepare(resized)))[0].permute(1, 2, 0).numpy()
     assert np.abs(block.logits - expected).max() < 1e-5
+
+
+@settings(deadline=None, max_examples=40)
+@given(cells=st.lists(st.integers(0, 72 * 47 - 1), min_size=1, max_size=80), ordered=st.booleans())
+def test_crops_from_strips_are_crops(cells: list[int], ordered: bool) -> None:
+    grid = Grid(WINDOW, 4, (300, 200), (300, 200))
+    assert (grid.rows, grid.cols) == (47, 72)
+    cells = sorted(cells) if ordered else cells
+    corners = [(cell % 72 * 4, cell // 72 * 4) for cell in cells]
+    crops = [prepare(PIXELS[y : y + WINDOW, x : x + WINDOW]) for x, y in corners]
+    run = torch_run(NETWORK)
+    logits = score_crops(MemorySource(PIXELS), grid, cells, run, prepare)
+    assert np.abs(logits - run(np.concatenate(crops))[:, :, 0, 0]).max() < 1e-5
+
+
+def test_crops_that_overlap_are_read_once() -> None:
+    grid = Grid(WINDOW, 4, (300, 200), (300, 200))
+    boxes = []
+
+    class Watched(MemorySource):
+        def read(self, box: tuple[int, int, int, int]) -> np.ndarray:
+            boxes.append(box)
+            return super().read(box)
+
+    # 0, 4 and 8 touch or overlap; 30 lies alone; the next row begins anew
+    cells = np.array([0, 3, 4, 8, 30, 72])
+    score_crops(Watched(PIXELS), grid, cells, torch_run(NETWORK), prepare)
+    assert boxes == [(0, 0, 48, 16), (120, 0, 136, 16), (0, 4, 16, 20)]

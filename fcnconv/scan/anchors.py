@@ -1,0 +1,205 @@
+"""Anchors: real crops at every K-th window, by which the dense map between them is corrected.
+
+A dense cell is not its crop's score, as a crop sees padding at its border and the converted network sees what
+is there. But the logits of crops vary smoothly with position. So at the anchors a share of the dense logits
+is taken from the crop's, what is left is interpolated linearly between anchors, and the share of each cell's
+own dense logits is added again. Then the windows whose two best classes are closest may be scored exactly,
+and each tells its neighbours by how much it was wrong. A random sample tells how true the rest is.
+
+Measured on EfficientNet-Lite0, 21 photos that scikit-image, scikit-learn and other packages ship, at a short
+side of 400 px (512 px): dense 65 % (45 %) the same first class, every 4th window 82 % (71 %). Splines,
+kriging, a share for each class or map, and mixtures of probabilities were no better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.grid import Grid
+from fcnconv.scan.agreement import Tally, sample_size, sample_windows
+from fcnconv.scan.lines import Lines, anchor_lines, between, complete
+from fcnconv.scan.refine import least_sure, put_in
+from fcnconv.scores import Block, FloatArray
+
+Score = Callable[[npt.NDArray[np.int64]], FloatArray]
+"""int64 (n,), numbers of cells, row by row -> float32 (n, num_classes): the logits of their real crops."""
+
+DENSE_SHARE = 0.65
+"""Of the dense logits, what is kept. Anything from 0.5 to 0.85 is as good, within 0.2 % and 0.001 nats."""
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """What is scored exactly, and how the map is corrected by it.
+
+    every: K; an anchor at every K-th of the network's own windows. Of fewer than K, each is one.
+    refine: share of all windows, 0 to 1, that are scored beside them: those with the least margin.
+    sample: windows, drawn by `seed`, that are compared before they are put in; None for a number that follows
+        the map's size (`agreement.sample_size`), 0 for none.
+    dense: share of the dense logits that is kept; 0 where there is no dense map.
+    """
+
+    every: int
+    refine: float = 0.0
+    sample: int | None = None
+    seed: int = 0
+    dense: float = DENSE_SHARE
+
+
+def corrected(blocks: Iterable[Block], score: Score, anchors: Anchors, tally: Tally) -> Iterator[Block]:
+    """The blocks of one grid, corrected, each with the mask of its exact cells.
+
+    blocks: the dense map, as `scan` gives it: rows first, and of a finer grid its last columns after the
+        others. Their logits are used up.
+    score: scores single windows. tally: is told what is compared, and complete when the blocks are.
+
+    Only the rows after the last row of anchors are held, and of a row of blocks the columns after the last
+    column of anchors. A dense map of one window is the classifier itself, and comes back as it is.
+    """
+    step: _Correction | None = None
+    for block in blocks:
+        if anchors.dense and block.grid.rows == block.grid.cols == 1:
+            tally.cells, tally.exact = 1, 1
+            yield replace(block, exact=np.ones((1, 1), np.bool_))
+            continue
+        step = step or _Correction(block.grid, score, anchors, tally)
+        yield from step.take(block)
+
+
+def no_dense(grid: Grid, num_classes: int, every: int) -> Iterator[Block]:
+    """Blocks of zeros, for a map that is interpolated between real crops alone (`Anchors.dense` = 0)."""
+    high = every * grid.phases
+    for top in range(0, grid.rows, high):
+        rows = slice(top, min(top + high, grid.rows))
+        zeros = np.zeros((rows.stop - top, grid.cols, num_classes), np.float32)
+        yield Block(grid, rows, slice(0, grid.cols), zeros)
+
+
+class _Correction:
+    """The state of one grid's correction: what is held, and what anchors said.
+
+    A band is a row of blocks. `held` are the rows that wait for the next row of anchors, `beside` the columns
+    of this band that wait for the next column of them. `residuals` holds crop - share · dense along rows of
+    anchors that are still needed, `ends` its last column along all of them, for columns beyond it.
+    """
+
+    def __init__(self, grid: Grid, score: Score, anchors: Anchors, tally: Tally):
+        self.grid, self.score, self.anchors, self.tally = grid, score, anchors, tally
+        self.rows = anchor_lines(grid.rows, anchors.every, grid.phases)
+        self.cols = anchor_lines(grid.cols, anchors.every, grid.phases)
+        native = ((grid.rows - 1) // grid.phases + 1) * ((grid.cols - 1) // grid.phases + 1)
+        size = sample_size(native) if anchors.sample is None else anchors.sample
+        self.sample = sample_windows((grid.rows, grid.cols), self.rows, self.cols, size, anchors.seed)
+        self.residuals: dict[int, FloatArray] = {}
+        self.ends: dict[int, FloatArray] = {}
+        self.band = slice(0, 0)
+        self.first = self.ready = 0
+        self.held: FloatArray | None = None
+        self.kept: FloatArray | None = None
+        self.beside: FloatArray | None = None
+        self.wanted, self.refined = 0.0, 0
+
+    def take(self, block: Block) -> Iterator[Block]:
+        """The cells that are complete with this block."""
+        if block.rows != self.band:
+            self._begin(block)
+        start, logits = block.cols.start, block.logits
+        if self.beside is not None:
+            start -= self.beside.shape[1]
+            logits = np.concatenate([self.beside, logits], axis=1)
+        stop = complete(self.cols, start, block.cols.stop)
+        self.beside = logits[:, stop - start :].copy() if stop < block.cols.stop else None
+        if stop > start:
+            yield from self._chunk(slice(start, stop), logits[:, : stop - start])
+
+    def _begin(self, block: Block) -> None:
+        """Begins a band: what the last one kept is now held."""
+        top, bottom = block.rows.start, block.rows.stop
+        self.held, self.first = (self.kept, self.ready) if top == self.band.stop else (None, top)
+        self.band, self.ready = block.rows, complete(self.rows, self.first, bottom)
+        last = int(self.rows[self.rows < self.first][-1]) if self.first else 0
+        self.residuals = {row: e for row, e in self.residuals.items() if row in (last, self.rows[-1])}
+        shape = bottom - self.ready, self.grid.cols, block.logits.shape[2]
+        self.kept = np.empty(shape, np.float32) if self.ready < bottom else None
+
+    def _chunk(self, cols: slice, logits: FloatArray) -> Iterator[Block]:
+        """Corrects the rows of some columns of the band that are complete, and keeps the others."""
+        if self.held is not None:
+            logits = np.concatenate([self.held[:, cols], logits])
+        if self.kept is not None:
+            self.kept[:, cols] = logits[self.ready - self.first :]
+            logits = logits[: self.ready - self.first]
+        if not len(logits):
+            return
+        rows = slice(self.first, self.ready)
+        down = self.rows[(self.rows >= rows.start) & (self.rows < rows.stop)]
+        across = self.cols[(self.cols >= cols.start) & (self.cols < cols.stop)]
+        exact = np.zeros(logits.shape[:2], np.bool_)
+        places = np.ix_(down - rows.start, across - cols.start)
+        cells = (down[:, None] * self.grid.cols + across).ravel()
+        crops = np.zeros((len(down), len(across), logits.shape[2]), np.float32)
+        if len(cells):
+            crops = self.score(cells).reshape(crops.shape)
+            exact[places] = True
+            self._remember(down, across, crops - np.float32(self.anchors.dense) * logits[places])
+        self._interpolate(rows, cols, logits)
+        logits[places] = crops
+        self._make_exact(rows, cols, logits, exact)
+        self.tally.cells += exact.size
+        self.tally.exact += int(exact.sum())
+        yield Block(self.grid, rows, cols, np.ascontiguousarray(logits), exact)
+
+    def _remember(self, down: Lines, across: Lines, residuals: FloatArray) -> None:
+        """residuals: float32 (rows of anchors, columns of them in this chunk, num_classes)."""
+        place = np.searchsorted(self.cols, across)
+        for row, line in zip(down.tolist(), residuals, strict=True):
+            if row not in self.residuals:
+                self.residuals[row] = np.empty((len(self.cols), line.shape[1]), np.float32)
+            self.residuals[row][place] = line
+            if across[-1] == self.cols[-1]:
+                self.ends[row] = line[-1].copy()
+
+    def _interpolate(self, rows: slice, cols: slice, logits: FloatArray) -> None:
+        """Adds to the share of the dense logits what is interpolated, in place."""
+        logits *= np.float32(self.anchors.dense)
+        low, high, part = between(self.rows, rows)
+        lines: dict[int, FloatArray] = {}
+        for row, (above, below, t) in enumerate(zip(low.tolist(), high.tolist(), part, strict=True)):
+            lines = {i: lines[i] if i in lines else self._line(i, cols) for i in (above, below)}
+            logits[row] += (1 - t) * lines[above] + t * lines[below] if t else lines[above]
+
+    def _line(self, index: int, cols: slice) -> FloatArray:
+        """float32 (columns, num_classes): the residuals along a row of anchors, interpolated."""
+        row = int(self.rows[index])
+        if cols.start > self.cols[-1]:
+            return self.ends[row][None]
+        low, high, part = between(self.cols, cols)
+        residuals, t = self.residuals[row], part[:, None]
+        line: FloatArray = residuals[low] * (1 - t) + residuals[high] * t
+        return line
+
+    def _make_exact(self, rows: slice, cols: slice, logits: FloatArray, exact: npt.NDArray[np.bool_]) -> None:
+        """Scores the least sure cells and those of the sample, and puts them in. exact: is marked."""
+        self.wanted += self.anchors.refine * exact.size
+        unsure = least_sure(logits, exact, round(self.wanted) - self.refined)
+        self.refined += len(unsure)
+        row, col = np.divmod(self.sample, self.grid.cols)
+        inside = (row >= rows.start) & (row < rows.stop) & (col >= cols.start) & (col < cols.stop)
+        drawn = (row[inside] - rows.start) * exact.shape[1] + col[inside] - cols.start
+        # A drawn cell that is scored anyway says nothing of those that are not.
+        drawn = np.setdiff1d(drawn, unsure)
+        cells = np.sort(np.concatenate([unsure, drawn]))
+        if not len(cells):
+            return
+        y, x = np.divmod(cells, exact.shape[1])
+        crops = self.score((y + rows.start) * self.grid.cols + x + cols.start)
+        of_sample = np.isin(cells, drawn)
+        put_in(logits, exact, cells[~of_sample], crops[~of_sample], self.grid.phases)
+        y, x = y[of_sample], x[of_sample]
+        self.tally.compare(logits[y, x], crops[of_sample])
+        logits[y, x] = crops[of_sample]
+        exact[y, x] = True

@@ -1,0 +1,64 @@
+"""Scoring the least sure windows of a map exactly, and telling their neighbours what was wrong with them."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.scores import FloatArray, Mask
+
+OWN_WEIGHT = 0.2
+"""Weight of a neighbour's own value against a weight of exp(-1) for each exact cell beside it. Measured."""
+
+
+def least_sure(logits: FloatArray, exact: Mask, count: int) -> npt.NDArray[np.int64]:
+    """Up to `count` cells that are not exact and whose two highest logits are closest: their numbers in this
+    rectangle, row by row, in order.
+
+    logits: float32 (rows, cols, num_classes). exact: bool (rows, cols).
+    """
+    count = min(count, int((~exact).sum()))
+    if count <= 0:
+        return np.empty(0, np.int64)
+    margins = np.full(exact.shape, np.inf, np.float32)
+    if logits.shape[2] > 1:
+        for row, line in enumerate(logits):  # row by row: partition copies
+            second, first = np.partition(line, -2, axis=-1)[:, -2:].T
+            margins[row] = first - second
+    margins[exact] = np.inf
+    # Where margins are all infinite, as with one class, exact cells must still come last.
+    order = np.lexsort((margins.ravel(), exact.ravel()))
+    return np.sort(order[:count])
+
+
+def put_in(
+    logits: FloatArray, exact: Mask, cells: npt.NDArray[np.int64], crops: FloatArray, phases: int = 1
+) -> None:
+    """Puts the logits of real crops into a corrected map, and marks them in `exact`. To each cell beside them
+    the mean of what the exact cells around it were wrong by is added. All in place.
+
+    cells: numbers of the cells in this rectangle, none of them exact. crops: float32 (n, num_classes).
+    phases: cells along one of the network's own strides: neighbours that are closer are more alike.
+
+    Cells that were exact before count as right: they were interpolated through.
+    """
+    rows, cols = exact.shape
+    y, x = np.divmod(cells, cols)
+    errors = crops - logits[y, x]
+    exact[y, x] = True
+    weights = np.full(exact.shape, OWN_WEIGHT, np.float32)
+    padded = np.pad(exact, 1)
+    around = [(dy, dx) for dy, dx in product((-1, 0, 1), repeat=2) if dy or dx]
+    near = {(dy, dx): np.float32(np.exp(-np.hypot(dy, dx) / phases)) for dy, dx in around}
+    for (dy, dx), weight in near.items():
+        weights += weight * padded[1 - dy : rows + 1 - dy, 1 - dx : cols + 1 - dx]
+    for (dy, dx), weight in near.items():
+        i, j = y + dy, x + dx
+        inside = (i >= 0) & (i < rows) & (j >= 0) & (j < cols)
+        inside[inside] = ~exact[i[inside], j[inside]]
+        i, j = i[inside], j[inside]
+        # Each cell comes once for one direction, so that nothing is added to the same cell twice here.
+        logits[i, j] += (weight / weights[i, j])[:, None] * errors[inside]
+    logits[y, x] = crops
