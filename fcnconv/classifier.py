@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,11 @@ from fcnconv.models.own import describe
 from fcnconv.options import (
     EVALUATION_SIZE,
     OWN_SIZE,
+    PLAIN_MAP,
     PLAIN_NETWORK,
     Backend,
     Join,
+    MapOptions,
     NetworkOptions,
     as_scales,
     checked,
@@ -33,9 +36,11 @@ from fcnconv.options import (
     parse_memory,
 )
 from fcnconv.provenance import Identity, Mode, Provenance
+from fcnconv.scan.agreement import Tally
 from fcnconv.scan.blocks import scan
+from fcnconv.scan.correct import USUAL_ANCHORS, Correction, correct
 from fcnconv.scan.crops import score_crops
-from fcnconv.scan.estimate import Estimate, announced, estimate, measure_pace, size_text
+from fcnconv.scan.estimate import Estimate, announced, estimate, measure_crop, measure_pace, size_text
 from fcnconv.scan.joins import finest_of, joined
 from fcnconv.scan.tiles import Parts, Tiling, choose, default_memory
 from fcnconv.scores import (
@@ -103,49 +108,83 @@ class Classifier:
         image: ImageLike | ImageSource,
         *,
         scales: str | Sequence[Scale] = OWN_SIZE,
-        refine: float = 0,
         join: Join = "max",
+        anchors: int | None = None,
+        refine: float = 0.0,
+        agreement: float | None = None,
+        seed: int = 0,
     ) -> ScoreMap:
         """The score map of an image: the logits of every window, at one scale or joined from several.
 
         image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, or ``fit``.
-        refine: share of the windows, 0 to 1, that are scored again as real crops: those whose dense answer is
-            least sure. The map's `exact` tells which. One scale only.
-        join: what a class scores where several scales meet, ``max`` or ``mean``; see `scan.joins.joined`.
+        anchors: K: real crops at every K-th window, by which the map between them is corrected; the map's
+            `exact` tells which. 0 is the plain network's map; None is 4, and 1 in `windows` mode.
+        join, refine, agreement, seed: as in `options.MapOptions`.
         """
-        return ScoreMap.collect(self.stream(image, scales=scales, refine=refine, join=join))
+        options = MapOptions(
+            scales=as_scales(scales),
+            join=checked("join", join, Join),
+            anchors=anchors,
+            refine=refine,
+            agreement=agreement,
+            seed=seed,
+        )
+        return ScoreMap.collect(self.stream(image, options))
 
-    def stream(
-        self,
-        image: ImageLike | ImageSource,
-        *,
-        scales: str | Sequence[Scale] = OWN_SIZE,
-        refine: float = 0,
-        join: Join = "max",
-    ) -> ScoreStream:
-        """The score map of an image as it comes, for maps that do not fit in memory. Arguments as for a call.
+    def stream(self, image: ImageLike | ImageSource, options: MapOptions = PLAIN_MAP) -> ScoreStream:
+        """The score map of an image as it comes, for maps that do not fit in memory.
 
-        Nothing is scanned until its pieces are read.
+        options: of which those count that say how the image is scanned. Nothing is scanned until the map's
+        pieces are read.
         """
-        if not 0 <= refine <= 1:
-            raise UsageError(f"a share of {refine:g} cannot be refined; choose one from 0 to 1")
-        scales, way = as_scales(scales), checked("join", join, Join)
-        source = self.open(image, scales)
-        grids = self.grids(source, scales)
-        temperature, finest = self._temperature(grids), finest_of(grids)
+        correction = self.correction(options)
+        source = self.open(image, options.scales)
+        grids = self.grids(source, options.scales)
+        finest = finest_of(grids)
         order = [grid for grid in grids if grid != finest]
-        if refine and order:
-            raise UsageError(f"--refine takes one scale, and {len(grids)} are named; choose one")
         tilings = self.tilings([*order, finest])
-        blocks = self._scan(source, tilings)
+        tally = Tally()
+        blocks = self._corrected(source, tilings, correction, tally)
+        temperature = 1.0 if correction.anchors else self._temperature(grids)
         if order:
-            blocks = joined(blocks, grids, way, temperature, len(self.labels))
-        provenance = self._provenance(tilings.values())
-        about = About(finest, self.labels, provenance, temperature, tuple(grids) if order else (), source)
-        if refine and self.provenance.mode == "fcn":  # which windows are least sure is known at the end
-            blocks = self._refined(ScoreStream(about, blocks), source, refine)
-        return ScoreStream(about, blocks)
+            blocks = joined(blocks, grids, options.join, temperature, len(self.labels))
+        made = replace(
+            self._provenance(tilings.values()),
+            anchors=correction.anchors,
+            refine=correction.refine,
+            seed=correction.seed,
+        )
+        about = About(finest, self.labels, made, temperature, tuple(grids) if order else (), source)
+        return ScoreStream(about, blocks, tally.agreement)
+
+    def correction(self, options: MapOptions) -> Correction:
+        """How far maps are corrected by real crops. Raises UsageError for what changes nothing."""
+        windows = self.provenance.mode == "windows"
+        anchors = (1 if windows else USUAL_ANCHORS) if options.anchors is None else options.anchors
+        if not 0 <= options.refine <= 1:
+            raise UsageError(f"a share of {options.refine:g} cannot be refined; choose one from 0 to 1")
+        if windows and not anchors:
+            raise UsageError("--mode windows has no plain network's map; leave out --anchors 0")
+        if anchors == 1 and (options.refine or options.agreement is not None):
+            raise UsageError("every window is a real crop already; leave out --refine and --agreement")
+        if not anchors and options.agreement is not None:
+            raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
+        return Correction(anchors, options.refine, options.agreement, options.seed)
+
+    def _corrected(
+        self, source: ImageSource, tilings: dict[Grid, Tiling], correction: Correction, tally: Tally
+    ) -> Iterator[Block]:
+        windows = self.provenance.mode == "windows"
+        if windows and correction.anchors == 1:
+            yield from self._scan(source, tilings)
+            return
+        scanned: Iterator[tuple[Grid, Iterator[Block] | None]] = ((grid, None) for grid in tilings)
+        if correction.dense and not windows:
+            scanned = groupby(self._scan(source, tilings), key=lambda block: block.grid)
+        for grid, blocks in scanned:
+            score = partial(self.crops, source, grid)
+            yield from correct(grid, len(self.labels), blocks, score, correction, tally)
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
         """float32 (rows, cols, num_classes): the logits of every window of a grid, in one pass."""
@@ -160,16 +199,6 @@ class Classifier:
         cells: their numbers in the grid, row by row.
         """
         return score_crops(source, grid, cells, self.open_crops(), self._prepare)
-
-    def _refined(self, stream: ScoreStream, source: ImageSource, share: float) -> Iterator[Block]:
-        score_map = ScoreMap.collect(stream)
-        sure = score_map.probabilities().max(-1).ravel()
-        cells = np.sort(np.argsort(sure, kind="stable")[: round(share * len(sure))])
-        exact = np.zeros(score_map.logits.shape[:2], np.bool_)
-        exact.flat[cells] = True
-        if exact.any():
-            score_map.logits[exact] = self.crops(source, score_map.grid, cells)
-        yield replace(score_map.block, exact=exact)
 
     def _temperature(self, grids: Sequence[Grid]) -> float:
         # One window alone is the classifier itself, whose probabilities are its own.
@@ -298,11 +327,18 @@ class Classifier:
             return self.provenance
         return replace(self.provenance, tiles=max(tiling.tiles for tiling in tilings))
 
-    def estimate(self, source: ImageSource, scales: str | Sequence[Scale] = OWN_SIZE) -> list[Estimate]:
-        """What a scan at these scales is expected to cost, from the time of a small one."""
-        pace = measure_pace(self.run, self.parts, self.geometry.window, self.geometry.step)
-        tilings = self.tilings(self.grids(source, as_scales(scales)))
-        return [estimate(grid, tiling, pace, len(self.labels)) for grid, tiling in tilings.items()]
+    def estimate(self, source: ImageSource, options: MapOptions = PLAIN_MAP) -> list[Estimate]:
+        """What a scan at each scale is expected to cost, from the time of a small one."""
+        correction = self.correction(options)
+        tilings = self.tilings(self.grids(source, options.scales))
+        window, windows = self.geometry.window, self.provenance.mode == "windows"
+        pace = measure_pace(self.run, self.parts, window, self.geometry.step)
+        crops = [correction.crops(grid) for grid in tilings]
+        crop = pace.window if windows or not any(crops) else measure_crop(self.open_crops(), window)
+        return [
+            estimate(grid, tiling, pace, len(self.labels), crops=count, crop=crop)
+            for (grid, tiling), count in zip(tilings.items(), crops, strict=True)
+        ]
 
     def _prepare(self, pixels: Pixels) -> FloatArray:
         return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)

@@ -45,7 +45,7 @@ class ScoreMap(Piece):
             logits[piece.place], exact[piece.place] = piece.logits, piece.exact
             if best is not None and piece.block.best_scale is not None:
                 best[piece.place] = piece.block.best_scale
-        return cls(about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))
+        return cls(stream.about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))
 
     @property
     def grid(self) -> Grid:

@@ -226,7 +226,11 @@ class MapOptions:
 
     classes: names of the categories and concepts to write; none are all (of a picture, the most probable).
     scales: sizes to scan at. join: what a class scores where several meet, see `scan.joins`.
-    refine: share of the windows that are scored again as real crops.
+    anchors: K: real crops at every K-th window, by which the map between them is corrected; 0 is the plain
+        network's map, None is 4, and 1 in `windows` mode: every window a real crop.
+    refine: share of the windows that are scored exactly beside them: those whose two best classes are
+        closest. agreement: score so many until the map agrees with real crops in this share of the windows,
+        as far as a random sample tells: the lower end of its interval. seed: of that sample.
     values: probabilities (softmax over all classes) or logits.
     top_k: classes a cell in formats that list the best.
     at_least: probability that a cell must reach in formats that list regions; None is their own.
@@ -246,15 +250,34 @@ class MapOptions:
     ] = ()
     scales: Scales = OWN_SIZE
     join: Annotated[Join, Told("What a class scores where several scales meet.")] = "max"
+    anchors: Annotated[
+        int | None,
+        Told(
+            "Real crops at every K-th window, and the map between them corrected by them; 0 is the plain "
+            "network.  [default: 4; 1, every window, in --mode windows]",
+            metavar="K",
+            least=0,
+        ),
+    ] = None
     refine: Annotated[
         float,
         Told(
-            "Score this share of the windows, the least sure, again as real crops.",
+            "Score this share of the windows, the least sure, exactly too.", metavar="SHARE", least=0, most=1
+        ),
+    ] = 0.0
+    agreement: Annotated[
+        float | None,
+        Told(
+            "Score windows exactly until the map agrees with real crops in this share of them, by the lower "
+            "end of the estimate.",
             metavar="SHARE",
             least=0,
             most=1,
         ),
-    ] = 0.0
+    ] = None
+    seed: Annotated[
+        int, Told("Of the random windows that tell how the map agrees with real crops.", metavar="N")
+    ] = 0
     values: Annotated[Values, Told("What to write.")] = "probabilities"
     top_k: TopK = 5
     at_least: Annotated[

@@ -36,13 +36,62 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How a map agrees with real crops.
+
+    cells: of the map. exact: those scored as real crops. compared: of these, the random sample. same: of the
+        sample, those of the same first class before they were put in.
+    first_class: share of all windows that have the first class of their crop, estimated; `low` to `high`.
+    divergence: mean over all windows of the Kullback-Leibler divergence of the map's probabilities from their
+        crop's, in nats, estimated; from `divergence_low` to `divergence_high`.
+    """
+
+    cells: int
+    exact: int
+    compared: int
+    same: int
+    first_class: float
+    low: float
+    high: float
+    divergence: float
+    divergence_low: float
+    divergence_high: float
+
+    def record(self) -> dict[str, float]:
+        """The estimates and what they rest on, as named numbers."""
+        return {
+            "agreement": round(self.first_class, 4),
+            "agreement_low": round(self.low, 4),
+            "agreement_high": round(self.high, 4),
+            "divergence": round(self.divergence, 4),
+            "divergence_low": round(self.divergence_low, 4),
+            "divergence_high": round(self.divergence_high, 4),
+            "compared": self.compared,
+        }
+
+    def __str__(self) -> str:
+        if self.exact == self.cells:
+            return "every window is a real crop"
+        mean, low, high = (round(100 * share) for share in (self.first_class, self.low, self.high))
+        return f"agrees with real crops in {mean} %, {low} to {high}"
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where scores come from: enough to make them again.
 
     tiles: pieces that a network which looks at the whole image was run in, so that the scores depend on them;
         1 for all others.
+    anchors: K, of the real crops at every K-th window that the map was corrected by; 0 is the network's plain
+        map, 1 that of real crops alone. refine: share of the windows that were scored exactly beside them.
+    seed: of the random windows that tell the agreement.
+    agreement: how the map agrees with real crops; None where nothing was compared.
     """
 
     identity: Identity
     mode: Mode = "fcn"
     tiles: int = 1
+    anchors: int = 0
+    refine: float = 0.0
+    seed: int = 0
+    agreement: Agreement | None = None

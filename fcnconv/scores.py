@@ -7,7 +7,7 @@ feeds every writer; the map in memory, `maps.ScoreMap`, is the case of one piece
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import Values
-from fcnconv.provenance import Provenance
+from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
 
 FloatArray = npt.NDArray[np.float32]
@@ -132,7 +132,7 @@ class Piece:
         """bool (rows, cols): the cells whose scores are those of real crops, which have no temperature."""
         if self.block.exact is not None:
             return self.block.exact
-        return np.full(self.logits.shape[:2], self.about.provenance.mode == "windows")
+        return np.full(self.logits.shape[:2], self.about.provenance.anchors == 1)
 
     def probabilities(self) -> FloatArray:
         """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell, of the logits
@@ -182,11 +182,13 @@ class ScoreStream:
     """A map as it comes, to be read once: what every writer takes.
 
     blocks: of all of them together, each cell is in one.
+    compared: gives, when the last block has come, how the map agrees with real crops; `about` tells it then.
     exact_cells: how many cells of those that came so far have the scores of real crops.
     """
 
     about: About
     blocks: Iterable[Block]
+    compared: Callable[[], Agreement | None] | None = None
     exact_cells: int = 0
 
     def pieces(self) -> Iterator[Piece]:
@@ -196,6 +198,9 @@ class ScoreStream:
                 piece = Piece(self.about, strip)
                 self.exact_cells += int(piece.exact.sum())
                 yield piece
+        if self.compared:
+            provenance = replace(self.about.provenance, agreement=self.compared())
+            self.about = replace(self.about, provenance=provenance)
 
 
 class Peaks:

@@ -45,7 +45,7 @@ GIVEN = {
 
 
 def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
-    about_the_scan = {"classes", "scales", "join", "refine"}
+    about_the_scan = {"classes", "scales", "join", "anchors", "refine", "agreement", "seed"}
     assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan
 
 

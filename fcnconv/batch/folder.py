@@ -16,6 +16,7 @@ from fcnconv.errors import FcnconvError, OutputError, UsageError
 from fcnconv.files import refuse_overwriting, whole_file
 from fcnconv.maps import save_map
 from fcnconv.options import NetworkOptions
+from fcnconv.provenance import Agreement
 from fcnconv.writers import Choice, Writer
 
 MANIFEST = "fcnconv.json"
@@ -24,10 +25,14 @@ MANIFEST = "fcnconv.json"
 
 @dataclass(frozen=True)
 class MapFile:
-    """The file of an image's map. new: whether it was made now; else it was there already."""
+    """The file of an image's map.
+
+    new: whether it was made now; else it was there already. agreement: of a new one, with real crops.
+    """
 
     path: Path
     new: bool
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ class MapFolder:
                 raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
             refuse_overwriting(str(path), [item.name])
             source = share.open(item.image, options.scales, name=item.name)
-            stream = share.stream(source, scales=options.scales, join=options.join, refine=options.refine)
+            stream = share.stream(source, options)
             save_map(stream, str(path), self.writer, self.choice)
-            return MapFile(path, new=True)
+            return MapFile(path, new=True, agreement=stream.about.provenance.agreement)
 
         return each(inputs, make)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -13,6 +14,8 @@ from fcnconv.files import check_writable, refuse_overwriting
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.stdout import data_stream, print_data
+
+log = logging.getLogger("fcnconv")
 
 
 @with_options
@@ -64,11 +67,14 @@ def heatmap(
     classifier = open_classifier(spec, network)
     source = classifier.open(path, options.scales)
     if dry_run:
-        for estimate in classifier.estimate(source, options.scales):
+        for estimate in classifier.estimate(source, options):
             print_data(f"{path}: {estimate}")
         return
-    stream = classifier.stream(source, scales=options.scales, join=options.join, refine=options.refine)
+    stream = classifier.stream(source, options)
     if out is None or writer is None:
         show_map(stream, choice)
     else:
         save_map(stream, out, writer, choice)
+    agreement = stream.about.provenance.agreement
+    if agreement is not None and stream.about.provenance.anchors > 1:
+        log.info("the map %s (%d of %d windows scored)", agreement, agreement.exact, agreement.cells)

@@ -113,7 +113,8 @@ def print_lines(path: str, result: Classification) -> None:
 def print_map_file(name: str, map: MapFile, *, as_json: bool) -> None:
     """The file of an image's map on a line, or what became of the image as JSON."""
     if as_json:
-        print_json_line({"path": name, "map": str(map.path), "new": map.new})
+        record: dict[str, Any] = {"path": name, "map": str(map.path), "new": map.new}
+        print_json_line(record | (map.agreement.record() if map.agreement else {}))
     else:
         print_data(_one_line(str(map.path)))
 

@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.provenance import Agreement
 from fcnconv.scores import FloatArray
 
 LEVEL = 0.95
@@ -25,35 +26,6 @@ LEAST_SAMPLE, MOST_SAMPLE, SAMPLE_OF = 16, 256, 40
 
 _MOST_COUNTED = 20_000
 """Uncompared windows that are counted one by one; of more, so many stand for all."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How a map agrees with real crops.
-
-    cells: of the map. exact: those scored as real crops. compared: of these, the random sample. same: of the
-        sample, those of the same first class before they were put in.
-    first_class: share of all windows that have the first class of their crop, estimated; `low` to `high`.
-    divergence: mean over all windows of the Kullback-Leibler divergence of the map's probabilities from their
-        crop's, in nats, estimated; from `divergence_low` to `divergence_high`.
-    """
-
-    cells: int
-    exact: int
-    compared: int
-    same: int
-    first_class: float
-    low: float
-    high: float
-    divergence: float
-    divergence_low: float
-    divergence_high: float
-
-    def __str__(self) -> str:
-        if self.exact == self.cells:
-            return "every window is a real crop"
-        mean, low, high = (round(100 * share) for share in (self.first_class, self.low, self.high))
-        return f"agrees with real crops in {mean} %, {low} to {high}"
 
 
 @dataclass
@@ -72,6 +44,13 @@ class Tally:
         """Takes windows of the sample: their logits in the map and as crops, float32 (n, num_classes)."""
         self.same += int((logits.argmax(-1) == crops.argmax(-1)).sum())
         self.divergences += divergence(crops, logits).tolist()
+
+    def add(self, other: Tally) -> None:
+        """Counts what another one counted, of other windows, too."""
+        self.cells += other.cells
+        self.exact += other.exact
+        self.same += other.same
+        self.divergences += other.divergences
 
     def agreement(self, level: float = LEVEL) -> Agreement | None:
         """What the sample tells; None where windows are left and none was compared.

@@ -63,7 +63,7 @@ def corrected(blocks: Iterable[Block], score: Score, anchors: Anchors, tally: Ta
     step: _Correction | None = None
     for block in blocks:
         if anchors.dense and block.grid.rows == block.grid.cols == 1:
-            tally.cells, tally.exact = 1, 1
+            tally.add(Tally(1, 1))
             yield replace(block, exact=np.ones((1, 1), np.bool_))
             continue
         step = step or _Correction(block.grid, score, anchors, tally)

@@ -11,6 +11,7 @@ from math import inf
 import numpy as np
 
 from fcnconv.grid import Grid
+from fcnconv.scan.crops import CROP_BATCH
 from fcnconv.scan.parts import Run
 from fcnconv.scan.tiles import Parts, Tiling, choose
 from fcnconv.scores import Block
@@ -30,13 +31,14 @@ class Estimate:
     """The expected cost of the scan of one grid.
 
     passes: 1, 2 or 4: a finer grid whose last cells lie beyond the coarse one's is scanned again along them.
-    seconds: from the measured time of a small scan.
+    crops: real crops that are scored. seconds: from the measured times of a small scan and of some crops.
     map_bytes: of the full map in float32.
     """
 
     grid: Grid
     tiling: Tiling
     passes: int
+    crops: int
     seconds: float
     map_bytes: int
 
@@ -45,9 +47,11 @@ class Estimate:
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
         if t.in_parts:
             cut += f", the network in {len(t.parts)} parts"
-        work = f"{size_text(t.memory)}, {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
-        if not t.multiply_adds:
-            work = f"{size_text(t.memory)} beside a batch of crops, {g.rows * g.cols:,} crops"
+        work = f"{size_text(t.memory)}"
+        if t.multiply_adds:
+            work += f", {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
+        if self.crops:
+            work += f" beside a batch of crops, {self.crops:,} crops"
         return (
             f"{g.scan_size[0]} × {g.scan_size[1]} px, stride {g.stride}: {g.rows} × {g.cols} windows {cut}; "
             f"memory {work}, {_duration(self.seconds)}; the full map has {size_text(self.map_bytes)}"
@@ -77,15 +81,26 @@ def measure_pace(run: Run, parts: Parts, window: int, step: int) -> Pace:
     return min(paces, key=lambda pace: pace.window)
 
 
-def estimate(grid: Grid, tiling: Tiling, pace: Pace, num_classes: int) -> Estimate:
-    """The expected cost of a grid that is computed in a tiling. Where the work of the network is not known,
-    as that of real crops, the windows are counted.
+def measure_crop(run: Run, window: int) -> float:
+    """Seconds for one real crop, of a batch of them."""
+    pixels = np.zeros((CROP_BATCH, 3, window, window), np.float32)
+    run(pixels)  # what is slow at first
+    start = time.perf_counter()
+    run(pixels)
+    return (time.perf_counter() - start) / CROP_BATCH
+
+
+def estimate(
+    grid: Grid, tiling: Tiling, pace: Pace, num_classes: int, *, crops: int, crop: float
+) -> Estimate:
+    """The expected cost of a grid that is computed in a tiling, and of which some real crops are scored.
+
+    crop: seconds for each of the `crops`. The work of a network that is not known is that of its crops.
     """
     windows = grid.rows * grid.cols
     passes = (1 + bool((grid.rows - 1) % grid.phases)) * (1 + bool((grid.cols - 1) % grid.phases))
-    work = tiling.multiply_adds * passes
-    seconds = pace.multiply_add * work if work else pace.window * windows
-    return Estimate(grid, tiling, passes, seconds, 4 * windows * num_classes)
+    seconds = pace.multiply_add * tiling.multiply_adds * passes + crop * crops
+    return Estimate(grid, tiling, passes, crops, seconds, 4 * windows * num_classes)
 
 
 def announced(blocks: Iterable[Block], tilings: Mapping[Grid, Tiling], name: str) -> Iterator[Block]:

@@ -62,7 +62,7 @@ def _joined(
     first = scores.argmax(-1)
     best = np.stack([scale[rows, cols, first] for scale, rows, cols in near]).argmax(0).astype(np.uint8)
     scores *= np.float32(temperature)
-    return replace(block, logits=scores, best_scale=best)
+    return replace(block, logits=scores, exact=None, best_scale=best)
 
 
 def _log_softmax(logits: FloatArray, temperature: float) -> FloatArray:

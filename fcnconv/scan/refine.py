@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.scores import FloatArray, Mask
+from fcnconv.scores import Block, FloatArray, Mask
 
 OWN_WEIGHT = 0.2
 """Weight of a neighbour's own value against a weight of exp(-1) for each exact cell beside it. Measured."""
@@ -62,3 +64,24 @@ def put_in(
         # Each cell comes once for one direction, so that nothing is added to the same cell twice here.
         logits[i, j] += (weight / weights[i, j])[:, None] * errors[inside]
     logits[y, x] = crops
+
+
+def refined(
+    blocks: Iterable[Block], score: Callable[[npt.NDArray[np.int64]], FloatArray], share: float
+) -> Iterator[Block]:
+    """The blocks of a plain map, of each block this share of cells scored exactly: the least sure ones.
+
+    score: scores single windows, by their numbers in the grid. The other cells stay as they are.
+    """
+    wanted, done = 0.0, 0
+    for block in blocks:
+        exact: Mask = np.zeros(block.logits.shape[:2], np.bool_)
+        wanted += share * exact.size
+        cells = least_sure(block.logits, exact, round(wanted) - done)
+        done += len(cells)
+        if len(cells):
+            y, x = np.divmod(cells, exact.shape[1])
+            numbers = (y + block.rows.start) * block.grid.cols + x + block.cols.start
+            block.logits[y, x] = score(numbers)
+            exact[y, x] = True
+        yield replace(block, exact=exact)

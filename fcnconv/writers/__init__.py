@@ -87,7 +87,7 @@ TERMINAL = ("top_k", "argmax")
 """The fields of `MapOptions` that change what a terminal shows."""
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif"}
-_ALWAYS = ("classes", "scales", "join", "refine")
+_ALWAYS = ("classes", "scales", "join", "anchors", "refine", "agreement", "seed")
 
 
 def find_writer(out: str, format: str | None = None, options: MapOptions | None = None) -> Writer:

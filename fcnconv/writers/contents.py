@@ -64,7 +64,7 @@ def provenance(stream: ScoreStream) -> Record:
     """What a reader needs to place each cell and to make the map again. To be asked when the map was read."""
     about = stream.about
     grid, made = about.grid, about.provenance
-    return {
+    record: Record = {
         "window": grid.window,
         "stride": grid.stride,
         "scale": grid.scale,
@@ -78,9 +78,15 @@ def provenance(stream: ScoreStream) -> Record:
         "preprocessing": made.identity.preprocessing,
         "weights_sha256": made.identity.weights_sha256,
         "temperature": about.temperature,
+        "anchors": made.anchors,
+        "refine": made.refine,
+        "seed": made.seed,
         "exact_cells": stream.exact_cells,
         "version": __version__,
     }
+    if made.agreement is not None:
+        record.update(made.agreement.record())
+    return record
 
 
 @dataclass(frozen=True)

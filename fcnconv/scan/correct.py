@@ -1,0 +1,102 @@
+"""Making a map true: the plain network's blocks of one grid, corrected by real crops as is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fcnconv.grid import Grid
+from fcnconv.scan.agreement import Tally, sample_size, sample_windows
+from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
+from fcnconv.scan.lines import anchor_lines
+from fcnconv.scan.reach import asked_sample, reach
+from fcnconv.scan.refine import refined
+from fcnconv.scores import Block
+from fcnconv.scratch import scratch_array
+
+USUAL_ANCHORS = 4
+"""K unless it is told."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How far a map is corrected.
+
+    anchors: K, of real crops at every K-th window; 0 is the plain network's map, 1 that of crops alone.
+    refine: share of the windows that are scored exactly beside them, the least sure ones.
+    agreement: score so many that the map agrees with real crops in this share of the windows; None is off.
+    seed: of the random windows that are compared.
+    """
+
+    anchors: int
+    refine: float = 0.0
+    agreement: float | None = None
+    seed: int = 0
+
+    @property
+    def dense(self) -> bool:
+        """Whether the plain network's map takes part."""
+        return self.anchors != 1
+
+    def crops(self, grid: Grid) -> int:
+        """About how many real crops it takes on a grid; with `agreement` at least so many."""
+        cells = grid.rows * grid.cols
+        if self.anchors == 1:
+            return cells
+        if not self.anchors:
+            return round(self.refine * cells)
+        lines = (anchor_lines(count, self.anchors, grid.phases) for count in (grid.rows, grid.cols))
+        down, across = map(len, lines)
+        native = cells // grid.phases**2
+        return min(down * across + sample_size(native) + round(self.refine * cells), cells)
+
+
+def correct(
+    grid: Grid,
+    num_classes: int,
+    blocks: Iterable[Block] | None,
+    score: Score,
+    correction: Correction,
+    tally: Tally,
+) -> Iterator[Block]:
+    """The blocks of a grid, corrected, each with the mask of its exact cells.
+
+    blocks: the plain network's, as `scan` gives them; None where there is no such map.
+    score: scores single windows. tally: is told what is compared.
+    """
+    every = correction.anchors
+    if blocks is not None and not every:
+        yield from refined(blocks, score, correction.refine) if correction.refine else blocks
+        return
+    asked = correction.agreement
+    anchors = Anchors(
+        every,
+        correction.refine,
+        sample=None if asked is None else 0,
+        seed=correction.seed,
+        dense=0.0 if blocks is None else DENSE_SHARE,
+    )
+    if blocks is None:
+        blocks = no_dense(grid, num_classes, every)
+    if asked is None:
+        yield from corrected(blocks, score, anchors, tally)
+        return
+    whole = _collected(grid, num_classes, corrected(blocks, score, anchors, Tally()))
+    rows, cols = (anchor_lines(count, every, grid.phases) for count in (grid.rows, grid.cols))
+    count = asked_sample(grid.rows * grid.cols)
+    sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed)
+    yield reach(whole, score, sample, asked, tally)
+
+
+def _collected(grid: Grid, num_classes: int, blocks: Iterable[Block]) -> Block:
+    """The blocks as one: in memory, or on disk where they are very large."""
+    rows, cols = slice(0, grid.rows), slice(0, grid.cols)
+    logits = scratch_array((grid.rows, grid.cols, num_classes))
+    exact = np.zeros((grid.rows, grid.cols), np.bool_)
+    for block in blocks:
+        logits[block.rows, block.cols] = block.logits
+        if block.exact is not None:
+            exact[block.rows, block.cols] = block.exact
+    return Block(grid, rows, cols, logits, exact)
