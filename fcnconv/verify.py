@@ -2,15 +2,14 @@
 
 With padding, a dense cell is not the crop's score: a crop sees zeros at its border, the dense network its
 neighbours. This compares the two on a sample of windows, fits the one temperature that brings the dense
-probabilities closest to the crops', and tells what scoring the least sure windows again as real crops would
-gain.
+probabilities closest to the crops', and tries several ways to correct the map by real crops.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,14 +23,12 @@ from fcnconv.models import ModelSpec
 from fcnconv.options import OWN_SIZE, as_scales
 from fcnconv.scores import FloatArray, softmax
 from fcnconv.sources import ImageSource
+from fcnconv.trial import HEADING, Tried, try_ways
 
 log = logging.getLogger("fcnconv")
 
 CONFIDENCE_BINS = (0.0, 0.2, 0.5, 0.8, 1.0)
 """Edges of the ranges of the crop's own confidence for which agreement is told."""
-
-REFINE_SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of the windows scored again as crops, for which the gain is told."""
 
 _TOP = 5
 
@@ -61,16 +58,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Refined:
-    """The held-out distance, with temperature, when this share of the windows is scored again as crops."""
-
-    share: float
-    agreement: float
-    kl: float
-
-
-@dataclass(frozen=True)
-class Agreement:
+class Comparison:
     """What the comparison of a dense map with real crops found.
 
     windows, images: how many were compared.
@@ -82,7 +70,7 @@ class Agreement:
     bins: agreement by the crop's confidence.
     temperature: fitted on one half of the windows; the rest is measured on the other half.
     before, after: the other half without and with it.
-    refined: the gain of scoring the least sure windows again.
+    ways: what a map made in each of several ways costs and gives.
     """
 
     windows: int
@@ -96,7 +84,7 @@ class Agreement:
     temperature: float
     before: Distance
     after: Distance
-    refined: tuple[Refined, ...]
+    ways: tuple[Tried, ...] = ()
 
     def text(self) -> str:
         """The measures in lines for people."""
@@ -117,11 +105,7 @@ class Agreement:
             f"  KL divergence                {self.after.kl:7.2f}  (without {self.before.kl:.2f})",
             f"  mean confidence              {self.after.confidence:7.2f}"
             f"  (without {self.before.confidence:.2f})",
-            "with this share of the windows, the least sure, scored again as crops (--refine)",
-            *(
-                f"  {r.share:4.0%}  same top class {r.agreement:6.1%}  KL divergence {r.kl:.2f}"
-                for r in self.refined
-            ),
+            *(["", HEADING, *map(str, self.ways)] if self.ways else []),
         ]
         return "\n".join(rows)
 
@@ -186,20 +170,24 @@ def measure(
     scales: str | Sequence[Scale] = OWN_SIZE,
     max_windows: int = 500,
     seed: int = 0,
-) -> Agreement:
+    temperature: float = 1.0,
+) -> Comparison:
     """Compares a classifier in `fcn` mode with real crops on windows of some images.
 
     scales: sizes to scan at. max_windows: if the images have more windows, a random sample of so many, drawn
-        evenly from all of them with `seed`.
+        evenly from all of them with `seed`, is compared, and as many are tried in several ways.
+    temperature: of the plain network's map, among these ways.
     """
     dense, crops = _sample(classifier, images, as_scales(scales), max_windows, np.random.default_rng(seed))
     if len(dense) < 4:
         raise UsageError(f"{len(dense)} windows are too few to compare; give larger or more images")
-    return compare(dense, crops, images=len(images), seed=seed)
+    sources = [classifier.open(image, as_scales(scales)) for image in images]
+    ways = try_ways(classifier, sources, as_scales(scales), temperature, max_windows)
+    return replace(compare(dense, crops, images=len(images), seed=seed), ways=ways)
 
 
-def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0) -> Agreement:
-    """The measures of `Agreement` for dense and crop logits, each float32 (windows, num_classes)."""
+def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0) -> Comparison:
+    """The measures of `Comparison` for dense and crop logits, each float32 (windows, num_classes)."""
     p, q = softmax(crops), softmax(dense)
     top, sure = p.argmax(1), p.max(1)
     same = q.argmax(1) == top
@@ -207,7 +195,7 @@ def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0)
     order = np.random.default_rng(seed).permutation(len(dense))
     fitted, held = order[::2], order[1::2]
     temperature = fit_temperature(dense[fitted], p[fitted])
-    return Agreement(
+    return Comparison(
         windows=len(dense),
         images=images,
         all=_distance(p, q),
@@ -223,7 +211,6 @@ def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0)
         temperature=temperature,
         before=_distance(p[held], q[held]),
         after=_distance(p[held], softmax(dense[held] / np.float32(temperature))),
-        refined=_refinement(p[held], softmax(dense[held] / np.float32(temperature))),
     )
 
 
@@ -264,18 +251,6 @@ def _kl(p: FloatArray, q: FloatArray) -> npt.NDArray[np.float64]:
     terms = p.astype(np.float64) * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny)))
     result: npt.NDArray[np.float64] = terms.sum(1)
     return result
-
-
-def _refinement(p: FloatArray, q: FloatArray) -> tuple[Refined, ...]:
-    least_sure = np.argsort(q.max(1), kind="stable")
-    kl, same = _kl(p, q), (p.argmax(1) == q.argmax(1)).astype(np.float64)
-    curve = []
-    for share in REFINE_SHARES:
-        kept = least_sure[round(share * len(p)) :]  # what is scored again equals the crop
-        curve.append(
-            Refined(share, 1 - float((1 - same[kept]).sum()) / len(p), float(kl[kept].sum()) / len(p))
-        )
-    return tuple(curve)
 
 
 def _sample(

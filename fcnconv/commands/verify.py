@@ -58,7 +58,14 @@ def verify(
             except FcnconvError as error:
                 failed = True
                 complain(error)
-        agreement = measure(classifier, sources, scales=scales, max_windows=max_windows, seed=seed)
+        agreement = measure(
+            classifier,
+            sources,
+            scales=scales,
+            max_windows=max_windows,
+            seed=seed,
+            temperature=spec.temperature,
+        )
     if as_json:
         found = {"model": spec.name, **asdict(proved)}
         print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})

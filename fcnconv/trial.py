@@ -1,0 +1,132 @@
+"""Ways to make a map, tried on a user's own images: what each costs, and how far it is from real crops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.classifier import Classifier
+from fcnconv.grid import Grid, Scale
+from fcnconv.scan.agreement import Tally, divergence
+from fcnconv.scan.correct import Correction, correct
+from fcnconv.scores import Block, FloatArray
+from fcnconv.sources import ImageSource
+
+WAYS = (
+    Correction(0),
+    Correction(6),
+    Correction(4),
+    Correction(4, 0.1),
+    Correction(3),
+    Correction(3, 0.1),
+    Correction(3, 0.2),
+    Correction(2),
+    Correction(1),
+)
+"""What is tried, about from cheap to dear."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a way to make a map gave.
+
+    anchors, refine: as in `options.MapOptions`. crops: share of the windows that were scored as real crops.
+    agreement: share of windows with the first class of their crop. divergence: mean Kullback-Leibler
+    divergence of the map's probabilities from the crops', in nats. time: of what all crops take, from the
+    measured times of the scan and of the crops.
+    """
+
+    anchors: int
+    refine: float
+    crops: float
+    agreement: float
+    divergence: float
+    time: float
+
+    def __str__(self) -> str:
+        name = f"--anchors {self.anchors}" + (f" --refine {self.refine:g}" if self.refine else "")
+        return f"  {name:<26}{self.crops:7.1%}{self.agreement:10.1%}{self.divergence:11.3f}{self.time:10.2f}"
+
+
+HEADING = f"  {'a map made with':<26}{'crops':>7}{'agrees':>10}{'KL, nats':>11}{'time':>10}"
+"""Over a table of `Tried`."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A rectangle of a grid, scored both ways: dense, crops float32 (rows, cols, num_classes)."""
+
+    grid: Grid
+    dense: FloatArray
+    crops: FloatArray
+
+
+def try_ways(
+    classifier: Classifier,
+    sources: Sequence[ImageSource],
+    scales: Sequence[Scale],
+    temperature: float,
+    max_windows: int = 500,
+) -> tuple[Tried, ...]:
+    """What each of `WAYS` gives on some images.
+
+    classifier: in `fcn` mode. temperature: of the plain network's map.
+    max_windows: of larger maps, a rectangle in the middle of each is tried, of so many windows in all.
+    """
+    scans = [(source, grid) for source in sources for grid in classifier.grids(source, scales)]
+    windows, dense_time, crop_time = [], 0.0, 0.0
+    for source, grid in scans:
+        start = time.perf_counter()
+        dense = classifier.dense(source, grid)
+        dense_time += (time.perf_counter() - start) / dense[..., 0].size
+        rows, cols = _middle(grid, max_windows // len(scans))
+        cells = np.arange(grid.rows)[rows, None] * grid.cols + np.arange(grid.cols)[cols]
+        start = time.perf_counter()
+        crops = classifier.crops(source, grid, cells.ravel())
+        crop_time += (time.perf_counter() - start) / cells.size
+        dense = dense[rows, cols]
+        width, height = (grid.window + (count - 1) * grid.stride for count in cells.shape[::-1])
+        part = Grid(grid.window, grid.stride, (width, height), (width, height), grid.phases)
+        windows.append(_Window(part, dense, crops.reshape(dense.shape)))
+    return tuple(_tried(way, windows, temperature, dense_time / crop_time) for way in WAYS)
+
+
+def _middle(grid: Grid, most: int) -> tuple[slice, slice]:
+    """The rows and columns of a rectangle in the middle of a grid, of its proportions and at most so many
+    windows."""
+    share = min((max(most, 16) / (grid.rows * grid.cols)) ** 0.5, 1.0)
+    counts = [max(int(count * share + 1e-9), 1) for count in (grid.rows, grid.cols)]
+    starts = [(count - n) // 2 for count, n in zip((grid.rows, grid.cols), counts, strict=True)]
+    rows, cols = (slice(start, start + n) for start, n in zip(starts, counts, strict=True))
+    return rows, cols
+
+
+def _tried(way: Correction, windows: Sequence[_Window], temperature: float, dense: float) -> Tried:
+    """dense: time of a window of the plain map, as a share of that of a crop."""
+    scored = same = total = 0
+    off = 0.0
+    for window in windows:
+        rows, cols, num_classes = window.dense.shape
+        block = Block(window.grid, slice(0, rows), slice(0, cols), window.dense.copy())
+        crops = window.crops.reshape(-1, num_classes)
+        blocks = correct(
+            window.grid, num_classes, [block] if way.dense else None, crops.__getitem__, way, Tally()
+        )
+        logits = np.empty_like(window.dense)
+        for made in blocks:
+            logits[made.rows, made.cols] = made.logits
+            scored += _count(made.exact)
+        found = logits.reshape(-1, num_classes) / np.float32(temperature if not way.anchors else 1)
+        same += int((found.argmax(1) == crops.argmax(1)).sum())
+        off += float(divergence(crops, found).sum())
+        total += len(crops)
+    share = scored / total
+    return Tried(way.anchors, way.refine, share, same / total, off / total, share + dense * way.dense)
+
+
+def _count(exact: npt.NDArray[np.bool_] | None) -> int:
+    return 0 if exact is None else int(exact.sum())
