@@ -19,7 +19,7 @@ from fcnconv.scores import FloatArray
 
 LEVEL = 0.95
 """Of the intervals. Measured over 31 photos at four sizes, with 16 to 26 windows: the true agreement lay
-inside in 94 to 98 of 100 maps, the true divergence in 88 to 97."""
+inside in 94 to 98 of 100 maps, the true divergence in 88 to 100."""
 
 LEAST_SAMPLE, MOST_SAMPLE, SAMPLE_OF = 16, 256, 40
 """Windows that are compared: one of so many, and at least and at most."""
