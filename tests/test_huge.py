@@ -146,9 +146,9 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     (grid,) = lite0.grids(MemorySource(pixels), OWN_SIZE)
     (tiling,) = small.tilings([grid]).values()
     assert len(tiling.parts) > 1 and tiling.blocks[0] < tiling.blocks[-1]
-    whole = lite0(pixels).logits
+    whole = lite0(pixels, anchors=0).logits
     close = 0 if backend == "torch" else 1e-5 * np.abs(whole).max()
-    assert np.abs(small(pixels).logits - whole).max() <= close
+    assert np.abs(small(pixels, anchors=0).logits - whole).max() <= close
 
 
 def test_memory_that_is_not_enough_is_told(lite0: Classifier, caplog: pytest.LogCaptureFixture) -> None:
@@ -217,7 +217,7 @@ def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], mo
 
 def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> None:
     fine = load("efficientnet_lite0", stride=16)(SAMPLES / "coffee.png")
-    coarse = lite0(SAMPLES / "coffee.png")
+    coarse = lite0(SAMPLES / "coffee.png", anchors=0)
     assert fine.logits.shape[:2] == (12, 24)  # a row more than twice the coarse one's
     assert np.abs(fine.logits[::2, ::2] - coarse.logits).max() <= 1e-5
 
@@ -282,9 +282,9 @@ def test_a_network_that_sees_the_whole_image_is_marked_when_it_is_cut(caplog) ->
     own = load(model, window=32, categories=list("abcde"), backend="torch")
     assert not own.geometry.local
     pixels = np.random.default_rng(0).integers(0, 256, (100, 140, 3), np.uint8)
-    assert own(pixels).provenance.tiles == 1 and not caplog.records
+    assert own(pixels, anchors=0).provenance.tiles == 1 and not caplog.records
     cut = replace(own, memory=1e5)
-    score_map = cut(pixels)
+    score_map = cut(pixels, anchors=0)
     tiles = score_map.provenance.tiles
     assert tiles > 1
     assert own.parts.cut() == (own.parts.whole,)

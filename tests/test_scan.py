@@ -14,7 +14,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import parse_scales
 from fcnconv.scan.blocks import scan, spans
-from fcnconv.scan.crops import score_crops
+from fcnconv.scan.crops import Ahead, score_crops
 from fcnconv.scan.parts import Part
 from fcnconv.scan.tiles import Parts, choose
 from fcnconv.sources import MemorySource, resize
@@ -164,3 +164,30 @@ def test_crops_that_overlap_are_read_once() -> None:
     cells = np.array([0, 3, 4, 8, 30, 72])
     score_crops(Watched(PIXELS), grid, cells, torch_run(NETWORK), prepare)
     assert boxes == [(0, 0, 48, 16), (120, 0, 136, 16), (0, 4, 16, 20)]
+
+
+@given(
+    st.sets(st.integers(0, 300), max_size=60),
+    st.lists(st.sets(st.integers(0, 300), min_size=1, max_size=9), max_size=20),
+    st.integers(1, 20),
+)
+def test_cells_that_are_known_ahead_are_scored_once_and_in_batches(
+    known: set[int], asked: list[set[int]], batch: int
+) -> None:
+    scored: list[int] = []
+
+    def score(cells: np.ndarray) -> np.ndarray:
+        scored.extend(cells.tolist())
+        return np.stack([cells, -cells], axis=1).astype(np.float32)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcnconv.scan.crops.AHEAD", batch)
+        ahead = Ahead(score, np.array(sorted(known), np.int64))
+        seen: set[int] = set()
+        for cells in asked:
+            fresh = sorted(cells - seen)
+            if fresh:
+                seen |= cells
+                assert ahead(np.array(fresh))[:, 0].tolist() == fresh
+    assert len(scored) == len(set(scored)), "a cell was scored twice"
+    assert set(scored) - known == seen - known

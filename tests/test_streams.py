@@ -17,6 +17,7 @@ from PIL import Image
 from tiny import choose
 
 from fcnconv.classifier import Classifier
+from fcnconv.options import MapOptions, parse_scales
 from fcnconv.scores import Block
 from fcnconv.writers import WRITERS, Choice, save
 
@@ -99,7 +100,12 @@ def test_joined_scales_are_written_with_the_boxes_of_the_best_scale(
     lite0: Classifier, tmp_path: Path
 ) -> None:
     source, path = lite0.open(SAMPLES / "collage.jpg"), tmp_path / "map.json"
-    save(lite0.stream(source, scales="1,0.5"), str(path), WRITERS["json"], choose(top_k=1))
+    save(
+        lite0.stream(source, MapOptions(scales=parse_scales("1,0.5"))),
+        str(path),
+        WRITERS["json"],
+        choose(top_k=1),
+    )
     score_map = lite0(source, scales="1,0.5")
     cells = json.loads(path.read_text())["cells"]
     assert [tuple(cell["box"]) for cell in cells] == [score_map.box(c["row"], c["col"]) for c in cells]

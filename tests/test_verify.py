@@ -12,6 +12,7 @@ from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.images import open_image
 from fcnconv.scores import softmax
+from fcnconv.trial import WAYS
 from fcnconv.verify import compare, fit_temperature, measure
 
 RANDOM = np.random.default_rng(0)
@@ -32,7 +33,7 @@ def test_equal_logits_agree_in_everything() -> None:
     assert found.temperature == pytest.approx(1, abs=1e-3)
 
 
-def test_noise_is_seen_where_the_crop_is_unsure_and_refinement_mends_it() -> None:
+def test_noise_is_seen_where_the_crop_is_unsure() -> None:
     dense = (CROPS + RANDOM.normal(0, 1, CROPS.shape)).astype(np.float32) / 2
     found = compare(dense, CROPS, images=1)
     assert 0.5 < found.all.agreement < 1
@@ -40,9 +41,6 @@ def test_noise_is_seen_where_the_crop_is_unsure_and_refinement_mends_it() -> Non
     agreement = [b.agreement for b in found.bins]
     assert agreement[0] < agreement[-1]
     assert found.after.kl < found.before.kl
-    kl = [refined.kl for refined in found.refined]
-    assert kl == sorted(kl, reverse=True) and kl[-1] == 0
-    assert found.refined[-1].agreement == 1
 
 
 def test_the_embedded_network_is_near_its_crops_but_not_equal(lite0: Classifier) -> None:
@@ -59,16 +57,17 @@ def test_too_few_windows_are_refused(lite0: Classifier) -> None:
 
 def test_refined_cells_are_the_least_sure_and_equal_windows_mode(lite0: Classifier) -> None:
     pixels = open_image(SAMPLES / "coffee.png").read((100, 50, 420, 370))
-    dense, refined = lite0(pixels), lite0(pixels, refine=0.25)
+    dense, refined = lite0(pixels, anchors=0), lite0(pixels, anchors=0, refine=0.25)
     exact = load(mode="windows")(pixels)
     assert refined.exact is not None and refined.exact.sum() == 4
-    sure = dense.probabilities().max(-1)
-    assert sure[refined.exact].max() <= sure[~refined.exact].min()
+    second, first = np.sort(dense.logits, -1)[:, :, -2:].transpose(2, 0, 1)
+    margin = first - second
+    assert margin[refined.exact].max() <= margin[~refined.exact].min()
     assert np.abs(refined.logits[refined.exact] - exact.logits[refined.exact]).max() <= 1e-4
     assert (refined.logits[~refined.exact] == dense.logits[~refined.exact]).all()
     # exact cells have the crop's own probabilities, the others the temperature's
     assert np.abs(refined.probabilities()[refined.exact] - exact.probabilities()[refined.exact]).max() <= 1e-4
-    everything = lite0(pixels, refine=1)
+    everything = lite0(pixels, anchors=0, refine=1)
     assert np.abs(everything.probabilities() - exact.probabilities()).max() <= 1e-4
     assert exact.temperature == 1 and exact.exact.all()
 
@@ -80,7 +79,7 @@ def test_a_share_over_one_is_refused(lite0: Classifier) -> None:
 
 def test_the_temperature_leaves_logits_and_single_windows_alone(lite0: Classifier) -> None:
     pixels = open_image(SAMPLES / "coffee.png").read((100, 50, 356, 306))
-    cool, off = lite0(pixels), load(temperature=1)(pixels)
+    cool, off = lite0(pixels, anchors=0), load(temperature=1)(pixels, anchors=0)
     assert (cool.logits == off.logits).all()
     assert (cool.temperature, off.temperature) == (0.75, 1)
     assert np.abs(cool.probabilities() - softmax(cool.logits / np.float32(0.75))).max() < 1e-6
@@ -99,4 +98,11 @@ def test_the_command_tells_the_proof_and_the_measures(fcnconv: Command, tmp_path
     assert found["receptive_field"] == 851 and found["local"] is True
     assert found["max_error"] <= found["tolerance"] * found["scale"]
     assert found["agreement"]["windows"] == 8
-    assert len(found["agreement"]["refined"]) == 6
+    ways = found["agreement"]["ways"]
+    assert [(way["anchors"], way["refine"]) for way in ways] == [(w.anchors, w.refine) for w in WAYS]
+    assert (ways[-1]["crops"], ways[-1]["agreement"]) == (1, 1) and ways[-1]["divergence"] < 1e-6
+    assert ways[0]["crops"] == 0 and ways[0]["time"] < 1
+    told = fcnconv(
+        "verify", "efficientnet_lite0", SAMPLES / "coffee.png", "--max-windows", "30"
+    ).stdout.decode()
+    assert "--anchors 4 --refine 0.1" in told and "same top class" in told

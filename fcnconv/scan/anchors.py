@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from fcnconv.grid import Grid
 from fcnconv.scan.agreement import Tally, sample_size, sample_windows
+from fcnconv.scan.crops import Ahead
 from fcnconv.scan.lines import Lines, anchor_lines, between, complete
 from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block, FloatArray
@@ -88,12 +89,14 @@ class _Correction:
     """
 
     def __init__(self, grid: Grid, score: Score, anchors: Anchors, tally: Tally):
-        self.grid, self.score, self.anchors, self.tally = grid, score, anchors, tally
+        self.grid, self.anchors, self.tally = grid, anchors, tally
         self.rows = anchor_lines(grid.rows, anchors.every, grid.phases)
         self.cols = anchor_lines(grid.cols, anchors.every, grid.phases)
         native = ((grid.rows - 1) // grid.phases + 1) * ((grid.cols - 1) // grid.phases + 1)
         size = sample_size(native) if anchors.sample is None else anchors.sample
         self.sample = sample_windows((grid.rows, grid.cols), self.rows, self.cols, size, anchors.seed)
+        anchor_cells = (self.rows[:, None] * grid.cols + self.cols).ravel()
+        self.score = Ahead(score, np.union1d(anchor_cells, self.sample))
         self.residuals: dict[int, FloatArray] = {}
         self.ends: dict[int, FloatArray] = {}
         self.band = slice(0, 0)

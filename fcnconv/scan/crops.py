@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from fcnconv.grid import Grid
 from fcnconv.scores import FloatArray
@@ -13,6 +14,13 @@ from fcnconv.sources import ImageSource, Pixels, resize
 
 CROP_BATCH = 32
 """Crops that are scored together: enough to fill two cores, at 20 MB of input for a window of 224 px."""
+
+
+AHEAD = 8 * CROP_BATCH
+"""Crops that are scored ahead of their use, at most."""
+
+Cells = npt.NDArray[np.int64]
+"""Numbers of cells of a grid, row by row."""
 
 
 def score_crops(
@@ -41,6 +49,41 @@ def score_crops(
             crops += [strip[..., x : x + grid.window] for x in starts]
         logits.append(run(np.concatenate(crops))[:, :, 0, 0])
     return np.concatenate(logits)
+
+
+class Ahead:
+    """Scores cells that are known beforehand in whole batches, whenever the first of a batch is asked for.
+
+    score: scores single windows, by their numbers: int64 (n,) -> float32 (n, num_classes).
+    cells: int64, in order, which will be asked for about in that order; each once. Others may be asked for
+        too, and are scored at once.
+
+    Anchors are asked for row by row, a few at a time: in batches of seven crops took 1.4 times as long each.
+    """
+
+    def __init__(self, score: Callable[[Cells], FloatArray], cells: Cells):
+        self.score = score
+        self.cells = cells
+        self.next = 0
+        self.known: dict[int, FloatArray] = {}
+
+    def __call__(self, cells: Cells) -> FloatArray:
+        """float32 (len(cells), num_classes): the logits of single windows."""
+        wanted = cells.tolist()
+        last = max((cell for cell in wanted if self._is_ahead(cell)), default=-1)
+        while self.next < len(self.cells) and self.cells[self.next] <= last:
+            batch = self.cells[self.next : self.next + AHEAD]
+            self.known.update(zip(batch.tolist(), self.score(batch), strict=True))
+            self.next += len(batch)
+        found = {cell: self.known.pop(cell) for cell in wanted if cell in self.known}
+        rest = [cell for cell in wanted if cell not in found]
+        if rest:
+            found.update(zip(rest, self.score(np.array(rest)), strict=True))
+        return np.stack([found[cell] for cell in wanted])
+
+    def _is_ahead(self, cell: int) -> bool:
+        place = int(np.searchsorted(self.cells, cell))
+        return self.next <= place < len(self.cells) and int(self.cells[place]) == cell
 
 
 def _overlapping(cells: Sequence[int], grid: Grid) -> Iterator[tuple[int, list[int]]]:
