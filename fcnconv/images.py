@@ -7,17 +7,17 @@ are treated once. What comes out is an `ImageSource`: a size, and a function tha
 from __future__ import annotations
 
 import io
+import re
+import shlex
 import sys
-import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from math import ceil
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.sources import (
@@ -28,6 +28,7 @@ from fcnconv.sources import (
     ReducedSource,
     open_any,
     open_regions,
+    pillow,
     slide_hint,
 )
 
@@ -36,21 +37,10 @@ ImageLike = str | Path | bytes | Image.Image | Pixels
 MAX_PIXELS = 178_956_970
 """Pixels over which Pillow refuses an image as a possible decompression bomb (twice its warning limit)."""
 
-MARGIN = 2
-"""How much larger than it is scanned a JPEG is decoded. At 2, the classes of photos of 4 to 8 megapixels keep
-their probability to 0.01; at 1, to 0.02."""
-
-_NOT_DECODED = frozenset("BUFR EPS GRIB HDF5 MPEG WMF".split())
-"""Formats that Pillow knows and leaves to other programs to decode."""
-
-_pillow_limit = threading.Lock()
-
 
 def image_suffixes() -> frozenset[str]:
     """The suffixes of files that hold images, in lower case with their dot."""
-    known = Image.registered_extensions().items()
-    decoded = {suffix for suffix, name in known if name in Image.OPEN and name not in _NOT_DECODED}
-    return frozenset(decoded | REGION_SUFFIXES)
+    return pillow.suffixes() | REGION_SUFFIXES
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
@@ -79,7 +69,7 @@ def open_image(
     image: a path (``-`` reads standard input), an encoded file as bytes, a PIL image, or uint8 (H, W, 3) RGB.
     max_pixels: an image of more pixels is refused before it is decoded.
     short_side: the largest short side, in pixels, at which the image will be read; None if that is its own.
-        A JPEG of more than `MARGIN` times that is decoded smaller, which takes less time and memory.
+        A JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
     name: what messages call it; None says the path.
 
     Raises ImageError, whose message starts with the path.
@@ -89,42 +79,48 @@ def open_image(
             raise UsageError(f"an image array must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
         return MemorySource(image)
     if isinstance(image, Image.Image):
-        return MemorySource(_upright_rgb(image))
-    if name is None or str(image) == "-":
-        name = "image" if isinstance(image, bytes) else "standard input" if str(image) == "-" else str(image)
-    path = None if isinstance(image, bytes) or str(image) == "-" else Path(image)
-    with _open_file(image, name) as file, _explained(name, path):
-        regions = open_regions(path, name) if path else None
-        if regions is not None:  # never whole in memory, so that there is no limit
-            return regions
-        return _decoded(file, path, name, max_pixels, short_side)
+        return MemorySource(pillow.upright_rgb(image))
+    content: Path | bytes
+    if isinstance(image, bytes):
+        content, name = image, name or "image"
+    elif str(image) == "-":
+        content, name = sys.stdin.buffer.read(), "standard input"
+    else:
+        content, name = Path(image), name or str(image)
+    with _open_file(content, name) as file:
+        if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
+            content = file.getvalue()
+        return _decoded(file, content, name, max_pixels, short_side)
 
 
 def _decoded(
-    file: io.IOBase, path: Path | None, name: str, max_pixels: int, short_side: int | None
+    file: io.IOBase, content: Path | bytes, name: str, max_pixels: int, short_side: int | None
 ) -> ImageSource:
-    with _pillow_open(file) as opened:
-        width, height = opened.size
-        regions = open_any(path, name, width, height) if path else None
-        if regions is not None:
+    path = content if isinstance(content, Path) else None
+    with _explained(name, path):
+        regions = open_regions(path, name) if path else None
+        if regions is not None:  # never whole in memory, so that there is no limit
             return regions
-        if width * height > max_pixels:
-            raise ImageError(
-                f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "
-                f"--max-pixels {width * height} lets it in"
-            )
-        if not (short_side and _reduce(opened, short_side)):
-            return MemorySource(_upright_rgb(opened), name)
-        turned = opened.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        return ReducedSource(_upright_rgb(opened), (height, width) if turned else (width, height), name)
+        with pillow.opened(file) as opened:
+            width, height = opened.size
+            regions = open_any(path, name, width, height) if path else None
+            if regions is not None:
+                return regions
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of "
+                    f"{max_pixels:,}; --max-pixels {width * height} lets it in"
+                )
+            if not (short_side and pillow.reduce(opened, short_side)):
+                return MemorySource(pillow.upright_rgb(opened), name)
+            size = (height, width) if pillow.is_turned(opened) else (width, height)
+            return ReducedSource(pillow.upright_rgb(opened), size, name, partial(_whole, content, name))
 
 
-def _reduce(image: Image.Image, short_side: int) -> bool:
-    """Sets a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size if `MARGIN` is left; whether that is so."""
-    before, factor = image.size, MARGIN * short_side / min(image.size)
-    if factor < 1:
-        image.draft(None, (ceil(before[0] * factor), ceil(before[1] * factor)))
-    return image.size != before
+def _whole(content: Path | bytes, name: str) -> Pixels:
+    path = content if isinstance(content, Path) else None
+    with _open_file(content, name) as file, _explained(name, path), pillow.opened(file) as opened:
+        return pillow.upright_rgb(opened)
 
 
 def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -133,76 +129,47 @@ def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     return source.read((0, 0, *source.size))
 
 
-class _Silence:
-    """Keeps Pillow from warning of odd metadata that does not touch the pixels.
+def is_url(name: str) -> bool:
+    """Whether what is meant as a path is the address of something to download."""
+    return re.match("(https?|ftp)://", name, re.IGNORECASE) is not None
 
-    Filters of warnings belong to the process, and images are opened in several threads: the first one in
-    sets the filter, and the last one out puts the old ones back.
+
+def cannot_open(name: str, error: Exception, reader: str = "fcnconv classify") -> ImageError:
+    """The error to raise when a path could not be opened. reader: the command that reads its content from
+    standard input.
     """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-        self.filters = ExitStack()
-
-    def __enter__(self) -> None:
-        with self.lock:
-            self.inside += 1
-            if self.inside == 1:
-                self.filters.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                self.filters.close()
-
-
-_silence = _Silence()
+    if is_url(name):
+        return ImageError(
+            f"{name}: not a file, and nothing is downloaded here: curl -s {shlex.quote(name)} | {reader}"
+        )
+    return ImageError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}")
 
 
 @contextmanager
-def _open_file(image: str | Path | bytes, name: str) -> Iterator[io.IOBase]:
-    if isinstance(image, bytes) or str(image) == "-":
-        data = image if isinstance(image, bytes) else sys.stdin.buffer.read()
-        if not data:
+def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
+    """A file that can be read from any place: itself, or in memory."""
+    if isinstance(content, bytes):
+        if not content:
             raise ImageError(f"{name}: empty, no image came")
-        yield io.BytesIO(data)
+        yield io.BytesIO(content)
         return
-    path = Path(image)
     try:
-        if path.is_dir():
+        if content.is_dir():
             raise ImageError(
                 f"{name}: a directory, not an image; name the files in it, as in {name.rstrip('/')}/*.jpg"
             )
-        file = path.open("rb")
+        file = content.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"{name}: cannot be opened: {reason}") from error
+        raise cannot_open(name, error) from error
     with file:
-        yield file
-
-
-@contextmanager
-def _pillow_open(file: io.IOBase) -> Iterator[Image.Image]:
-    # Pillow's limit is a global of its module; it is lifted for the header only, as `open_image` checks the
-    # size itself, with a message that has the numbers in it.
-    with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            opened = Image.open(file)  # type: ignore[arg-type]
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    with opened:
-        yield opened
+        yield file if file.seekable() else io.BytesIO(file.read())
 
 
 @contextmanager
 def _explained(name: str, path: Path | None) -> Iterator[None]:
     """Turns whatever Pillow raises on a damaged file into an ImageError with the file's name."""
     try:
-        with _silence:
+        with pillow.silence:
             yield
     except (ImageError, MemoryError):
         raise
@@ -214,28 +181,3 @@ def _explained(name: str, path: Path | None) -> Iterator[None]:
     ) as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, …
         reason = str(error) or type(error).__name__
         raise ImageError(f"{name}: damaged or cut short: {reason}") from error
-
-
-def _upright_rgb(image: Image.Image) -> Pixels:
-    image.load()  # the first frame of an animation
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
-    if image.has_transparency_data:  # see-through pixels have arbitrary colours: show them as on white paper
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image)
-    return np.asarray(image.convert("RGB"))
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """An image of 16- or 32-bit intensities in 8 bits. White is 65535 for 16-bit files; for 32-bit integers
-    and floats, whose white no header tells, the least of 1 (floats), 255 and 65535 that holds the maximum,
-    or that.
-    """
-    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
-    top = float(values.max())
-    usual = (65535.0,) if image.mode.startswith("I;16") else (255.0, 65535.0)
-    usual = (1.0, *usual) if image.mode == "F" else usual
-    white = next((white for white in usual if top <= white), top)
-    return Image.fromarray(np.clip(values * (255 / white) + 0.5, 0, 255).astype(np.uint8))

@@ -12,8 +12,8 @@ from fcnconv.batch import workers
 from fcnconv.batch.inputs import Input, from_paths
 from fcnconv.batch.workers import classify_each
 from fcnconv.errors import FcnconvError, ImageError, UsageError
-from fcnconv.images import _silence
 from fcnconv.options import ClassifyOptions
+from fcnconv.sources.pillow import silence
 
 ONE = ClassifyOptions(top_k=1)
 
@@ -107,8 +107,8 @@ def test_an_error_of_the_inputs_own_source_comes_after_what_it_gave() -> None:
 
 def test_warnings_are_silent_until_the_last_thread_is_out_and_then_as_before() -> None:
     before = list(warnings.filters)
-    with _silence:
-        with _silence:
+    with silence:
+        with silence:
             warnings.warn("inner", stacklevel=1)
         warnings.warn("outer", stacklevel=1)
     assert warnings.filters == before

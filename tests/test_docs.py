@@ -303,3 +303,12 @@ def test_the_readme_links_every_page(page: Path) -> None:
 def test_the_scripts_that_a_page_names_are_there(page: Path) -> None:
     for script in re.findall(r"\bpython ([\w./-]+\.py)", TEXT[page]):
         assert (ROOT / script).is_file(), script
+
+
+def test_a_glob_over_the_sample_images_means_those_that_its_table_tells_of() -> None:
+    folder = ROOT / "sample_images"
+    table = re.findall(
+        r"^\| `(.*?)` .* \| (.*?) \|$", (folder / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*dict(table), "README.md"])
+    assert {licence for _, licence in table} == {"CC0", "public domain"}

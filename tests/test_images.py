@@ -1,6 +1,8 @@
 """The opener: orientation, modes, limits, and the errors of everything that is no image."""
 
 import io
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -110,6 +112,47 @@ def test_what_is_no_image_is_told_by_its_path(tmp_path) -> None:
         open_image(tmp_path)
     with pytest.raises(ImageError, match="cannot be opened: embedded null"):
         open_image("a\0b")
+
+
+def test_bytes_are_never_turned_into_text() -> None:
+    class Content(bytes):
+        def __str__(self) -> str:
+            raise AssertionError("a second of work for a member of some megabytes")
+
+    data = Content(encoded(Image.fromarray(RGB)))
+    assert open_image(data).name == "image"
+    assert open_image(data, name="a.tar/1.png").name == "a.tar/1.png"
+    with pytest.raises(ImageError, match=r"^-: empty, no image came"):
+        open_image(Content(b""), name="-")
+
+
+def test_an_image_comes_through_a_fifo(tmp_path) -> None:
+    fifo, data = tmp_path / "fifo", encoded(Image.fromarray(RGB).resize((1600, 1200)), "JPEG")
+    os.mkfifo(fifo)
+    for short_side in (None, 100):
+        writer = threading.Thread(target=fifo.write_bytes, args=(data,))
+        writer.start()
+        source = open_image(fifo, short_side=short_side)
+        writer.join()
+        box = (0, 0, 1600, 1200)
+        assert source.name == str(fifo) and (source.read(box) == read_image(data)).all()
+
+
+@pytest.mark.parametrize("url", ["https://example.org/photo.jpg", "http://x/a?b=1&c=2", "FTP://x/y"])
+def test_a_url_is_told_how_it_comes_in(url: str) -> None:
+    quoted = f"'{url}'" if "&" in url else url
+    with pytest.raises(ImageError) as error:
+        open_image(url)
+    assert str(error.value) == (
+        f"{url}: not a file, and nothing is downloaded here: curl -s {quoted} | fcnconv classify"
+    )
+
+
+def test_a_file_below_a_folder_named_like_a_url_is_a_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "https:/x").mkdir(parents=True)
+    (tmp_path / "https:/x/a.png").write_bytes(encoded(Image.fromarray(RGB)))
+    assert open_image("https://x/a.png").size == (9, 6)
 
 
 def test_an_array_that_is_no_rgb_image_is_refused() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Command
 
-from fcnconv.batch.inputs import Input, from_list, from_paths, from_tar
+from fcnconv.batch.inputs import Input, from_list, from_paths, from_sources, from_tar
 from fcnconv.errors import ImageError
 
 FCNCONV = f"'{sys.executable}' -m fcnconv"
@@ -55,6 +55,28 @@ def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
         list(from_tar(str(tmp_path / "x.tar")))
     with pytest.raises(ImageError, match=r"missing\.tar: cannot be opened: No such file"):
         list(from_tar(str(tmp_path / "missing.tar")))
+
+
+URL = "https://example.org/photos?page=1"
+
+
+def test_a_url_is_no_pattern() -> None:
+    assert list(from_sources([URL], {".png"}, Path("maps"))) == [Input(URL, URL)]
+
+
+def test_a_list_or_an_archive_at_a_url_is_told_how_it_comes_in() -> None:
+    ways = {"--files-from": from_list(URL, b"\n"), "--from0": from_list(URL, b"\0"), "--tar": from_tar(URL)}
+    for option, inputs in ways.items():
+        with pytest.raises(ImageError) as error:
+            list(inputs)
+        assert str(error.value).endswith(f"downloaded here: curl -s '{URL}' | fcnconv classify {option} -")
+
+
+def test_a_url_in_a_list_is_told_how_it_comes_in(fcnconv: Command) -> None:
+    done = fcnconv("classify", "--files-from", "-", stdin=f"{URL}\n".encode())
+    assert done.returncode == 1 and done.stderr.decode() == (
+        f"fcnconv: {URL}: not a file, and nothing is downloaded here: curl -s '{URL}' | fcnconv classify\n"
+    )
 
 
 def test_find_print0_with_odd_names(odd_names: Path) -> None:

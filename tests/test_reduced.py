@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fcnconv.errors import ImageError
 from fcnconv.images import open_image
-from fcnconv.sources import MemorySource, ReducedSource, resize
+from fcnconv.sources import MemorySource, ReducedSource, read_within, resize
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
@@ -41,8 +43,36 @@ def test_a_reduced_photo_is_upright_and_resized_like_the_whole_one(orientation: 
     small = [resize(source, size).read((0, 0, *size)).astype(float) for source in (whole, reduced)]
     assert np.abs(small[0] - small[1]).mean() < 2
     box = (100, 50, 400, 250)
-    # a side of odd length leaves half a pixel over, which moves sharp edges of the full size by up to one
-    assert np.abs(whole.read(box).astype(float) - reduced.read(box)).mean() < 8
+    assert np.array_equal(reduced.read(box), whole.read(box))
+
+
+@pytest.mark.parametrize("max_side", [400, 800, 5000])
+def test_a_picture_shows_the_photos_own_pixels_however_little_was_scanned(
+    tmp_path: Path, max_side: int
+) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded((1531, 1021), orientation=6))
+    whole = read_within(open_image(path), max_side)
+    for image in (path, path.read_bytes()):
+        reduced = open_image(image, short_side=60)
+        assert isinstance(reduced, ReducedSource) and min(reduced.pixels.shape[:2]) == 128
+        assert np.array_equal(read_within(reduced, max_side), whole)
+
+
+def test_what_was_decoded_is_enough_for_a_small_picture() -> None:
+    reduced = open_image(encoded((1531, 1021)), short_side=200)
+    assert isinstance(reduced, ReducedSource)
+    small = replace(reduced, decode=lambda: pytest.fail("decoded again"))
+    assert read_within(small, 600).shape == (400, 600, 3)
+
+
+def test_a_photo_that_has_gone_meanwhile_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded((1536, 1024)))
+    reduced = open_image(path, short_side=100)
+    path.unlink()
+    with pytest.raises(ImageError, match=rf"^{path}: cannot be opened: No such file"):
+        read_within(reduced, 1536)
 
 
 def test_other_formats_and_small_photos_are_decoded_whole() -> None:

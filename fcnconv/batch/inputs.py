@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fcnconv.errors import ImageError, UsageError
+from fcnconv.images import cannot_open, is_url
 
 _CHUNK = 1 << 16
 
@@ -53,7 +54,7 @@ def _found(source: str, suffixes: Container[str], besides: Path) -> Iterable[str
 
 
 def _is_pattern(source: str) -> bool:
-    return glob.has_magic(source) and not Path(source).exists()
+    return glob.has_magic(source) and not is_url(source) and not Path(source).exists()
 
 
 def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
@@ -76,7 +77,8 @@ def from_list(path: str, separator: bytes) -> Iterator[Input]:
 
     Each is given as soon as it was read, so that a slow list can be answered while it is written.
     """
-    with _opened(path) as file:
+    option = "--from0" if separator == b"\0" else "--files-from"
+    with _opened(path, option) as file:
         rest = b""
         while chunk := os.read(file.fileno(), _CHUNK):
             *names, rest = (rest + chunk).split(separator)
@@ -87,7 +89,7 @@ def from_list(path: str, separator: bytes) -> Iterator[Input]:
 
 def from_tar(path: str) -> Iterator[Input]:
     """The files in a tar archive (``-``: standard input), compressed or not, read as a stream."""
-    with _opened(path) as file:
+    with _opened(path, "--tar") as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*") as archive:
                 for member in archive:
@@ -100,14 +102,15 @@ def from_tar(path: str) -> Iterator[Input]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened(path: str, option: str) -> Iterator[BinaryIO]:
+    """A list or an archive. option: of the command line, that names it."""
     if path == "-":
         yield sys.stdin.buffer
         return
     try:
         file = Path(path).open("rb")  # noqa: SIM115 - only the opening is explained, not what the reader does
     except OSError as error:
-        raise ImageError(f"{path}: cannot be opened: {error.strerror}") from error
+        raise cannot_open(path, error, f"fcnconv classify {option} -") from error
     with file:
         yield file
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, inf, sqrt
-from pathlib import Path
 
+from fcnconv.machine import free_memory
 from fcnconv.scan.parts import Part, rows_kept
 
 SHARE_OF_FREE = 0.5
@@ -146,19 +144,6 @@ def _tiling(parts: tuple[Part, ...], steps: tuple[int, int], blocks: tuple[tuple
     high, wide = blocks[-1]
     tiles = ceil((steps[0] + 1) / max(high, 1)) * ceil((steps[1] + 1) / max(wide, 1))
     return Tiling(parts, blocks, KEPT_SLACK * kept + worst + FIXED * (len(parts) > 1), work, tiles)
-
-
-def free_memory() -> int:
-    """Bytes that programs can still take, as far as the system tells."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        if match := re.search(r"MemAvailable:\s+(\d+) kB", text):
-            return int(match[1]) * 1024
-    except OSError:
-        pass
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 4 << 30
 
 
 def default_memory(local: bool) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -33,11 +35,11 @@ def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
         source = larger[-1] if larger else source
     if size == source.size:
         return source
-    held = isinstance(source, (MemorySource, ReducedSource))
-    if not held or max(area(size), area(source.size)) > REGION_PIXELS:
+    if isinstance(source, ReducedSource):
+        source = source.at_least(size)
+    if not isinstance(source, MemorySource) or max(area(size), area(source.size)) > REGION_PIXELS:
         return ResizedSource(source, size)
-    pixels = source.pixels if isinstance(source, ReducedSource) else source.read((0, 0, *source.size))
-    whole = Image.fromarray(pixels)
+    whole = Image.fromarray(source.pixels)
     return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
 
 
@@ -55,20 +57,28 @@ class ReducedSource:
     """A large photo decoded at a fraction of its size, for a scan that is smaller still.
 
     pixels: uint8 (h, w, 3), RGB, upright. size: (width, height) of the photo itself.
+    decode: gives all of its pixels, uint8 (height, width, 3), for a picture that shows more than was scanned.
     """
 
     pixels: Pixels
     size: tuple[int, int]
     name: str
+    decode: Callable[[], Pixels]
+
+    @cached_property
+    def whole(self) -> MemorySource:
+        """The photo at its own size, decoded when it is first asked for."""
+        return MemorySource(self.decode(), self.name)
+
+    def at_least(self, size: tuple[int, int]) -> MemorySource:
+        """What was decoded, if it has as many pixels as `size` = (width, height); else the whole photo."""
+        reduced = MemorySource(self.pixels, self.name)
+        fewer = reduced.size[0] < size[0] or reduced.size[1] < size[1]
+        return self.whole if fewer else reduced
 
     def read(self, box: Box) -> Pixels:
-        """uint8 (height, width, 3): the pixels of `box`, enlarged from the fewer that were decoded."""
-        height, width, _ = self.pixels.shape
-        x, y = width / self.size[0], height / self.size[1]
-        x0, y0, x1, y1 = box
-        part = (x0 * x, y0 * y, x1 * x, y1 * y)
-        image = Image.fromarray(self.pixels)
-        return np.asarray(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, part))
+        """uint8 (height, width, 3): the photo's own pixels in `box`."""
+        return self.whole.read(box)
 
 
 class ResizedSource:

@@ -1,0 +1,113 @@
+"""What Pillow reads: any of its formats, quietly, upright and in RGB."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from math import ceil
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from fcnconv.sources.source import Pixels
+
+MARGIN = 2
+"""How much larger than it is scanned a JPEG is decoded. At 2, the classes of photos of 4 to 8 megapixels keep
+their probability to 0.01; at 1, to 0.02."""
+
+_NOT_DECODED = frozenset("BUFR EPS GRIB HDF5 MPEG WMF".split())
+"""Formats that Pillow knows and leaves to other programs to decode."""
+
+_limit = threading.Lock()
+
+
+def suffixes() -> frozenset[str]:
+    """The suffixes of files that Pillow decodes, in lower case with their dot."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in Image.OPEN and name not in _NOT_DECODED)
+
+
+@contextmanager
+def opened(file: io.IOBase) -> Iterator[Image.Image]:
+    """The image in a file, of which only the header was read, however large it is."""
+    # Pillow's limit is a global of its module; it is lifted for the header only, as the caller checks the
+    # size itself, with a message that has the numbers in it.
+    with _limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file)  # type: ignore[arg-type]
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+def reduce(image: Image.Image, short_side: int) -> bool:
+    """Sets a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size if `MARGIN` is left; whether that is so."""
+    before, factor = image.size, MARGIN * short_side / min(image.size)
+    if factor < 1:
+        image.draft(None, (ceil(before[0] * factor), ceil(before[1] * factor)))
+    return image.size != before
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether the file holds the picture on its side, by EXIF."""
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
+def upright_rgb(image: Image.Image) -> Pixels:
+    """uint8 (H, W, 3): a picture's pixels; of an animation those of the first frame."""
+    image.load()  # the first frame of an animation
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bit(image)
+    if image.has_transparency_data:  # see-through pixels have arbitrary colours: show them as on white paper
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """An image of 16- or 32-bit intensities in 8 bits. White is 65535 for 16-bit files; for 32-bit integers
+    and floats, whose white no header tells, the least of 1 (floats), 255 and 65535 that holds the maximum,
+    or that.
+    """
+    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+    top = float(values.max())
+    usual = (65535.0,) if image.mode.startswith("I;16") else (255.0, 65535.0)
+    usual = (1.0, *usual) if image.mode == "F" else usual
+    white = next((white for white in usual if top <= white), top)
+    return Image.fromarray(np.clip(values * (255 / white) + 0.5, 0, 255).astype(np.uint8))
+
+
+class _Silence:
+    """Keeps Pillow from warning of odd metadata that does not touch the pixels.
+
+    Filters of warnings belong to the process, and images are opened in several threads: the first one in
+    sets the filter, and the last one out puts the old ones back.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.filters = ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.filters.close()
+
+
+silence = _Silence()
