@@ -216,7 +216,7 @@ def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], mo
 
 
 def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> None:
-    fine = load("efficientnet_lite0", stride=16)(SAMPLES / "coffee.png")
+    fine = load("efficientnet_lite0", stride=16)(SAMPLES / "coffee.png", anchors=0)
     coarse = lite0(SAMPLES / "coffee.png", anchors=0)
     assert fine.logits.shape[:2] == (12, 24)  # a row more than twice the coarse one's
     assert np.abs(fine.logits[::2, ::2] - coarse.logits).max() <= 1e-5
