@@ -38,7 +38,7 @@ from fcnconv.options import (
 from fcnconv.provenance import Identity, Mode, Provenance
 from fcnconv.scan.agreement import Tally
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.correct import USUAL_ANCHORS, Correction, correct
+from fcnconv.scan.correct import Correction, correct, correction_of
 from fcnconv.scan.crops import score_crops
 from fcnconv.scan.estimate import Estimate, announced, estimate, measure_crop, measure_pace, size_text
 from fcnconv.scan.joins import finest_of, joined
@@ -138,7 +138,7 @@ class Classifier:
         options: of which those count that say how the image is scanned. Nothing is scanned until the map's
         pieces are read.
         """
-        correction = self.correction(options)
+        correction = correction_of(options, self.provenance.mode)
         source = self.open(image, options.scales)
         grids = self.grids(source, options.scales)
         finest = finest_of(grids)
@@ -157,20 +157,6 @@ class Classifier:
         )
         about = About(finest, self.labels, made, temperature, tuple(grids) if order else (), source)
         return ScoreStream(about, blocks, tally.agreement)
-
-    def correction(self, options: MapOptions) -> Correction:
-        """How far maps are corrected by real crops. Raises UsageError for what changes nothing."""
-        windows = self.provenance.mode == "windows"
-        anchors = (1 if windows else USUAL_ANCHORS) if options.anchors is None else options.anchors
-        if not 0 <= options.refine <= 1:
-            raise UsageError(f"a share of {options.refine:g} cannot be refined; choose one from 0 to 1")
-        if windows and not anchors:
-            raise UsageError("--mode windows has no plain network's map; leave out --anchors 0")
-        if anchors == 1 and (options.refine or options.agreement is not None):
-            raise UsageError("every window is a real crop already; leave out --refine and --agreement")
-        if not anchors and options.agreement is not None:
-            raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
-        return Correction(anchors, options.refine, options.agreement, options.seed)
 
     def _corrected(
         self, source: ImageSource, tilings: dict[Grid, Tiling], correction: Correction, tally: Tally
@@ -329,7 +315,7 @@ class Classifier:
 
     def estimate(self, source: ImageSource, options: MapOptions = PLAIN_MAP) -> list[Estimate]:
         """What a scan at each scale is expected to cost, from the time of a small one."""
-        correction = self.correction(options)
+        correction = correction_of(options, self.provenance.mode)
         tilings = self.tilings(self.grids(source, options.scales))
         window, windows = self.geometry.window, self.provenance.mode == "windows"
         pace = measure_pace(self.run, self.parts, window, self.geometry.step)

@@ -1,6 +1,7 @@
 """Options: each means something where it is given, or is refused in one line; none is silently ignored."""
 
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -115,6 +116,29 @@ def test_at_least_needs_the_question_that_it_answers(fcnconv: Command) -> None:
 
 
 @pytest.mark.parametrize("command", ["heatmap", "batch", "classify", "verify"])
+def test_a_temperature_needs_the_map_that_it_is_for(fcnconv: Command) -> None:
+    done = fcnconv("heatmap", COFFEE, "-o", "-", "-f", "npy", "--temperature", "0.6")
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+    assert b"--temperature is for the plain network's map; add --anchors 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mode", "windows", "--anchors", "0"], "--mode windows has no plain network's map"),
+        (["--anchors", "1", "--refine", "0.2"], "every window is a real crop already"),
+        (["--mode", "windows", "--agreement", "0.9"], "every window is a real crop already"),
+        (["--anchors", "0", "--agreement", "0.9"], "--agreement corrects the map by anchors"),
+    ],
+)
+def test_a_correction_that_cannot_be_is_refused(
+    fcnconv: Command, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    done = fcnconv("heatmap", COFFEE, "-o", tmp_path / "map.npy", *arguments)
+    assert done.returncode == 2 and done.stderr.decode().startswith(f"fcnconv: {said}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scales_are_read_before_anything_is_opened(fcnconv: Command, command: str, tmp_path: Path) -> None:
     first = ["efficientnet_lite0"] if command == "verify" else []
     out = ["-o", tmp_path / "maps.npy"] if command in ("heatmap", "batch") else []
@@ -204,7 +228,9 @@ def test_the_map_chooses_the_class_that_it_shows(fcnconv: Command, tmp_path: Pat
     assert done.returncode == 0
     (best,) = lite0(collage).best_windows(1)
     said = f"showing the most probable class, {best.category} (up to {best.probability:.2f});"
-    assert done.stderr.decode().strip() == f"fcnconv: {said} choose with --class"
+    shown, agreement = done.stderr.decode().splitlines()
+    assert shown == f"fcnconv: {said} choose with --class"
+    assert re.fullmatch(r"fcnconv: the map agrees with real crops in \d+ %, .* windows scored\)", agreement)
 
 
 def test_python_shows_short_lines_and_saves(lite0: Classifier, tmp_path: Path) -> None:
@@ -213,7 +239,7 @@ def test_python_shows_short_lines_and_saves(lite0: Classifier, tmp_path: Path) -
         "<Classifier efficientnet_lite0: 1000 classes, window 224 px, stride 32 px, fcn mode>"
     )
     assert repr(score_map) == (
-        "<ScoreMap 6 × 12 windows × 1000 classes of 600 × 400 px by efficientnet_lite0; espresso 0.97>"
+        "<ScoreMap 6 × 12 windows × 1000 classes of 600 × 400 px by efficientnet_lite0; espresso 0.95>"
     )
     score_map.save(tmp_path / "map.png", classes=["espresso", "cup"])
     score_map.save(tmp_path / "best.png")

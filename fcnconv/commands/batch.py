@@ -59,12 +59,14 @@ def batch(
     from fcnconv.batch.inputs import from_sources, listed_inputs, sharded
     from fcnconv.classifier import open_classifier
     from fcnconv.images import image_suffixes
+    from fcnconv.scan.correct import check_together
     from fcnconv.writers import Choice, find_writer
 
     writer = find_writer(f"map.{format.lstrip('.')}", None, options)
     inputs = (
         from_sources(sources, image_suffixes(), Path(out)) if sources else listed_inputs([], *listed.values())
     )
+    check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
     folder = MapFolder(open_classifier(spec, network), Path(out), writer, choice, network)

@@ -45,6 +45,7 @@ def heatmap(
     .html is a page to look at them all with. Without FILE the map is drawn on the terminal.
     """
     path = image or standard_input()
+    from fcnconv.scan.correct import check_together
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
     writer = None if out is None else find_writer(out, format, options)
@@ -59,6 +60,7 @@ def heatmap(
             f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
             "standard output"
         )
+    check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
     from fcnconv.classifier import open_classifier

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
+from fcnconv.options import MapOptions, NetworkOptions
+from fcnconv.provenance import Mode
 from fcnconv.scan.agreement import Tally, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
 from fcnconv.scan.lines import anchor_lines
@@ -51,6 +54,28 @@ class Correction:
         down, across = map(len, lines)
         native = cells // grid.phases**2
         return min(down * across + sample_size(native) + round(self.refine * cells), cells)
+
+
+def correction_of(options: MapOptions, mode: Mode) -> Correction:
+    """How far a map is corrected. Raises UsageError for what changes nothing."""
+    windows = mode == "windows"
+    anchors = (1 if windows else USUAL_ANCHORS) if options.anchors is None else options.anchors
+    if not 0 <= options.refine <= 1:
+        raise UsageError(f"a share of {options.refine:g} cannot be refined; choose one from 0 to 1")
+    if windows and not anchors:
+        raise UsageError("--mode windows has no plain network's map; leave out --anchors 0")
+    if anchors == 1 and (options.refine or options.agreement is not None):
+        raise UsageError("every window is a real crop already; leave out --refine and --agreement")
+    if not anchors and options.agreement is not None:
+        raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
+    return Correction(anchors, options.refine, options.agreement, options.seed)
+
+
+def check_together(network: NetworkOptions, options: MapOptions) -> None:
+    """Raises UsageError for options of a map that do not go with those of its network."""
+    correction = correction_of(options, network.mode)
+    if network.temperature not in (None, 1) and network.mode == "fcn" and correction.anchors:
+        raise UsageError("--temperature is for the plain network's map; add --anchors 0, or leave it out")
 
 
 def correct(
