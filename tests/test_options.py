@@ -115,7 +115,6 @@ def test_at_least_needs_the_question_that_it_answers(fcnconv: Command) -> None:
     assert ClassifyOptions().threshold() is None
 
 
-@pytest.mark.parametrize("command", ["heatmap", "batch", "classify", "verify"])
 def test_a_temperature_needs_the_map_that_it_is_for(fcnconv: Command) -> None:
     done = fcnconv("heatmap", COFFEE, "-o", "-", "-f", "npy", "--temperature", "0.6")
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
@@ -139,6 +138,7 @@ def test_a_correction_that_cannot_be_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["heatmap", "batch", "classify", "verify"])
 def test_scales_are_read_before_anything_is_opened(fcnconv: Command, command: str, tmp_path: Path) -> None:
     first = ["efficientnet_lite0"] if command == "verify" else []
     out = ["-o", tmp_path / "maps.npy"] if command in ("heatmap", "batch") else []
