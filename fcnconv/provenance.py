@@ -78,6 +78,10 @@ class Agreement:
         return f"agrees with real crops in {mean} %, {low} to {high}"
 
 
+EXACT = 1e-9
+"""Largest difference of logits in float64 that passes a proof, as a share of the largest logit."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """How far a converted network is from its classifier at the native size.

@@ -83,7 +83,7 @@ def test_each_cell_is_the_classifiers_head_on_its_features(name: str) -> None:
 
 
 class Deep(nn.Module):
-    """Residual layers that magnify each other's rounding, as do the hundred of an untrained ResNet-101, faster."""
+    """Layers that magnify each other's rounding, as do the hundred of an untrained ResNet-101."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,9 @@ def test_convolutions_in_float64_are_torchs(layer: nn.Conv2d) -> None:
 def test_the_comparison_refuses_other_shapes_and_what_is_no_number() -> None:
     x = probe(2, 8, 8)
     assert torch.equal(x, probe(2, 8, 8)) and compare("same", x, x.numpy(), EXACT, ConversionError) == 0
-    with pytest.raises(ConversionError, match=r"cut off: logits have shape \(2, 3, 8, 7\), not \(2, 3, 8, 8\)"):
+    with pytest.raises(
+        ConversionError, match=r"cut off: logits have shape \(2, 3, 8, 7\), not \(2, 3, 8, 8\)"
+    ):
         compare("cut off", x, x[:, :, :, 1:], EXACT, ConversionError)
     with pytest.raises(ConversionError, match="lost: logits differ by nan"):
         compare("lost", x, x * float("nan"), EXACT, ConversionError)

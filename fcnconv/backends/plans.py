@@ -1,4 +1,4 @@
-"""Plans as files: a network exported to ONNX once, proved, and kept in the user's cache, with its parts beside.
+"""Plans as files: a network exported to ONNX once, proved, and kept in the user's cache; its parts beside.
 
 A plan is an ONNX file with a record at its end: what it is of, its geometry, what was proved of it, and a
 SHA-256 over all that. Its name tells the same apart, so a plan that is there and sound is the right one. Two
@@ -109,10 +109,11 @@ def plan_file(model: bytes, record: Record, whole: Part | None) -> bytes:
 
 def _record(told: dict[str, Any]) -> Record:
     identity, geometry, proof = (told.pop(name) for name in ("identity", "geometry", "proof"))
-    colours = {name: tuple(identity.pop(name)) for name in ("mean", "std")}
+    for name in ("mean", "std"):
+        identity[name] = tuple(identity[name])
     return Record(
         **told,
-        identity=Identity(**identity, **colours),
+        identity=Identity(**identity),
         geometry=geometry and Geometry(**geometry),
         proof=proof and Proof(**proof),
     )

@@ -51,9 +51,7 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
     network: nn.Module = spec.build(weights).eval()
     if mode == "windows":
         run, _ = _placed(network, place, spec.window, None)
-        return of_crops(
-            run, spec.window, stride or spec.stride, len(spec.labels()), spec.identity(weights)
-        )
+        return of_crops(run, spec.window, stride or spec.stride, len(spec.labels()), spec.identity(weights))
     converted = convolutionize(network, spec.window, stride)
     geometry = converted.geometry
     run, half = _placed(converted, place, spec.window, geometry)

@@ -103,8 +103,7 @@ def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModul
         Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
         raise ConversionError(
-            f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); "
-            f"{WAY_OUT}"
+            f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); {WAY_OUT}"
         ) from error
     return traced
 

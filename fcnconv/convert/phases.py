@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fcnconv.convert.graph import Shapes, device_of, function_name, layer_of, node_text, output_shape
-from fcnconv.convert.proof import EXACT, Float64, compare, probe
+from fcnconv.convert.proof import Float64, compare, probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
 from fcnconv.grid import Geometry
 from fcnconv.models.spec import count_phases
+from fcnconv.provenance import EXACT
 
 Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
@@ -92,8 +93,8 @@ def _split(network: fx.GraphModule, node: fx.Node, layer: Strided, stride: int, 
     overhang = [max(rows - 1, 0) for rows in lacking]
     if max(overhang) > 1 or min(lacking) < 0 or (max(overhang) and not isinstance(layer, nn.MaxPool2d)):
         raise ConversionError(
-            f"a finer stride needs every second row of {node_text(node, layer)}, and {tuple(dense)} rows do not "
-            f"halve to {tuple(coarse)}; stride {stride} is the finest for this network"
+            f"a finer stride needs every second row of {node_text(node, layer)}, and {tuple(dense)} rows do "
+            f"not halve to {tuple(coarse)}; stride {stride} is the finest for this network"
         )
     network.add_submodule(f"split_{node.name}", SplitPhases(wide, overhang, lacking))
     with network.graph.inserting_after(node):
@@ -125,7 +126,9 @@ def _strided_layer(node: fx.Node, modules: dict[str, nn.Module]) -> Strided:
 def _at_half_stride(layer: Strided, node: fx.Node) -> Strided:
     down, across = _pair(layer.stride)
     if down % 2 or across % 2:
-        raise ConversionError(f"{node_text(node, layer)} has stride {down} × {across}, which cannot be halved")
+        raise ConversionError(
+            f"{node_text(node, layer)} has stride {down} × {across}, which cannot be halved"
+        )
     wide = copy.copy(layer)  # shares the weights
     wide.stride = (down // 2, across // 2)
     if not isinstance(wide, nn.Conv2d):

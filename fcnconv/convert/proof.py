@@ -1,9 +1,9 @@
 """Proofs that two networks are the same: one comparison, and one maker of images to compare on.
 
 Whether a conversion is right is a matter of arithmetic, and is told in float64, where two ways to compute the
-same differ by 1e-15. In float32 the same two ways differ by 1e-7 in each layer, which a hundred layers magnify
-to 1e-4 and more: right conversions would be refused. How much that is for a network is measured too, since it
-is run in float32, and told beside the proof.
+same differ by 1e-15. In float32 they differ by 1e-7 in each layer, which a hundred layers magnify to 1e-4 and
+more: right conversions would be refused. How much that is for a network is measured too, since it is run in
+float32, and told beside the proof.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from torch.utils._pytree import tree_map
 
 from fcnconv.errors import WAY_OUT, ConversionError, ModelError, first_line
 from fcnconv.grid import Geometry
-from fcnconv.provenance import Proof
+from fcnconv.provenance import EXACT, Proof
 
 log = logging.getLogger("fcnconv")
 
-EXACT = 1e-9
-"""Largest difference of logits in float64 that passes a proof, as a share of the largest logit."""
-
 TOLERANCE = 1e-4
-"""The same in float32, for what can be had in nothing better; and the rounding over which a network is told
-to lose more by it than most."""
+"""Largest difference of logits that passes a proof in float32, as a share of the largest logit, for what can
+be had in nothing better. A network that rounding alone changes by more is told to be such a one.
+"""
 
 ROUNDINGS, AT_MOST = 8, 1e-2
 """How many times a network's own rounding two ways to compute it in float32 may lie apart, where that is over
@@ -176,7 +174,9 @@ def prove(
         try:
             logits = network(x)
         except Exception as error:  # a head that was converted only in part fails in its own way
-            raise ConversionError(f"the converted head does not run ({first_line(error)}); {WAY_OUT}") from error
+            raise ConversionError(
+                f"the converted head does not run ({first_line(error)}); {WAY_OUT}"
+            ) from error
     scale, spread = float(expected.abs().max()), spread_of(expected)
     if not spread > max(1e-3 * scale, 1e-6):
         raise ConversionError(
@@ -201,8 +201,8 @@ def measured(network: nn.Module, window: int, error: float, exact: torch.Tensor)
     rounding, scale = difference(exact[:, :, None, None], network(x)), float(exact.abs().max())
     if not rounding <= TOLERANCE:
         log.warning(
-            "float32 changes this network's logits by %.1e of the largest, over %.0e; the conversion itself is "
-            "exact",
+            "float32 changes this network's logits by %.1e of the largest, over %.0e; "
+            "the conversion itself is exact",
             *(rounding, TOLERANCE),
         )
     return Proof(error * scale, scale, spread_of(exact), rounding)

@@ -72,7 +72,9 @@ def named_or_numbered(categories: tuple[str, ...] | None, num_classes: int, name
     """
     if categories is not None:
         if len(categories) != num_classes:
-            raise ModelError(f"{name}: the network has {num_classes} classes, and {len(categories)} are named")
+            raise ModelError(
+                f"{name}: the network has {num_classes} classes, and {len(categories)} are named"
+            )
         return named(categories)
     if num_classes == len(imagenet()):
         log.info("%s: 1000 classes without names are taken for ImageNet's; name them with --categories", name)

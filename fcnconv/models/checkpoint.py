@@ -57,7 +57,9 @@ def _torch_file(path: Path) -> object:
             f"({reason.strip() or 'not a plain state dict'}); save model.state_dict() instead of the model"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not a file of weights that torch can read ({first_line(error)})") from error
+        raise ModelError(
+            f"{path}: not a file of weights that torch can read ({first_line(error)})"
+        ) from error
 
 
 def _refuse_programs(path: Path) -> None:

@@ -15,6 +15,7 @@ from fcnconv.provenance import Channels, Identity, Mode
 if TYPE_CHECKING:
     from torch import nn
 
+
 @dataclass(frozen=True)
 class Published:
     """What is known of a model of the table before it is opened.

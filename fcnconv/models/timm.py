@@ -77,7 +77,8 @@ def _config(name: str) -> _Config:
         config = timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg(input_size=(3, 224, 224))
         window = config.input_size[1]
         eval_size = round(window / (config.crop_pct or 1.0))
-        colours = tuple(config.mean), tuple(config.std)
+        (r, g, b), (sr, sg, sb) = config.mean, config.std
+        colours = (r, g, b), (sr, sg, sb)
         return asdict(_Config(window, eval_size, *colours, config.num_classes, config.hf_hub_id))
 
     def read(facts: Facts) -> _Config:
@@ -91,7 +92,7 @@ def _make(name: str, own_window: int, window: int, num_classes: int) -> nn.Modul
     import timm
 
     # Only networks that depend on it, such as transformers, accept the size of their input.
-    size = {"img_size": window} if window != own_window else {}
+    size: dict[str, Any] = {"img_size": window} if window != own_window else {}
     try:
         model: nn.Module = timm.create_model(name, num_classes=num_classes, exportable=True, **size)
     except TypeError:
@@ -102,6 +103,7 @@ def _make(name: str, own_window: int, window: int, num_classes: int) -> nn.Modul
 def _from_hub(name: str, repository: str | None) -> Path:
     if not repository:
         raise ModelError(f"timm/{name}: timm's hub has no weights for it; give a file and --arch timm/{name}")
+
     def fetched() -> Facts:
         from huggingface_hub import hf_hub_download
 

@@ -107,9 +107,7 @@ def torchvision_architecture(spec: ModelSpec) -> Architecture:
     half = (0.5, 0.5, 0.5)
     mean, std = (half, half) if spec.arch in FROM_TENSORFLOW else (spec.mean, spec.std)
     make = partial(make_network, spec.arch)
-    return Architecture(
-        spec.arch, make, spec.window, spec.eval_size, mean, std, spec.stride, spec.no_fcn
-    )
+    return Architecture(spec.arch, make, spec.window, spec.eval_size, mean, std, spec.stride, spec.no_fcn)
 
 
 def _build(arch: str, window: int, weights: Path) -> nn.Module:
