@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.backends import Run, open_network
+from fcnconv.backends import open_network
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Geometry, Grid, Scale
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
-from fcnconv.models import DEFAULT_MODEL, ModelSpec, find_model
-from fcnconv.models.own import describe
+from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
+from fcnconv.once import once
 from fcnconv.options import (
     EVALUATION_SIZE,
     OWN_SIZE,
@@ -35,13 +35,14 @@ from fcnconv.options import (
     parse_device,
     parse_memory,
 )
-from fcnconv.provenance import Identity, Mode, Provenance
+from fcnconv.provenance import Mode, Provenance
 from fcnconv.scan.agreement import Tally
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.correct import Correction, correct, correction_of
 from fcnconv.scan.crops import score_crops
 from fcnconv.scan.estimate import Estimate, announced, estimate, measure_crop, measure_pace, size_text
 from fcnconv.scan.joins import finest_of, joined
+from fcnconv.scan.parts import Run
 from fcnconv.scan.tiles import Parts, Tiling, choose, default_memory
 from fcnconv.scores import (
     About,
@@ -370,13 +371,12 @@ def load(
     model: a name of the table, the path of a file of weights, or a classifier built in torch.
     mode, backend, device, temperature, stride, max_pixels: see `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
-    arch, categories, window, mean, std, eval_size, spec: of a model of one's own, see `models.own.describe`.
+    arch, categories, window, mean, std, eval_size, spec: of a model of one's own, see `OwnModel`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
-    own = describe(
-        arch=arch, categories=categories, window=window, mean=mean, std=std, eval_size=eval_size, spec=spec
-    )
+    # What may stand for a value becomes one there, or is refused.
+    own = OwnModel(arch, categories, window, mean, std, eval_size, spec=spec)  # type: ignore[arg-type]
     options = NetworkOptions(
         mode=checked("mode", mode, Mode),
         stride=stride,
@@ -402,8 +402,8 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         geometry=network.geometry,
         eval_size=spec.eval_size,
         run=network.run,
-        open_crops=cache(crops),
-        provenance=Provenance(Identity(spec.name, network.weights_sha256, spec.mean, spec.std), mode),
+        open_crops=once(crops),
+        provenance=Provenance(network.identity, mode),
         temperature=options.temperature or (spec.temperature if mode == "fcn" else 1.0),
         parts=network.parts,
         memory=options.max_memory or default_memory(network.geometry.local),

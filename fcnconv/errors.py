@@ -40,3 +40,9 @@ class PlanError(ModelError):
 
 class OutputError(FcnconvError):
     """A result that cannot be written where it was asked for."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in a line: its first, or its kind where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0].strip() if said else type(error).__name__

@@ -18,51 +18,59 @@ import torch
 from torch import nn
 
 from fcnconv import __version__
-from fcnconv.backends.export import export_onnx, prove_export
-from fcnconv.backends.runtime import new_session, session_run
+from fcnconv.backends.making import prove_export
+from fcnconv.backends.onnx import onnx_run
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.errors import PlanError, UsageError
+from fcnconv.convert.to_onnx import export_onnx
+from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.files import written
 from fcnconv.models import ModelSpec
+from fcnconv.provenance import Conversion, Identity
 from fcnconv.scores import FloatArray
 
 
 @dataclass(frozen=True)
 class About:
-    """What a file tells of its network, as JSON under the name ``fcnconv``.
+    """What a file tells of its network.
 
-    window, stride: of the cells, in pixels; the input is ``window + step · n`` pixels, `step` being the
-        stride that the network had at first.
-    mean, std: its input is ``(intensity - mean) / std``, of intensities 0 to 1.
-    conversion_error: largest difference of a logit between classifier and converted network, as a share of
-        the largest logit.
+    Its input is ``(intensity - mean) / std`` of ``window + step · n`` pixels, `step` being the stride that
+    the network had at first.
     """
 
-    model: str
-    weights_sha256: str
-    version: str
-    window: int
-    stride: int
-    step: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    identity: Identity
+    conversion: Conversion
     categories: tuple[str, ...]
-    conversion_error: float
+
+    def record(self) -> str:
+        """The same as JSON, which lies in the file under the name ``fcnconv``."""
+        geometry, proof = self.conversion.geometry, self.conversion.proof
+        return json.dumps(
+            {
+                **asdict(self.identity),
+                "version": __version__,
+                **asdict(geometry),
+                "step": geometry.step,
+                "categories": self.categories,
+                "conversion_error": proof.relative_error,
+                "rounding": proof.rounding,
+            }
+        )
 
 
 def _onnx(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
     import onnx
 
-    model = export_onnx(network, about.window, any_size=True)
-    error = prove_export(network, session_run(new_session(model)), about.window, any_size=True)
+    window = network.geometry.window
+    model = export_onnx(network, window, any_size=True)
+    error = prove_export(network, onnx_run(model), window, any_size=True)
     read = onnx.load_from_string(model)
-    onnx.helper.set_model_props(read, {"fcnconv": json.dumps(asdict(about))})
+    onnx.helper.set_model_props(read, {"fcnconv": about.record()})
     return read.SerializeToString(), error
 
 
 def _pt2(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
     any_size = torch.export.Dim.AUTO
-    window, step = about.window, about.step
+    window, step = network.geometry.window, network.geometry.step
     example = torch.zeros(2, 3, window + step, window + 2 * step)
     file = io.BytesIO()
     try:
@@ -70,14 +78,13 @@ def _pt2(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
             warnings.simplefilter("ignore")
             shapes: Any = ({0: any_size, 2: any_size, 3: any_size},)
             program = torch.export.export(network.network, (example,), dynamic_shapes=shapes)
-            torch.export.save(program, file, extra_files={"fcnconv": json.dumps(asdict(about))})
+            torch.export.save(program, file, extra_files={"fcnconv": about.record()})
             file.seek(0)
             run = _module_run(torch.export.load(file).module())
             error = prove_export(network, run, window, any_size=True)
     except Exception as reason:  # the exporter and its guards raise what they like
-        line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-        advice = f"{about.model} cannot be exported to .pt2 for every size; try .onnx"
-        raise PlanError(f"{advice} ({line})") from reason
+        advice = f"{about.identity.model} cannot be exported to .pt2 for every size; try .onnx"
+        raise PlanError(f"{advice} ({first_line(reason)})") from reason
     return file.getvalue(), error
 
 
@@ -136,19 +143,7 @@ def export(spec: ModelSpec, out: str, format: str, stride: int | None = None) ->
         spec.require_stride(stride)
     weights = spec.weights()
     network = convolutionize(spec.build(weights), spec.window, stride)
-    geometry = network.geometry
-    about = About(
-        model=spec.name,
-        weights_sha256=spec.sha256(weights),
-        version=__version__,
-        window=geometry.window,
-        stride=geometry.stride,
-        step=geometry.step,
-        mean=spec.mean,
-        std=spec.std,
-        categories=spec.labels().categories,
-        conversion_error=network.proof.relative_error,
-    )
+    about = About(spec.identity(weights), network.conversion, spec.labels().categories)
     content, error = FORMATS[format](network, about)
     with written(out) as path:
         path.write_bytes(content)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fcnconv.grid import Geometry
+
 Mode = Literal["fcn", "windows"]
 """How a network is run: converted, with features shared between windows; or as it is, on every real crop."""
 
@@ -74,6 +76,45 @@ class Agreement:
             return "every window is a real crop"
         mean, low, high = (round(100 * share) for share in (self.first_class, self.low, self.high))
         return f"agrees with real crops in {mean} %, {low} to {high}"
+
+
+EXACT = 1e-9
+"""Largest difference of logits in float64 that passes a proof, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far a converted network is from its classifier at the native size.
+
+    max_error: largest difference of a logit, both computed in float64: the arithmetic of the conversion.
+    scale: largest logit.
+    spread: how far the logits of different inputs lie apart; near 0 the comparison would say nothing.
+    rounding: largest difference of a logit that float32 makes, in which the network is run, as a share of
+        `scale`. It is the network's own, whoever runs it, and grows with its depth.
+    """
+
+    max_error: float
+    scale: float
+    spread: float
+    rounding: float
+
+    @property
+    def relative_error(self) -> float:
+        """`max_error` as a share of `scale`."""
+        return self.max_error / self.scale if self.scale else float("inf")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came of turning a classifier into a fully convolutional network.
+
+    geometry: where its windows lie. proof: that it still is the classifier. changes: what was replaced in it,
+    a line each.
+    """
+
+    geometry: Geometry
+    proof: Proof
+    changes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

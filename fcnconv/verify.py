@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from fcnconv.grid import Scale
 from fcnconv.images import ImageLike
 from fcnconv.models import ModelSpec
 from fcnconv.options import OWN_SIZE, as_scales
+from fcnconv.provenance import EXACT, Conversion
 from fcnconv.scores import FloatArray, softmax
 from fcnconv.sources import ImageSource
 from fcnconv.trial import HEADING, Tried, try_ways
@@ -110,57 +112,35 @@ class Comparison:
         return "\n".join(rows)
 
 
-@dataclass(frozen=True)
-class Proved:
-    """The proof of a conversion at the native size, and the geometry of what came out.
-
-    max_error: largest difference of a logit from the classifier's. scale: the largest logit. changes: what
-        was replaced in the network, a line each. Lengths in pixels.
-    """
-
-    window: int
-    stride: int
-    receptive_field: int
-    halo: int
-    local: bool
-    max_error: float
-    scale: float
-    tolerance: float
-    changes: tuple[str, ...]
-
-    def text(self, model: str) -> str:
-        """The proof in lines for people."""
-        local = "local" if self.local else "not local: some operation looks at the whole image"
-        return "\n".join(
-            [
-                f"{model}: proved equal to the classifier at {self.window} × {self.window} px",
-                f"  max |Δlogit|      {self.max_error:.1e} of {self.scale:.1f}: "
-                f"{self.max_error / self.scale:.1e}, at most {self.tolerance:.0e} allowed",
-                f"  stride            {self.stride} px",
-                f"  receptive field   {self.receptive_field} px, halo {self.halo} px, {local}",
-                *(f"  {change}" for change in self.changes),
-            ]
-        )
-
-
-def prove(spec: ModelSpec) -> Proved:
+def prove(spec: ModelSpec) -> Conversion:
     """Converts a model and proves it. Raises ConversionError if that fails."""
     spec.require_fcn()
-    from fcnconv.convert import TOLERANCE, convolutionize
+    from fcnconv.convert import convolutionize
 
-    network = convolutionize(spec.build(spec.weights()), spec.window)
-    geometry, proof = network.geometry, network.proof
-    return Proved(
-        window=geometry.window,
-        stride=geometry.stride,
-        receptive_field=geometry.receptive_field,
-        halo=geometry.halo,
-        local=geometry.local,
-        max_error=proof.max_error,
-        scale=proof.scale,
-        tolerance=TOLERANCE,
-        changes=network.changes,
+    return convolutionize(spec.build(spec.weights()), spec.window).conversion
+
+
+def proof_text(model: str, conversion: Conversion) -> str:
+    """A proof in lines for people. model: its name."""
+    geometry, proof = conversion.geometry, conversion.proof
+    local = "local" if geometry.local else "not local: some operation looks at the whole image"
+    return "\n".join(
+        [
+            f"{model}: proved equal to the classifier at {geometry.window} × {geometry.window} px",
+            f"  max |Δlogit|      {proof.max_error:.1e} of {proof.scale:.1f} in float64: "
+            f"{proof.relative_error:.1e}, at most {EXACT:.0e} allowed",
+            f"  rounding          {proof.rounding:.1e} of the largest logit, by float32",
+            f"  stride            {geometry.stride} px",
+            f"  receptive field   {geometry.receptive_field} px, halo {geometry.halo} px, {local}",
+            *(f"  {change}" for change in conversion.changes),
+        ]
     )
+
+
+def proof_record(conversion: Conversion) -> dict[str, Any]:
+    """A proof for programs: the geometry's fields, the proof's and ``tolerance``, and ``changes``."""
+    geometry, proof = asdict(conversion.geometry), asdict(conversion.proof)
+    return {**geometry, **proof, "tolerance": EXACT, "changes": conversion.changes}
 
 
 def measure(

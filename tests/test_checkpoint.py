@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fcnconv.errors import ModelError
-from fcnconv.models.checkpoint import count_classes, fill, read_tensors, skeleton
-from fcnconv.models.torchvision import make_network, modern_name
+from fcnconv.models.checkpoint import count_classes, fill, modern_name, read_tensors, skeleton
+from fcnconv.models.torchvision import make_network
 
 
 def small(num_classes: int = 7) -> nn.Module:

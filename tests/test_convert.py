@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from ordinary import images, ordinary
 from torch import nn
 
-from fcnconv.convert import TOLERANCE, convolutionize
+from fcnconv.convert import EXACT, TOLERANCE, convolutionize
+from fcnconv.convert.graph import POINTWISE
 from fcnconv.convert.head import Head
+from fcnconv.convert.proof import Float64, compare, probe
 from fcnconv.errors import ConversionError
 
 WINDOW, STRIDE, CHANNELS = 32, 8, 12
@@ -78,6 +80,112 @@ def test_each_cell_is_the_classifiers_head_on_its_features(name: str) -> None:
                 expected = model.head(cut) if isinstance(model.head, nn.Module) else model.head(model, cut)
                 error = (logits[:, :, row, col] - expected).abs().max()
                 assert error <= TOLERANCE * expected.abs().max()
+
+
+class Deep(nn.Module):
+    """Layers that magnify each other's rounding, as do the hundred of an untrained ResNet-101."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, 8)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)) for _ in range(8)
+        )
+        self.classifier = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = 2 * torch.sin(x + 3 * layer(x))
+        logits: torch.Tensor = self.classifier(x.mean((2, 3)))
+        return logits
+
+
+def test_float32s_rounding_is_told_and_not_taken_for_a_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    proof = convolutionize(ordinary(Deep(), WINDOW), WINDOW).proof
+    assert proof.relative_error <= EXACT < TOLERANCE < proof.rounding
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.name == "fcnconv"
+    assert f"float32 changes this network's logits by {proof.rounding:.1e} of the largest" in record.message
+    caplog.clear()
+    proof = convolutionize(seeded(HEADS["average"]), WINDOW).proof
+    assert proof.relative_error <= EXACT and 0 < proof.rounding < 1e-5 and not caplog.records
+
+
+def test_a_finer_stride_of_such_a_network_is_not_refused() -> None:
+    torch.manual_seed(0)
+    assert convolutionize(ordinary(Deep(), WINDOW), WINDOW, 4).geometry.phases == 2
+
+
+class Stubborn(nn.Module):
+    """Code that asks for float32, and a constant that no state dict holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 4, 4)
+        self.blur = torch.full((8, 1, 3, 3), 1 / 9)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.conv2d(self.body(x).float(), self.blur, padding=1, groups=8).to(torch.float32)
+        logits: torch.Tensor = self.linear(F.adaptive_avg_pool2d(x + torch.ones(()), 1).flatten(1))
+        return logits
+
+
+def test_networks_that_insist_on_float32_are_proved_in_float64_too() -> None:
+    torch.manual_seed(0)
+    assert convolutionize(Stubborn().eval(), WINDOW).proof.relative_error <= EXACT
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 6, (3, 5), (2, 1), (1, 2), (1, 2), groups=6),
+        nn.Conv2d(6, 6, 3, 2, groups=6, bias=False),
+        nn.Conv2d(6, 6, 4, padding="same", groups=6),
+        nn.Conv2d(6, 12, 3, groups=6),
+        nn.Conv2d(6, 6, 3, groups=3),
+        nn.Conv2d(6, 4, 3),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_convolutions_in_float64_are_torchs(layer: nn.Conv2d) -> None:
+    x = torch.randn(2, 6, 13, 17)
+    with torch.no_grad():
+        with Float64():
+            found = layer(x)
+        expected = layer.double()(x.double())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+def test_the_comparison_refuses_other_shapes_and_what_is_no_number() -> None:
+    x = probe(2, 8, 8)
+    assert torch.equal(x, probe(2, 8, 8)) and compare("same", x, x.numpy(), EXACT, ConversionError) == 0
+    with pytest.raises(
+        ConversionError, match=r"cut off: logits have shape \(2, 3, 8, 7\), not \(2, 3, 8, 8\)"
+    ):
+        compare("cut off", x, x[:, :, :, 1:], EXACT, ConversionError)
+    with pytest.raises(ConversionError, match="lost: logits differ by nan"):
+        compare("lost", x, x * float("nan"), EXACT, ConversionError)
+
+
+MORE_ARGUMENTS = {"threshold": (0.1, 0.0), "prelu": (torch.tensor(0.2),)}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in POINTWISE if hasattr(F, name)))
+def test_pointwise_functions_may_stand_before_and_after_the_pool(name: str) -> None:
+    if name in ("batch_norm", "dropout", "dropout2d"):
+        pytest.skip("in training they depend on more than the cell")
+    function, more = getattr(F, name), MORE_ARGUMENTS.get(name, ())
+
+    def head(net: Net, features: torch.Tensor) -> torch.Tensor:
+        pooled = F.adaptive_avg_pool2d(function(3 * features - 2, *more), 1).flatten(1)
+        logits: torch.Tensor = net.linear(function(pooled + 0.7, *more))
+        return logits
+
+    network = convolutionize(seeded(head), WINDOW)
+    assert network.geometry.local and network.proof.relative_error <= EXACT
 
 
 def test_the_callers_model_is_left_as_it_was() -> None:
@@ -156,5 +264,5 @@ def test_a_wrong_conversion_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         return conv
 
     monkeypatch.setattr(Head, "_convolution", altered)
-    with pytest.raises(ConversionError, match=r"not the classifier: logits differ by .* over 1e-04"):
+    with pytest.raises(ConversionError, match=r"not the classifier: logits differ by .* over 1e-09"):
         convolutionize(seeded(HEADS["average"]), WINDOW)

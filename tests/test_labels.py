@@ -10,6 +10,7 @@ from fcnconv.errors import UsageError
 from fcnconv.labels import Labels, folded, imagenet, named, numbered
 
 DATA = Path(__file__).parents[1] / "fcnconv" / "data"
+MAKE_CONCEPTS = Path(__file__).parents[1] / "docs/maintain/make_concepts.py"
 WORDNET = Path("/usr/share/wordnet")
 
 
@@ -99,7 +100,7 @@ def test_concepts_differ_and_hold_two_categories_or_more() -> None:
 @pytest.mark.skipif(not WORDNET.is_dir(), reason="needs WordNet: apt-get install wordnet-base")
 def test_the_table_is_what_its_script_makes_of_wordnet() -> None:
     made = subprocess.run(
-        [sys.executable, DATA / "make_concepts.py", WORDNET], capture_output=True, check=True, timeout=60
+        [sys.executable, MAKE_CONCEPTS, WORDNET], capture_output=True, check=True, timeout=60
     )
     assert made.stdout == DATA.joinpath("concepts.tsv").read_bytes()
 

@@ -10,17 +10,17 @@ import pytest
 from conftest import Command
 
 from fcnconv.errors import UsageError
-from fcnconv.models import find_model, models
-from fcnconv.models.listing import list_models
+from fcnconv.models import find_model, list_models, models
 
 
 def test_the_listing_has_every_model_once() -> None:
     listed = list_models()
-    assert [listing.name for listing in listed][:2] == ["efficientnet_lite0", "alexnet"]
-    assert len({(listing.name.split(".")[0], listing.weights) for listing in listed}) == len(listed)
-    names = [listing.name for listing in listed if "." not in listing.name]
+    assert [spec.name for spec in listed][:2] == ["efficientnet_lite0", "alexnet"]
+    weights = [spec.published and spec.published.weights for spec in listed]
+    assert len(set(zip((spec.arch for spec in listed), weights, strict=True))) == len(listed)
+    names = [spec.name for spec in listed if "." not in spec.name]
     assert len(names) == 81
-    transformers = [listing.name for listing in listed if listing.mode == "windows"]
+    transformers = [spec.name for spec in listed if spec.mode == "windows"]
     assert {name.split("_")[0] for name in transformers} == {"vit", "swin", "maxvit"}
     assert len([name for name in transformers if "." not in name]) == 12
     assert list_models("RESNET50")[0].name == "resnet50"
@@ -31,16 +31,17 @@ def test_a_row_is_what_the_model_is(lite0: object) -> None:
 
     assert isinstance(lite0, Classifier)
     (row,) = list_models("lite0")
-    geometry = lite0.geometry
-    assert (row.stride, row.receptive_field) == (geometry.stride, geometry.receptive_field)
-    assert (row.local, row.window, row.on_disk) == (geometry.local, geometry.window, True)
+    geometry, facts = lite0.geometry, row.published
+    assert facts is not None
+    assert (facts.stride, facts.receptive_field) == (geometry.stride, geometry.receptive_field)
+    assert (facts.local, row.window, facts.on_disk()) == (geometry.local, geometry.window, True)
     spec = find_model(row.name)
-    assert row.parameters == sum(p.numel() for p in spec.build(spec.weights()).parameters())
+    assert facts.parameters == sum(p.numel() for p in spec.build(spec.weights()).parameters())
 
 
 def test_every_row_names_a_model_that_can_be_found() -> None:
-    for listing in list_models():
-        assert find_model(listing.name).name == listing.name
+    for spec in list_models():
+        assert find_model(spec.name).name == spec.name
 
 
 def test_names() -> None:
@@ -59,7 +60,7 @@ def test_names() -> None:
 
 def test_finding_a_model_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; from fcnconv.models import find_model; from fcnconv.models.listing import list_models; "
+        "import sys; from fcnconv.models import find_model, list_models; "
         "find_model('resnet50'); list_models(); print({'torch', 'torchvision', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ from torch import nn
 import fcnconv as package
 from fcnconv.errors import ConversionError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model, models
-from fcnconv.models.own import describe, read_categories, read_spec
+from fcnconv.models.own import read_categories, read_spec
 from fcnconv.models.torchvision import make_network
 
 NAMES = ("ash", "beech", "elm", "fir", "larch", "oak", "yew")
@@ -138,7 +138,7 @@ def test_other_mistakes(resnet: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 2 is empty"):
         read_categories(tmp_path / "gap.txt")
     with pytest.raises(UsageError, match=r"mean is three numbers, one a channel, not '0\.5'"):
-        describe(mean="0.5")
+        OwnModel(mean="0.5")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="name the network that these weights belong to with --arch"):
         find_model(str(resnet))
     with pytest.raises(UsageError, match="unknown architecture 'resnet19'"):

@@ -22,27 +22,90 @@ def test_every_public_name_is_there() -> None:
         fcnconv.nothing  # noqa: B018
 
 
-def imports() -> dict[str, set[str]]:
-    """What each file and package at the first level imports of the others, at whatever place."""
+def modules_of(package: Path) -> dict[str, Path]:
+    """The dotted name of each file of a package, its own first; a folder's is that of its ``__init__.py``."""
+    found = {}
+    for file in sorted(package.rglob("*.py")):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imports(package: Path) -> dict[str, set[str]]:
+    """What each file of a package imports of its others: at its top, inside functions, for types only.
+
+    The package's own ``__init__.py`` and ``__main__.py`` only name what there is, and are left out.
+    """
+    modules = modules_of(package)
+    del modules[package.name]
+    modules.pop(f"{package.name}.__main__", None)
     found: dict[str, set[str]] = {}
-    for file in sorted((ROOT / "fcnconv").rglob("*.py")):
-        home = file.relative_to(ROOT / "fcnconv").parts[0].removesuffix(".py")
+    for module, file in modules.items():
+        home = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        found[module] = set()
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fcnconv"):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-                found.setdefault(home, set()).update(name.split(".")[1] for name in names)
-    homes = set(found) | {path.stem for path in (ROOT / "fcnconv").iterdir()}
-    return {home: {name for name in names if name in homes} - {home} for home, names in found.items()}
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                up = home.rsplit(".", node.level - 1)[0] if node.level else ""
+                source = ".".join(filter(None, (up, node.module)))
+                names = [
+                    name if (name := f"{source}.{alias.name}") in modules else source for alias in node.names
+                ]
+            found[module].update(name for name in names if name in modules)
+    return found
+
+
+def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same of the files and folders at the first level."""
+    found: dict[str, set[str]] = {}
+    for module, names in graph.items():
+        room = module.split(".")[1]
+        found.setdefault(room, set()).update({name.split(".")[1] for name in names} - {room})
+    return found
 
 
 def test_imports_go_down_only() -> None:
-    graph = imports()
-    del graph["__init__"], graph["__main__"]  # these only name what there is
-    assert graph["classifier"] and not any("cli" in names for names in graph.values())
-    assert [home for home, names in graph.items() if "commands" in names] == ["cli"]
+    graph = imports(ROOT / "fcnconv")
+    assert len(graph) > 60 and "fcnconv.scan.tiles" in graph["fcnconv.classifier"]
     assert list(TopologicalSorter(graph).static_order()), "a cycle is an error of its own"
+    assert list(TopologicalSorter(rooms(graph)).static_order())
     with pytest.raises(CycleError):
-        list(TopologicalSorter(graph | {"errors": {"classifier"}}).static_order())
+        list(TopologicalSorter(rooms(graph | {"fcnconv.errors": {"fcnconv.cli"}})).static_order())
+    above = {"fcnconv.cli", *(name for name in graph if name.startswith("fcnconv.commands"))}
+    below = {name: names & above for name, names in graph.items() if name not in above}
+    assert not any(below.values()), {name: names for name, names in below.items() if names}
+
+
+CIRCLES = {
+    "at the top": ("from made.low.b import B", "from made.low.a import A"),
+    "inside a function": ("from made.low.b import B", "def f():\n    from made.low.a import A"),
+    "for types only": ("from made.low.b import B", "if TYPE_CHECKING:\n    from made.low.a import A"),
+    "of a module": ("from made.low import b", "import made.low.a"),
+    "by dots": ("from .b import B", "from . import a"),
+    "with its folder": ("from made.low import LOW", ""),
+    "of itself": ("import made.low.a", ""),
+}
+
+
+@pytest.mark.parametrize("way", CIRCLES)
+def test_an_import_that_goes_up_is_found(way: str, tmp_path: Path) -> None:
+    first, second = CIRCLES[way]
+    folder = tmp_path / "made" / "low"
+    folder.mkdir(parents=True)
+    for path, text in (
+        (folder.parent / "__init__.py", "from made.low.a import A"),
+        (folder / "__init__.py", "def f():\n    from made.low.a import A"),
+        (folder / "a.py", "from made.low.b import B"),
+        (folder / "b.py", ""),
+    ):
+        path.write_text(text)
+    assert next(iter(TopologicalSorter(imports(folder.parent)).static_order())) == "made.low.b"
+    (folder / "a.py").write_text(first)
+    (folder / "b.py").write_text(second)
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(imports(folder.parent)).static_order())
 
 
 def imported(*arguments: str) -> set[str]:

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from fcnconv.backends import BACKENDS, Network, open_network
-from fcnconv.backends import onnx as plans
-from fcnconv.backends.export import export_onnx, export_part, prove_export
-from fcnconv.backends.onnx import open_plan, plan_path, read_plan
-from fcnconv.backends.parts import part_record
-from fcnconv.backends.runtime import new_session, session_run
+from fcnconv.backends import BACKENDS, making, open_network, plans
+from fcnconv.backends.making import prove_export
+from fcnconv.backends.network import Network
+from fcnconv.backends.onnx import onnx_run, open_plan
+from fcnconv.backends.plans import part_record, plan_path, read_plan
+from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.labels import numbered
 from fcnconv.models import ModelSpec
@@ -73,7 +73,7 @@ def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None
     assert np.ptp(oracle) > 0.1
     for name, found in logits.items():
         assert networks[name].geometry == networks["torch"].geometry
-        assert networks[name].weights_sha256 == networks["torch"].weights_sha256
+        assert networks[name].identity == networks["torch"].identity
         assert found.shape == oracle.shape and found.dtype == np.float32
         assert np.abs(found - oracle).max() <= 1e-4 * np.abs(oracle).max()
 
@@ -110,7 +110,7 @@ def test_parts_that_cannot_be_exported_run_on_torch(
         layer = nn.Conv2d(channels, 16, 1) if broken == "wrong" else nn.Conv2d(channels, channels, 5)
         return export_part(layer, channels, side)
 
-    monkeypatch.setattr("fcnconv.backends.cutting.export_part", export)
+    monkeypatch.setattr("fcnconv.backends.making.export_part", export)
     with caplog.at_level(logging.INFO, "fcnconv"):
         found, expected = in_parts(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -125,7 +125,7 @@ def test_parts_are_kept_and_made_again_when_damaged(
     kept = made.cut()
     (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")
     with monkeypatch.context() as patch:
-        patch.setattr("fcnconv.backends.cutting.cut_plan", None)  # nothing is made while they are sound
+        patch.setattr("fcnconv.backends.making.cut_plan", None)  # nothing is made while they are sound
         read = open_network(spec, "fcn", "onnx").parts
         assert list(map(part_record, read.cut())) == list(map(part_record, kept))
         assert part_record(read.whole) == part_record(made.whole)
@@ -221,7 +221,7 @@ def test_a_damaged_plan_is_made_again(spec: ModelSpec, damage, caplog: pytest.Lo
     damage(whole.path)
     assert whole.path.read_bytes() != content
     with pytest.raises(PlanError, match="damaged"):
-        read_plan(whole.path)
+        read_plan(whole.path, onnx_run)
     mended = open_plan(spec, "fcn")
     assert mended.record == whole.record
     assert "making it again" in caplog.text
@@ -251,7 +251,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_work(
 ) -> None:
     caplog.set_level(logging.INFO, "fcnconv")
     (tmp_path / "cache").write_text("a file, where a folder should be")
-    monkeypatch.setattr(plans, "_make", lambda *_: pytest.fail("exported for nothing"))
+    monkeypatch.setattr(making, "make_plan", lambda *_: pytest.fail("exported for nothing"))
     assert open_network(spec).run(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
     assert "running with torch instead" in caplog.text
 
@@ -287,7 +287,7 @@ def test_the_proof_refuses_another_network() -> None:
     model, other = Tiny().eval(), Tiny().eval()
     with torch.no_grad():
         other.classifier.bias += 0.01
-    run = session_run(new_session(export_onnx(other, 32, any_size=False)))
+    run = onnx_run(export_onnx(other, 32, any_size=False))
     assert prove_export(other, run, 32, any_size=False) < 1e-5
     with pytest.raises(PlanError, match="is not the network"):
         prove_export(model, run, 32, any_size=False)

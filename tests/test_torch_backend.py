@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fcnconv.backends import torch as backend
-from fcnconv.backends.smaller import run_in_parts
-from fcnconv.backends.torch import find_device, half_error, half_type, torch_run
+from fcnconv.backends.torch import find_device, half_error, half_type, run_in_parts, torch_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.scores import FloatArray

@@ -1,7 +1,7 @@
-"""What runs a network over a region. A backend is a function; each file here makes one kind.
+"""What runs a network over a region. A backend is a function; each has a row in the table below.
 
-The table below has one row a backend: a function that opens a model in one of the two modes. `fcn` runs the
-converted network, which shares features between windows; `windows` runs the original one on every real crop.
+A row opens a model in one of the two modes. `fcn` runs the converted network, which shares features between
+windows; `windows` runs the original one on every real crop.
 
 Nothing here imports torch or numpy, so that the command line can list the backends.
 """
@@ -9,38 +9,21 @@ Nothing here imports torch or numpy, so that the command line can list the backe
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
+from fcnconv.options import parse_device
 from fcnconv.provenance import Mode
 
 if TYPE_CHECKING:
-    from fcnconv.grid import Geometry
-    from fcnconv.scan.tiles import Parts
-    from fcnconv.scores import FloatArray
+    from fcnconv.backends.network import Network
 
 log = logging.getLogger("fcnconv")
 
-Run = Callable[["FloatArray"], "FloatArray"]
-"""float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols)."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model that is ready to run.
-
-    weights_sha256: of the file that its weights came from.
-    parts: what it needs, whole or in parts.
-    """
-
-    run: Run
-    geometry: Geometry
-    weights_sha256: str
-    parts: Parts
+Open = Callable[[ModelSpec, Mode, str, "int | None"], "Network"]
+"""(model, mode, device, stride) -> the model, ready to run. Arguments as for `open_network`."""
 
 
 def _onnx(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Network:
@@ -57,8 +40,6 @@ def _torch(spec: ModelSpec, mode: Mode, device: str, stride: int | None) -> Netw
     return open_torch(spec, mode, device, stride)
 
 
-Open = Callable[[ModelSpec, Mode, str, "int | None"], Network]
-
 BACKENDS: dict[str, Open] = {"onnx": _onnx, "torch": _torch}
 
 
@@ -69,9 +50,9 @@ def open_network(
     device: str = "auto",
     stride: int | None = None,
 ) -> Network:
-    """The model, ready to run.
+    """The model, ready to run. For real crops of a network that runs converted, the same with another mode.
 
-    backend: a row of `BACKENDS`, or ``auto``: a plan if there can be one, else torch.
+    backend: a row of `BACKENDS`, or ``auto``: a plan if there can be one and no GPU is asked for, else torch.
     device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``. On ``auto`` only the torch backend looks for a
         GPU, since the looking costs the import of torch.
     stride: pixels between windows; None is the model's own.
@@ -81,8 +62,7 @@ def open_network(
     """
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"unknown device {device!r}; known: auto, cpu, cuda, cuda:N, mps")
+    parse_device(device)
     if mode == "fcn":
         spec.require_fcn()
         if stride is not None:
@@ -91,8 +71,7 @@ def open_network(
         return BACKENDS[backend](spec, mode, device, stride)
     if device in ("auto", "cpu") and spec.arch:
         try:
-            return _onnx(spec, mode, "cpu", stride)
+            return _onnx(spec, mode, device, stride)
         except PlanError as error:
             log.info("%s; running with torch instead", error)
-            return _torch(spec, mode, "cpu", stride)
     return _torch(spec, mode, device, stride)

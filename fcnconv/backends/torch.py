@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
-from fcnconv.backends import Network, Run
-from fcnconv.backends.smaller import run_in_parts
-from fcnconv.backends.windows import crop_parts, windows_geometry, windows_run
+from fcnconv.backends.network import Network, of_crops
 from fcnconv.convert import FullyConvolutional, convolutionize
+from fcnconv.convert.cuts import cut, whole
+from fcnconv.convert.proof import difference, probe
 from fcnconv.errors import UsageError
+from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
+from fcnconv.once import once
 from fcnconv.provenance import Mode
-from fcnconv.scan.parts import Part
+from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 
@@ -45,38 +49,30 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
     place = find_device(device)
     weights = spec.weights()
     network: nn.Module = spec.build(weights).eval()
-    if mode == "fcn":
-        network = converted = convolutionize(network, spec.window, stride)
-        geometry, cut = converted.geometry, converted.geometry
-    else:
-        geometry, cut = windows_geometry(spec.window, stride or spec.stride), None
-    network.to(place)
-    half = half_type(network, place, spec.window)
-    run = torch_run(network, place, half)
-    run = run_in_parts(run, cut, _is_out_of_memory)
-    if mode == "fcn":
-        parts = _parts(converted, run, place, half)
-    else:
-        run = windows_run(run, spec.window, geometry.stride)
-        parts = crop_parts(run, geometry, len(spec.labels()))
-    return Network(run, geometry, spec.sha256(weights), parts)
+    if mode == "windows":
+        run, _ = _placed(network, place, spec.window, None)
+        return of_crops(run, spec.window, stride or spec.stride, len(spec.labels()), spec.identity(weights))
+    converted = convolutionize(network, spec.window, stride)
+    geometry = converted.geometry
+    run, half = _placed(converted, place, spec.window, geometry)
+    part = whole(converted.network, geometry, run)
+    in_parts = partial(torch_parts, converted, place, half) if geometry.local else lambda: (part,)
+    return Network(run, geometry, spec.identity(weights), Parts(part, once(in_parts)))
 
 
-def _parts(network: FullyConvolutional, run: Run, device: torch.device, half: torch.dtype | None) -> Parts:
-    from fcnconv.convert.cuts import whole
-
-    plain = whole(network.network, network.geometry, run)
-    if not network.geometry.local:
-        return Parts(plain, lambda: (plain,))
-    return Parts(plain, cache(partial(torch_parts, network, device, half)))
+def _placed(
+    network: nn.Module, device: torch.device, window: int, geometry: Geometry | None
+) -> tuple[Run, torch.dtype | None]:
+    """What runs a network on a device, and the 16-bit type that it takes. geometry: as for `run_in_parts`."""
+    network.to(device)
+    half = half_type(network, device, window)
+    return run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory), half
 
 
 def torch_parts(
     network: FullyConvolutional, device: torch.device = CPU, half: torch.dtype | None = None
 ) -> tuple[Part, ...]:
     """The network in parts that torch runs. Arguments as for `torch_run`."""
-    from fcnconv.convert.cuts import cut
-
     return cut(network.network, network.geometry, lambda part, _: torch_run(part, device, half))
 
 
@@ -123,13 +119,12 @@ def half_type(network: nn.Module, device: torch.device, window: int) -> torch.dt
 
 def half_error(network: nn.Module, device: torch.device, half: torch.dtype, window: int) -> float:
     """The largest difference of a logit that half precision makes, as a share of the largest logit."""
-    coarse = torch.randn(4, 3, 7, 7, generator=torch.Generator().manual_seed(0))
-    x = _moved(nn.functional.interpolate(coarse, window, mode="bicubic").numpy(), device)
+    x = _moved(probe(4, window, window).numpy(), device)
     with torch.inference_mode():
         expected = network(x)
         with torch.autocast(device.type, dtype=half):
             found = network(x).float()
-    return float((found - expected).abs().max() / expected.abs().max())
+    return difference(expected, found)
 
 
 def _moved(x: FloatArray, device: torch.device) -> torch.Tensor:
@@ -147,3 +142,52 @@ def _is_out_of_memory(error: Exception) -> bool:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return True
+
+
+def run_in_parts(run: Run, geometry: Geometry | None, is_out_of_memory: Callable[[Exception], bool]) -> Run:
+    """A backend that halves what `run` has no memory for: first the batch, then the region.
+
+    geometry: of the network's windows; None for a classifier, whose images cannot be cut. A network that is
+        not local is not cut either, since its parts would not give the scores of the whole.
+    is_out_of_memory: whether an error of `run` is one of memory; it may free what it can.
+
+    Raises MemoryError when nothing smaller is left.
+    """
+
+    def attempt(x: FloatArray) -> FloatArray:
+        try:
+            return run(x)
+        except Exception as error:  # whatever the device raises; all but its lack of memory goes on
+            if not is_out_of_memory(error):
+                raise
+        count, _, height, width = x.shape
+        if count > 1:
+            return np.concatenate([attempt(part) for part in np.array_split(x, 2)])
+        if geometry is None or not geometry.local:
+            raise MemoryError
+        log.debug("out of memory at %d × %d px: halving", width, height)
+        return _halved(attempt, x, geometry)
+
+    return attempt
+
+
+def _halved(run: Run, x: FloatArray, geometry: Geometry) -> FloatArray:
+    """The logits of a region from its two halves along the longer side, each read with its halo."""
+    axis = 2 if x.shape[2] >= x.shape[3] else 3
+    window, step, halo, phases = geometry.window, geometry.step, geometry.halo, geometry.phases
+    cells = (x.shape[axis] - window) // step + 1  # of the network's own stride
+    end = (cells - 1) * step + window
+    parts = []
+    for start, stop in ((0, cells // 2), (cells // 2, cells)):
+        first = max(start * step - halo, 0)
+        last = min((stop - 1) * step + window + halo, end)
+        if start == stop or last - first >= x.shape[axis]:
+            raise MemoryError  # with its halo a half is as large as the whole
+        logits = run(np.ascontiguousarray(np.take(x, range(first, last), axis)))
+        skipped = start - first // step
+        # of a finer stride the last cells have no others after them
+        own = range(
+            skipped * phases, (skipped + stop - start) * phases if stop < cells else logits.shape[axis]
+        )
+        parts.append(np.take(logits, own, axis))
+    return np.concatenate(parts, axis)

@@ -47,7 +47,8 @@ def export(
     refuse_overwriting(out, [model])
     spec = find_model(model, own)
     about, error = write(spec, out, kind, stride)
+    geometry = about.conversion.geometry
     log.info(
         "%s, window %d px, stride %d px: proved, its logits differ from torch's by %.1e of the largest",
-        *(about.model, about.window, about.stride, error),
+        *(about.identity.model, geometry.window, geometry.stride, error),
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from fcnconv.commands.options import Debug, Json, Quiet, with_options
 from fcnconv.errors import UsageError
+from fcnconv.models import list_models
 from fcnconv.stdout import data_stream
 
 
@@ -27,14 +27,13 @@ def models(
     in percent; local models give tiles the scores of the whole image; "here" are weights that need no
     download. A model without a stride runs in --mode windows only.
     """
-    from fcnconv.console.printing import print_json_line, print_models
-    from fcnconv.models.listing import list_models
+    from fcnconv.console.printing import model_record, print_json_line, print_models
 
     listed = list_models(pattern)
     if not listed:
         raise UsageError(f"no model's name contains {pattern!r}; 'fcnconv models' lists them all")
     if as_json:
-        for listing in listed:
-            print_json_line(asdict(listing))
+        for spec in listed:
+            print_json_line(model_record(spec))
     else:
         print_models(listed, aligned=data_stream().isatty())

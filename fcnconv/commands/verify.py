@@ -44,7 +44,7 @@ def verify(
             "and --temperature"
         )
     from fcnconv.classifier import open_classifier
-    from fcnconv.verify import measure, prove
+    from fcnconv.verify import measure, proof_record, proof_text, prove
 
     spec = find_model(model, own)
     proved = prove(spec)
@@ -67,10 +67,10 @@ def verify(
             temperature=spec.temperature,
         )
     if as_json:
-        found = {"model": spec.name, **asdict(proved)}
+        found = {"model": spec.name, **proof_record(proved)}
         print_json_line(found if agreement is None else found | {"agreement": asdict(agreement)})
     else:
-        print_data(proved.text(spec.name))
+        print_data(proof_text(spec.name, proved))
         if agreement is not None:
             print_data(f"\n{agreement.text()}")
     if failed:

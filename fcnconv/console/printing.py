@@ -14,7 +14,7 @@ from fcnconv.stdout import data_stream, print_data
 if TYPE_CHECKING:
     from fcnconv.batch.folder import MapFile
     from fcnconv.classifier import Classifier
-    from fcnconv.models.listing import Listing
+    from fcnconv.models import ModelSpec
     from fcnconv.scores import Classification, ScoreStream
     from fcnconv.writers import Choice
 
@@ -198,26 +198,46 @@ def print_table(path: str, result: Classification) -> None:
 _MODEL_COLUMNS = ("name", "source", "parameters", "accuracy", "window", "stride", "field", "local", "here")
 
 
-def _model_row(listing: Listing) -> tuple[str, ...]:
+def model_record(spec: ModelSpec) -> dict[str, Any]:
+    """What is known of a model of the table before it is opened, for programs; None where nothing is."""
+    facts = spec.published
+    assert facts is not None, "a model of one's own is in no list"
+    return {
+        "name": spec.name,
+        "source": facts.source,
+        "weights": facts.weights,
+        "parameters": facts.parameters,
+        "accuracy": facts.accuracy,
+        "window": spec.window,
+        "stride": facts.stride,
+        "receptive_field": facts.receptive_field,
+        "local": facts.local,
+        "mode": spec.mode,
+        "on_disk": facts.on_disk(),
+    }
+
+
+def _model_row(spec: ModelSpec) -> tuple[str, ...]:
     words = {True: "yes", False: "no", None: "-"}
+    known = model_record(spec)
     return (
-        listing.name,
-        listing.source,
-        f"{listing.parameters / 1e6:.1f}M",
-        f"{listing.accuracy:.1f}",
-        str(listing.window),
-        str(listing.stride or "-"),
-        str(listing.receptive_field or "-"),
-        words[listing.local],
-        words[listing.on_disk],
+        known["name"],
+        known["source"],
+        f"{known['parameters'] / 1e6:.1f}M",
+        f"{known['accuracy']:.1f}",
+        str(known["window"]),
+        str(known["stride"] or "-"),
+        str(known["receptive_field"] or "-"),
+        words[known["local"]],
+        words[known["on_disk"]],
     )
 
 
-def print_models(listed: list[Listing], *, aligned: bool) -> None:
+def print_models(listed: list[ModelSpec], *, aligned: bool) -> None:
     """One line a model: with a heading in columns as wide as what is in them, or separated by tabs."""
     if not aligned:
-        for listing in listed:
-            print_data(*_model_row(listing))
+        for spec in listed:
+            print_data(*_model_row(spec))
         return
     rows = [_MODEL_COLUMNS, *map(_model_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

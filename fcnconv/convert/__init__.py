@@ -7,6 +7,7 @@ At the native size nothing changes; a larger image gives one vector of logits fo
 """
 
 from fcnconv.convert.network import FullyConvolutional, converted_geometry, convolutionize
-from fcnconv.convert.proof import TOLERANCE, Proof
+from fcnconv.convert.proof import TOLERANCE
+from fcnconv.provenance import EXACT
 
-__all__ = ["TOLERANCE", "FullyConvolutional", "Proof", "converted_geometry", "convolutionize"]
+__all__ = ["EXACT", "TOLERANCE", "FullyConvolutional", "converted_geometry", "convolutionize"]

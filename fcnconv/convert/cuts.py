@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fcnconv.convert.graph import Shapes, device_of, layer_of, output_shape
 from fcnconv.convert.phases import SplitPhases
-from fcnconv.convert.receptive import Field, Shapes, fields, output_shape
+from fcnconv.convert.receptive import Field, fields
 from fcnconv.grid import Geometry
 from fcnconv.scan.parts import Part, Run
 
@@ -77,7 +78,7 @@ class _Costs:
     """
 
     def __init__(self, network: fx.GraphModule, geometry: Geometry):
-        device = next(network.parameters(), torch.empty(0)).device
+        device = device_of(network)
         self.nodes = list(network.graph.nodes)
         self.steps_of_window = geometry.window / geometry.step
         shapes = []
@@ -130,7 +131,7 @@ class _Costs:
 
 
 def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    module = layer_of(node, modules)
     return module.layer if isinstance(module, SplitPhases) else module
 
 

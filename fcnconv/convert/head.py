@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.receptive import output_shape, spatial
+from fcnconv.convert.graph import called, layer_of, node_text, output_shape, pointwise, spatial
 from fcnconv.errors import WAY_OUT, ConversionError
+
+_FOUR_D = frozenset(("permute", "layer_norm"))
+"""What keeps each cell by itself on a map of four axes: ConvNeXt's LayerNorm2d, spelled out."""
 
 
 class Head:
@@ -68,33 +67,34 @@ class Head:
             )
         if self._adaptive(self.features):
             pooled, self.features = self.features, self.features.all_input_nodes[0]
-            sizes = zip(output_shape(self.features)[2:], output_shape(pooled)[2:], strict=True)
-            self.bins = tuple(_bins(size, bins) for size, bins in sizes)
+            sizes, bins = output_shape(self.features)[2:], output_shape(pooled)[2:]
+            if sizes != bins:
+                self.bins = tuple(map(_bins, sizes, bins))
             pooled.replace_all_uses_with(self.features)
             self.traced.graph.erase_node(pooled)
         self.kernel = height, width
         self._bypass(self.end)
 
     def _adaptive(self, node: fx.Node) -> bool:
-        return isinstance(self._module(node), nn.AdaptiveAvgPool2d) or _called(node, "adaptive_avg_pool2d")
+        return isinstance(self._module(node), nn.AdaptiveAvgPool2d) or called(node, "adaptive_avg_pool2d")
 
     def _pooling(self, node: fx.Node) -> type[nn.AvgPool2d] | type[nn.MaxPool2d] | None:
         """The sliding pooling that equals a node which pools everything, or None if it does not."""
         module = self._module(node)
         if len(output_shape(node)) == 4 and (
             isinstance(module, (nn.AdaptiveAvgPool2d, nn.AvgPool2d))
-            or _called(node, "adaptive_avg_pool2d", "avg_pool2d")
+            or called(node, "adaptive_avg_pool2d", "avg_pool2d")
         ):
             return nn.AvgPool2d
         if len(output_shape(node)) == 4 and (
             isinstance(module, (nn.AdaptiveMaxPool2d, nn.MaxPool2d))
-            or _called(node, "adaptive_max_pool2d", "max_pool2d")
+            or called(node, "adaptive_max_pool2d", "max_pool2d")
         ):
             return nn.MaxPool2d
-        if _called(node, "mean", "amax"):
+        if called(node, "mean", "amax"):
             axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
             if isinstance(axes, (list, tuple)) and sorted(axis % 4 for axis in axes) == [2, 3]:
-                return nn.AvgPool2d if _called(node, "mean") else nn.MaxPool2d
+                return nn.AvgPool2d if called(node, "mean") else nn.MaxPool2d
         return None
 
     def _convert(self, node: fx.Node) -> None:
@@ -109,7 +109,7 @@ class Head:
             self._bypass(node)
         elif isinstance(module, (nn.Softmax, nn.LogSoftmax)):
             self._replace(node, type(module)(dim=1), f"{type(module).__name__} over channels")
-        elif _called(node, "softmax", "log_softmax"):
+        elif called(node, "softmax", "log_softmax"):
             node.kwargs = {**node.kwargs, "dim": 1}
             node.args = node.args[:1]
         elif node.users and not self._keeps(node, module):
@@ -119,7 +119,7 @@ class Head:
 
     def _needs_no_change(self, node: fx.Node) -> None:
         # What only computes a shape for a reshape that is gone has no users left by now.
-        live = [user for user in node.users if not (_flattens(user, None) or _called(user, "getitem"))]
+        live = [user for user in node.users if not (_flattens(user, None) or called(user, "getitem"))]
         if live:
             raise ConversionError(f"{self._name(node)} stands between the pooling and the logits; {WAY_OUT}")
 
@@ -127,19 +127,15 @@ class Head:
         """Whether a node below the end does the same to each cell of a map as it did to the one vector."""
         if isinstance(module, nn.Conv2d):
             return tuple(module.kernel_size) == (1, 1)
-        if module is not None:
-            family = type(module).__module__
-            return isinstance(module, (nn.Identity, nn.BatchNorm2d)) or family.endswith(
-                (".activation", ".dropout")
-            )
-        return _called(node, *_ELEMENTWISE) or (_called(node, *_FOUR_D) and len(output_shape(node)) == 4)
+        return pointwise(node, module) or (called(node, *_FOUR_D) and len(output_shape(node)) == 4)
 
     def _convolution(self, linear: nn.Linear) -> nn.Conv2d:
         weight = linear.weight
         if self.kernel:
             weight = weight.reshape(linear.out_features, -1, *self.kernel)
             if self.bins:  # linear ∘ pooling is one linear map of the features: (O, C, i, j) -> (O, C, h, w)
-                weight = torch.einsum("ocij,ih,jw->ochw", weight, *(bins.to(weight) for bins in self.bins))
+                bins = (matrix.to(weight.device) for matrix in self.bins)
+                weight = torch.einsum("ocij,ih,jw->ochw", weight.double(), *bins)  # rounded after the proof
         else:
             weight = weight[:, :, None, None]
         out, channels, height, width = weight.shape
@@ -180,11 +176,10 @@ class Head:
                 self._erase_unused(source)
 
     def _module(self, node: fx.Node) -> nn.Module | None:
-        return self.modules.get(str(node.target)) if node.op == "call_module" else None
+        return layer_of(node, self.modules)
 
     def _name(self, node: fx.Node) -> str:
-        module = self._module(node)
-        return f"{node.target} ({type(module).__name__})" if module is not None else f"{node.name}()"
+        return node_text(node, self._module(node))
 
 
 class _ChannelNorm(nn.Module):
@@ -199,37 +194,19 @@ class _ChannelNorm(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
-_WORDS = (
-    "add sub mul truediv neg clamp contiguous float dropout relu relu6 elu leaky_relu gelu silu hardswish "
-    "hardsigmoid sigmoid tanh"
-)
-_ELEMENTWISE = frozenset(_WORDS.split())
-_FOUR_D = frozenset(("permute", "layer_norm"))  # ConvNeXt's LayerNorm2d, spelled out
-
-
-def _called(node: fx.Node, *names: str) -> bool:
-    return node.op in ("call_function", "call_method") and _function_name(node) in names
-
-
-def _function_name(node: fx.Node) -> str:
-    target: str | Callable[..., Any] = node.target
-    name = target if isinstance(target, str) else target.__name__
-    return name.strip("_") if target is not operator.getitem else "getitem"
-
-
 def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
     """Whether a node makes (N, C·h·w) of (N, C, h, w) in that order, or drops axes of length 1."""
-    if not (isinstance(module, nn.Flatten) or _called(node, "flatten", "view", "reshape", "squeeze")):
+    if not (isinstance(module, nn.Flatten) or called(node, "flatten", "view", "reshape", "squeeze")):
         return False
     before, after = output_shape(node.all_input_nodes[0]), output_shape(node)
-    if _called(node, "squeeze") and len(after) == 3:  # the first of two
+    if called(node, "squeeze") and len(after) == 3:  # the first of two
         return before[:2] == after[:2]
     return len(after) == 2 and before[:1] == after[:1]
 
 
 def _bins(size: int, bins: int) -> torch.Tensor:
-    """float (bins, size): adaptive average pooling along one axis as a matrix."""
-    return F.adaptive_avg_pool1d(torch.eye(size)[None], bins)[0].T
+    """float64 (bins, size): adaptive average pooling along one axis as a matrix."""
+    return F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64)[None], bins)[0].T
 
 
 def _batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm2d:

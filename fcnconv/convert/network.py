@@ -8,27 +8,36 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from fcnconv.convert.graph import Shapes, output_shape
 from fcnconv.convert.head import Head
-from fcnconv.convert.phases import refine
-from fcnconv.convert.proof import Proof, check_grid, prove
-from fcnconv.convert.receptive import Shapes, fields, output_shape
-from fcnconv.errors import WAY_OUT, ConversionError
+from fcnconv.convert.phases import finer
+from fcnconv.convert.proof import check_grid, measured, prove
+from fcnconv.convert.receptive import fields
+from fcnconv.errors import WAY_OUT, ConversionError, first_line
 from fcnconv.grid import Geometry
+from fcnconv.provenance import Conversion, Proof
 
 
 class FullyConvolutional(nn.Module):
     """A converted classifier: float (N, 3, H, W) -> logits (N, num_classes, rows, cols).
 
-    network: the converted graph. geometry: its windows. proof: its distance from the classifier.
-    changes: what was replaced, a line each.
+    network: the converted graph. conversion: what came of it.
     """
 
-    def __init__(self, network: fx.GraphModule, geometry: Geometry, proof: Proof, changes: tuple[str, ...]):
+    def __init__(self, network: fx.GraphModule, conversion: Conversion):
         super().__init__()
         self.network = network
-        self.geometry = geometry
-        self.proof = proof
-        self.changes = changes
+        self.conversion = conversion
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where its windows lie."""
+        return self.conversion.geometry
+
+    @property
+    def proof(self) -> Proof:
+        """Its distance from the classifier."""
+        return self.conversion.proof
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(x)
@@ -44,23 +53,28 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
     window: the model's native input size in pixels.
     stride: pixels between the cells, the network's own divided by a power of two; None is its own.
 
+    The proof compares what was rewritten, before the folding, with the classifier in float64; what float32
+    changes in the folded network is measured beside it, and told where it is large.
+
     Raises ConversionError if the network cannot be traced, if its head is not one that slides, or if the
-    proof
-    fails: max |Δlogit| over `TOLERANCE` × max |logit|, or logits that hardly depend on the input.
+    proof fails: max |Δlogit| over `EXACT` × max |logit|, or logits that hardly depend on the input.
     """
     like = next(model.parameters(), torch.empty(0))
-    model = copy.deepcopy(model).eval().float()
+    device = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
+    model = copy.deepcopy(model).to(device).eval().float()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with torch.no_grad():
-        traced, head, geometry = _convert(model, window, like.device)
-        network: fx.GraphModule = fuse(traced)  # type: ignore[assignment]
-        check_grid(network, geometry, like.device)
-        proof = prove(model, network, window, like.device)
+        traced, head, geometry = _convert(model, window, device)
+        error, exact = prove(model, traced, window, device)
+        # In place: the layers are those of the copy above, which is not needed any more.
+        network: fx.GraphModule = fuse(traced.float(), inplace=True)  # type: ignore[assignment]
+        check_grid(network, geometry, device)
+        proof = measured(network, window, error, exact)
         if stride is not None:
-            network, geometry = refine(network, geometry, stride)
-    network.to(like.dtype)
-    return FullyConvolutional(network, geometry, proof, tuple(head.changes))
+            network, geometry = finer(network, geometry, stride)
+    network.to(like.device, like.dtype)
+    return FullyConvolutional(network, Conversion(geometry, proof, tuple(head.changes)))
 
 
 def converted_geometry(model: nn.Module, window: int) -> Geometry:
@@ -88,9 +102,8 @@ def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModul
         traced = fx.GraphModule(model, _Tracer().trace(model))
         Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConversionError(
-            f"{type(model).__name__} cannot be traced at {window} × {window} ({reason}); {WAY_OUT}"
+            f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); {WAY_OUT}"
         ) from error
     return traced
 

@@ -17,15 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.receptive import Field, Shapes, fields, output_shape
+from fcnconv.convert.graph import Shapes, device_of, function_name, layer_of, node_text, output_shape
+from fcnconv.convert.proof import Float64, compare, probe
+from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
 from fcnconv.grid import Geometry
 from fcnconv.models.spec import count_phases
+from fcnconv.provenance import EXACT
 
 Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
-def refine(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.GraphModule, Geometry]:
+def finer(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.GraphModule, Geometry]:
     """The network with its cells `stride` pixels apart, and its geometry; checked against what it was.
 
     network: converted, float (N, 3, window + step · n, …) -> logits (N, num_classes, n + 1, …). It is left
@@ -52,7 +55,7 @@ def refine(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx
 
 def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
     """Splits the output of the layers that lead to `stride`, and joins the network's output."""
-    device = _device(network)
+    device = device_of(network)
     Shapes(network).run(torch.zeros(1, 3, window, window, device=device))
     fields_down, modules = fields(network, 0), dict(network.named_modules())
     layers = [node for node in network.graph.nodes if _leads_to(node, stride, fields_down)]
@@ -90,8 +93,8 @@ def _split(network: fx.GraphModule, node: fx.Node, layer: Strided, stride: int, 
     overhang = [max(rows - 1, 0) for rows in lacking]
     if max(overhang) > 1 or min(lacking) < 0 or (max(overhang) and not isinstance(layer, nn.MaxPool2d)):
         raise ConversionError(
-            f"a finer stride needs every second row of {_name(node, layer)}, and {tuple(dense)} rows do not "
-            f"halve to {tuple(coarse)}; stride {stride} is the finest for this network"
+            f"a finer stride needs every second row of {node_text(node, layer)}, and {tuple(dense)} rows do "
+            f"not halve to {tuple(coarse)}; stride {stride} is the finest for this network"
         )
     network.add_submodule(f"split_{node.name}", SplitPhases(wide, overhang, lacking))
     with network.graph.inserting_after(node):
@@ -102,17 +105,17 @@ def _split(network: fx.GraphModule, node: fx.Node, layer: Strided, stride: int, 
 
 
 def _strided_layer(node: fx.Node, modules: dict[str, nn.Module]) -> Strided:
-    layer = modules.get(str(node.target)) if node.op == "call_module" else None
+    layer = layer_of(node, modules)
     if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return layer
     pools: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {
         "max_pool2d": nn.MaxPool2d,
         "avg_pool2d": nn.AvgPool2d,
     }
-    kind = pools.get(getattr(node.target, "__name__", "").strip("_"))
+    kind = pools.get(function_name(node))
     if kind is None:
         raise ConversionError(
-            f"{_name(node, layer)} makes the stride coarser, and is no convolution or pooling; "
+            f"{node_text(node, layer)} makes the stride coarser, and is no convolution or pooling; "
             "leave --stride out"
         )
     arguments = list(node.args[1:])
@@ -123,7 +126,9 @@ def _strided_layer(node: fx.Node, modules: dict[str, nn.Module]) -> Strided:
 def _at_half_stride(layer: Strided, node: fx.Node) -> Strided:
     down, across = _pair(layer.stride)
     if down % 2 or across % 2:
-        raise ConversionError(f"{_name(node, layer)} has stride {down} × {across}, which cannot be halved")
+        raise ConversionError(
+            f"{node_text(node, layer)} has stride {down} × {across}, which cannot be halved"
+        )
     wide = copy.copy(layer)  # shares the weights
     wide.stride = (down // 2, across // 2)
     if not isinstance(wide, nn.Conv2d):
@@ -167,32 +172,20 @@ class JoinPhases(nn.Module):
 
 
 def _prove(network: fx.GraphModule, fine: fx.GraphModule, geometry: Geometry) -> None:
-    """Compares phase (0, 0) with the coarse map. Equal but for rounding: kernels differ with the batch."""
-    generator = torch.Generator().manual_seed(0)
-    height, width = geometry.window + geometry.step, geometry.window + 2 * geometry.step
-    x = torch.randn(1, 3, height, width, generator=generator).to(_device(network))
-    coarse, dense = network(x), fine(x)
-    expected = (geometry.phases + 1, 2 * geometry.phases + 1)
+    """Compares phase (0, 0) with the coarse map, in float64: in float32 kernels differ with the batch."""
+    height, width = geometry.window, geometry.window + geometry.step
+    x = probe(1, height, width, device_of(network))
+    with Float64():
+        coarse, dense = network(x), fine(x)
+    expected = (1, geometry.phases + 1)
     if tuple(dense.shape[2:]) != expected:
         raise ConversionError(
             f"at stride {geometry.stride}, {width} × {height} px give {tuple(dense.shape[2:])} cells, "
             f"not {expected}"
         )
-    error = float((dense[:, :, :: geometry.phases, :: geometry.phases] - coarse).abs().max())
-    scale = float(coarse.abs().max())
-    if not error <= 1e-5 * scale:
-        raise ConversionError(
-            f"the map at stride {geometry.stride} does not contain that at {geometry.step}: "
-            f"logits differ by {error:.1e} of {scale:.1e}"
-        )
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters(), torch.empty(0)).device
-
-
-def _name(node: fx.Node, layer: nn.Module | None) -> str:
-    return f"{node.target} ({type(layer).__name__})" if layer is not None else f"{node.name}()"
+    doubt = f"the map at stride {geometry.stride} does not contain that at {geometry.step}"
+    own = dense[:, :, :: geometry.phases, :: geometry.phases]
+    compare(doubt, coarse, own, EXACT, ConversionError)
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

@@ -10,29 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import fx, nn
+
+from fcnconv.convert.graph import called, layer_of, pointwise, spatial
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 _PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 
-_POINTWISE_MODULES = (nn.Identity, nn.Flatten)
-_POINTWISE_FAMILIES = (
-    "torch.nn.modules.activation",
-    "torch.nn.modules.batchnorm",
-    "torch.nn.modules.dropout",
+_CHANNELS = frozenset(  # moving them about; layer_norm is over the channels of one cell
+    (
+        "cat chunk concat dim flatten getitem getattr layer_norm reshape size split squeeze stack "
+        "tensor_split transpose unbind unsqueeze view"
+    ).split()
 )
-
-_ARITHMETIC = "abs add addcmul clamp div exp float floordiv mul neg pow rsub sqrt square sub truediv"
-_ACTIVATION = (
-    "batch_norm dropout dropout2d elu gelu hardsigmoid hardswish hardtanh leaky_relu mish prelu relu relu6 "
-    "selu sigmoid silu softplus stochastic_depth tanh threshold"
-)
-_CHANNELS = (  # moving them about; layer_norm is over the channels of one cell
-    "cat chunk concat contiguous dim flatten getitem getattr layer_norm reshape size split squeeze stack "
-    "tensor_split to transpose type unbind unsqueeze view"
-)
-_POINTWISE_NAMES = frozenset(f"{_ARITHMETIC} {_ACTIVATION} {_CHANNELS}".split())
 
 
 @dataclass(frozen=True)
@@ -76,29 +66,6 @@ class Field:
         )
 
 
-class Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of each node's output."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
-        return result
-
-
-def spatial(node: fx.Node) -> bool:
-    """Whether a node's output is more than one vector an image (at the size that was propagated), whatever
-    the order of its axes.
-    """
-    shape = output_shape(node)
-    return len(shape) == 4 and sum(length > 1 for length in shape[1:]) > 1
-
-
-def output_shape(node: fx.Node) -> tuple[int, ...]:
-    """The shape of a node's output at the size that was propagated; () where it is not one tensor."""
-    shape: tuple[int, ...] = node.meta.get("shape", ())
-    return shape
-
-
 def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
     """The field of each node's cell 0, for a traced network whose shapes have been propagated.
 
@@ -119,24 +86,23 @@ def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
 
 
 def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int) -> Field:
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
-    name = getattr(node.target, "__name__", str(node.target)).strip("_")
-    if isinstance(module, _WINDOWED):
-        return field.through(*_module_settings(module, axis))
-    if name in ("max_pool2d", "avg_pool2d"):
+    layer = layer_of(node, modules)
+    if isinstance(layer, _WINDOWED):
+        return field.through(*_module_settings(layer, axis))
+    if called(node, "max_pool2d", "avg_pool2d"):
         return field.through(*_call_settings(node, axis))
-    if name == "pad" or isinstance(module, _PADS):
-        return field.through(1, 1, _padding_before(node, module, axis), 1)
-    if name == "permute":
+    if called(node, "pad") or isinstance(layer, _PADS):
+        return field.through(1, 1, _padding_before(node, layer, axis), 1)
+    if called(node, "permute"):
         return replace(field, channels_last=_permutation(node) == [0, 2, 3, 1])
-    pointwise = (
-        isinstance(module, _POINTWISE_MODULES)
-        or (module is not None and type(module).__module__ in _POINTWISE_FAMILIES)
-        or (isinstance(module, (nn.Linear, nn.LayerNorm)) and field.channels_last)
-        or (module is None and name in _POINTWISE_NAMES)
+    of_one_cell = (
+        pointwise(node, layer)
+        or isinstance(layer, nn.Flatten)
+        or (isinstance(layer, (nn.Linear, nn.LayerNorm)) and field.channels_last)
+        or called(node, *_CHANNELS)
         or node.op in ("output", "get_attr", "placeholder")
     )
-    if pointwise or not any(spatial(source) for source in node.all_input_nodes):
+    if of_one_cell or not any(spatial(source) for source in node.all_input_nodes):
         return field
     return replace(field, local=False)
 

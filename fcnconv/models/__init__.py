@@ -20,7 +20,7 @@ from fcnconv.models.spec import ModelSpec, Published
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "find_model", "models"]
+__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "find_model", "list_models", "models"]
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -78,6 +78,15 @@ def models() -> dict[str, ModelSpec]:
     from fcnconv.models.torchvision import torchvision_models
 
     return {DEFAULT_MODEL: _embedded()} | torchvision_models()
+
+
+def list_models(pattern: str = "") -> list[ModelSpec]:
+    """The models of the table whose names contain `pattern`, in any case, in the table's order, each with its
+    `published` facts. A model's default weights appear once, under its own name.
+    """
+    once = {id(spec.published): spec for spec in reversed(models().values()) if spec.published}
+    listed = [spec for spec in models().values() if once.get(id(spec.published)) is spec]
+    return [spec for spec in listed if pattern.casefold() in spec.name.casefold()]
 
 
 def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:

@@ -7,6 +7,7 @@ whatever it would not read is refused. ``.safetensors`` holds nothing but tensor
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +17,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fcnconv.errors import ModelError
-from fcnconv.models.torchvision import modern_name
+from fcnconv.errors import ModelError, first_line
 
 Tensors = dict[str, torch.Tensor]
 
@@ -28,6 +28,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 """What DataParallel, torch.compile, Lightning and others put before every tensor's name."""
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_DENSENET_1 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
 _SHOWN = 5
 
 
@@ -56,8 +57,9 @@ def _torch_file(path: Path) -> object:
             f"({reason.strip() or 'not a plain state dict'}); save model.state_dict() instead of the model"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: not a file of weights that torch can read ({reason})") from error
+        raise ModelError(
+            f"{path}: not a file of weights that torch can read ({first_line(error)})"
+        ) from error
 
 
 def _refuse_programs(path: Path) -> None:
@@ -105,6 +107,11 @@ def _without_prefixes(state: Mapping[str, Any]) -> Tensors:
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
     return {modern_name(name): value for name, value in tensors.items() if not name.startswith(_AUXILIARY)}
+
+
+def modern_name(key: str) -> str:
+    """A tensor's name in today's networks: DenseNet's published files still say ``norm.1`` for ``norm1``."""
+    return _DENSENET_1.sub(r"\1\2", key)
 
 
 def fill(model: nn.Module, tensors: Tensors, source: str) -> nn.Module:

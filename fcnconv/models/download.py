@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from fcnconv.errors import ModelError
-from fcnconv.models.packaged import file_sha256
+from fcnconv.models.packaged import file_sha256, know_sha256
 
 log = logging.getLogger("fcnconv")
 
@@ -83,6 +83,7 @@ def _download(url: str, path: Path) -> None:
                 file.close()
                 temporary.chmod(0o644)
                 temporary.replace(path)
+                know_sha256(path, sha256)
             except BaseException:
                 file.close()
                 temporary.unlink(missing_ok=True)

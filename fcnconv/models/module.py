@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fcnconv.errors import ModelError, UsageError
-from fcnconv.labels import Labels, named
-from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, check_categories, unnamed
+from fcnconv.errors import ModelError, UsageError, first_line
+from fcnconv.labels import Labels
+from fcnconv.models.architecture import named_or_numbered
+from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel
 from fcnconv.models.spec import ModelSpec
 
 
@@ -44,13 +45,11 @@ def _labels(model: nn.Module, window: int, categories: tuple[str, ...] | None) -
         with torch.inference_mode():
             logits = copy.deepcopy(model).cpu().float().eval()(torch.zeros(1, 3, window, window))
     except Exception as error:  # the model's own code raises whatever it likes
-        raise ModelError(f"{name} fails on an image of {window} × {window}: {error}") from error
+        raise ModelError(f"{name} fails on an image of {window} × {window}: {first_line(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"{name} gives {shape}, not logits (N, num_classes)")
-    count = int(logits.shape[1])
-    check_categories(categories, count, name)
-    return named(categories) if categories is not None else unnamed(count, name)
+    return named_or_numbered(categories, int(logits.shape[1]), name)
 
 
 def state_sha256(model: nn.Module) -> str:

@@ -36,10 +36,24 @@ def package_file(package: str, file: str) -> Path | None:
     return Path(spec.submodule_search_locations[0], file)
 
 
+_digests: dict[tuple[str, int, int], str] = {}
+"""SHA-256 of files that this process has read or written: (path, size, time of change in ns) -> digest."""
+
+
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """The SHA-256 of a file, in hexadecimal. A process reads a file that does not change once."""
+    state = path.stat()
+    key = str(path.resolve()), state.st_size, state.st_mtime_ns
+    if key not in _digests:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        _digests[key] = digest.hexdigest()
+    return _digests[key]
+
+
+def know_sha256(path: Path, sha256: str) -> None:
+    """Tells `file_sha256` the digest of a file that was computed while it was written."""
+    state = path.stat()
+    _digests[str(path.resolve()), state.st_size, state.st_mtime_ns] = sha256

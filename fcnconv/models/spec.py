@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from fcnconv.errors import ConversionError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.packaged import file_sha256
+from fcnconv.provenance import Channels, Identity, Mode
 
 if TYPE_CHECKING:
     from torch import nn
-
-Channels = tuple[float, float, float]
-"""One number for each of red, green and blue."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,15 @@ class ModelSpec:
     no_fcn: str = ""
     sha256: Callable[[Path], str] = file_sha256
     published: Published | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """``fcn`` if it can be converted, as far as is known; else ``windows``."""
+        return "windows" if self.no_fcn else "fcn"
+
+    def identity(self, weights: Path) -> Identity:
+        """What a network is that is built from these weights."""
+        return Identity(self.name, self.sha256(weights), self.mean, self.std)
 
     def require_fcn(self) -> None:
         """Raises ConversionError, before weights are fetched, if it is known that there is no `fcn` mode."""

@@ -1,12 +1,11 @@
 """The classifiers of torchvision: a row of ``data/torchvision.tsv`` for each of their published weights.
 
-``benchmarks/torchvision_table.py`` makes that table, from torchvision's own metadata and by tracing each
+``docs/maintain/torchvision_table.py`` makes that table, from torchvision's own metadata and by tracing each
 network, so that to name or list a model neither torch nor torchvision is imported.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcnconv.labels import imagenet
+from fcnconv.models.architecture import Architecture
 from fcnconv.models.download import fetch, hub_path
-from fcnconv.models.spec import Channels, ModelSpec, Published
+from fcnconv.models.spec import ModelSpec, Published
+from fcnconv.provenance import Channels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,6 @@ NO_FCN = "its attention is tied to the size of the native input"
 """Why the vision transformers (ViT, Swin, MaxViT) cannot be converted."""
 
 FROM_TENSORFLOW = ("googlenet", "inception_v3")
-_DENSENET_1 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
 
 
 def torchvision_models() -> dict[str, ModelSpec]:
@@ -101,9 +101,13 @@ def make_network(arch: str, window: int, num_classes: int = 1000, published: boo
     return model.eval()
 
 
-def modern_name(key: str) -> str:
-    """A tensor's name in today's networks: DenseNet's published files still say ``norm.1`` for ``norm1``."""
-    return _DENSENET_1.sub(r"\1\2", key)
+def torchvision_architecture(spec: ModelSpec) -> Architecture:
+    """The network of one of these models, without its weights."""
+    # These two normalise to -1..1 inside when they carry published weights; here it is said outside.
+    half = (0.5, 0.5, 0.5)
+    mean, std = (half, half) if spec.arch in FROM_TENSORFLOW else (spec.mean, spec.std)
+    make = partial(make_network, spec.arch)
+    return Architecture(spec.arch, make, spec.window, spec.eval_size, mean, std, spec.stride, spec.no_fcn)
 
 
 def _build(arch: str, window: int, weights: Path) -> nn.Module:

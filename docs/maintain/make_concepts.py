@@ -1,7 +1,7 @@
 """Makes concepts.tsv: the WordNet concepts above the categories of imagenet.tsv.
 
     apt-get install wordnet-base
-    python fcnconv/data/make_concepts.py /usr/share/wordnet > fcnconv/data/concepts.tsv
+    python docs/maintain/make_concepts.py /usr/share/wordnet > fcnconv/data/concepts.tsv
 
 A line a concept, the widest first: its WordNet id, its names, and the indices of its categories in
 imagenet.tsv as ranges. Concepts that hold the same categories are one line, which the most specific of them
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+
+IMAGENET = Path(__file__).parents[2] / "fcnconv/data/imagenet.tsv"
 
 ABSTRACTION = "n00002137"
 PHYSICAL_ENTITY = "n00001930"
@@ -120,7 +122,7 @@ def ranges(indices: list[int]) -> str:
 
 def main(folder: Path) -> None:
     """Prints the table made from the WordNet files in `folder`."""
-    rows = Path(__file__).with_name("imagenet.tsv").read_text(encoding="utf-8").splitlines()
+    rows = IMAGENET.read_text(encoding="utf-8").splitlines()
     categories = [(wnid, name) for wnid, name in (row.split("\t") for row in rows)]
     for wnid, names, indices in concepts(read_synsets(folder), read_senses(folder), categories):
         print(wnid, ", ".join(names), ranges(indices), sep="\t")

@@ -1,6 +1,6 @@
 """Prints fcnconv/data/torchvision.tsv: the published classifiers of the torchvision that is installed.
 
-python benchmarks/torchvision_table.py > fcnconv/data/torchvision.tsv
+python docs/maintain/torchvision_table.py > fcnconv/data/torchvision.tsv
 
 Window, sizes, normalisation, parameters, accuracy and URL come from the weights' own metadata; stride,
 receptive field and locality from the network, traced without its weights. It takes about two minutes.

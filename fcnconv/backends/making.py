@@ -1,0 +1,107 @@
+"""Making plans: a network exported to ONNX, and cut into parts, each proved to compute what torch does.
+
+This needs torch, and is imported when there is no plan yet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fcnconv import __version__
+from fcnconv.backends.plans import Record, Start, plan_file
+from fcnconv.convert import FullyConvolutional, convolutionize
+from fcnconv.convert.cuts import cut, whole
+from fcnconv.convert.proof import compare_float32, probe
+from fcnconv.convert.to_onnx import export_onnx, export_part
+from fcnconv.errors import PlanError, first_line
+from fcnconv.models import ModelSpec
+from fcnconv.provenance import Mode
+from fcnconv.scan.parts import Part, PixelCells, Run, chain
+from fcnconv.scores import FloatArray
+
+
+def make_plan(spec: ModelSpec, mode: Mode, weights: Path, stride: int | None, start: Start) -> bytes:
+    """The content of the file of a model's plan. Raises ConversionError and PlanError.
+
+    weights: the file that the network is made of. start: runs an ONNX file.
+    """
+    network: nn.Module = spec.build(weights).eval()
+    converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None
+    network, any_size = converted or network, converted is not None
+    model = export_onnx(network, spec.window, any_size=any_size)
+    run = start(model)
+    export_error = prove_export(network, run, spec.window, any_size=any_size)
+    record = Record(
+        identity=spec.identity(weights),
+        mode=mode,
+        version=__version__,
+        num_classes=run(probe(1, spec.window, spec.window).numpy()).shape[1],
+        geometry=converted.geometry if converted else None,
+        proof=converted.proof if converted else None,
+        export_error=export_error,
+    )
+    part = None
+    if converted:
+        part = whole(converted.network, converted.geometry, run, channels_last=False)
+    return plan_file(model, record, part)
+
+
+def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:
+    """The largest difference of a logit between a network and what runs its plan, as a share of the largest.
+
+    Compared at the native size, and on two images at a larger one (`any_size`; else of the native size too).
+    Raises PlanError where it is more than float32's rounding makes.
+    """
+    larger = (window + 96, window + 160) if any_size else (window, window)
+    errors = []
+    for count, size in ((1, (window, window)), (2, larger)):
+        x = probe(count, *size)
+        try:
+            found = run(x.numpy())
+        except Exception as reason:  # ONNX Runtime's errors share no class but this
+            at = f"{size[1]} × {size[0]} px"
+            raise PlanError(f"the plan does not run at {at} ({first_line(reason)})") from reason
+        errors.append(compare_float32("the plan is not the network", network, x, found, PlanError))
+    return max(errors)
+
+
+def cut_plan(network: FullyConvolutional, start: Start) -> tuple[tuple[Part, ...], list[bytes]]:
+    """The network in parts, and their ONNX files. start: runs such a file.
+
+    Raises PlanError if they cannot be exported, or are not the network.
+    """
+    models: list[bytes] = []
+
+    def made(part: nn.Module, takes: tuple[int, int]) -> Run:
+        models.append(export_part(part, *takes))
+        return start(models[-1])
+
+    parts = cut(network.network, network.geometry, made, channels_last=False)
+    _prove(network, parts)
+    return parts, models
+
+
+def _prove(network: FullyConvolutional, parts: tuple[Part, ...]) -> None:
+    """Compares the parts, run block by block, with the network. Raises PlanError."""
+    geometry, steps = network.geometry, (2, 4)
+    height, width = (geometry.window + geometry.step * n for n in steps)
+    x = probe(1, height, width)
+
+    def pixels(box: tuple[int, int, int, int]) -> FloatArray:
+        x0, y0, x1, y1 = box
+        region: FloatArray = x[:, :, y0:y1, x0:x1].numpy()
+        return region
+
+    with torch.inference_mode():
+        rows, cols = network(x).shape[2:]
+    image = PixelCells(pixels, geometry.window, geometry.step)
+    try:
+        found = chain(image, parts, [(2, 3)] * len(parts), steps).compute(0, rows, 0, cols)
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no class but this
+        raise PlanError(f"ONNX Runtime does not run the network's parts ({first_line(error)})") from error
+    compare_float32("the parts are not the network", network, x, found[None], PlanError)

@@ -1,0 +1,70 @@
+"""What every backend makes: a network that is ready to run, converted or on every real crop.
+
+Real crops are exact, and slow. Any backend's classifier will do for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from fcnconv.grid import Geometry
+from fcnconv.provenance import Identity
+from fcnconv.scan.parts import Part, Run
+from fcnconv.scan.tiles import Parts
+from fcnconv.scores import FloatArray
+
+WINDOW_BATCH = 32
+"""Crops in one pass: enough to fill the cores of a small machine, at 20 MB of input."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model that is ready to run.
+
+    run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
+    geometry: where its windows lie. identity: what it is. parts: what it needs, whole or in parts.
+    """
+
+    run: Run
+    geometry: Geometry
+    identity: Identity
+    parts: Parts
+
+
+def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity: Identity) -> Network:
+    """The network that scores every window of a region as a real crop, `stride` pixels apart.
+
+    classify: float32 (N, 3, window, window) -> logits (N, num_classes).
+
+    Each crop sees its window and nothing else. Beside a batch of crops only the region is held, and its
+    logits.
+    """
+    geometry = Geometry(window, stride, window, halo=0, local=True)
+    run, side = windows_run(classify, window, stride), window / stride
+    memory = 12.0 * stride**2 + 8.0 * num_classes
+    part = Part(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
+    return Network(run, geometry, identity, Parts(part, lambda: (part,)))
+
+
+def windows_run(classify: Run, window: int, stride: int, batch: int = WINDOW_BATCH) -> Run:
+    """What classifies every window of a region, `batch` crops at a time. classify: as for `of_crops`.
+
+    The crops are views of the region until their batch is gathered, so that memory follows the batch.
+    """
+
+    def run(x: FloatArray) -> FloatArray:
+        # (N, 3, H, W) -> (N, 3, rows, cols, window, window), without a copy
+        views = sliding_window_view(x, (window, window), axis=(2, 3))[:, :, ::stride, ::stride]
+        count, _, rows, cols = views.shape[:4]
+        cells = np.array(list(np.ndindex(count, rows, cols)))
+        logits = []
+        for start in range(0, len(cells), batch):
+            n, row, col = cells[start : start + batch].T
+            logits.append(classify(np.ascontiguousarray(views[n, :, row, col])))
+        # (N · rows · cols, K) -> (N, K, rows, cols)
+        return np.concatenate(logits).reshape(count, rows, cols, -1).transpose(0, 3, 1, 2)
+
+    return run

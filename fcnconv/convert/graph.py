@@ -1,0 +1,86 @@
+"""Reading a traced network: what a node is, the shape of what it gives, and whether it mixes cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+_POINTWISE_FAMILIES = (
+    "torch.nn.modules.activation",
+    "torch.nn.modules.batchnorm",
+    "torch.nn.modules.dropout",
+)
+
+_ARITHMETIC = (
+    "abs add addcmul clamp clamp_max clamp_min contiguous div exp float floordiv log mul neg pow rsub sqrt "
+    "square sub to truediv type"
+)
+_ACTIVATION = (
+    "batch_norm celu dropout dropout2d elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu "
+    "log_sigmoid logsigmoid mish prelu relu relu6 selu sigmoid silu sin softplus softshrink softsign "
+    "stochastic_depth tanh tanhshrink threshold"
+)
+POINTWISE = frozenset(f"{_ARITHMETIC} {_ACTIVATION}".split())
+"""Functions and methods that do the same to each cell of a map, whatever its size, as to one vector alone."""
+
+
+class Shapes(fx.Interpreter):
+    """Runs a traced network and notes the shape of each node's output."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        return result
+
+
+def output_shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's output at the size that was propagated; () where it is not one tensor."""
+    shape: tuple[int, ...] = node.meta.get("shape", ())
+    return shape
+
+
+def spatial(node: fx.Node) -> bool:
+    """Whether a node's output is more than one vector an image (at the size that was propagated), whatever
+    the order of its axes.
+    """
+    shape = output_shape(node)
+    return len(shape) == 4 and sum(length > 1 for length in shape[1:]) > 1
+
+
+def layer_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None:
+    """The layer that a node runs; None for a function or a method. modules: of the network, by name."""
+    return modules.get(str(node.target)) if node.op == "call_module" else None
+
+
+def function_name(node: fx.Node) -> str:
+    """The name of the function or method that a node calls, without the underscores of those in place."""
+    return str(getattr(node.target, "__name__", node.target)).strip("_")
+
+
+def called(node: fx.Node, *names: str) -> bool:
+    """Whether a node calls a function or method of one of these names."""
+    return node.op in ("call_function", "call_method") and function_name(node) in names
+
+
+def pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
+    """Whether a node does the same to each cell of a map, whatever its size, as to one vector alone.
+
+    layer: what the node runs, if it is one.
+    """
+    if layer is not None:
+        known = type(layer).__module__ in _POINTWISE_FAMILIES or isinstance(layer, nn.Identity)
+        return known and not isinstance(layer, nn.MultiheadAttention)
+    return called(node, *POINTWISE)
+
+
+def node_text(node: fx.Node, layer: nn.Module | None) -> str:
+    """What an error calls a node: where its layer is and of which kind, or its function."""
+    return f"{node.target} ({type(layer).__name__})" if layer is not None else f"{node.name}()"
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are; the processor if it has none."""
+    return next(network.parameters(), torch.empty(0)).device
