@@ -88,9 +88,7 @@ def main() -> None:
         took = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
         windows = sum(score_map.exact.size for score_map in maps[EVERY])
         print(f"\n{len(photos)} images at {side} px, {windows} windows\n")
-        print(
-            "| | scored as crops | time | × plain | of all crops | same first class | KL, nats | estimate holds |"
-        )
+        print("| | crops | time | × plain | of all crops | same first class | KL | estimate holds |")
         print("|---|---|---|---|---|---|---|---|")
         for name in ways:
             print(

@@ -35,6 +35,14 @@ def usable_cpus(root: Path = ROOT) -> int:
     return max(ceil(min([count, *map(_cpus_of_group, _groups(root, "cpu"))])), 1)
 
 
+def fewer_threads() -> int | None:
+    """How many threads a library should take, where it may keep fewer processors busy than the machine has;
+    None where its own choice, which knows of the cores' kinds, is better.
+    """
+    count = usable_cpus()
+    return count if count < (os.cpu_count() or 1) else None
+
+
 def _unused(root: Path) -> int:
     """Bytes that are free on the whole machine, or can be made so."""
     if (free := _numbers(root / "proc/meminfo").get("MemAvailable")) is not None:

@@ -62,8 +62,14 @@ def examples(text: str) -> list[tuple[str, str]]:
     ]
 
 
+TIMED = re.compile(r"^(  --anchors .*?) +[0-9.]+$", re.M)
+
+
 def same(shown: str, printed: str) -> bool:
-    """Whether two texts are equal, decimal fractions to two places."""
+    """Whether two texts are equal, decimal fractions to two places. The times of ways to make a map are the
+    machine's own, and count for nothing.
+    """
+    shown, printed = (TIMED.sub(r"\1", text) for text in (shown, printed))
     if NUMBER.sub("#", shown) != NUMBER.sub("#", printed):
         return False
     pairs = zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True)

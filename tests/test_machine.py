@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnconv.machine import free_memory, usable_cpus
+from fcnconv.machine import fewer_threads, free_memory, usable_cpus
 from fcnconv.scan.tiles import ENOUGH, SHARE_OF_FREE, default_memory
 
 GB = 1 << 30
@@ -108,7 +108,7 @@ def test_the_address_space_that_the_shell_allows_counts() -> None:
     code = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({2 * GB}, {2 * GB}))\n"
-        "from fcnconv.machine import free_memory; print(free_memory())"
+        "from fcnconv.machine import fewer_threads, free_memory; print(free_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 0 < int(done.stdout) < 2 * GB, done.stderr
@@ -125,3 +125,11 @@ def test_a_scan_takes_its_share_of_what_a_container_leaves(monkeypatch: pytest.M
     assert default_memory(local=True) == default_memory(local=False) == SHARE_OF_FREE * GB
     monkeypatch.setattr("fcnconv.scan.tiles.free_memory", lambda: 64 * GB)
     assert default_memory(local=True) == ENOUGH and default_memory(local=False) == 32 * GB
+
+
+def test_a_library_is_told_of_fewer_processors_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcnconv.machine.usable_cpus", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert fewer_threads() is None
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert fewer_threads() == 2

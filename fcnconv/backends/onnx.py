@@ -13,6 +13,7 @@ import numpy as np
 from fcnconv.backends.network import Network, of_crops
 from fcnconv.backends.plans import Plan, keep, make_room, parts_file, plan_path, read_parts, read_plan
 from fcnconv.errors import PlanError
+from fcnconv.machine import fewer_threads
 from fcnconv.models import ModelSpec
 from fcnconv.once import once
 from fcnconv.provenance import Mode
@@ -119,6 +120,8 @@ def _session(model: str | bytes, *, shared: bool = False) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if (threads := fewer_threads()) is not None:
+        options.intra_op_num_threads = threads
     if shared:
         _arena()
         options.add_session_config_entry("session.use_env_allocators", "1")

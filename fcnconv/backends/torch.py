@@ -21,6 +21,7 @@ from fcnconv.convert.cuts import cut, whole
 from fcnconv.convert.proof import difference, probe
 from fcnconv.errors import UsageError
 from fcnconv.grid import Geometry
+from fcnconv.machine import fewer_threads
 from fcnconv.models import ModelSpec
 from fcnconv.once import once
 from fcnconv.provenance import Mode
@@ -47,6 +48,8 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
     for one that it does not see.
     """
     place = find_device(device)
+    if (threads := fewer_threads()) is not None:
+        torch.set_num_threads(threads)
     weights = spec.weights()
     network: nn.Module = spec.build(weights).eval()
     if mode == "windows":
