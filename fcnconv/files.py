@@ -97,10 +97,8 @@ def check_writable(out: str, *, folder: bool = False) -> None:
             raise UsageError(f"{out}: cannot be written: the folder {target.parent} {missing}")
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if not _is_passage(target):
-            temporary = _beside(target, "tmp")  # only trying tells of read-only and of full file systems
-            temporary.touch(exist_ok=False)
-            temporary.unlink()
+        if not _is_passage(target):  # only trying tells of file systems that are read-only or full
+            tempfile.TemporaryFile(dir=target.parent).close()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UsageError(f"{out}: cannot be written: {_reason(error)}") from error
 
