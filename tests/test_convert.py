@@ -188,6 +188,11 @@ def test_pointwise_functions_may_stand_before_and_after_the_pool(name: str) -> N
     assert network.geometry.local and network.proof.relative_error <= EXACT
 
 
+def test_the_network_is_in_evaluation_mode_with_all_its_layers() -> None:
+    network = convolutionize(seeded(HEADS["batch norm"]).train(), WINDOW)
+    assert not any(module.training for module in network.modules())
+
+
 def test_the_callers_model_is_left_as_it_was() -> None:
     model = seeded(HEADS["batch norm"]).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fcnconv.errors import ModelError
 from fcnconv.models.download import fetch, hub_folder
+from fcnconv.models.packaged import file_sha256
 
 CONTENT = b"weights" * 1000
 NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -51,6 +54,28 @@ def server() -> Iterator[str]:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     return tmp_path / "hub" / "checkpoints"
+
+
+def test_a_file_is_read_once_for_its_digest(
+    server: str, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    real = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        read.append(self)
+        return real(self, mode, *args, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    path = fetch(f"{server}/{NAME}")  # its digest is that of what came
+    assert file_sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+    assert fetch(f"{server}/{NAME}") == path and path not in read
+    other = tmp_path / "other.pth"
+    other.write_bytes(CONTENT)
+    assert file_sha256(other) == file_sha256(other) and read.count(other) == 2  # written and read
+    other.write_bytes(CONTENT[:-1] + b"!")
+    os.utime(other, ns=(1, 1))
+    assert file_sha256(other) == hashlib.sha256(CONTENT[:-1] + b"!").hexdigest()
 
 
 def test_a_file_is_fetched_once(server: str, hub: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ from fcnconv.errors import ConversionError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model, models
 from fcnconv.models.own import read_categories, read_spec
 from fcnconv.models.torchvision import make_network
+from fcnconv.options import told
 
 NAMES = ("ash", "beech", "elm", "fir", "larch", "oak", "yew")
 
@@ -131,6 +132,48 @@ def test_mistakes_in_a_description_are_named(tmp_path: Path, record: object, mes
     (tmp_path / "m.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match=message):
         read_spec(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"window": 0}, "window is a number of pixels, not 0"),
+        ({"mean": "0.5,half,0.5"}, "mean is three numbers, one a channel, not '0.5,half,0.5'"),
+        ({"std": (0.5, -1, 0.5)}, "std must be over 0"),
+        ({"temperature": 0}, "temperature is a number over 0, not 0"),
+        ({"arch": 18}, "arch is a name, not 18"),
+        ({"categories": "none.txt"}, "none.txt: the categories cannot be read"),
+        ({"spec": "none.json"}, "none.json: the model's description cannot be read"),
+    ],
+)
+def test_values_are_checked_whatever_way_they_come(said: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        OwnModel(**said)
+
+
+def test_a_field_has_one_check_for_text_values_and_json(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("ash\nelm\n")
+    (tmp_path / "m.json").write_text(
+        json.dumps({"mean": [0.1, 0.2, 0.3], "categories": "names.txt", "window": 64})
+    )
+    read, text = (
+        read_spec(tmp_path / "m.json"),
+        {name: note.read for name, (_, note) in told(OwnModel).items()},
+    )
+    assert read == OwnModel(mean="0.1,0.2,0.3", categories=["ash", "elm"], window=64)  # type: ignore[arg-type]
+    assert read == OwnModel(spec=tmp_path / "m.json").completed()  # type: ignore[arg-type]
+    assert text["mean"] and text["mean"]("0.1,0.2,0.3") == read.mean
+    assert text["categories"] and text["categories"](str(tmp_path / "names.txt")) == read.categories
+    assert text["spec"] and text["spec"](str(tmp_path / "m.json")) == read
+    assert OwnModel(window=96, spec=read).completed() == OwnModel(
+        window=96, mean=read.mean, categories=read.categories
+    )
+
+
+def test_names_that_are_too_few_are_told_though_there_is_a_plan(resnet: Path) -> None:
+    package.load(str(resnet), arch="resnet18", window=64)
+    with pytest.raises(ModelError, match="the network has 7 classes, and 2 are named"):
+        package.load(str(resnet), arch="resnet18", window=64, categories=["a", "b"])
 
 
 def test_other_mistakes(resnet: Path, tmp_path: Path) -> None:

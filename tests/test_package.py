@@ -153,11 +153,41 @@ HEAVY = {
     ],
 )
 def test_a_run_on_a_plan_imports_little(command: list[str], lite0, tmp_path: Path) -> None:
-    assert lite0.parts.cut()
+    assert lite0.parts.cut() and lite0.open_crops()
     arguments = [part.format(folder=tmp_path) for part in command]
     modules = imported(*arguments, str(ROOT / "sample_images/coffee.png"))  # lite0 has made plan and parts
     assert {"numpy", "PIL", "onnxruntime"} <= modules
     assert not modules & HEAVY
+
+
+def test_a_model_of_ones_own_starts_without_torch_once_it_has_a_plan(tmp_path: Path) -> None:
+    import torch
+    from ordinary import ordinary
+
+    from fcnconv.models.torchvision import make_network
+
+    torch.manual_seed(0)
+    model = ordinary(make_network("squeezenet1_1", 64, num_classes=7), 64)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    arguments = ["classify", str(ROOT / "sample_images/coffee.png"), "-m", str(tmp_path / "w.pth")]
+    arguments += ["--arch", "squeezenet1_1", "--window", "64"]
+    assert {"torch", "torchvision"} <= imported(*arguments)
+    assert not imported(*arguments) & HEAVY
+    (tmp_path / "names.txt").write_text("\n".join("abcdefg"))
+    assert not imported(*arguments, "--categories", str(tmp_path / "names.txt")) & HEAVY
+
+
+def test_timms_networks_start_without_timm_once_they_have_a_plan(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    import torch
+    from ordinary import ordinary
+
+    torch.manual_seed(0)
+    torch.save(ordinary(timm.create_model("resnet10t", num_classes=3), 64).state_dict(), tmp_path / "w.pth")
+    arguments = ["classify", str(ROOT / "sample_images/coffee.png"), "-m", str(tmp_path / "w.pth")]
+    arguments += ["--arch", "timm/resnet10t", "--window", "64"]
+    assert "timm" in imported(*arguments)
+    assert not imported(*arguments) & HEAVY
 
 
 def test_what_needs_torch_imports_it_but_not_torchvision() -> None:

@@ -18,10 +18,13 @@ from fcnconv.backends.making import prove_export
 from fcnconv.backends.network import Network
 from fcnconv.backends.onnx import onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
+from fcnconv.classifier import open_classifier
 from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.labels import numbered
 from fcnconv.models import ModelSpec
+from fcnconv.options import Backend, NetworkOptions
+from fcnconv.provenance import Mode
 from fcnconv.scan.parts import PixelCells, chain
 
 
@@ -35,10 +38,11 @@ class Tiny(nn.Module):
             nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(0.5)
         self.classifier = nn.Linear(16, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.classifier(self.pool(self.features(x)).flatten(1))
+        logits: torch.Tensor = self.classifier(self.dropout(self.pool(self.features(x)).flatten(1)))
         return logits
 
 
@@ -300,6 +304,65 @@ def test_the_choice_of_backend_and_device_is_checked(spec: ModelSpec) -> None:
         open_network(spec, device="gpu")
     with pytest.raises(UsageError, match="use --backend torch"):
         open_network(spec, backend="onnx", device="cuda")
+
+
+@pytest.fixture
+def opened(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The (mode, device) of each network that torch opens, on the processor whatever the device."""
+    from fcnconv.backends import torch as backend
+
+    asked: list[tuple[str, str]] = []
+    real = backend.open_torch
+
+    def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | None = None) -> Network:
+        asked.append((mode, device))
+        return real(spec, mode, "cpu", stride)
+
+    monkeypatch.setattr(backend, "open_torch", open_torch)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "expected"),
+    [
+        ("torch", "cpu", [("fcn", "cpu"), ("windows", "cpu")]),
+        ("torch", "cuda:1", [("fcn", "cuda:1"), ("windows", "cuda:1")]),
+        ("torch", "auto", [("fcn", "auto"), ("windows", "auto")]),
+        ("auto", "cuda", [("fcn", "cuda"), ("windows", "cuda")]),
+        ("auto", "mps", [("fcn", "mps"), ("windows", "mps")]),
+        ("auto", "auto", []),
+        ("auto", "cpu", []),
+    ],
+)
+def test_crops_are_scored_on_the_device_and_backend_that_were_asked_for(
+    spec: ModelSpec, opened: list[tuple[str, str]], backend: Backend, device: str, expected: list[object]
+) -> None:
+    classifier = open_classifier(spec, NetworkOptions(backend=backend, device=device))
+    assert classifier.open_crops()(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
+    assert opened == expected
+
+
+def test_a_network_without_a_plan_looks_for_a_gpu(
+    spec: ModelSpec, opened: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise PlanError("no such operation")
+
+    monkeypatch.setattr(making, "make_plan", none)
+    open_network(spec, device="auto")
+    open_network(spec, "windows", device="cpu")
+    assert opened == [("fcn", "auto"), ("windows", "cpu")]
+
+
+def test_a_plan_is_made_for_a_name_and_serves_others(spec: ModelSpec) -> None:
+    from dataclasses import replace
+
+    first = open_plan(spec, "fcn")
+    other = replace(spec, mean=(0.1, 0.2, 0.3))
+    assert open_plan(other, "fcn").record == first.record
+    assert first.record.identity.mean == (0.5, 0.5, 0.5)
+    assert open_network(other).identity.mean == (0.1, 0.2, 0.3)
+    assert first.record.proof and first.record.proof.relative_error <= 1e-9 < first.record.proof.rounding
 
 
 def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv, tmp_path: Path) -> None:

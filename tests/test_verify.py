@@ -96,7 +96,8 @@ def test_the_command_tells_the_proof_and_the_measures(fcnconv: Command, tmp_path
     assert done.returncode == 1 and b"text.md: not an image" in done.stderr
     found = json.loads(done.stdout)
     assert found["receptive_field"] == 851 and found["local"] is True
-    assert found["max_error"] <= found["tolerance"] * found["scale"]
+    assert found["max_error"] <= found["tolerance"] * found["scale"] and found["tolerance"] == 1e-9
+    assert 0 < found["rounding"] < 1e-4 and found["changes"]
     assert found["agreement"]["windows"] == 8
     ways = found["agreement"]["ways"]
     assert [(way["anchors"], way["refine"]) for way in ways] == [(w.anchors, w.refine) for w in WAYS]

@@ -74,7 +74,7 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
         if stride is not None:
             network, geometry = finer(network, geometry, stride)
     network.to(like.device, like.dtype)
-    return FullyConvolutional(network, Conversion(geometry, proof, tuple(head.changes)))
+    return FullyConvolutional(network, Conversion(geometry, proof, tuple(head.changes))).eval()
 
 
 def converted_geometry(model: nn.Module, window: int) -> Geometry:
