@@ -20,7 +20,6 @@ from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
-from fcnconv.once import once
 from fcnconv.options import (
     EVALUATION_SIZE,
     OWN_SIZE,
@@ -58,6 +57,7 @@ from fcnconv.scores import (
     top_k,
 )
 from fcnconv.sources import ImageSource, MemorySource, Pixels
+from fcnconv.system.once import once
 
 if TYPE_CHECKING:
     from torch import nn

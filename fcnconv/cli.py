@@ -17,7 +17,7 @@ from fcnconv import __version__
 from fcnconv.commands import COMMANDS, command
 from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.stdout import guarded
+from fcnconv.system.stdout import guarded
 
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for any argument that it does not understand."""
@@ -101,6 +101,8 @@ def main() -> None:
     named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports are enough
     try:
         sys.exit(make_app(named or COMMANDS)(prog_name="fcnconv", standalone_mode=False))
+    except KeyboardInterrupt:  # while modules are still being imported
+        sys.exit(130)
     except _WrongUsage as error:
         sys.exit(_tell_usage(error))
     except Exception as error:  # what --debug asked to see, or a mistake of ours

@@ -23,10 +23,10 @@ from fcnconv.backends.onnx import onnx_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.to_onnx import export_onnx
 from fcnconv.errors import PlanError, UsageError, first_line
-from fcnconv.files import written
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Conversion, Identity
 from fcnconv.scores import FloatArray
+from fcnconv.system.files import written
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.provenance import Provenance
 from fcnconv.scores import Block, FloatArray, Peaks, Piece, Prediction, ScoreStream, top_k
-from fcnconv.scratch import scratch_array
+from fcnconv.system.scratch import scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, save
 
 if TYPE_CHECKING:

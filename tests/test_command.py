@@ -115,7 +115,7 @@ def test_a_picture_has_the_photos_size_and_shows_its_top_class(
     with Image.open(out) as picture:
         assert picture.size == (600, 400)
         record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
-    assert (record["window"], record["stride"], record["temperature"]) == (224, 32, 0.75)
+    assert (record["window"], record["stride"], record["temperature"]) == (224, 32, 1)
     assert record["preprocessing"].startswith("RGB, bicubic resize, (pixels / 255 - [0.498039, ")
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import SAMPLES, Command
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.files import check_writable, refuse_overwriting, whole_folder, written
+from fcnconv.system.files import check_writable, refuse_overwriting, whole_folder, written
 
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root's own doing")
 
@@ -89,7 +89,7 @@ def test_export_writes_through_a_fifo(fcnconv: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", ["-", "/dev/stdout"])
 def test_standard_output_gets_the_bytes(out: str) -> None:
     code = (
-        "from fcnconv.stdout import guarded; from fcnconv.files import written\n"
+        "from fcnconv.system.stdout import guarded; from fcnconv.system.files import written\n"
         f"with guarded(), written({out!r}) as path: path.write_bytes(b'new')"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"new"
@@ -170,7 +170,7 @@ def test_what_is_not_permitted_is_told_beforehand(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     (tmp_path / "kept.png").touch(mode=0o444)
     code = (
-        "import os, sys, fcnconv.files as files\n"
+        "import os, sys, fcnconv.system.files as files\n"
         "if os.geteuid() == 0: os.chmod('.', 0o777); os.setuid(65534)\n"
         "for name in ('closed/x.png', 'kept.png'):\n"
         "    try: files.check_writable(name)\n"

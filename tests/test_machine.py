@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fcnconv.machine import fewer_threads, free_memory, usable_cpus
 from fcnconv.scan.tiles import ENOUGH, SHARE_OF_FREE, default_memory
+from fcnconv.system.machine import fewer_threads, free_memory, usable_cpus
 
 GB = 1 << 30
 UNLIMITED = 9223372036854771712  # as version 1 says it
@@ -108,7 +108,7 @@ def test_the_address_space_that_the_shell_allows_counts() -> None:
     code = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({2 * GB}, {2 * GB}))\n"
-        "from fcnconv.machine import fewer_threads, free_memory; print(free_memory())"
+        "from fcnconv.system.machine import fewer_threads, free_memory; print(free_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 0 < int(done.stdout) < 2 * GB, done.stderr
@@ -128,7 +128,7 @@ def test_a_scan_takes_its_share_of_what_a_container_leaves(monkeypatch: pytest.M
 
 
 def test_a_library_is_told_of_fewer_processors_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.machine.usable_cpus", lambda: 2)
+    monkeypatch.setattr("fcnconv.system.machine.usable_cpus", lambda: 2)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert fewer_threads() is None
     monkeypatch.setattr("os.cpu_count", lambda: 64)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fcnconv.once import once
+from fcnconv.system.once import once
 
 
 def test_threads_that_ask_at_once_get_one_thing() -> None:

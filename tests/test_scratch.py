@@ -13,7 +13,7 @@ import pytest
 
 from fcnconv import scratch
 from fcnconv.errors import OutputError
-from fcnconv.scratch import scratch_array
+from fcnconv.system.scratch import scratch_array
 
 
 @pytest.fixture

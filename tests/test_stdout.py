@@ -10,7 +10,7 @@ import pytest
 from conftest import SAMPLES, Command
 from terminals import in_terminal
 
-from fcnconv.stdout import data_stream, guarded
+from fcnconv.system.stdout import data_stream, guarded
 
 COFFEE, CHELSEA = SAMPLES / "coffee.png", SAMPLES / "chelsea.png"
 FCNCONV = [sys.executable, "-m", "fcnconv"]

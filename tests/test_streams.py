@@ -115,7 +115,7 @@ def test_joined_scales_are_written_with_the_boxes_of_the_best_scale(
 def test_large_coarse_maps_are_joined_from_disk(lite0: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     source = lite0.open(SAMPLES / "coffee.png")
     expected = lite0(source, scales="1,0.7")
-    monkeypatch.setattr("fcnconv.scratch.IN_MEMORY", 0)
+    monkeypatch.setattr("fcnconv.system.scratch.IN_MEMORY", 0)
     assert np.array_equal(lite0(source, scales="1,0.7").logits, expected.logits)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from fcnconv.backends.network import Network, of_crops
 from fcnconv.backends.plans import Plan, keep, make_room, parts_file, plan_path, read_parts, read_plan
 from fcnconv.errors import PlanError
-from fcnconv.machine import fewer_threads
 from fcnconv.models import ModelSpec
-from fcnconv.once import once
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
+from fcnconv.system.machine import fewer_threads
+from fcnconv.system.once import once
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -24,11 +24,11 @@ from platformdirs import user_cache_path
 
 from fcnconv import __version__
 from fcnconv.errors import PlanError, first_line
-from fcnconv.files import whole_file
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
+from fcnconv.system.files import whole_file
 
 Start = Callable[[str | bytes], Run]
 """Runs an ONNX file, given by its path or its content."""

@@ -21,13 +21,13 @@ from fcnconv.convert.cuts import cut, whole
 from fcnconv.convert.proof import difference, probe
 from fcnconv.errors import UsageError
 from fcnconv.grid import Geometry
-from fcnconv.machine import fewer_threads
 from fcnconv.models import ModelSpec
-from fcnconv.once import once
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
+from fcnconv.system.machine import fewer_threads
+from fcnconv.system.once import once
 
 log = logging.getLogger("fcnconv")
 

@@ -13,10 +13,10 @@ from fcnconv.batch.inputs import Input
 from fcnconv.batch.workers import IN_FLIGHT, each
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError, UsageError
-from fcnconv.files import refuse_overwriting, whole_file
 from fcnconv.maps import save_map
 from fcnconv.options import NetworkOptions
 from fcnconv.provenance import Agreement
+from fcnconv.system.files import refuse_overwriting, whole_file
 from fcnconv.writers import Choice, Writer
 
 MANIFEST = "fcnconv.json"

@@ -13,7 +13,7 @@ from fcnconv.console.printing import print_map_file, report
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import MapOptions, NetworkOptions, Shard
-from fcnconv.stdout import data_stream
+from fcnconv.system.stdout import data_stream
 
 log = logging.getLogger("fcnconv")
 

@@ -9,7 +9,7 @@ import typer
 from fcnconv.commands.options import Debug, Json, Model, with_options
 from fcnconv.errors import FcnconvError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.stdout import print_data
+from fcnconv.system.stdout import print_data
 
 
 @with_options

@@ -11,7 +11,7 @@ from fcnconv.console.printing import printer, report, standard_input
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import ClassifyOptions, NetworkOptions
-from fcnconv.stdout import data_stream
+from fcnconv.system.stdout import data_stream
 
 
 @with_options

@@ -9,9 +9,9 @@ import typer
 
 from fcnconv.commands.options import Debug, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal
-from fcnconv.files import check_writable, refuse_overwriting
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import Stride
+from fcnconv.system.files import check_writable, refuse_overwriting
 
 log = logging.getLogger("fcnconv")
 

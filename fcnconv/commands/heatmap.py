@@ -10,10 +10,10 @@ import typer
 from fcnconv.commands.options import Debug, Format, Model, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal, show_map, standard_input
 from fcnconv.errors import UsageError
-from fcnconv.files import check_writable, refuse_overwriting
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import MapOptions, NetworkOptions
-from fcnconv.stdout import data_stream, print_data
+from fcnconv.system.files import check_writable, refuse_overwriting
+from fcnconv.system.stdout import data_stream, print_data
 
 log = logging.getLogger("fcnconv")
 

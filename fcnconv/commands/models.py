@@ -9,7 +9,7 @@ import typer
 from fcnconv.commands.options import Debug, Json, Quiet, with_options
 from fcnconv.errors import UsageError
 from fcnconv.models import list_models
-from fcnconv.stdout import data_stream
+from fcnconv.system.stdout import data_stream
 
 
 @with_options

@@ -10,7 +10,7 @@ import typer
 from fcnconv.commands.options import Debug, Quiet, with_options
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import RunMode, Stride
-from fcnconv.stdout import print_data
+from fcnconv.system.stdout import print_data
 
 log = logging.getLogger("fcnconv")
 

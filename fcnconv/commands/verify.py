@@ -12,7 +12,7 @@ from fcnconv.console.printing import complain, print_json_line
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import OWN_SIZE, NetworkOptions, Scales
-from fcnconv.stdout import print_data
+from fcnconv.system.stdout import print_data
 
 
 @with_options

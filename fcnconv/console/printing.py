@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.stdout import data_stream, print_data
+from fcnconv.system.files import STANDARD_OUTPUT
+from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
     from fcnconv.batch.folder import MapFile
@@ -42,7 +43,7 @@ def standard_input() -> str:
 
 def refuse_terminal(out: str, what: str) -> None:
     """Raises UsageError if `out` is standard output and that is a terminal. what: would be written there."""
-    if out == "-" and data_stream().isatty():
+    if out in STANDARD_OUTPUT and data_stream().isatty():
         raise UsageError(f"{what} will not be written to a terminal; redirect it, or name a file with --out")
 
 

@@ -28,7 +28,7 @@ def remembered(key: Sequence[str], find: Callable[[], Facts], read: Callable[[Fa
     with suppress(OSError, KeyError, TypeError, ValueError):
         return read(json.loads(path.read_text(encoding="utf-8")))
     facts = find()
-    from fcnconv.files import whole_file  # which imports numpy
+    from fcnconv.system.files import whole_file  # which imports numpy
 
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

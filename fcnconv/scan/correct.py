@@ -17,7 +17,7 @@ from fcnconv.scan.lines import anchor_lines
 from fcnconv.scan.reach import asked_sample, reach
 from fcnconv.scan.refine import refined
 from fcnconv.scores import Block
-from fcnconv.scratch import scratch_array
+from fcnconv.system.scratch import scratch_array
 
 USUAL_ANCHORS = 4
 """K unless it is told."""

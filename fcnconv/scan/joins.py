@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fcnconv.grid import Grid
 from fcnconv.options import Join
 from fcnconv.scores import Block, FloatArray, strips
-from fcnconv.scratch import scratch_array
+from fcnconv.system.scratch import scratch_array
 
 
 def joined(

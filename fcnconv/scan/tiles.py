@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil, inf, sqrt
 
-from fcnconv.machine import free_memory
 from fcnconv.scan.parts import Part, rows_kept
+from fcnconv.system.machine import free_memory
 
 SHARE_OF_FREE = 0.5
 """Of the memory that is free, the part that a scan takes at most if it is not told how much."""

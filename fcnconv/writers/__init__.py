@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.files import written
 from fcnconv.options import MapOptions, told
 from fcnconv.scores import ScoreStream
+from fcnconv.system.files import STANDARD_OUTPUT, written
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, provenance
@@ -97,15 +97,15 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
 
     Raises UsageError if there is none or it does not take an option, OutputError if its package is missing.
     """
-    suffix = (format or ("" if out == "-" else Path(out).suffix)).lstrip(".").lower()
+    suffix = (format or ("" if out in STANDARD_OUTPUT else Path(out).suffix)).lstrip(".").lower()
     writer = WRITERS.get(_ALIASES.get(suffix, suffix))
     if writer is None:
         known = ", ".join(WRITERS)
-        if out == "-" and not suffix:
+        if out in STANDARD_OUTPUT and not suffix:
             raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
         raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
     _check(f"a .{writer.suffix}", writer.takes, options or MapOptions())
-    if writer.folder and out == "-":
+    if writer.folder and out in STANDARD_OUTPUT:
         raise UsageError(f"a .{suffix} is a directory and cannot go to standard output; name it with --out")
     if writer.needs and find_spec(writer.needs[0]) is None:
         package, extra = writer.needs

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.scratch import FULL, no_room
-from fcnconv.stdout import data_stream
+from fcnconv.system.scratch import FULL, no_room
+from fcnconv.system.stdout import data_stream
 
 STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Names of standard output. While a command runs, descriptor 1 is standard error: see `stdout`."""
