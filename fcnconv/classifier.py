@@ -18,7 +18,6 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Geometry, Grid, Scale
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
-from fcnconv.maps import ScoreMap
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
 from fcnconv.options import (
     EVALUATION_SIZE,
@@ -35,9 +34,7 @@ from fcnconv.options import (
     parse_memory,
 )
 from fcnconv.provenance import Mode, Provenance
-from fcnconv.scan.agreement import Tally
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.correct import Correction, correct, correction_of
 from fcnconv.scan.crops import score_crops
 from fcnconv.scan.estimate import Estimate, announced, estimate, measure_crop, measure_pace, size_text
 from fcnconv.scan.joins import finest_of, joined
@@ -61,6 +58,10 @@ from fcnconv.system.once import once
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from fcnconv.maps import ScoreMap
+    from fcnconv.scan.agreement import Tally
+    from fcnconv.scan.correct import Correction
 
 log = logging.getLogger("fcnconv")
 
@@ -123,6 +124,8 @@ class Classifier:
             `exact` tells which. 0 is the plain network's map; None is 4, and 1 in `windows` mode.
         join, refine, agreement, seed: as in `options.MapOptions`.
         """
+        from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
+
         options = MapOptions(
             scales=as_scales(scales),
             join=checked("join", join, Join),
@@ -139,6 +142,9 @@ class Classifier:
         options: of which those count that say how the image is scanned. Nothing is scanned until the map's
         pieces are read.
         """
+        from fcnconv.scan.agreement import Tally
+        from fcnconv.scan.correct import correction_of
+
         correction = correction_of(options, self.provenance.mode)
         source = self.open(image, options.scales)
         grids = self.grids(source, options.scales)
@@ -162,6 +168,8 @@ class Classifier:
     def _corrected(
         self, source: ImageSource, tilings: dict[Grid, Tiling], correction: Correction, tally: Tally
     ) -> Iterator[Block]:
+        from fcnconv.scan.correct import correct
+
         windows = self.provenance.mode == "windows"
         if windows and correction.anchors == 1:
             yield from self._scan(source, tilings)
@@ -316,6 +324,8 @@ class Classifier:
 
     def estimate(self, source: ImageSource, options: MapOptions = PLAIN_MAP) -> list[Estimate]:
         """What a scan at each scale is expected to cost, from the time of a small one."""
+        from fcnconv.scan.correct import correction_of
+
         correction = correction_of(options, self.provenance.mode)
         tilings = self.tilings(self.grids(source, options.scales))
         window, windows = self.geometry.window, self.provenance.mode == "windows"

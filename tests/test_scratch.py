@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcnconv import scratch
 from fcnconv.errors import OutputError
+from fcnconv.system import scratch
 from fcnconv.system.scratch import scratch_array
 
 
@@ -69,7 +69,7 @@ def test_a_disk_that_is_really_full_is_told_and_ends_nothing(tmp_path: Path) -> 
     if mounted.returncode:
         pytest.skip(f"no file systems are mounted here: {mounted.stderr.decode()}")
     code = (
-        "from fcnconv import scratch; from fcnconv.errors import OutputError\n"
+        "from fcnconv.system import scratch; from fcnconv.errors import OutputError\n"
         "scratch.IN_MEMORY = 0\n"
         "try: scratch.scratch_array((2, 1 << 20))[:] = 1\n"
         "except OutputError as error: print(error)"

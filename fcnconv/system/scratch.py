@@ -6,12 +6,13 @@ import errno
 import math
 import os
 import tempfile
-from typing import BinaryIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, BinaryIO
 
 from fcnconv.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 IN_MEMORY = 1 << 28
 """Bytes up to which a scratch array is held in memory."""
@@ -25,6 +26,8 @@ def scratch_array(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
     Raises OutputError if there is no room for the file.
     """
+    import numpy as np  # here, as `files` takes the words for a full disk from this file and needs none of it
+
     size = 4 * math.prod(shape)
     if size <= IN_MEMORY:
         return np.empty(shape, np.float32)
