@@ -19,7 +19,8 @@ from fcnconv.images import read_image
 
 def logits(fcnconv: Command, folder: Path, *options: str) -> np.ndarray:
     out = folder / "map.npy"
-    done = fcnconv("heatmap", SAMPLES / "coffee.png", "--values", "logits", "--anchors", "0", "-o", out, *options)
+    plain = ["--values", "logits", "--anchors", "0"]
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", *plain, "-o", out, *options)
     assert done.returncode == 0, done.stderr
     return np.load(out)
 

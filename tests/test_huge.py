@@ -19,7 +19,7 @@ from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
-from fcnconv.options import OWN_SIZE, parse_memory, parse_scales
+from fcnconv.options import OWN_SIZE, MapOptions, parse_memory, parse_scales
 from fcnconv.scan.blocks import spans
 from fcnconv.scan.estimate import announced
 from fcnconv.scan.joins import Join, joined
@@ -185,11 +185,11 @@ def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
 
 def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:
     source = MemorySource(np.zeros((1024, 2048, 3), np.uint8))
-    small, large = lite0.estimate(source, "0.5,1")
+    small, large = lite0.estimate(source, MapOptions(scales=parse_scales("0.5,1"), anchors=0))
     ratio = (64 * 32) / (32 * 16)  # whole images, in strides: all that is computed
     assert large.tiling.multiply_adds / small.tiling.multiply_adds == pytest.approx(ratio)
     assert large.seconds / small.seconds == pytest.approx(ratio)
-    (cut,) = replace(lite0, memory=400e6).estimate(source)
+    (cut,) = replace(lite0, memory=400e6).estimate(source, MapOptions(anchors=0))
     assert cut.tiling.multiply_adds > large.tiling.multiply_adds  # the halos
 
 
