@@ -65,32 +65,38 @@ def status(name: str) -> int:
     raise SystemExit(f"/proc/self/status has no {name}")
 
 
-def scan(path: Path, out: Path, memory: str, stride: int | None, backend: str, whole: bool) -> None:
+def scan(
+    path: Path, out: Path, memory: str, stride: int | None, backend: str, anchors: int, whole: bool
+) -> None:
     """Maps the image to a .npy of all classes, and prints what it took as a line of JSON."""
     import fcnconv
-    from fcnconv.scan.tiles import parse_memory
+    from fcnconv.options import OWN_SIZE, MapOptions, parse_memory
     from fcnconv.writers import Choice, find_writer, save
 
     limit = parse_memory(memory)
     classifier = fcnconv.load(
         backend=backend, stride=stride, max_memory="1TB" if whole else f"{limit * SHARE:.0f}"
     )
-    classifier(np.zeros((256, 256, 3), np.uint8))  # its libraries are loaded, its threads started
+    classifier(
+        np.zeros((256, 256, 3), np.uint8), anchors=anchors
+    )  # its libraries are loaded, its threads started
     classifier.parts.cut()
     before, resident = status("VmSize"), status("VmRSS")
     if not whole:
         resource.setrlimit(resource.RLIMIT_AS, (before + int(limit), resource.RLIM_INFINITY))
     start = time.perf_counter()
     source = classifier.open(path)
-    (grid,) = classifier.grids(source, "1")
+    (grid,) = classifier.grids(source, OWN_SIZE)
     tiling = classifier.tilings([grid])[grid]
-    save(classifier.stream(source), str(out), find_writer(str(out), None), Choice())
+    stream = classifier.stream(source, MapOptions(anchors=anchors))
+    save(stream, str(out), find_writer(str(out), None), Choice())
     seconds = time.perf_counter() - start
     print(
         json.dumps(
             {
                 "seconds": round(seconds, 1),
                 "windows": grid.rows * grid.cols,
+                "crops": stream.exact_cells,
                 "map_gb": round(out.stat().st_size / 1e9, 2),
                 "parts": len(tiling.parts),
                 "blocks": tiling.blocks,
@@ -122,15 +128,24 @@ def main() -> None:
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--stride", type=int)
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--anchors", type=int, default=0)
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--scan", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.scan:
-        scan(*options.scan, options.memory, options.stride, options.backend, options.whole)
+        scan(*options.scan, options.memory, options.stride, options.backend, options.anchors, options.whole)
         return
     stride = ["--stride", str(options.stride)] if options.stride else []
-    same = ["--memory", options.memory, "--backend", options.backend, *stride]
+    same = [
+        "--memory",
+        options.memory,
+        "--backend",
+        options.backend,
+        "--anchors",
+        str(options.anchors),
+        *stride,
+    ]
     with tempfile.TemporaryDirectory() as folder:
         image, first, second = (Path(folder, name) for name in ("image.tif", "a.npy", "b.npy"))
         make(image, options.size)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 import fcnconv
+from fcnconv.options import MapOptions, parse_scales
 
 PHOTO = Path(__file__).parents[1] / "sample_images" / "collage.jpg"
 ROUNDS = 5
@@ -30,11 +31,13 @@ def main() -> None:
         for _ in range(ROUNDS + 1):  # the first warms up
             for scales, taken in times.items():
                 start = time.perf_counter()
-                for piece in classifier.stream(pixels, scales=scales).pieces():
-                    piece.map.probabilities()
+                for piece in classifier.stream(
+                    pixels, MapOptions(scales=parse_scales(scales), anchors=0)
+                ).pieces():
+                    piece.probabilities()
                 taken.append(time.perf_counter() - start)
         one, all_of_them = (median(taken[1:]) for taken in times.values())
-        grids = classifier.grids(classifier.open(pixels), "auto")
+        grids = classifier.grids(classifier.open(pixels), parse_scales("auto"))
         print(
             f"{side} × {side} px, {len(grids)} scales: {all_of_them:.2f} s, {all_of_them / one:.2f} × "
             f"the {one:.2f} s of the largest"

@@ -132,6 +132,8 @@ def test_every_format_tells_how_true_its_map_is(fcnconv: Command, suffix: str, t
     else:
         document = json.loads(out.read_text())
         told = document if suffix == "json" else document["provenance"]
+        if suffix == "geojson":
+            assert any(feature["properties"]["exact"] for feature in document["features"])
         if suffix == "json":
             assert sum(cell["exact"] for cell in document["cells"]) == 28
     assert (int(told["anchors"]), int(told["exact_cells"]), int(told["compared"])) == (4, 28, 16)

@@ -47,8 +47,9 @@ def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 
 def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """A row a cell. Without a selection its k best categories; with some a column ``prob_NAME`` each, after
-    the columns ``minx,miny,width,height`` and no others, as readers of WSInfer's tables expect.
+    """A row a cell. Without a selection its k best categories, and whether it is a real crop (1 or 0); with
+    some a column ``prob_NAME`` each, after the columns ``minx,miny,width,height`` and no others, as readers
+    of WSInfer's tables expect.
     """
     kept = keep(stream, choice.selections, choice.options.top_k)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -58,7 +59,7 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
         else:
             ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
-            table.writerow(["row", "col", *_BOX_COLUMNS, *best])
+            table.writerow(["row", "col", *_BOX_COLUMNS, *best, "exact"])
         for row, col, ranking in _cells(kept, stream.about.labels, choice):
             x0, y0, x1, y1 = kept.box(row, col)
             box = (x0, y0, x1 - x0, y1 - y0)
@@ -66,7 +67,7 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
                 table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])
             else:
                 pairs = (item for s, p in ranking for item in (s.name, f"{p:.6f}"))
-                table.writerow([row, col, *box, *pairs])
+                table.writerow([row, col, *box, *pairs, int(kept.exact[row, col])])
 
 
 _BOX_COLUMNS = ("minx", "miny", "width", "height")
@@ -91,7 +92,8 @@ def write_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
         for row, col, ranking in _cells(kept, stream.about.labels, choice):
             for selection, probability in ranking:
                 if probability >= at_least:
-                    feature = _feature(stream.about.grid, row, col, selection.name, probability, place)
+                    exact = bool(kept.exact[row, col])
+                    feature = _feature(stream.about.grid, row, col, selection.name, probability, exact, place)
                     file.write((",\n" if number else "\n") + json.dumps(feature))
                     number += 1
         file.write("\n]}\n")
@@ -103,7 +105,13 @@ def _crs_name(epsg: int) -> str:
 
 
 def _feature(
-    grid: Grid, row: int, col: int, name: str, probability: float, place: GeoReference | None
+    grid: Grid,
+    row: int,
+    col: int,
+    name: str,
+    probability: float,
+    exact: bool,
+    place: GeoReference | None,
 ) -> dict[str, object]:
     x0, y0, x1, y1 = (round(edge, 3) for edge in grid.square(row, col))
     ring = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
@@ -118,6 +126,7 @@ def _feature(
             "measurements": {"probability": round(probability, 6)},
             "row": row,
             "col": col,
+            "exact": exact,
             "window": grid.box(row, col),
         },
     }
