@@ -301,7 +301,8 @@ def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fcnconv.cli import make_app
 
     out = tmp_path_factory.mktemp("page") / "map.html"
-    arguments = ["heatmap", str(SAMPLES / "collage.jpg"), "--class", "tiger cat", "-o", str(out), "-q"]
+    image, plain = str(SAMPLES / "collage.jpg"), ["--anchors", "0"]
+    arguments = ["heatmap", image, "--class", "tiger cat", *plain, "-o", str(out), "-q"]
     assert CliRunner().invoke(make_app(), arguments).exit_code == 0
     return out
 
@@ -320,7 +321,7 @@ def test_the_page_opens_with_the_chosen_class_at_its_highest_window(
     page = open_page(collage)
     assert page.text("shown") == "tiger cat"
     assert page.cell() == (5, 7)
-    expected = lite0(SAMPLES / "collage.jpg").probabilities()[5, 7, 282]
+    expected = lite0(SAMPLES / "collage.jpg", anchors=0).probabilities()[5, 7, 282]
     assert page.text("highest") == page.text("here") == f"{expected:.2f}"
     assert "row 5, column 7" in page.text("where") and "x 224–448, y 160–384" in page.text("where")
     outline = page.script(
