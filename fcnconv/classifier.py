@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.backends import open_network
-from fcnconv.errors import ImageError, UsageError
-from fcnconv.grid import Geometry, Grid, Scale
+from fcnconv.errors import ImageError
+from fcnconv.grid import Geometry, Grid, Scale, finest_of
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
@@ -33,26 +33,15 @@ from fcnconv.options import (
     parse_device,
     parse_memory,
 )
+from fcnconv.predictions import Classification, answer
 from fcnconv.provenance import Mode, Provenance
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import score_crops
 from fcnconv.scan.estimate import Estimate, announced, estimate, measure_crop, measure_pace, size_text
-from fcnconv.scan.joins import finest_of, joined
+from fcnconv.scan.joins import joined
 from fcnconv.scan.parts import Run
-from fcnconv.scan.tiles import Parts, Tiling, choose, default_memory
-from fcnconv.scores import (
-    About,
-    Block,
-    Classification,
-    FloatArray,
-    Peaks,
-    Prediction,
-    ScoreStream,
-    most_specific,
-    softmax,
-    sum_over,
-    top_k,
-)
+from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
+from fcnconv.scores import About, Block, FloatArray, ScoreStream
 from fcnconv.sources import ImageSource, MemorySource, Pixels
 from fcnconv.system.once import once
 
@@ -64,11 +53,6 @@ if TYPE_CHECKING:
     from fcnconv.scan.correct import Correction
 
 log = logging.getLogger("fcnconv")
-
-COARSE_SHARE = 0.4
-"""Of the memory, what the coarser of several scales may take, as ONNX Runtime keeps it while the finest is
-scanned (20000 × 20000 px at all scales: 2.6 GB in all instead of 3.7).
-"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,7 +141,7 @@ class Classifier:
         if order:
             blocks = joined(blocks, grids, options.join, temperature, len(self.labels))
         made = replace(
-            self._provenance(tilings.values()),
+            self._provenance(tilings.values()) if correction.dense else self.provenance,
             anchors=correction.anchors,
             refine=correction.refine,
             seed=correction.seed,
@@ -207,47 +191,21 @@ class Classifier:
         k: int = 5,
         at_least: float | None = None,
     ) -> Classification:
-        """The k most probable classes of a whole image, each with the window where it is most probable.
+        """The k most probable classes of a whole image, or one answer of at least a probability.
 
-        Probabilities are the softmax of the mean logits, over the windows of a scale and then over the
-        scales, divided by the temperature.
-
-        at_least: give one answer instead, the most specific category or concept of at least this probability.
+        See `predictions.answer`. image, scales: as for a call.
         """
-        if at_least is not None and not self.labels.concepts:
-            model = self.provenance.identity.model
-            raise UsageError(f"{model} has classes of its own, above which are no concepts")
-        selections = self.labels.selections() if at_least is not None else self.labels.all_categories()
         scales = as_scales(scales)
         source = self.open(image, scales)
         grids = self.grids(source, scales)
-        temperature = self._temperature(grids)
-        mean, best = np.zeros(len(self.labels)), Peaks(len(selections))
-        for block in self._scan(source, self.tilings(grids)):
-            windows = block.grid.rows * block.grid.cols
-            mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
-            best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
-        probabilities = sum_over(softmax((mean / temperature).astype(np.float32)), selections)
-        if at_least is None:
-            ranking = top_k(probabilities, k).tolist()
-        else:
-            ranking = [most_specific(selections, probabilities, at_least)]
-        return Classification(
-            *source.size,
-            self.provenance.identity.model,
-            tuple(grid.scale for grid in grids),
-            temperature,
-            tuple(
-                Prediction(
-                    rank,
-                    selections[i].class_idx,
-                    selections[i].wnid,
-                    selections[i].name,
-                    float(probabilities[i]),
-                    best.box(i),
-                )
-                for rank, i in enumerate(ranking, start=1)
-            ),
+        return answer(
+            self._scan(source, self.tilings(grids)),
+            grids,
+            self.labels,
+            model=self.provenance.identity.model,
+            temperature=self._temperature(grids),
+            k=k,
+            at_least=at_least,
         )
 
     def scan(
@@ -302,20 +260,8 @@ class Classifier:
         return grids
 
     def tilings(self, grids: Sequence[Grid]) -> dict[Grid, Tiling]:
-        """How the grids of a scan will be computed: each whole if that fits in `memory`; or, if one does not,
-        all in parts and blocks, as the network whole and in parts would each hold memory of its own.
-        """
-        tilings = {grid: self._tiling(grid) for grid in grids}
-        if any(tiling.in_parts for tiling in tilings.values()):
-            finest = finest_of(grids)
-            tilings = {
-                g: self._tiling(g, in_parts=True, share=1 if g == finest else COARSE_SHARE) for g in grids
-            }
-        return tilings
-
-    def _tiling(self, grid: Grid, *, in_parts: bool = False, share: float = 1) -> Tiling:
-        steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
-        return choose(self.parts, steps, share * self.memory, in_parts=in_parts)
+        """How the grids of a scan will be computed within `memory`."""
+        return choose_all(self.parts, grids, self.memory)
 
     def _provenance(self, tilings: Iterable[Tiling]) -> Provenance:
         if self.geometry.local:

@@ -6,6 +6,7 @@ Nothing here imports numpy, so that what only reads the command line can use it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Box = tuple[int, int, int, int]
@@ -146,3 +147,8 @@ class Grid:
         )
         x0, y0, x1, y1 = edges
         return x0, y0, x1, y1
+
+
+def finest_of(grids: Sequence[Grid]) -> Grid:
+    """The grid of the most cells, on which several scales are joined."""
+    return max(grids, key=lambda grid: grid.rows * grid.cols)

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
-from fcnconv.scores import Block, FloatArray, Peaks, Piece, Prediction, ScoreStream, top_k
+from fcnconv.scores import Block, FloatArray, Piece, ScoreStream, top_k
 from fcnconv.system.scratch import scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, save
 

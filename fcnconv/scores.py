@@ -1,4 +1,4 @@
-"""What a scan gives: scores, block by block or piece by piece of a whole map, and predictions.
+"""What a scan gives: scores, block by block or piece by piece of a whole map.
 
 A block is what the network said of some windows. With what is true of the whole map (`About`) it becomes a
 piece of that map, which knows probabilities and names. A `ScoreStream` gives the pieces as they come, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
 
 FloatArray = npt.NDArray[np.float32]
+Floating = TypeVar("Floating", np.float32, np.float64)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -46,36 +48,6 @@ class Block:
         exact = None if self.exact is None else self.exact[rows]
         best = None if self.best_scale is None else self.best_scale[rows]
         return replace(self, rows=place, logits=self.logits[rows], exact=exact, best_scale=best)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class of a ranking, or the concept that an image shows.
-
-    class_idx: None for a concept, whose name `category` holds.
-    box: the window where it is most probable, (x0, y0, x1, y1) in pixels of the original image.
-    """
-
-    rank: int
-    class_idx: int | None
-    wnid: str | None
-    category: str
-    probability: float
-    box: Box
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The answer about a whole image: its size in pixels, the scales scanned, the temperature of the
-    probabilities, and the top classes, best first.
-    """
-
-    width: int
-    height: int
-    model: str
-    scales: tuple[float, ...]
-    temperature: float
-    predictions: tuple[Prediction, ...]
 
 
 @dataclass(frozen=True)
@@ -203,39 +175,18 @@ class ScoreStream:
             self.about = replace(self.about, provenance=provenance)
 
 
-class Peaks:
-    """For each category or concept the window where its probability is highest, of blocks as they come."""
-
-    def __init__(self, count: int):
-        self.probability = np.full(count, -1, np.float32)
-        self.cell = np.zeros((count, 2), np.int64)
-        self.grid: npt.NDArray[np.object_] = np.empty(count, object)
-
-    def update(self, block: Block, probabilities: FloatArray) -> None:
-        """Takes a block's probabilities, float32 (rows, cols, count)."""
-        cols = probabilities.shape[1]
-        probabilities = probabilities.reshape(-1, len(self.probability))
-        cell = probabilities.argmax(0)
-        found = probabilities.max(0)
-        better = found > self.probability
-        self.probability[better] = found[better]
-        self.cell[better] = np.stack(np.divmod(cell, cols), axis=1)[better] + (
-            block.rows.start,
-            block.cols.start,
-        )
-        self.grid[better] = block.grid
-
-    def box(self, index: int) -> Box:
-        """The window of a category or concept, by its place in the order of the probabilities."""
-        grid: Grid = self.grid[index]
-        return grid.box(*self.cell[index].tolist())
-
-
 def softmax(logits: FloatArray) -> FloatArray:
     """The softmax over the last axis: float32, 0 to 1, of the shape of `logits`."""
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def log_softmax(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    """The logarithm of the softmax over the last axis, in the type and shape of `logits`."""
+    result: npt.NDArray[Floating] = logits - logits.max(axis=-1, keepdims=True)
+    result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))
+    return result
 
 
 def _log_sum_exp(logits: FloatArray) -> FloatArray:
@@ -255,19 +206,6 @@ def sum_over(probabilities: FloatArray, selections: Sequence[Selection]) -> Floa
     sums = [probabilities[..., s.classes].sum(-1) for s in selections]
     planes: FloatArray = np.minimum(np.stack(sums, axis=-1), 1)  # a sum of roundings can pass 1
     return planes
-
-
-def most_specific(selections: Sequence[Selection], probabilities: FloatArray, at_least: float) -> int:
-    """The index of the selection of the fewest classes whose probability is at least `at_least`, the most
-    probable of equally small ones; of the widest selection if none is so probable.
-
-    probabilities: float32 (len(selections),).
-    """
-    sizes = [len(selection.classes) for selection in selections]
-    sure = np.flatnonzero(probabilities >= at_least).tolist()
-    if not sure:
-        return sizes.index(max(sizes))
-    return min(sure, key=lambda i: (sizes[i], -probabilities[i]))
 
 
 def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:

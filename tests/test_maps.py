@@ -200,3 +200,21 @@ def test_what_changes_scores_is_in_the_settings(fcnconv: Command, photos: Path) 
     assert "max_memory" not in settings  # of a network whose tiles equal the whole
     assert fcnconv(*run, "--max-memory", "1GB").returncode == 0
     assert b"maps made with device 'auto', not 'cpu'" in fcnconv(*run, "--device", "cpu").stderr
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_photo_in_the_folder_is_not_replaced_by_a_map(fcnconv: Command, photos: Path, suffix: str) -> None:
+    with Image.open(SAMPLES / "coffee.png") as photo:
+        photo.save("a.png")
+        photo.convert("RGB").save(f"a.png.{suffix}")  # where the map of a.png goes
+    before = Path(f"a.png.{suffix}").read_bytes()
+    for run in ([], ["--overwrite"]):
+        done = fcnconv("batch", "a.png", "-o", ".", "-f", suffix, "-c", "cup", "--scales", "0.6", *run)
+        assert done.returncode == 1 and done.stderr.count(b"is no map would be replaced") == 1
+        assert Path(f"a.png.{suffix}").read_bytes() == before
+    Path(f"a.png.{suffix}").unlink()
+    for _ in range(2):  # a map of ours is
+        done = fcnconv(
+            "batch", "a.png", "-o", ".", "-f", suffix, "-c", "cup", "--scales", "0.6", "--overwrite"
+        )
+        assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from terminals import in_terminal
 
 import fcnconv
+from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.models.own import OwnModel
 from fcnconv.options import (
     PLAIN_MAP,
+    Backend,
     ClassifyOptions,
     MapOptions,
     NetworkOptions,
@@ -160,6 +163,27 @@ def test_a_photo_is_not_replaced_by_its_map(fcnconv: Command, tmp_path: Path) ->
         done = subprocess.run(command, stdin=file, capture_output=True)
     assert done.returncode == 2 and b"would replace its own input, standard input" in done.stderr
     assert photo.read_bytes() == COFFEE.read_bytes()
+
+
+def test_neither_weights_nor_their_description_are_replaced(fcnconv: Command, tmp_path: Path) -> None:
+    for name in ("w.pth", "names.json", "spec.json"):
+        (tmp_path / name).write_text("{}")
+    given = [
+        "-m",
+        tmp_path / "w.pth",
+        "--categories",
+        tmp_path / "names.json",
+        "--spec",
+        tmp_path / "spec.json",
+    ]
+    for name in ("w.pth", "names.json", "spec.json"):
+        done = fcnconv("heatmap", COFFEE, *given, "-f", "json", "-o", tmp_path / name)
+        assert done.returncode == 2 and b"would replace its own input" in done.stderr
+        assert (tmp_path / name).read_text() == "{}"
+
+
+def test_there_is_one_list_of_backends() -> None:
+    assert set(get_args(Backend)) == {"auto", *BACKENDS}
 
 
 @pytest.mark.parametrize("command", ["heatmap", "export"])

@@ -8,7 +8,8 @@ from tiny import make_map
 
 from fcnconv.grid import Grid
 from fcnconv.labels import Selection, numbered
-from fcnconv.scores import most_specific, softmax, sum_over, top_k
+from fcnconv.predictions import most_specific
+from fcnconv.scores import softmax, sum_over, top_k
 
 LOGITS = hnp.arrays(
     np.float32,

@@ -12,8 +12,8 @@ from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.images import open_image
 from fcnconv.scores import softmax
-from fcnconv.trial import WAYS
-from fcnconv.verify import compare, fit_temperature, measure
+from fcnconv.verify.compare import compare, fit_temperature, measure
+from fcnconv.verify.ways import WAYS
 
 RANDOM = np.random.default_rng(0)
 CROPS = RANDOM.normal(0, 3, (400, 20)).astype(np.float32)

@@ -12,12 +12,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from fcnconv.grid import Geometry
 from fcnconv.provenance import Identity
+from fcnconv.scan.crops import CROP_BATCH
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
-
-WINDOW_BATCH = 32
-"""Crops in one pass: enough to fill the cores of a small machine, at 20 MB of input."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity
     return Network(run, geometry, identity, Parts(part, lambda: (part,)))
 
 
-def windows_run(classify: Run, window: int, stride: int, batch: int = WINDOW_BATCH) -> Run:
+def windows_run(classify: Run, window: int, stride: int, batch: int = CROP_BATCH) -> Run:
     """What classifies every window of a region, `batch` crops at a time. classify: as for `of_crops`.
 
     The crops are views of the region until their batch is gathered, so that memory follows the batch.

@@ -16,8 +16,8 @@ from fcnconv.errors import FcnconvError, OutputError, UsageError
 from fcnconv.maps import save_map
 from fcnconv.options import NetworkOptions
 from fcnconv.provenance import Agreement
-from fcnconv.system.files import refuse_overwriting, whole_file
-from fcnconv.writers import Choice, Writer
+from fcnconv.system.files import whole_file
+from fcnconv.writers import Choice, Writer, is_map
 
 MANIFEST = "fcnconv.json"
 """The file in a folder of maps that tells how they were made, so that a later run goes on with the same."""
@@ -70,7 +70,11 @@ class MapFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-            refuse_overwriting(str(path), [item.name])
+            if path.exists() and not is_map(path):
+                raise OutputError(
+                    f"{path}: a picture that is no map would be replaced by the map of {item.name}; "
+                    "name another folder with --out"
+                )
             source = share.open(item.image, options.scales, name=item.name)
             stream = share.stream(source, options)
             save_map(stream, str(path), self.writer, self.choice)

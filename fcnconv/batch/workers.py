@@ -14,7 +14,7 @@ from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, ImageError, UsageError
 from fcnconv.options import ClassifyOptions
-from fcnconv.scores import Classification
+from fcnconv.predictions import Classification
 
 IN_FLIGHT = 3
 """Images that are in memory at a time; each may take its share of a classifier's memory."""

@@ -44,7 +44,7 @@ def export(
     kind = export_format(out, format)
     refuse_terminal(out, "a network")
     check_writable(out)
-    refuse_overwriting(out, [model])
+    refuse_overwriting(out, [model, *own.files])
     spec = find_model(model, own)
     about, error = write(spec, out, kind, stride)
     geometry = about.conversion.geometry

@@ -52,7 +52,7 @@ def heatmap(
     if out is not None and writer is not None:
         refuse_terminal(out, "the map")
         check_writable(out, folder=writer.folder)
-        refuse_overwriting(out, [path])
+        refuse_overwriting(out, [path, model, *own.files])
     elif data_stream().isatty():
         check_terminal(options)
     elif not dry_run:

@@ -44,7 +44,8 @@ def verify(
             "and --temperature"
         )
     from fcnconv.classifier import open_classifier
-    from fcnconv.verify import measure, proof_record, proof_text, prove
+    from fcnconv.verify.compare import measure
+    from fcnconv.verify.proof import proof_record, proof_text, prove
 
     spec = find_model(model, own)
     proved = prove(spec)

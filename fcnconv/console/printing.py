@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fcnconv.batch.folder import MapFile
     from fcnconv.classifier import Classifier
     from fcnconv.models import ModelSpec
-    from fcnconv.scores import Classification, ScoreStream
+    from fcnconv.predictions import Classification
+    from fcnconv.scores import ScoreStream
     from fcnconv.writers import Choice
 
 T = TypeVar("T")

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from platformdirs import user_cache_path
 
+from fcnconv.system.files import whole_file
+
 Facts = dict[str, Any]
 """As JSON holds them."""
 
@@ -28,8 +30,6 @@ def remembered(key: Sequence[str], find: Callable[[], Facts], read: Callable[[Fa
     with suppress(OSError, KeyError, TypeError, ValueError):
         return read(json.loads(path.read_text(encoding="utf-8")))
     facts = find()
-    from fcnconv.system.files import whole_file  # which imports numpy
-
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,8 +85,10 @@ _CHECKS: dict[str, Check] = {
 
 
 def _told(help: str, metavar: str, read: str = "", least: float | None = None) -> Told:
-    """read: the field whose check makes the value from text."""
-    reader = partial(_CHECKS[read], read) if read else None
+    """read: the field whose check makes the value from text; of a FILE that is done when all is said."""
+    reader: Callable[[str], Any] | None = str if metavar == "FILE" else None
+    if read:
+        reader = partial(_CHECKS[read], read)
     return Told(help, metavar=metavar, group=_OWN, read=reader, least=least)
 
 
@@ -104,12 +106,13 @@ class OwnModel:
     eval_size: short side, in pixels, to which an image is resized by ``--scales fit``.
     temperature: by which dense logits are divided, where it was measured.
     spec: what is said beside; or the path of a JSON file of it, see `read_spec`.
+    files: those that were read for all this, which no output may replace.
     """
 
     arch: Annotated[str | None, _told("With a file of weights: its network, as resnet18.", "NAME")] = None
     categories: Annotated[
         tuple[str, ...] | None,
-        _told("Its classes, one name a line, in index order.", "FILE", "categories"),
+        _told("Its classes, one name a line, in index order.", "FILE"),
     ] = None
     window: Annotated[int | None, _told("The side of its native input.", "PX", least=1)] = None
     mean: Annotated[Channels | None, _told("What its input is centred on, of 0 to 1.", "R,G,B", "mean")] = (
@@ -120,15 +123,21 @@ class OwnModel:
         int | None, _told("The short side that --scales fit brings an image to.", "PX", least=1)
     ] = None
     temperature: float | None = None
-    spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE", "spec")] = None
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
 
     def __post_init__(self) -> None:
         for name in self.given():
-            object.__setattr__(self, name, _CHECKS[name](name, getattr(self, name)))
+            value = getattr(self, name)
+            if name in ("categories", "spec") and isinstance(value, (str, Path)):
+                object.__setattr__(self, "files", (*self.files, Path(value)))
+            object.__setattr__(self, name, _CHECKS[name](name, value))
+        if self.spec is not None:
+            object.__setattr__(self, "files", (*self.files, *self.spec.files))
 
     def given(self) -> list[str]:
         """The names of what is said."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return [name for name in _CHECKS if getattr(self, name) is not None]
 
     def completed(self) -> OwnModel:
         """This, with what its JSON file says."""
@@ -137,7 +146,7 @@ class OwnModel:
     def over(self, other: OwnModel) -> OwnModel:
         """This, completed by `other`."""
         said: dict[str, Any] = {name: getattr(self, name) for name in self.given()}
-        return replace(other, **said)
+        return replace(other, **said, files=(*self.files, *other.files))
 
 
 def is_weights(name: str) -> bool:
@@ -171,7 +180,7 @@ def read_spec(path: Path) -> OwnModel:
         raise UsageError(f"{path}: the model's description cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise UsageError(f"{path}: a model's description is a JSON object, not a {type(record).__name__}")
-    known = [field.name for field in fields(OwnModel) if field.name != "spec"]
+    known = [name for name in _CHECKS if name != "spec"]
     unknown = [key for key in record if key not in known]
     if unknown:
         raise UsageError(f"{path}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)}")

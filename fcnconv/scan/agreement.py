@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.provenance import Agreement
-from fcnconv.scores import FloatArray
+from fcnconv.scores import FloatArray, log_softmax
 
 LEVEL = 0.95
 """Of the intervals. Measured over 31 photos at four sizes, with 16 to 26 windows: the true agreement lay
@@ -82,7 +82,7 @@ def divergence(crops: FloatArray, logits: FloatArray) -> npt.NDArray[np.float64]
 
     crops, logits: float32 (n, num_classes).
     """
-    true, claimed = _log_softmax(crops), _log_softmax(logits)
+    true, claimed = (log_softmax(each.astype(np.float64)) for each in (crops, logits))
     result: npt.NDArray[np.float64] = (np.exp(true) * (true - claimed)).sum(-1)
     return np.maximum(result, 0)
 
@@ -151,9 +151,3 @@ def _mean_interval(values: npt.NDArray[np.float64], rest: int, level: float) -> 
     z = NormalDist().inv_cdf((1 + level) / 2)
     reach = float((z + (z**3 + z) / (4 * count)) * error)
     return mean, max(mean - reach, 0.0), mean + reach
-
-
-def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result

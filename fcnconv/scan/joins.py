@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.grid import Grid
+from fcnconv.grid import Grid, finest_of
 from fcnconv.options import Join
-from fcnconv.scores import Block, FloatArray, strips
+from fcnconv.scores import Block, FloatArray, log_softmax, strips
 from fcnconv.system.scratch import scratch_array
 
 
@@ -31,22 +31,17 @@ def joined(
     maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in grids if grid != finest}
     for block in blocks:
         if block.grid != finest:
-            maps[block.grid][block.rows, block.cols] = _log_softmax(block.logits, temperature)
+            maps[block.grid][block.rows, block.cols] = log_softmax(block.logits / np.float32(temperature))
             continue
         for strip in strips(block):
             yield _joined(strip, [maps.get(grid) for grid in grids], grids, join, temperature)
-
-
-def finest_of(grids: Sequence[Grid]) -> Grid:
-    """The grid of the most cells, on which scales are joined."""
-    return max(grids, key=lambda grid: grid.rows * grid.cols)
 
 
 def _joined(
     block: Block, maps: Sequence[FloatArray | None], grids: Sequence[Grid], join: Join, temperature: float
 ) -> Block:
     """A block of the finest map with all scales in it. maps: log-probabilities; None for the finest's own."""
-    own = _log_softmax(block.logits, temperature)
+    own = log_softmax(block.logits / np.float32(temperature))
     scores = own.copy()
     near: list[tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for grid, coarse in zip(grids, maps, strict=True):
@@ -63,10 +58,3 @@ def _joined(
     best = np.stack([scale[rows, cols, first] for scale, rows, cols in near]).argmax(0).astype(np.uint8)
     scores *= np.float32(temperature)
     return replace(block, logits=scores, exact=None, best_scale=best)
-
-
-def _log_softmax(logits: FloatArray, temperature: float) -> FloatArray:
-    result: FloatArray = logits / np.float32(temperature)
-    result -= result.max(-1, keepdims=True)
-    result -= np.log(np.exp(result).sum(-1, keepdims=True))
-    return result

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, inf, sqrt
 
+from fcnconv.grid import Grid, finest_of
 from fcnconv.scan.parts import Part, rows_kept
 from fcnconv.system.machine import free_memory
 
@@ -64,6 +65,28 @@ class Tiling:
     def in_parts(self) -> bool:
         """Whether the network is cut."""
         return len(self.parts) > 1
+
+
+COARSE_SHARE = 0.4
+"""Of the memory, what the coarser of several scales may take, as ONNX Runtime keeps it while the finest is
+scanned (20000 × 20000 px at all scales: 2.6 GB in all instead of 3.7).
+"""
+
+
+def choose_all(parts: Parts, grids: Sequence[Grid], memory: float) -> dict[Grid, Tiling]:
+    """How the grids of a scan are computed within `memory` bytes: each whole if that fits; or, if one does
+    not, all in parts and blocks, as the network whole and in parts would each hold memory of its own.
+    """
+
+    def tiling(grid: Grid, share: float = 1, *, in_parts: bool = False) -> Tiling:
+        steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
+        return choose(parts, steps, share * memory, in_parts=in_parts)
+
+    tilings = {grid: tiling(grid) for grid in grids}
+    if any(chosen.in_parts for chosen in tilings.values()):
+        finest = finest_of(grids)
+        tilings = {grid: tiling(grid, 1 if grid == finest else COARSE_SHARE, in_parts=True) for grid in grids}
+    return tilings
 
 
 def choose(

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.sources.source import Pixels
 
@@ -38,7 +38,7 @@ class VipsSource:
                 image = image.flatten(background=[255, 255, 255])
             return cls(image.cast("uchar"), name)
         except pyvips.Error as error:
-            raise ImageError(f"{name}: libvips cannot read it: {str(error).splitlines()[0]}") from error
+            raise ImageError(f"{name}: libvips cannot read it: {first_line(error)}") from error
 
     def read(self, box: Box) -> Pixels:
         import pyvips
@@ -47,5 +47,5 @@ class VipsSource:
         try:
             pixels: Pixels = self.image.crop(x0, y0, x1 - x0, y1 - y0).numpy()
         except pyvips.Error as error:
-            raise ImageError(f"{self.name}: damaged or cut short: {str(error).splitlines()[0]}") from error
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         return pixels.reshape(y1 - y0, x1 - x0, 3)

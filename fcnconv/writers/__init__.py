@@ -14,10 +14,10 @@ from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT, written
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
-from fcnconv.writers.contents import Choice, provenance
+from fcnconv.writers.contents import Choice, is_map, provenance
 from fcnconv.writers.pictures import write_picture, write_viewer
 
-__all__ = ["WRITERS", "Choice", "Writer", "check_terminal", "find_writer", "provenance", "save"]
+__all__ = ["WRITERS", "Choice", "Writer", "check_terminal", "find_writer", "is_map", "provenance", "save"]
 
 
 @dataclass(frozen=True)

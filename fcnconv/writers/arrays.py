@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fcnconv.scores import ScoreStream
 from fcnconv.sources.geo import GeoReference, tiff_tags
-from fcnconv.writers.contents import Choice, keep, place_of, provenance
+from fcnconv.writers.contents import MADE_BY, Choice, keep, place_of, provenance
 
 log = logging.getLogger("fcnconv")
 
@@ -131,6 +131,7 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
         byteorder="<",
         bigtiff=large,
         photometric="minisblack",
+        software=MADE_BY,
         extratags=[
             *tiff_tags((place or IN_PIXELS).of_part(x0, y0, x1 - x0, y1 - y0)),
             (42112, "s", 0, _gdal_metadata(names), True),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ExifTags, Image
 
 from fcnconv import __version__
 from fcnconv.errors import UsageError
@@ -132,3 +134,16 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
         if best_scale is not None and piece.block.best_scale is not None:
             best_scale[piece.place] = piece.block.best_scale
     return Kept(about, probability, class_idx, exact, best_scale)
+
+
+MADE_BY = f"fcnconv {__version__}"
+"""What pictures and TIFFs have as their software."""
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file is none that Pillow can decode, or is one that fcnconv made."""
+    try:
+        with Image.open(path) as image:
+            return str(image.getexif().get(ExifTags.Base.Software, "")).startswith("fcnconv")
+    except OSError:  # UnidentifiedImageError is one
+        return True

@@ -8,12 +8,11 @@ from pathlib import Path
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from fcnconv import __version__
 from fcnconv.errors import UsageError
 from fcnconv.render.draw import Style, draw_classes, draw_winners
 from fcnconv.scores import ScoreStream
 from fcnconv.viewer import MAX_SIDE, viewer_page
-from fcnconv.writers.contents import Choice, keep, photo_of, provenance
+from fcnconv.writers.contents import MADE_BY, Choice, keep, photo_of, provenance
 
 
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
@@ -37,7 +36,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
-    exif[ExifTags.Base.Software] = f"fcnconv {__version__}"
+    exif[ExifTags.Base.Software] = MADE_BY
     text = PngInfo()
     text.add_text("fcnconv", record)
     with path.open("wb") as file:

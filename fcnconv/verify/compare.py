@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.images import ImageLike
-from fcnconv.models import ModelSpec
 from fcnconv.options import OWN_SIZE, as_scales
-from fcnconv.provenance import EXACT, Conversion
+from fcnconv.scan.agreement import divergence
 from fcnconv.scores import FloatArray, softmax
 from fcnconv.sources import ImageSource
-from fcnconv.trial import HEADING, Tried, try_ways
+from fcnconv.verify.ways import HEADING, Tried, try_ways
 
 log = logging.getLogger("fcnconv")
 
@@ -112,37 +109,6 @@ class Comparison:
         return "\n".join(rows)
 
 
-def prove(spec: ModelSpec) -> Conversion:
-    """Converts a model and proves it. Raises ConversionError if that fails."""
-    spec.require_fcn()
-    from fcnconv.convert import convolutionize
-
-    return convolutionize(spec.build(spec.weights()), spec.window).conversion
-
-
-def proof_text(model: str, conversion: Conversion) -> str:
-    """A proof in lines for people. model: its name."""
-    geometry, proof = conversion.geometry, conversion.proof
-    local = "local" if geometry.local else "not local: some operation looks at the whole image"
-    return "\n".join(
-        [
-            f"{model}: proved equal to the classifier at {geometry.window} × {geometry.window} px",
-            f"  max |Δlogit|      {proof.max_error:.1e} of {proof.scale:.1f} in float64: "
-            f"{proof.relative_error:.1e}, at most {EXACT:.0e} allowed",
-            f"  rounding          {proof.rounding:.1e} of the largest logit, by float32",
-            f"  stride            {geometry.stride} px",
-            f"  receptive field   {geometry.receptive_field} px, halo {geometry.halo} px, {local}",
-            *(f"  {change}" for change in conversion.changes),
-        ]
-    )
-
-
-def proof_record(conversion: Conversion) -> dict[str, Any]:
-    """A proof for programs: the geometry's fields, the proof's and ``tolerance``, and ``changes``."""
-    geometry, proof = asdict(conversion.geometry), asdict(conversion.proof)
-    return {**geometry, **proof, "tolerance": EXACT, "changes": conversion.changes}
-
-
 def measure(
     classifier: Classifier,
     images: Sequence[ImageLike | ImageSource],
@@ -178,7 +144,7 @@ def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0)
     return Comparison(
         windows=len(dense),
         images=images,
-        all=_distance(p, q),
+        all=_distance(crops, dense),
         in_top5=float((dense_rank < _TOP).mean()),
         correlation=float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(dense, crops, strict=True)])),
         logit_spread=float(dense.std() / crops.std()),
@@ -189,8 +155,8 @@ def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0)
             if (inside := (sure >= low) & ((sure < high) | (high == 1))).any()
         ),
         temperature=temperature,
-        before=_distance(p[held], q[held]),
-        after=_distance(p[held], softmax(dense[held] / np.float32(temperature))),
+        before=_distance(crops[held], dense[held]),
+        after=_distance(crops[held], dense[held] / np.float32(temperature)),
     )
 
 
@@ -217,20 +183,14 @@ def _cross_entropy(logits: FloatArray, p: FloatArray, log_temperature: float) ->
     return float((log_sum - (p * scaled).sum(1)).mean())
 
 
-def _distance(p: FloatArray, q: FloatArray) -> Distance:
+def _distance(crops: FloatArray, dense: FloatArray) -> Distance:
+    p, q = softmax(crops), softmax(dense)
     return Distance(
         agreement=float((p.argmax(1) == q.argmax(1)).mean()),
-        kl=float(_kl(p, q).mean()),
+        kl=float(divergence(crops, dense).mean()),
         tv=float(np.abs(p - q).sum(1).mean() / 2),
         confidence=float(q.max(1).mean()),
     )
-
-
-def _kl(p: FloatArray, q: FloatArray) -> npt.NDArray[np.float64]:
-    tiny = np.finfo(np.float32).tiny
-    terms = p.astype(np.float64) * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny)))
-    result: npt.NDArray[np.float64] = terms.sum(1)
-    return result
 
 
 def _sample(

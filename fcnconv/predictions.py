@@ -1,0 +1,131 @@
+"""Answers in words: rankings of classes, each with the window where it is most probable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.errors import UsageError
+from fcnconv.grid import Box, Grid
+from fcnconv.labels import Labels, Selection
+from fcnconv.scores import Block, FloatArray, softmax, sum_over, top_k
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of a ranking, or the concept that an image shows.
+
+    class_idx: None for a concept, whose name `category` holds.
+    box: the window where it is most probable, (x0, y0, x1, y1) in pixels of the original image.
+    """
+
+    rank: int
+    class_idx: int | None
+    wnid: str | None
+    category: str
+    probability: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answer about a whole image: its size in pixels, the scales scanned, the temperature of the
+    probabilities, and the top classes, best first.
+    """
+
+    width: int
+    height: int
+    model: str
+    scales: tuple[float, ...]
+    temperature: float
+    predictions: tuple[Prediction, ...]
+
+
+def answer(
+    blocks: Iterable[Block],
+    grids: Sequence[Grid],
+    labels: Labels,
+    *,
+    model: str,
+    temperature: float,
+    k: int,
+    at_least: float | None,
+) -> Classification:
+    """The k most probable classes of a whole image, each with the window where it is most probable.
+
+    Probabilities are the softmax of the mean logits, over the windows of a scale and then over the scales,
+    divided by the temperature.
+
+    blocks: of the plain scan of all grids. at_least: give one answer instead, the most specific category or
+    concept of at least this probability. Raises UsageError where there are no concepts.
+    """
+    if at_least is not None and not labels.concepts:
+        raise UsageError(f"{model} has classes of its own, above which are no concepts")
+    selections = labels.selections() if at_least is not None else labels.all_categories()
+    mean, best = np.zeros(len(labels)), Peaks(len(selections))
+    for block in blocks:
+        windows = block.grid.rows * block.grid.cols
+        mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
+        best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
+    probabilities = sum_over(softmax((mean / temperature).astype(np.float32)), selections)
+    if at_least is None:
+        ranking = top_k(probabilities, k).tolist()
+    else:
+        ranking = [most_specific(selections, probabilities, at_least)]
+    predictions = (
+        Prediction(
+            rank,
+            selections[i].class_idx,
+            selections[i].wnid,
+            selections[i].name,
+            float(probabilities[i]),
+            best.box(i),
+        )
+        for rank, i in enumerate(ranking, start=1)
+    )
+    scales = tuple(grid.scale for grid in grids)
+    return Classification(*grids[0].image_size, model, scales, temperature, tuple(predictions))
+
+
+class Peaks:
+    """For each category or concept the window where its probability is highest, of blocks as they come."""
+
+    def __init__(self, count: int):
+        self.probability = np.full(count, -1, np.float32)
+        self.cell = np.zeros((count, 2), np.int64)
+        self.grid: npt.NDArray[np.object_] = np.empty(count, object)
+
+    def update(self, block: Block, probabilities: FloatArray) -> None:
+        """Takes a block's probabilities, float32 (rows, cols, count)."""
+        cols = probabilities.shape[1]
+        probabilities = probabilities.reshape(-1, len(self.probability))
+        cell = probabilities.argmax(0)
+        found = probabilities.max(0)
+        better = found > self.probability
+        self.probability[better] = found[better]
+        self.cell[better] = np.stack(np.divmod(cell, cols), axis=1)[better] + (
+            block.rows.start,
+            block.cols.start,
+        )
+        self.grid[better] = block.grid
+
+    def box(self, index: int) -> Box:
+        """The window of a category or concept, by its place in the order of the probabilities."""
+        grid: Grid = self.grid[index]
+        return grid.box(*self.cell[index].tolist())
+
+
+def most_specific(selections: Sequence[Selection], probabilities: FloatArray, at_least: float) -> int:
+    """The index of the selection of the fewest classes whose probability is at least `at_least`, the most
+    probable of equally small ones; of the widest selection if none is so probable.
+
+    probabilities: float32 (len(selections),).
+    """
+    sizes = [len(selection.classes) for selection in selections]
+    sure = np.flatnonzero(probabilities >= at_least).tolist()
+    if not sure:
+        return sizes.index(max(sizes))
+    return min(sure, key=lambda i: (sizes[i], -probabilities[i]))
