@@ -163,8 +163,11 @@ def test_a_field_has_one_check_for_text_values_and_json(tmp_path: Path) -> None:
     assert read == OwnModel(mean="0.1,0.2,0.3", categories=["ash", "elm"], window=64)  # type: ignore[arg-type]
     assert read == OwnModel(spec=tmp_path / "m.json").completed()  # type: ignore[arg-type]
     assert text["mean"] and text["mean"]("0.1,0.2,0.3") == read.mean
-    assert text["categories"] and text["categories"](str(tmp_path / "names.txt")) == read.categories
-    assert text["spec"] and text["spec"](str(tmp_path / "m.json")) == read
+    for name, file in (("categories", "names.txt"), ("spec", "m.json")):  # read when all is said
+        assert text[name] and text[name](str(tmp_path / file)) == str(tmp_path / file)
+    assert OwnModel(categories=str(tmp_path / "names.txt")).categories == read.categories  # type: ignore[arg-type]
+    said = OwnModel(spec=str(tmp_path / "m.json"))  # type: ignore[arg-type]
+    assert said.files == (tmp_path / "m.json", tmp_path / "names.txt")
     assert OwnModel(window=96, spec=read).completed() == OwnModel(
         window=96, mean=read.mean, categories=read.categories
     )
