@@ -332,6 +332,8 @@ class ClassifyOptions:
         Raises UsageError for a threshold that nothing is asked of.
         """
         if self.level == "concept":
+            if self.top_k != 5:
+                raise UsageError("--level concept gives one answer; leave out --top-k")
             return 0.8 if self.at_least is None else self.at_least
         if self.at_least is not None:
             raise UsageError(

@@ -87,6 +87,12 @@ def test_an_option_applies_to_a_format_or_is_refused(suffix: str, name: str) -> 
             ["-o", "map.json", "--max-side", "99"],
             "--max-side 99 changes nothing in a .json; it applies to .png",
         ),
+        (["-o", "map.json", "-c", "cup", "-k", "3"], "--top-k lists the best of all classes, and --class"),
+        (["-o", "map.json", "--join", "mean"], "--join mean joins several --scales, and one is named"),
+        (
+            ["-o", "map.json", "--anchors", "0", "--seed", "3"],
+            "--seed draws the windows that a corrected map",
+        ),
         (
             ["-o", "map.png", "--argmax", "--cells"],
             "--argmax fills each window's own cell as it is;",
@@ -116,6 +122,8 @@ def test_at_least_needs_the_question_that_it_answers(fcnconv: Command) -> None:
     assert ClassifyOptions(level="concept").threshold() == 0.8
     assert ClassifyOptions(level="concept", at_least=0.5).threshold() == 0.5
     assert ClassifyOptions().threshold() is None
+    with pytest.raises(UsageError, match="--level concept gives one answer; leave out --top-k"):
+        ClassifyOptions(level="concept", top_k=3).threshold()
 
 
 def test_a_temperature_needs_the_map_that_it_is_for(fcnconv: Command) -> None:

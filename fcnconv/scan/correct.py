@@ -68,6 +68,8 @@ def correction_of(options: MapOptions, mode: Mode) -> Correction:
         raise UsageError("every window is a real crop already; leave out --refine and --agreement")
     if not anchors and options.agreement is not None:
         raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
+    if anchors < 2 and options.seed:
+        raise UsageError("--seed draws the windows that a corrected map is compared in; leave it out")
     return Correction(anchors, options.refine, options.agreement, options.seed)
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.options import MapOptions, told
+from fcnconv.options import PLAIN_MAP, MapOptions, told
 from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT, written
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
@@ -137,6 +137,12 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
         raise UsageError(
             "--store top-k keeps the probabilities of the best of all classes; leave out --class and --values"
         )
+    if options.classes and options.top_k != PLAIN_MAP.top_k and takes != TERMINAL:
+        raise UsageError(
+            "--top-k lists the best of all classes, and --class those that it names; leave one out"
+        )
+    if options.join != PLAIN_MAP.join and len(options.scales) == 1 and not options.scales[0].halvings:
+        raise UsageError(f"--join {options.join} joins several --scales, and one is named; leave it out")
     if options.argmax and options.cells:
         raise UsageError("--argmax fills each window's own cell as it is; leave out --cells")
 
