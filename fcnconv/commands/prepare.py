@@ -28,7 +28,8 @@ def prepare(
     """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
 
     A run that finds the plan starts without torch; each --stride has a plan of its own. Beside it are the
-    parts that images too large for memory are scanned with. Deleting the files is safe: they are made again
+    parts that images too large for memory are scanned with, and the plan of the real crops that maps are
+    corrected by. Deleting the files is safe: they are made again
     when needed.
     """
     from fcnconv.backends.onnx import open_parts, open_plan
@@ -37,4 +38,6 @@ def prepare(
     plan = open_plan(found, mode, stride)
     log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
     open_parts(found, plan, stride)
+    if mode == "fcn":
+        open_plan(found, "windows")  # for the real crops that maps are corrected by
     print_data(plan.path)
