@@ -37,6 +37,17 @@ def colour_map() -> Colours:
     return _srgb(lightness, low, hue)
 
 
+@cache
+def opacity_map() -> npt.NDArray[np.float32]:
+    """float32 (256,), 0 to 1: the share of the colour in a pixel, for probabilities 0 to 1; the rest is the
+    photo.
+
+    Zero is clear, so that only findings are coloured. It rises with the square root: a class that is one of
+    three candidates in a window shows at more than half of what is sure.
+    """
+    return (0.85 * np.sqrt(np.linspace(0, 1, 256))).astype(np.float32)
+
+
 def distinct_colours(count: int) -> Colours:
     """uint8 (count, 3): colours to tell classes apart, the first ones furthest from each other.
 
