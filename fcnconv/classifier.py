@@ -94,7 +94,7 @@ class Classifier:
         image: ImageLike | ImageSource,
         *,
         scales: str | Sequence[Scale] = OWN_SIZE,
-        join: Join = "max",
+        join: Join = "finest",
         anchors: int | None = None,
         refine: float = 0.0,
         agreement: float | None = None,
@@ -103,7 +103,7 @@ class Classifier:
         """The score map of an image: the logits of every window, at one scale or joined from several.
 
         image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
-        scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, or ``fit``.
+        scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, ``fit`` or ``auto``.
         anchors: K: real crops at every K-th window, by which the map between them is corrected; the map's
             `exact` tells which. 0 is the plain network's map; None is 4, and 1 in `windows` mode.
         join, refine, agreement, seed: as in `options.MapOptions`.
@@ -130,8 +130,8 @@ class Classifier:
         from fcnconv.scan.correct import correction_of
 
         correction = correction_of(options, self.provenance.mode)
-        source = self.open(image, options.scales)
-        grids = self.grids(source, options.scales)
+        source = self.open(image, options.sizes)
+        grids = self.grids(source, options.sizes)
         finest = finest_of(grids)
         order = [grid for grid in grids if grid != finest]
         tilings = self.tilings([*order, finest])
@@ -146,7 +146,8 @@ class Classifier:
             refine=correction.refine,
             seed=correction.seed,
         )
-        about = About(finest, self.labels, made, temperature, tuple(grids) if order else (), source)
+        scales = tuple(grids) if order else ()
+        about = About(finest, self.labels, made, temperature, scales, source, options.join if order else None)
         return ScoreStream(about, blocks, tally.agreement)
 
     def _corrected(
@@ -237,11 +238,11 @@ class Classifier:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is
         logged.
         """
-        grids = []
+        g, grids = self.geometry, []
         sizes = [
             size
             for scale in scales
-            for size in scale.scan_sizes(source.size, self.eval_size, self.geometry.window)
+            for size in scale.scan_sizes(source.size, self.eval_size, g.window, g.step)
         ]
         for size in dict.fromkeys(sizes):
             if size[0] * size[1] > self.max_pixels and isinstance(source, MemorySource):
@@ -250,7 +251,6 @@ class Classifier:
                     f"{source.name}: scanned at {width} × {height} it has {width * height:,} pixels, "
                     f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
                 )
-            g = self.geometry
             grids.append(Grid(g.window, g.stride, source.size, size, g.phases))
         if min(source.size) < self.geometry.window:
             log.info(
@@ -273,7 +273,7 @@ class Classifier:
         from fcnconv.scan.correct import correction_of
 
         correction = correction_of(options, self.provenance.mode)
-        tilings = self.tilings(self.grids(source, options.scales))
+        tilings = self.tilings(self.grids(source, options.sizes))
         window, windows = self.geometry.window, self.provenance.mode == "windows"
         pace = measure_pace(self.run, self.parts, window, self.geometry.step)
         crops = [correction.crops(grid) for grid in tilings]

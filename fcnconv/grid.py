@@ -38,33 +38,49 @@ class Geometry:
         return self.stride * self.phases
 
 
+SIDE_CELLS, MOST_ENLARGED = 12, 4.0
+"""Windows along the short side that a small image is enlarged for, where its largest size is chosen for it,
+and how far at most. Measured with EfficientNet-Lite0 on the sample collage brought to a short side of 240 px:
+enlarging finds its four things where they are (a cat up to 0.97, in the mean 0.03 elsewhere), a stride of 8
+with as many windows does not (0.87, 0.22), and costs more.
+"""
+
+
 @dataclass(frozen=True)
 class Scale:
     """A size at which an image is scanned: one of three ways to say it.
 
     factor: of the image's own size. short_side: in pixels. Neither: the model's evaluation size.
-    halvings: whether all halves, quarters, … of it belong to it too, down to the evaluation size.
+    pyramid: all sizes at which something may be found: the image's own, a small one enlarged until
+        `SIDE_CELLS` windows lie side by side, its halves, and last the evaluation size.
     """
 
     factor: float | None = None
     short_side: int | None = None
-    halvings: bool = False
+    pyramid: bool = False
 
     def __str__(self) -> str:
-        if self.halvings:
+        if self.pyramid:
             return "auto"
         if self.short_side is not None:
             return f"{self.short_side}px"
         return "fit" if self.factor is None else f"{self.factor:g}"
 
-    def scan_sizes(self, image_size: tuple[int, int], eval_size: int, window: int) -> list[tuple[int, int]]:
-        """The size at this scale, and with `halvings` those below it, largest first."""
-        sizes = [self.scan_size(image_size, eval_size, window)]
-        factor = (self.factor or 1) / 2
-        while self.halvings and min(image_size) * factor >= max(eval_size, window):
-            sizes.append(Scale(factor).scan_size(image_size, eval_size, window))
-            factor /= 2
-        return sizes
+    def scan_sizes(
+        self, image_size: tuple[int, int], eval_size: int, window: int, step: int
+    ) -> list[tuple[int, int]]:
+        """The size at this scale, or those of its pyramid, largest first. step: the network's own stride."""
+        scales = [self]
+        if self.pyramid:
+            short, least = min(image_size), max(eval_size, window)
+            factor = max(1.0, min((window + (SIDE_CELLS - 1) * step) / short, MOST_ENLARGED))
+            scales = [Scale(factor)] if short * factor > least else []
+            while (
+                short * (factor := factor / 2) >= least * 2**0.5
+            ):  # one much like the last shows nothing new
+                scales.append(Scale(factor))
+            scales.append(Scale())
+        return [scale.scan_size(image_size, eval_size, window) for scale in scales]
 
     def pixels(self, eval_size: int, window: int) -> int | None:
         """The short side of every image at this scale; None if it depends on the image."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from fcnconv.errors import UsageError
@@ -18,7 +18,7 @@ from fcnconv.grid import Scale
 from fcnconv.provenance import Mode
 
 Backend = Literal["auto", "onnx", "torch"]
-Join = Literal["max", "mean"]
+Join = Literal["finest", "max", "mean"]
 Values = Literal["probabilities", "logits"]
 Store = Literal["auto", "all", "top-k"]
 Level = Literal["category", "concept"]
@@ -67,7 +67,7 @@ def parse_scales(text: str) -> tuple[Scale, ...]:
     """The scales of a comma-separated list such as ``1``, ``fit`` or ``0.5,256px``.
 
     A number is a factor of the image's own size, ``NNNpx`` the length of the short side, ``fit`` the model's
-    evaluation size, and ``auto`` the image's own size, halved again and again down to that. Raises
+    evaluation size, and ``auto`` all sizes at which something may be found, see `grid.Scale`. Raises
     UsageError.
     """
     return tuple(_parse_scale(part.strip()) for part in text.split(","))
@@ -82,7 +82,7 @@ def _parse_scale(text: str) -> Scale:
     if text == "fit":
         return Scale()
     if text == "auto":
-        return Scale(factor=1, halvings=True)
+        return Scale(factor=1, pyramid=True)
     if match := re.fullmatch(r"(\d+)px", text):
         short_side = int(match[1])
         if short_side > 0:
@@ -124,8 +124,8 @@ def parse_device(text: str) -> str:
     return text
 
 
-OWN_SIZE, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(),)
-"""The scales of maps and of classifications, unless others are named."""
+OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, pyramid=True),), (Scale(),)
+"""The scales of maps to compute with, of maps to look at, and of classifications, unless others are named."""
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -154,15 +154,14 @@ Stride = Annotated[
     int | None,
     Told("Pixels between windows: 16, 8, 4 or 2 for a finer map.", metavar="PX", group="Network", least=2),
 ]
-Scales = Annotated[
-    tuple[Scale, ...],
-    Told(
-        "Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
-        "(256px), 'fit', the model's evaluation size, or 'auto', its own size and halves down to that.",
-        metavar="LIST",
-        read=parse_scales,
-    ),
-]
+_SCALES = Told(
+    "Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
+    "(256px), 'fit', the model's evaluation size, or 'auto', its own size (a small one enlarged) and halves "
+    "down to that.",
+    metavar="LIST",
+    read=parse_scales,
+)
+Scales = Annotated[tuple[Scale, ...], _SCALES]
 TopK = Annotated[int, Told("How many classes to give.", flags=("--top-k", "-k"), metavar="K", least=1)]
 
 
@@ -225,7 +224,8 @@ class MapOptions:
     """What is asked for of a map, whatever its image.
 
     classes: names of the categories and concepts to write; none are all (of a picture, the most probable).
-    scales: sizes to scan at. join: what a class scores where several meet, see `scan.joins`.
+    scales: sizes to scan at; None are all sizes for a map to look at, and else its own.
+    join: what a class scores where several meet, see `scan.joins`.
     anchors: K: real crops at every K-th window, by which the map between them is corrected; 0 is the plain
         network's map, None is 4, and 1 in `windows` mode: every window a real crop.
     refine: share of the windows that are scored exactly beside them: those whose two best classes are
@@ -248,8 +248,16 @@ class MapOptions:
             metavar="NAME|INDEX|WNID|CONCEPT",
         ),
     ] = ()
-    scales: Scales = OWN_SIZE
-    join: Annotated[Join, Told("What a class scores where several scales meet.")] = "max"
+    scales: Annotated[
+        tuple[Scale, ...] | None,
+        replace(_SCALES, help=f"{_SCALES.help}  [default: auto for what is looked at, else 1]"),
+    ] = None
+    join: Annotated[
+        Join,
+        Told(
+            "What a class scores where scales meet: told at the finest that finds it, the highest, the mean."
+        ),
+    ] = "finest"
     anchors: Annotated[
         int | None,
         Told(
@@ -296,6 +304,15 @@ class MapOptions:
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
     cells: Annotated[bool, Told("Fill each window's own cell; no interpolation.", group="Picture")] = False
     max_side: Annotated[int, Told("Longest side, in pixels.", metavar="PX", group="Picture", least=64)] = 8192
+
+    @property
+    def sizes(self) -> tuple[Scale, ...]:
+        """The scales that were named, or else the image's own size."""
+        return self.scales or OWN_SIZE
+
+    def looked_at(self) -> MapOptions:
+        """The same for a map to look at, which is scanned at all sizes unless others were named."""
+        return self if self.scales else replace(self, scales=ALL_SIZES)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import Values
+from fcnconv.options import Join, Values
 from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
 
@@ -57,6 +57,7 @@ class About:
     temperature: what probabilities divide the logits by, to be as sure as real crops are.
     scales: the grids of the scales that were joined to this map; empty for one scale.
     source: the image that was scanned.
+    join: how the scales were joined, None for one.
     """
 
     grid: Grid
@@ -65,6 +66,7 @@ class About:
     temperature: float = 1.0
     scales: tuple[Grid, ...] = ()
     source: ImageSource | None = field(default=None, repr=False, compare=False)
+    join: Join | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,7 +111,13 @@ class Piece:
     def probabilities(self) -> FloatArray:
         """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell, of the logits
         divided by the temperature.
+
+        Of joined scales the logits are logarithms of probabilities, which may sum to more than 1: one class
+        is found at one scale, another at another.
         """
+        if self.about.scales:
+            joined: FloatArray = np.exp(self.logits / np.float32(self.about.temperature))
+            return joined
         if self.about.temperature == 1:
             return softmax(self.logits)
         temperature = np.full((*self.logits.shape[:2], 1), self.about.temperature, np.float32)

@@ -32,7 +32,7 @@ from fcnconv.sources import MemorySource
 @settings(deadline=None, max_examples=30)
 @given(
     size=st.tuples(st.integers(64, 200), st.integers(64, 200)),
-    factors=st.lists(st.sampled_from([1.0, 0.7, 0.5, 0.33]), min_size=1, max_size=3, unique=True),
+    factors=st.lists(st.sampled_from([1.0, 0.7, 0.5, 0.33]), min_size=2, max_size=3, unique=True),
     seed=st.integers(0, 99),
 )
 def test_a_joined_map_takes_the_best_of_the_nearest_windows(
@@ -44,6 +44,7 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
     grid = max(grids, key=lambda grid: grid.rows * grid.cols)
     highest, best = collected(maps, grids, "max")
     mean, _ = collected(maps, grids, "mean")
+    finest, best_finest = collected(maps, grids, "finest")
     row, col = rng.integers(grid.rows), rng.integers(grid.cols)
     found = []
     for other, scores in zip(grids, maps, strict=True):  # by looking at every window's centre
@@ -55,13 +56,50 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
             for i in np.flatnonzero(rows <= rows.min() + 1e-9)
             for j in np.flatnonzero(cols <= cols.min() + 1e-9)
         ]
-        found.append([np.log(softmax(cell)) for cell in near])
+        found.append([softmax(cell) for cell in near])
     if all(len(cells) == 1 for cells in found):
         cells = np.array([cells[0] for cells in found])
-        assert np.allclose(highest[row, col], cells.max(0), atol=1e-4)
-        assert np.allclose(mean[row, col], cells.mean(0), atol=1e-4)
+        assert np.allclose(np.exp(highest[row, col]), cells.max(0), atol=1e-5)
+        assert np.allclose(np.exp(mean[row, col]), cells.mean(0), atol=1e-5)
         first = highest[row, col].argmax()
-        assert np.isclose(cells[best[row, col], first], cells[:, first].max(), atol=1e-4)
+        assert np.isclose(cells[best[row, col], first], cells[:, first].max(), atol=1e-5)
+        for k in range(4):
+            kept = [
+                cell[k]
+                for cell, other in zip(cells, grids, strict=True)
+                if other == grid or not finer_has(k, other, (row, col), grids, maps)
+            ]
+            assert np.isclose(np.exp(finest[row, col, k]), max(kept), atol=1e-5)
+        assert grids[best_finest[row, col]] == grid or highest[row, col].max() >= finest[row, col].max()
+
+
+def finer_has(k: int, grid: Grid, cell: tuple[int, int], grids: list[Grid], maps: list[FloatArray]) -> bool:
+    """Whether the window of a coarser grid nearest to the finest's cell has a finer one in it, or in one that
+    is in it, which has class k as probable.
+    """
+    order = sorted(grids, key=lambda other: other.rows * other.cols)
+    finest, probabilities = order[-1], {g: softmax(m) for g, m in zip(grids, maps, strict=True)}
+
+    def highest_in(level: int, row: int, col: int) -> float:
+        """Of class k, in finer windows whose centres lie in this one."""
+        if order[level] == finest:
+            return 0.0
+        mine, finer = order[level], order[level + 1]
+        inside = [
+            max(float(probabilities[finer][i, j, k]), highest_in(level + 1, i, j))
+            for i in range(finer.rows)
+            for j in range(finer.cols)
+            if all(
+                8 * at / ours <= (8 * n + 8) / theirs < (8 * at + 16) / ours
+                for at, n, ours, theirs in zip(
+                    (col, row), (j, i), mine.scan_size, finer.scan_size, strict=True
+                )
+            )
+        ]
+        return max(inside, default=0.0)
+
+    row, col = grid.nearest(finest, *cell)
+    return highest_in(order.index(grid), row, col) >= float(probabilities[grid][row, col, k])
 
 
 def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[FloatArray, ...]:
@@ -80,10 +118,20 @@ def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[Fl
     return logits, best
 
 
-def test_auto_scales_halve_down_to_the_evaluation_size() -> None:
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [
+        ((2000, 1100), [(2000, 1100), (1000, 550), (465, 256)]),
+        ((320, 240), [(768, 576), (341, 256)]),  # enlarged to twelve windows
+        ((100, 80), [(400, 320), (320, 256)]),  # four times at most
+        ((20, 20), [(256, 256)]),
+    ],
+)
+def test_auto_scales_halve_down_to_the_evaluation_size(
+    size: tuple[int, int], sizes: list[tuple[int, int]]
+) -> None:
     (scale,) = parse_scales("auto")
-    assert scale.scan_sizes((2000, 1100), 256, 224) == [(2000, 1100), (1000, 550), (500, 275)]
-    assert scale.scan_sizes((300, 240), 256, 224) == [(300, 240)]
+    assert scale.scan_sizes(size, 256, 224, 32) == sizes
 
 
 @pytest.mark.parametrize(

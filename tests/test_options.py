@@ -93,10 +93,6 @@ def test_an_option_applies_to_a_format_or_is_refused(suffix: str, name: str) -> 
             ["-o", "map.json", "--anchors", "0", "--seed", "3"],
             "--seed draws the windows that a corrected map",
         ),
-        (
-            ["-o", "map.png", "--argmax", "--cells"],
-            "--argmax fills each window's own cell as it is;",
-        ),
     ],
 )
 def test_what_changes_nothing_is_refused_in_one_line(
@@ -213,14 +209,14 @@ def test_load_takes_what_the_options_are() -> None:
     assert taken == {"model"} | asked
     with pytest.raises(UsageError, match="unknown mode 'magic'; known: fcn, windows"):
         fcnconv.load(mode="magic")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="unknown join 'sum'; known: max, mean"):
+    with pytest.raises(UsageError, match="unknown join 'sum'; known: finest, max, mean"):
         fcnconv.load()(COFFEE, join="sum")  # type: ignore[arg-type]
 
 
 @given(
     st.one_of(
         st.just(Scale()),
-        st.just(Scale(factor=1, halvings=True)),
+        st.just(Scale(factor=1, pyramid=True)),
         st.integers(1, 4096).map(lambda side: Scale(short_side=side)),
         st.integers(1, 640).map(lambda n: Scale(factor=n / 10)),
     )
@@ -242,7 +238,7 @@ def test_help_comes_in_groups_with_what_most_need_first(fcnconv: Command) -> Non
     places = [shown.index(f"\n{group}:\n") for group in ("Arguments", "Options", "Map", "Picture", "Network")]
     assert places == sorted(places)
     assert shown.index("--out") < shown.index("--scales") < shown.index("--debug")
-    assert "[default: 1]" in shown and "max|mean" in shown
+    assert "else 1]" in shown and "finest|max|mean" in shown
 
 
 def test_the_winners_are_drawn_on_a_terminal_too(lite0: Classifier) -> None:

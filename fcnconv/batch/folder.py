@@ -75,7 +75,7 @@ class MapFolder:
                     f"{path}: a picture that is no map would be replaced by the map of {item.name}; "
                     "name another folder with --out"
                 )
-            source = share.open(item.image, options.scales, name=item.name)
+            source = share.open(item.image, options.sizes, name=item.name)
             stream = share.stream(source, options)
             save_map(stream, str(path), self.writer, self.choice)
             return MapFile(path, new=True, agreement=stream.about.provenance.agreement)
@@ -90,7 +90,7 @@ class MapFolder:
         if classifier.geometry.local:  # tiles equal the whole, however much memory cut them
             del network["max_memory"]
         options = asdict(self.choice.options)
-        options["scales"] = ",".join(map(str, self.choice.options.scales))
+        options["scales"] = ",".join(map(str, self.choice.options.sizes))
         options["classes"] = [selection.name for selection in self.choice.selections]
         return {
             "version": __version__,

@@ -66,6 +66,8 @@ def batch(
     inputs = (
         from_sources(sources, image_suffixes(), Path(out)) if sources else listed_inputs([], *listed.values())
     )
+    if writer.looked_at:
+        options = options.looked_at()
     check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())

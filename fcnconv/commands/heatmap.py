@@ -60,6 +60,8 @@ def heatmap(
             f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
             "standard output"
         )
+    if writer.looked_at if writer else data_stream().isatty():
+        options = options.looked_at()
     check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
@@ -67,7 +69,7 @@ def heatmap(
     from fcnconv.maps import save_map
 
     classifier = open_classifier(spec, network)
-    source = classifier.open(path, options.scales)
+    source = classifier.open(path, options.sizes)
     if dry_run:
         for estimate in classifier.estimate(source, options):
             print_data(f"{path}: {estimate}")

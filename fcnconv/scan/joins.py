@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -19,42 +20,121 @@ def joined(
 ) -> Iterator[Block]:
     """The blocks of the joined map: those of the finest grid, each with the best scale of its cells.
 
-    blocks: of the scan of all grids, the finest last. Its blocks are joined as they come; only the coarser
-        maps are held, and the larger of them on disk.
-    join: for each class and cell, the highest log-probability of all scales, or the mean. A cell meets at
-        each other scale the window whose centre is nearest to its own.
+    blocks: of the scan of all grids, the finest last.
+    join: what a class scores in a cell, of its own window and those of the coarser scales whose centres are
+        nearest to its own. ``max``: the highest probability; ``mean``: their mean; ``finest``: the highest,
+        of its own and of those coarser windows in which no finer window has the class as probable, so that
+        each thing is told where it is, and what only a wide view shows is told too.
     temperature: divides the logits before they are joined; what comes out is multiplied by it again.
 
-    The best scale, uint8 (rows, cols), counts in `grids`: where the joined first class is most probable.
+    The logits are logarithms of probabilities, which sum to one for ``mean`` only. The best scale, uint8
+    (rows, cols), counts in `grids`: where the joined first class is most probable.
+
+    For ``max`` and ``mean`` the finest blocks are joined as they come, and only the coarser maps are held;
+    for ``finest`` all are. What is large is held on disk.
     """
     finest = finest_of(grids)
-    maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in grids if grid != finest}
-    for block in blocks:
+    levels = sorted(grids, key=lambda grid: grid.rows * grid.cols)  # the finest last
+    maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in levels[:-1]}
+    whole = scratch_array((finest.rows, finest.cols, num_classes)) if join == "finest" else None
+    found = _Highest(finest, levels[-2], num_classes) if whole is not None else None
+    for block in chain.from_iterable(map(strips, blocks)):
+        scores = log_softmax(block.logits / np.float32(temperature))
+        own = replace(block, logits=scores)
         if block.grid != finest:
-            maps[block.grid][block.rows, block.cols] = log_softmax(block.logits / np.float32(temperature))
-            continue
-        for strip in strips(block):
-            yield _joined(strip, [maps.get(grid) for grid in grids], grids, join, temperature)
+            maps[block.grid][block.rows, block.cols] = scores
+        elif whole is None or found is None:
+            yield _joined(own, maps, grids, join, temperature)
+        else:
+            whole[block.rows, block.cols] = scores
+            found.update(own)
+    if whole is not None and found is not None:
+        _leave_what_finer_scales_find(maps, levels, found)
+        for strip in strips(Block(finest, slice(0, finest.rows), slice(0, finest.cols), whole)):
+            yield _joined(strip, maps, grids, join, temperature)
 
 
 def _joined(
-    block: Block, maps: Sequence[FloatArray | None], grids: Sequence[Grid], join: Join, temperature: float
+    block: Block, maps: dict[Grid, FloatArray], grids: Sequence[Grid], join: Join, temperature: float
 ) -> Block:
-    """A block of the finest map with all scales in it. maps: log-probabilities; None for the finest's own."""
-    own = log_softmax(block.logits / np.float32(temperature))
-    scores = own.copy()
+    """A block of the finest map with all scales in it. Scores are logarithms of probabilities."""
+    scores = block.logits.copy()
     near: list[tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
-    for grid, coarse in zip(grids, maps, strict=True):
-        if coarse is None:
-            near.append((own, np.arange(own.shape[0])[:, None], np.arange(own.shape[1])[None]))
+    for grid in grids:
+        if grid == block.grid:
+            near.append((block.logits, *_axes(range(scores.shape[0]), range(scores.shape[1]))))
             continue
         rows = [grid.nearest(block.grid, row, 0)[0] for row in range(block.rows.start, block.rows.stop)]
         cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
-        near.append((coarse, np.array(rows)[:, None], np.array(cols)[None]))
-        (np.maximum if join == "max" else np.add)(scores, coarse[near[-1][1:]], out=scores)
+        near.append((maps[grid], *_axes(rows, cols)))
+        coarse = maps[grid][near[-1][1:]]
+        (np.logaddexp if join == "mean" else np.maximum)(scores, coarse, out=scores)
     if join == "mean":
-        scores /= len(grids)
+        scores -= np.float32(np.log(len(grids)))
     first = scores.argmax(-1)
     best = np.stack([scale[rows, cols, first] for scale, rows, cols in near]).argmax(0).astype(np.uint8)
     scores *= np.float32(temperature)
     return replace(block, logits=scores, exact=None, best_scale=best)
+
+
+def _axes(rows: Sequence[int], cols: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices that pick these rows and columns of a map."""
+    return np.array(rows)[:, None], np.array(cols)[None]
+
+
+def _leave_what_finer_scales_find(
+    maps: dict[Grid, FloatArray], levels: Sequence[Grid], found: _Highest
+) -> None:
+    """Takes out of each coarser map, in place, the classes of a window that a finer one in it has as well.
+
+    levels: the grids, the finest last. found: the highest of the finest in the windows of the next.
+    """
+    for level in range(len(levels) - 2, -1, -1):
+        coarse, finer = maps[levels[level]], found.scores
+        if level:
+            found = _Highest(levels[level], levels[level - 1], coarse.shape[2])
+        for row, scores in enumerate(coarse):
+            highest = np.maximum(scores, finer[row])
+            if level:
+                found.update(Block(levels[level], slice(row, row + 1), slice(0, len(scores)), highest[None]))
+            scores[finer[row] >= scores] = -np.inf
+
+
+class _Highest:
+    """The highest score of each class in the cells of a finer map whose centres lie in a coarser window.
+
+    scores: float32 (rows, cols, num_classes) of the coarser grid; -inf where none came yet.
+    """
+
+    def __init__(self, finer: Grid, coarser: Grid, num_classes: int):
+        self.scores = scratch_array((coarser.rows, coarser.cols, num_classes))
+        self.scores[:] = -np.inf
+        self.rows, self.cols = (_inside(finer, coarser, axis) for axis in (1, 0))
+
+    def update(self, block: Block) -> None:
+        """Takes in a block of the finer map."""
+        cols = [(j, place) for j, span in enumerate(self.cols) if (place := _shared(span, block.cols))]
+        if not cols:
+            return
+        across = np.stack([block.logits[:, place].max(1) for _, place in cols], axis=1)
+        columns = slice(cols[0][0], cols[-1][0] + 1)
+        for i, span in enumerate(self.rows):
+            if place := _shared(span, block.rows):
+                here = self.scores[i, columns]
+                np.maximum(here, across[place].max(0), out=here)
+
+
+def _inside(finer: Grid, coarser: Grid, axis: int) -> list[slice]:
+    """The cells of the finer grid whose centres lie in each window of the coarser. axis: 0 is along x."""
+    count = (finer.cols, finer.rows)[axis]
+    centres = (np.arange(count) * finer.stride + finer.window / 2) / finer.scan_size[axis]
+    first = np.arange((coarser.cols, coarser.rows)[axis]) * coarser.stride / coarser.scan_size[axis]
+    starts = np.searchsorted(centres, first)
+    stops = np.searchsorted(centres, first + coarser.window / coarser.scan_size[axis])
+    return [slice(*pair) for pair in zip(starts.tolist(), stops.tolist(), strict=True)]
+
+
+def _shared(span: slice, block: slice) -> slice | None:
+    """What two spans of cells have in common, counted from the second's start; None if that is nothing."""
+    start, stop = max(span.start, block.start), min(span.stop, block.stop)
+    return slice(start - block.start, stop - block.start) if start < stop else None

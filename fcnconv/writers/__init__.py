@@ -27,6 +27,7 @@ class Writer:
     suffix: of its files, without a dot. write: makes the file at a path. about: what it holds, in words.
     takes: the fields of `MapOptions` that change what is written, beside the classes and how it is scanned.
     needs_class: whether it shows no more than a few classes, so that one must be chosen.
+    looked_at: whether it is made to be looked at; else to compute with.
     folder: whether what it makes is a directory.
     needs: a package that fcnconv comes without, and the extra that brings it.
     """
@@ -36,6 +37,7 @@ class Writer:
     about: str
     takes: tuple[str, ...] = ()
     needs_class: bool = False
+    looked_at: bool = False
     folder: bool = False
     needs: tuple[str, str] | None = None
 
@@ -44,7 +46,9 @@ _PICTURE = ("argmax", "cells", "max_side")
 
 
 def _picture(suffix: str, format: str, about: str) -> Writer:
-    return Writer(suffix, partial(write_picture, format=format), about, takes=_PICTURE, needs_class=True)
+    return Writer(
+        suffix, partial(write_picture, format=format), about, takes=_PICTURE, needs_class=True, looked_at=True
+    )
 
 
 _ROWS = (
@@ -77,7 +81,13 @@ _ROWS = (
     _picture("png", "PNG", "the photo with one class's probability over it"),
     _picture("jpg", "JPEG", "the same as a JPEG"),
     _picture("webp", "WEBP", "the same as WebP"),
-    Writer("html", write_viewer, "one page to look at every class with, in a browser", takes=("max_side",)),
+    Writer(
+        "html",
+        write_viewer,
+        "one page to look at every class with, in a browser",
+        takes=("max_side",),
+        looked_at=True,
+    ),
 )
 
 WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
@@ -104,7 +114,8 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
         if out in STANDARD_OUTPUT and not suffix:
             raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
         raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
-    _check(f"a .{writer.suffix}", writer.takes, options or MapOptions())
+    options = options or MapOptions()
+    _check(f"a .{writer.suffix}", writer.takes, options.looked_at() if writer.looked_at else options)
     if writer.folder and out in STANDARD_OUTPUT:
         raise UsageError(f"a .{suffix} is a directory and cannot go to standard output; name it with --out")
     if writer.needs and find_spec(writer.needs[0]) is None:
@@ -115,7 +126,7 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
 
 def check_terminal(options: MapOptions) -> None:
     """Raises UsageError for an option that changes nothing on a terminal."""
-    _check("what a terminal shows", TERMINAL, options)
+    _check("what a terminal shows", TERMINAL, options.looked_at())
 
 
 def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
@@ -141,10 +152,9 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
         raise UsageError(
             "--top-k lists the best of all classes, and --class those that it names; leave one out"
         )
-    if options.join != PLAIN_MAP.join and len(options.scales) == 1 and not options.scales[0].halvings:
+    one = len(options.sizes) == 1 and not options.sizes[0].pyramid
+    if one and options.join != PLAIN_MAP.join:
         raise UsageError(f"--join {options.join} joins several --scales, and one is named; leave it out")
-    if options.argmax and options.cells:
-        raise UsageError("--argmax fills each window's own cell as it is; leave out --cells")
 
 
 _TOLD = told(MapOptions)

@@ -33,7 +33,8 @@ class Choice:
     @classmethod
     def of(cls, options: MapOptions, labels: Labels) -> Choice:
         """What the options ask for of a map with these labels. Raises UsageError for a class that is none."""
-        return cls(tuple(labels.find(name) for name in options.classes), options)
+        found = (labels.find(name) for name in options.classes)
+        return cls(tuple({selection.classes: selection for selection in found}.values()), options)
 
     def scores(self, piece: Piece) -> FloatArray:
         """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
@@ -86,6 +87,11 @@ def provenance(stream: ScoreStream) -> Record:
         "exact_cells": stream.exact_cells,
         "version": __version__,
     }
+    if about.join is not None:
+        record["scales"] = ",".join(
+            f"{width}x{height}" for width, height in (g.scan_size for g in about.scales)
+        )
+        record["join"] = about.join
     if made.agreement is not None:
         record.update(made.agreement.record())
     return record
