@@ -147,23 +147,32 @@ class ScoreMap(Piece):
 def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
     """Writes a map to the file `out`, or to standard output if that is ``-``.
 
-    A picture without a class shows the one that is most probable in some window, which is logged. To know it
-    the whole map is collected first.
+    A picture without a class shows the foremost one, which is logged. To know it the whole map is collected
+    first.
 
     Raises UsageError, ImageError and OutputError.
     """
     if writer.needs_class and not choice.selections and not choice.options.argmax:
         whole = ScoreMap.collect(stream)
-        stream, choice = whole.stream(), replace(choice, selections=(log_most_probable(whole),))
+        stream, choice = whole.stream(), replace(choice, selections=(log_foremost(whole),))
     save(stream, out, writer, choice)
 
 
-def log_most_probable(score_map: ScoreMap) -> Selection:
-    """The category that is most probable in some window, after it was logged."""
-    (best,) = score_map.best_windows(1)
+def log_foremost(score_map: ScoreMap) -> Selection:
+    """The category that shows most in the image, after it was logged: the one whose squared probabilities
+    have the largest sum over the windows. One that fills the image goes before one that a single window, of
+    thousands, is sure of.
+    """
+    strength, highest = (np.zeros(len(score_map.labels)) for _ in range(2))
+    for piece in score_map.stream().pieces():
+        probabilities = piece.probabilities()
+        strength += np.square(probabilities).sum((0, 1), dtype=np.float64)
+        np.maximum(highest, probabilities.max((0, 1)), out=highest)
+    best = int(strength.argmax())
+    name = score_map.labels.categories[best]
     log.info(
-        "showing the most probable class, %s (up to %.2f); choose with --class",
-        best.category,
-        best.probability,
+        "showing %s, which most of the image looks like (up to %.2f); choose with --class",
+        name,
+        highest[best],
     )
-    return score_map.labels.same(best.class_idx, best.category)
+    return score_map.labels.category(best)

@@ -233,9 +233,11 @@ class MapOptions:
         as far as a random sample tells: the lower end of its interval. seed: of that sample.
     values: probabilities (softmax over all classes) or logits.
     top_k: classes a cell in formats that list the best.
-    at_least: probability that a cell must reach in formats that list regions; None is their own.
+    at_least: probability that a cell must reach in formats that list regions, and a winner to be coloured;
+        None is their own.
     store: whether every class of a window is kept, or the best; `auto` keeps the best of very large maps.
     argmax: a picture shows the most probable class of each window.
+    no_legend: a picture is the photo and the map alone, of the photo's own size.
     cells: a picture fills each window's own square instead of running smoothly between them.
     max_side: pixels of a picture's longest side.
     """
@@ -291,7 +293,8 @@ class MapOptions:
     at_least: Annotated[
         float | None,
         Told(
-            "The least probability that counts: a cell of a .geojson must reach it (0.5 if not given).",
+            "The least probability that counts: of a cell of a .geojson (0.5 if not given), of a winner that "
+            "--argmax colours (0.1).",
             metavar="P",
             least=0,
             most=1,
@@ -303,6 +306,9 @@ class MapOptions:
     ] = "auto"
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
     cells: Annotated[bool, Told("Fill each window's own cell; no interpolation.", group="Picture")] = False
+    no_legend: Annotated[
+        bool, Told("Leave out what stands below the photo.", flags=("--no-legend",), group="Picture")
+    ] = False
     max_side: Annotated[int, Told("Longest side, in pixels.", metavar="PX", group="Picture", least=64)] = 8192
 
     @property

@@ -73,7 +73,7 @@ class Agreement:
 
     def __str__(self) -> str:
         if self.exact == self.cells:
-            return "every window is a real crop"
+            return "has a real crop for every window"
         mean, low, high = (round(100 * share) for share in (self.first_class, self.low, self.high))
         return f"agrees with real crops in {mean} %, {low} to {high}"
 

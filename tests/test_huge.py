@@ -63,19 +63,32 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
         assert np.allclose(np.exp(mean[row, col]), cells.mean(0), atol=1e-5)
         first = highest[row, col].argmax()
         assert np.isclose(cells[best[row, col], first], cells[:, first].max(), atol=1e-5)
-        for k in range(4):
-            kept = [
-                cell[k]
-                for cell, other in zip(cells, grids, strict=True)
-                if other == grid or not finer_has(k, other, (row, col), grids, maps)
-            ]
-            assert np.isclose(np.exp(finest[row, col, k]), max(kept), atol=1e-5)
-        assert grids[best_finest[row, col]] == grid or highest[row, col].max() >= finest[row, col].max()
+    k, centre = int(rng.integers(4)), [(8 * n + 8) for n in (row, col)]
+    told = [softmax(maps[grids.index(grid)])[row, col, k]]
+    for other, scores in zip(grids, maps, strict=True):
+        if other != grid:
+            kept = np.array(
+                [
+                    [
+                        0 if finer_has(k, other, (i, j), grids, maps) else softmax(scores)[i, j, k]
+                        for j in range(other.cols)
+                    ]
+                    for i in range(other.rows)
+                ]
+            )
+            y, x = (
+                (at * theirs / ours - 8) / 8
+                for at, theirs, ours in zip(centre, other.scan_size[::-1], grid.scan_size[::-1], strict=True)
+            )
+            down = [np.interp(y, range(other.rows), column) for column in kept.T]
+            told.append(np.interp(x, range(other.cols), down))
+    assert np.isclose(np.exp(finest[row, col, k]), max(told), atol=1e-5)
+    assert best_finest.max() < len(grids)
 
 
 def finer_has(k: int, grid: Grid, cell: tuple[int, int], grids: list[Grid], maps: list[FloatArray]) -> bool:
-    """Whether the window of a coarser grid nearest to the finest's cell has a finer one in it, or in one that
-    is in it, which has class k as probable.
+    """Whether a window of a coarser grid has a finer one in it, or in one that is in it, which has class k as
+    probable, or half.
     """
     order = sorted(grids, key=lambda other: other.rows * other.cols)
     finest, probabilities = order[-1], {g: softmax(m) for g, m in zip(grids, maps, strict=True)}
@@ -98,8 +111,8 @@ def finer_has(k: int, grid: Grid, cell: tuple[int, int], grids: list[Grid], maps
         ]
         return max(inside, default=0.0)
 
-    row, col = grid.nearest(finest, *cell)
-    return highest_in(order.index(grid), row, col) >= float(probabilities[grid][row, col, k])
+    own = float(probabilities[grid][cell][k])
+    return highest_in(order.index(grid), *cell) >= min(own, 0.5)
 
 
 def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[FloatArray, ...]:

@@ -19,7 +19,8 @@ from rich.text import Text
 
 from fcnconv.labels import Selection
 from fcnconv.maps import ScoreMap
-from fcnconv.render.draw import Key, colour_winners, draw_plane
+from fcnconv.render.draw import FLOOR, draw_plane, draw_winners
+from fcnconv.render.legend import Key
 from fcnconv.sources import Pixels
 
 MAX_COLUMNS = 64
@@ -30,12 +31,19 @@ _GAP = "  "
 
 
 def draw_map(
-    console: Console, photo: Pixels, score_map: ScoreMap, selections: Sequence[Selection], share: float = 1
+    console: Console,
+    photo: Pixels,
+    score_map: ScoreMap,
+    selections: Sequence[Selection],
+    *,
+    share: float = 1,
+    at_least: float = FLOOR,
 ) -> None:
     """Prints the photo and the map of each selection, two pictures in a row; without selections the winner of
     each window, and the colours' names.
 
     photo: uint8 (H, W, 3), the image that was scanned. share: of the console's width that a row may take.
+    at_least: probability under which the winner of a window is not coloured.
     """
     columns = min(int((console.width - len(_GAP)) / 2 * share), MAX_COLUMNS)
     if columns < 4:
@@ -52,9 +60,8 @@ def draw_map(
         title = f"{selection.name}, up to {plane.max():.2f}"
         pictures.append(_picture(title, np.asarray(draw_plane(ground, plane, grid)), colour))
     if not selections:
-        winner, sure = score_map.top_k(1)
         names = score_map.labels.categories
-        picture, key = colour_winners(ground, winner[:, :, 0], sure[:, :, 0], grid, names)
+        picture, key = draw_winners(ground, *score_map.top_k(5), grid, names, at_least=at_least)
         pictures.append(_picture("most probable class of each window", np.asarray(picture), colour))
     rows = Table.grid(padding=(0, len(_GAP), 1, 0))
     for first in range(0, len(pictures), 2):

@@ -153,12 +153,12 @@ def show_map(stream: ScoreStream, choice: Choice) -> None:
     from rich.console import Console
 
     from fcnconv.console.preview import draw_map
-    from fcnconv.maps import ScoreMap, log_most_probable
+    from fcnconv.maps import ScoreMap, log_foremost
     from fcnconv.writers.contents import photo_of
 
     score_map, chosen = ScoreMap.collect(stream), choice.selections
     if not chosen and not choice.options.argmax:
-        chosen = (log_most_probable(score_map),)
+        chosen = (log_foremost(score_map),)
     photo = photo_of(score_map.about, PREVIEW_SIDE)
     draw_map(Console(file=data_stream()), photo, score_map, chosen)
     for p in score_map.best_windows(choice.options.top_k):

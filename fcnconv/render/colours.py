@@ -45,7 +45,7 @@ def opacity_map() -> npt.NDArray[np.float32]:
     Zero is clear, so that only findings are coloured. It rises with the square root: a class that is one of
     three candidates in a window shows at more than half of what is sure.
     """
-    return (0.85 * np.sqrt(np.linspace(0, 1, 256))).astype(np.float32)
+    return (0.8 * np.sqrt(np.linspace(0, 1, 256))).astype(np.float32)
 
 
 def distinct_colours(count: int) -> Colours:

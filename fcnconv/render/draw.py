@@ -1,38 +1,43 @@
 """Drawing score maps over the photo, where the windows are.
 
-A cell is drawn at the centre of its window, and the colours run smoothly from one centre to the next, or fill
-each cell's own square: the square of one stride around its centre. Outside these squares no window was
-centred, and the photo stays as it is.
+A cell is drawn at the centre of its window, and the colours run smoothly from one centre to the next. Beyond
+the outermost centres the value is carried outward and fades to nothing at the image's border. Or each cell
+fills its own square, of one stride around its centre, and nothing is drawn outside of these squares. Where a
+class is improbable the photo is seen as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.grid import Grid
-from fcnconv.render.colours import Colours, colour_map, distinct_colours
-from fcnconv.render.legend import draw_key, draw_scale, draw_title
+from fcnconv.render.colours import Colours, colour_map, distinct_colours, opacity_map
+from fcnconv.render.legend import Key
 from fcnconv.scores import FloatArray
 from fcnconv.sources import Pixels
 
-OPACITY = 0.65
-"""Share of the colour in a covered pixel; the rest is the photo in grey, whose hues cannot mislead."""
+FLOOR = 0.1
+"""Probability under which the winner of a window is no finding, unless told."""
 
 KEY_CLASSES, KEY_SHARE = 12, 0.01
-"""A map of winners names so many classes, the most frequent, of those that win this share of the cells; the
-others share one grey.
+"""A map of winners names so many classes, the most frequent, of those that win this share of the coloured
+cells; the others share one grey.
 """
 
 STRIP = 256
 """Rows of pixels that are coloured at once."""
 
 _OTHERS = (128, 128, 128)
+_MIDDLE_GREY = 118
+_GREYED = 2.0
+"""Under a share of the colour over half the photo is grey, below it has its own hues in proportion."""
+
+OPACITY = 0.65
 
 
 @dataclass(frozen=True)
@@ -42,146 +47,147 @@ class Style:
     cells: bool = False
 
 
-def draw_classes(
-    photo: Pixels, planes: FloatArray, grid: Grid, names: Sequence[str], style: Style = Style()
-) -> Image.Image:
-    """The photo with one class's probability over it, on a scale from 0 to 1; of several classes, a panel
-    each.
+SMOOTH = Style()
 
-    photo: uint8 (H, W, 3), the image that was scanned, at any size, which each panel has.
-    planes: float32 (rows, cols, len(names)), 0 to 1: the probability of each class in each cell.
+
+def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = SMOOTH) -> Image.Image:
+    """The photo with one class's probability over it.
+
+    photo: uint8 (H, W, 3), the image that was scanned, at any size, which the picture has.
+    plane: float32 (rows, cols), 0 to 1: the probability of the class in each cell.
     """
-    panels = []
-    for index, name in enumerate(names):
-        panel = draw_plane(photo, planes[:, :, index], grid, style)
-        draw_title(panel, name)
-        panels.append(panel)
-    draw_scale(panels[0])
-    return _side_by_side(panels)
 
+    def coloured(planes: FloatArray) -> tuple[Colours, FloatArray]:
+        level = np.round(planes[:, :, 0] * 255).astype(np.uint8)
+        return colour_map()[level], opacity_map()[level]
 
-def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = Style()) -> Image.Image:
-    """The photo with one class's probability over it, and nothing else: arguments as for `draw_classes`."""
-
-    def coloured(probability: FloatArray) -> tuple[Colours, float]:
-        return colour_map()[np.round(probability * 255).astype(np.uint8)], OPACITY
-
-    return _tinted(photo, grid, (plane,), coloured, style)
-
-
-Key = list[tuple[str, tuple[int, ...]]]
-"""What colours stand for: a class's name and its colour (R, G, B), the most frequent first."""
+    return _tinted(photo, grid, plane[:, :, None], coloured, style)
 
 
 def draw_winners(
-    photo: Pixels, winner: npt.NDArray[np.integer], sure: FloatArray, grid: Grid, names: Sequence[str]
-) -> Image.Image:
-    """The photo with the most probable class of each cell over it, with the key on it: see
-    `colour_winners`.
-    """
-    picture, key = colour_winners(photo, winner, sure, grid, names)
-    draw_key(picture, key)
-    return picture
-
-
-def colour_winners(
-    photo: Pixels, winner: npt.NDArray[np.integer], sure: FloatArray, grid: Grid, names: Sequence[str]
+    photo: Pixels,
+    class_idx: npt.NDArray[np.integer],
+    probability: FloatArray,
+    grid: Grid,
+    names: Sequence[str],
+    *,
+    at_least: float = FLOOR,
+    style: Style = SMOOTH,
 ) -> tuple[Image.Image, Key]:
-    """The photo with the most probable class of each cell in a colour of its own, paler where it is less
-    sure, and the key of the classes that occur.
+    """The photo with the most probable class of each place over it, in a colour of its own that is paler
+    where it is less sure, and the key of the classes that occur.
 
-    winner: (rows, cols), an index into `names`. sure: float32 (rows, cols), 0 to 1: its probability.
+    class_idx, probability: (rows, cols, k): the k best classes of each cell, indices into `names`, and their
+        probabilities, best first. With more than one the borders between classes run smoothly.
+    at_least: probability under which nothing is coloured.
     """
-    classes, counts = np.unique(winner, return_counts=True)
-    ranked = classes[np.argsort(-counts, kind="stable")]
-    shown = ranked[: min(KEY_CLASSES, int((counts >= KEY_SHARE * winner.size).sum()))]
-    colours = np.full((len(names), 3), _OTHERS, np.uint8)
-    colours[shown] = distinct_colours(len(shown))
+    shown, others = _ranked(class_idx[:, :, 0], probability[:, :, 0] >= at_least)
+    colours = np.array([*distinct_colours(len(shown)).tolist(), _OTHERS], np.uint8)
+    planes = np.zeros((*class_idx.shape[:2], len(colours)), np.float32)
+    for rank in range(class_idx.shape[2]):
+        place = np.full(len(names), len(shown))
+        place[shown] = np.arange(len(shown))
+        which = place[class_idx[:, :, rank], None]
+        highest = np.maximum(np.take_along_axis(planes, which, -1), probability[:, :, rank, None])
+        np.put_along_axis(planes, which, highest, -1)
 
-    def coloured(best: npt.NDArray[np.integer], sure: FloatArray) -> tuple[Colours, FloatArray]:
-        return colours[best], 0.15 + 0.75 * sure[:, :, None]
+    def coloured(planes: FloatArray) -> tuple[Colours, FloatArray]:
+        best = planes.argmax(-1)
+        return colours[best], _opacity(planes.max(-1), at_least)
 
-    picture = _tinted(photo, grid, (winner, sure), coloured, Style(cells=True))
-    key: Key = [(names[i], tuple(colours[i].tolist())) for i in shown]
-    if len(ranked) > len(shown):
-        key.append((f"{len(ranked) - len(shown)} others", _OTHERS))
+    picture = _tinted(photo, grid, planes, coloured, style)
+    sure = [planes[:, :, i][planes.argmax(-1) == i].mean() for i in range(len(shown))]
+    key: Key = [(names[i], _seen(colours[n], sure[n], at_least)) for n, i in enumerate(shown)]
+    if others:
+        key.append((f"{others} others", _OTHERS))
     return picture, key
+
+
+def _ranked(winner: npt.NDArray[np.integer], counts: npt.NDArray[np.bool_]) -> tuple[list[int], int]:
+    """The classes that are named, and the number of others that win somewhere. counts: where."""
+    classes, times = np.unique(winner[counts], return_counts=True)
+    ranked = classes[np.argsort(-times, kind="stable")].tolist()
+    shown = ranked[: min(KEY_CLASSES, int((times >= KEY_SHARE * times.sum()).sum()))]
+    return shown, len(ranked) - len(shown)
+
+
+def _opacity(probability: FloatArray, at_least: float) -> FloatArray:
+    """The share of the colour of winners: nothing at the floor, so that no edge is seen there."""
+    above = np.clip((probability - at_least) / max(1 - at_least, 1e-6), 0, 1)
+    share: FloatArray = opacity_map()[np.round(above * 255).astype(np.uint8)]
+    return share
+
+
+def _seen(colour: Colours, probability: float, at_least: float) -> tuple[int, ...]:
+    """A colour as it is seen over a middle grey."""
+    share = float(_opacity(np.array(probability, np.float32), at_least))
+    return tuple(np.round(share * colour + (1 - share) * _MIDDLE_GREY).astype(int).tolist())
 
 
 def _tinted(
     photo: Pixels,
     grid: Grid,
-    planes: Sequence[npt.NDArray[Any]],
-    coloured: Callable[..., tuple[Colours, float | FloatArray]],
+    planes: FloatArray,
+    coloured: Callable[[FloatArray], tuple[Colours, FloatArray]],
     style: Style,
 ) -> Image.Image:
-    """The photo with colours over it, where cells are.
+    """The photo with colours over it.
 
-    planes: values (rows, cols) of the cells. coloured: makes the colours (h, w, 3) of pixels, and their
-        opacity, of each plane's values there, (h, w).
+    planes: values (rows, cols, n) of the cells. coloured: makes the colours (h, w, 3) of pixels, and their
+        opacity (h, w), of the values there, (h, w, n).
     """
-    height, width, _ = photo.shape
-    row, col = (
-        _cell_coordinates(length, scanned, grid)
-        for length, scanned in zip((height, width), grid.scan_size[::-1], strict=True)
+    down, across = (
+        _Axis.of(length, scanned, grid, count, style)
+        for length, scanned, count in zip(
+            photo.shape[:2], grid.scan_size[::-1], planes.shape[:2], strict=True
+        )
     )
-    rows, cols = _covered(row, grid.rows), _covered(col, grid.cols)
-    picture = photo.copy()
-    for top in range(rows.start, rows.stop, STRIP):  # a large picture takes no more memory than a strip
-        place = slice(top, min(top + STRIP, rows.stop)), cols
-        colours, opacity = coloured(*(_spread(plane, row[place[0]], col[cols], style) for plane in planes))
-        grey = photo[place] @ np.array([0.299, 0.587, 0.114], np.float32)
-        picture[place] = np.round(opacity * colours + (1 - opacity) * grey[:, :, None])
+    picture = np.empty_like(photo)
+    for top in range(0, len(photo), STRIP):  # a large picture takes no more memory than a strip
+        rows = slice(top, top + STRIP)
+        values = across.spread(down.spread(planes, rows).transpose(1, 0, 2)).transpose(1, 0, 2)
+        colours, opacity = coloured(values)
+        share = (opacity * down.weight[rows, None] * across.weight)[:, :, None].astype(np.float32)
+        under = photo[rows].astype(np.float32)
+        grey = (under @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
+        under += np.minimum(_GREYED * share, 1) * (grey - under)  # whose hues cannot mislead
+        picture[rows] = np.round(share * colours + (1 - share) * under)
     return Image.fromarray(picture)
 
 
-def _spread(
-    values: npt.NDArray[Any],
-    row: npt.NDArray[np.float64],
-    col: npt.NDArray[np.float64],
-    style: Style,
-) -> npt.NDArray[Any]:
-    """Values (rows, cols) of the cells at pixels, whose places in cells are given along each axis."""
-    if style.cells:
-        nearest = [
-            np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
-            for place, count in zip((row, col), values.shape, strict=True)
-        ]
-        return values[np.ix_(*nearest)]
-    return _interpolate(_interpolate(values, row).T, col).T
+@dataclass(frozen=True)
+class _Axis:
+    """Where the pixels of a picture lie among the cells, along one axis.
 
-
-def _side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
-    """Panels of one size: up to three in a row, more in a sheet about as wide as high."""
-    width, height = panels[0].size
-    square = max(1, round((len(panels) * height / width) ** 0.5))
-    across = len(panels) if len(panels) <= 3 else square
-    down = -(-len(panels) // across)
-    sheet = Image.new("RGB", (across * width, down * height), (18, 18, 20))
-    for number, panel in enumerate(panels):
-        sheet.paste(panel, (number % across * width, number // across * height))
-    return sheet
-
-
-def _cell_coordinates(length: int, scanned: int, grid: Grid) -> npt.NDArray[np.float64]:
-    """The place of each pixel's centre in cells along one axis: 0 at the first window's centre, 1 at the
-    second's.
+    before, after: int (length,), the cells whose values a pixel mixes. share: of the second, 0 to 1.
+    weight: float32 (length,), 0 to 1: how much of the map is seen there.
     """
-    position = (np.arange(length) + 0.5) * (scanned / length)
-    return (position - grid.window / 2) / grid.stride
 
+    before: npt.NDArray[np.intp]
+    after: npt.NDArray[np.intp]
+    share: FloatArray
+    weight: FloatArray
 
-def _covered(coordinates: npt.NDArray[np.float64], count: int) -> slice:
-    """The pixels that lie in some cell's own square along one axis."""
-    first, last = np.searchsorted(coordinates, (-0.5, count - 0.5))
-    return slice(int(first), int(last))
+    @classmethod
+    def of(cls, length: int, scanned: int, grid: Grid, count: int, style: Style) -> _Axis:
+        """An axis of `length` pixels, of an image that was scanned at `scanned`, with `count` cells."""
+        first = grid.window / 2
+        pixel = (np.arange(length) + 0.5) * (scanned / length)
+        place = (pixel - first) / grid.stride  # 0 at the first window's centre, 1 at the second's
+        if style.cells:
+            nearest = np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
+            inside = (place >= -0.5) & (place < count - 0.5)
+            return cls(nearest, nearest, np.zeros(length, np.float32), inside.astype(np.float32))
+        last = first + (count - 1) * grid.stride
+        inwards = np.clip(np.minimum(pixel / first, (scanned - pixel) / (scanned - last)), 0, 1)
+        weight = 1 - (1 - inwards) ** 2  # level where it joins the map; 0 at the border
+        place = np.clip(place, 0, count - 1)
+        before = np.minimum(place.astype(np.intp), max(count - 2, 0))
+        after = np.minimum(before + 1, count - 1)
+        return cls(before, after, (place - before).astype(np.float32), weight.astype(np.float32))
 
-
-def _interpolate(values: npt.NDArray[Any], coordinates: npt.NDArray[np.float64]) -> FloatArray:
-    """Linear interpolation along the first axis, constant past its ends: (n, m) -> (len(coordinates), m)."""
-    place = np.clip(coordinates, 0, len(values) - 1)
-    before = np.minimum(place.astype(np.intp), max(len(values) - 2, 0))
-    share = (place - before).astype(np.float32)[:, None]
-    after = np.minimum(before + 1, len(values) - 1)
-    result: FloatArray = values[before] * (1 - share) + values[after] * share
-    return result
+    def spread(self, values: FloatArray, pixels: slice = slice(None)) -> FloatArray:
+        """The values of cells, along the first axis, at pixels: (count, …) -> (len(pixels), …)."""
+        share = self.share[pixels, None, None]
+        result: FloatArray = values[self.before[pixels]] * (1 - share) + values[self.after[pixels]] * share
+        return result

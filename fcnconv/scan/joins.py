@@ -14,6 +14,12 @@ from fcnconv.options import Join
 from fcnconv.scores import Block, FloatArray, log_softmax, strips
 from fcnconv.system.scratch import scratch_array
 
+FOUND = 0.5
+"""Probability that is enough in a finer window for the wider one around it to tell nothing new. Looked at on
+photos of a cat, a cup and a tripod: with the wider window's own probability as the only bar, a tripod of 0.96
+that two windows of half the picture are 0.98 sure of becomes half a picture.
+"""
+
 
 def joined(
     blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, num_classes: int
@@ -23,8 +29,10 @@ def joined(
     blocks: of the scan of all grids, the finest last.
     join: what a class scores in a cell, of its own window and those of the coarser scales whose centres are
         nearest to its own. ``max``: the highest probability; ``mean``: their mean; ``finest``: the highest,
-        of its own and of those coarser windows in which no finer window has the class as probable, so that
-        each thing is told where it is, and what only a wide view shows is told too.
+        where a coarser window has lost what finer ones in it know, so that each thing is told where it is,
+        and what only a wide view shows is told too: p (1 - k²), k being the highest probability of the class
+        in the finer windows as a share of p, or of `FOUND` if that is less. These are interpolated between
+        their centres.
     temperature: divides the logits before they are joined; what comes out is multiplied by it again.
 
     The logits are logarithms of probabilities, which sum to one for ``mean`` only. The best scale, uint8
@@ -67,7 +75,7 @@ def _joined(
         rows = [grid.nearest(block.grid, row, 0)[0] for row in range(block.rows.start, block.rows.stop)]
         cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
         near.append((maps[grid], *_axes(rows, cols)))
-        coarse = maps[grid][near[-1][1:]]
+        coarse = _between(maps[grid], block, grid) if join == "finest" else maps[grid][near[-1][1:]]
         (np.logaddexp if join == "mean" else np.maximum)(scores, coarse, out=scores)
     if join == "mean":
         scores -= np.float32(np.log(len(grids)))
@@ -75,6 +83,34 @@ def _joined(
     best = np.stack([scale[rows, cols, first] for scale, rows, cols in near]).argmax(0).astype(np.uint8)
     scores *= np.float32(temperature)
     return replace(block, logits=scores, exact=None, best_scale=best)
+
+
+def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
+    """The logarithms of a coarser map's probabilities at the centres of a block's windows, interpolated."""
+    probabilities = np.zeros_like(block.logits)
+    down, across = (_neighbours(grid, block, axis) for axis in (1, 0))
+    for rows, down_share in down:
+        for cols, across_share in across:
+            share = (down_share[:, None] * across_share)[:, :, None]
+            probabilities += share * np.exp(scores[np.ix_(rows, cols)])
+    with np.errstate(divide="ignore"):
+        result: FloatArray = np.log(probabilities)
+    return result
+
+
+_Shares = tuple[npt.NDArray[np.intp], FloatArray]
+
+
+def _neighbours(grid: Grid, block: Block, axis: int) -> tuple[_Shares, _Shares]:
+    """Along an axis, the cells of a grid before and after each centre of a block, with their shares."""
+    span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
+    mine = block.grid
+    centres = np.arange(span.start, span.stop) * mine.stride + mine.window / 2
+    place = (centres * grid.scan_size[axis] / mine.scan_size[axis] - grid.window / 2) / grid.stride
+    place = np.clip(place, 0, count - 1)
+    before = np.minimum(place.astype(np.intp), max(count - 2, 0))
+    share = (place - before).astype(np.float32)
+    return (before, 1 - share), (np.minimum(before + 1, count - 1), share)
 
 
 def _axes(rows: Sequence[int], cols: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -85,7 +121,7 @@ def _axes(rows: Sequence[int], cols: Sequence[int]) -> tuple[npt.NDArray[np.int6
 def _leave_what_finer_scales_find(
     maps: dict[Grid, FloatArray], levels: Sequence[Grid], found: _Highest
 ) -> None:
-    """Takes out of each coarser map, in place, the classes of a window that a finer one in it has as well.
+    """Takes out of each coarser map, in place, what finer windows know of a class in a window of it.
 
     levels: the grids, the finest last. found: the highest of the finest in the windows of the next.
     """
@@ -97,7 +133,9 @@ def _leave_what_finer_scales_find(
             highest = np.maximum(scores, finer[row])
             if level:
                 found.update(Block(levels[level], slice(row, row + 1), slice(0, len(scores)), highest[None]))
-            scores[finer[row] >= scores] = -np.inf
+            known = np.exp(finer[row] - np.minimum(scores, np.log(FOUND, dtype=np.float32)))
+            with np.errstate(divide="ignore"):
+                scores += np.log1p(-(np.minimum(known, 1) ** 2))
 
 
 class _Highest:

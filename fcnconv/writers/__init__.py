@@ -42,7 +42,7 @@ class Writer:
     needs: tuple[str, str] | None = None
 
 
-_PICTURE = ("argmax", "cells", "max_side")
+_PICTURE = ("argmax", "at_least", "cells", "no_legend", "max_side")
 
 
 def _picture(suffix: str, format: str, about: str) -> Writer:
@@ -93,7 +93,7 @@ _ROWS = (
 WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
 """Every format by the suffix of its files."""
 
-TERMINAL = ("top_k", "argmax")
+TERMINAL = ("top_k", "argmax", "at_least")
 """The fields of `MapOptions` that change what a terminal shows."""
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif"}
@@ -151,6 +151,10 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
     if options.classes and options.top_k != PLAIN_MAP.top_k and takes != TERMINAL:
         raise UsageError(
             "--top-k lists the best of all classes, and --class those that it names; leave one out"
+        )
+    if options.at_least is not None and takes != ("at_least",) and not options.argmax:
+        raise UsageError(
+            "--at-least is the least probability that --argmax colours in a picture; add --argmax"
         )
     one = len(options.sizes) == 1 and not options.sizes[0].pyramid
     if one and options.join != PLAIN_MAP.join:

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from fcnconv.errors import UsageError
-from fcnconv.render.draw import Style, draw_classes, draw_winners
+from fcnconv.render.draw import FLOOR, Style, draw_winners
+from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import ScoreStream
 from fcnconv.viewer import MAX_SIDE, viewer_page
-from fcnconv.writers.contents import MADE_BY, Choice, keep, photo_of, provenance
+from fcnconv.writers.contents import MADE_BY, Choice, Kept, keep, photo_of, provenance, told
+
+log = logging.getLogger("fcnconv")
+
+_CONTENDERS = 5
+"""Classes of a cell that its picture of winners needs: between cells another than the first may win."""
 
 
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
-    """The photo with the chosen selections over it, a panel each, or with the winner of each cell.
+    """The picture of `picture_of`, in a file.
 
     The provenance is in the EXIF image description, as JSON, and in a PNG also in the text ``fcnconv``.
 
     format: Pillow's name of the file format.
     """
-    options, about = choice.options, stream.about
-    if not (choice.selections or options.argmax):
-        raise UsageError("a picture shows a class over the photo; name one with --class")
-    photo = photo_of(about, options.max_side)
-    kept = keep(stream, choice.selections, 1)
-    if options.argmax:
-        best = kept.probability.argmax(-1) if kept.class_idx is None else kept.class_idx[:, :, 0]
-        picture = draw_winners(photo, best, kept.probability.max(-1), about.grid, choice.names(about))
-    else:
-        style = Style(cells=options.cells)
-        picture = draw_classes(photo, kept.probability, about.grid, choice.names(about), style)
+    picture = picture_of(stream, choice)
     record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
@@ -41,6 +39,57 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
         picture.save(file, format, quality=90, exif=exif, pnginfo=text)
+
+
+def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
+    """The photo with the chosen selections over it, a panel each, or with the winner of each cell; below it
+    what it is read by. No side is longer than ``options.max_side``.
+
+    Raises UsageError.
+    """
+    options, about = choice.options, stream.about
+    if not (choice.selections or options.argmax):
+        raise UsageError("a picture shows a class over the photo; name one with --class")
+    width, height = about.grid.image_size
+    across, down = (1, 1) if options.argmax else sheet_shape(len(choice.selections), (width, height))
+    share = options.max_side / max(across * width, down * height)
+    photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
+    kept = keep(stream, choice.selections, _CONTENDERS)
+    style, legend = Style(cells=options.cells), not options.no_legend
+    if options.argmax:
+        class_idx, probability = _best_first(kept)
+        floor = FLOOR if options.at_least is None else options.at_least
+        names = choice.names(about)
+        drawn, key = draw_winners(
+            photo, class_idx, probability, about.grid, names, at_least=floor, style=style
+        )
+        picture = winners_sheet(drawn, key, legend=legend, note=told(stream))
+    else:
+        names = choice.names(about)
+        picture = class_sheet(
+            photo, kept.probability, about.grid, names, style=style, legend=legend, note=told(stream)
+        )
+        hint_if_faint(float(kept.probability.max()), names)
+    picture.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)  # legends add to it
+    return picture
+
+
+def _best_first(kept: Kept) -> tuple[np.ndarray, np.ndarray]:
+    if kept.class_idx is not None:
+        return kept.class_idx, kept.probability
+    order = np.argsort(-kept.probability, axis=-1, kind="stable")
+    return order, np.take_along_axis(kept.probability, order, -1)
+
+
+def hint_if_faint(highest: float, names: list[str]) -> None:
+    """Says what to try where nothing that is shown is probable anywhere."""
+    if highest < FLOOR:
+        what = "its highest is" if len(names) == 1 else "the highest of them is"
+        log.info(
+            "%s: found nowhere, %s %.3f; 'fcnconv classify' tells what the image shows, other --scales may "
+            "find more",
+            *(", ".join(names[:3]), what, highest),
+        )
 
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
