@@ -70,7 +70,7 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
             kept = np.array(
                 [
                     [
-                        0 if finer_has(k, other, (i, j), grids, maps) else softmax(scores)[i, j, k]
+                        softmax(scores)[i, j, k] * (1 - known(k, other, (i, j), grids, maps) ** 2)
                         for j in range(other.cols)
                     ]
                     for i in range(other.rows)
@@ -86,10 +86,8 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
     assert best_finest.max() < len(grids)
 
 
-def finer_has(k: int, grid: Grid, cell: tuple[int, int], grids: list[Grid], maps: list[FloatArray]) -> bool:
-    """Whether a window of a coarser grid has a finer one in it, or in one that is in it, which has class k as
-    probable, or half.
-    """
+def known(k: int, grid: Grid, cell: tuple[int, int], grids: list[Grid], maps: list[FloatArray]) -> float:
+    """How far finer windows in a window of a coarser grid, or in windows that are in it, have class k too."""
     order = sorted(grids, key=lambda other: other.rows * other.cols)
     finest, probabilities = order[-1], {g: softmax(m) for g, m in zip(grids, maps, strict=True)}
 
@@ -112,7 +110,7 @@ def finer_has(k: int, grid: Grid, cell: tuple[int, int], grids: list[Grid], maps
         return max(inside, default=0.0)
 
     own = float(probabilities[grid][cell][k])
-    return highest_in(order.index(grid), *cell) >= min(own, 0.5)
+    return min(highest_in(order.index(grid), *cell) / min(own, 0.5), 1)
 
 
 def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[FloatArray, ...]:
