@@ -70,7 +70,7 @@ def test_a_joined_map_takes_the_best_of_the_nearest_windows(
             kept = np.array(
                 [
                     [
-                        softmax(scores)[i, j, k] * (1 - known(k, other, (i, j), grids, maps) ** 2)
+                        softmax(scores)[i, j, k] * (1 - known(k, other, (i, j), grids, maps) ** 4)
                         for j in range(other.cols)
                     ]
                     for i in range(other.rows)

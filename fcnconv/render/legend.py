@@ -5,6 +5,7 @@ classes, and a line on how the map was made. Each is a band as wide as the pictu
 from __future__ import annotations
 
 from functools import cache
+from math import sqrt
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -26,7 +27,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 def text_size(picture: tuple[int, int]) -> int:
     """The height of the text, in pixels, for a picture of this (width, height)."""
-    return max(11, round((picture[0] * picture[1]) ** 0.5 / 40))
+    return max(11, round(sqrt(picture[0] * picture[1]) / 40))
 
 
 def scale_band(width: int, size: int, title: str) -> Image.Image:

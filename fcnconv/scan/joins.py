@@ -30,7 +30,7 @@ def joined(
     join: what a class scores in a cell, of its own window and those of the coarser scales whose centres are
         nearest to its own. ``max``: the highest probability; ``mean``: their mean; ``finest``: the highest,
         where a coarser window has lost what finer ones in it know, so that each thing is told where it is,
-        and what only a wide view shows is told too: p (1 - k²), k being the highest probability of the class
+        and what only a wide view shows is told too: p (1 - k⁴), k being the highest probability of the class
         in the finer windows as a share of p, or of `FOUND` if that is less. These are interpolated between
         their centres.
     temperature: divides the logits before they are joined; what comes out is multiplied by it again.
@@ -135,7 +135,7 @@ def _leave_what_finer_scales_find(
                 found.update(Block(levels[level], slice(row, row + 1), slice(0, len(scores)), highest[None]))
             known = np.exp(finer[row] - np.minimum(scores, np.log(FOUND, dtype=np.float32)))
             with np.errstate(divide="ignore"):
-                scores += np.log1p(-(np.minimum(known, 1) ** 2))
+                scores += np.log1p(-(np.minimum(known, 1) ** 4))
 
 
 class _Highest:
