@@ -170,9 +170,5 @@ def log_foremost(score_map: ScoreMap) -> Selection:
         np.maximum(highest, probabilities.max((0, 1)), out=highest)
     best = int(strength.argmax())
     name = score_map.labels.categories[best]
-    log.info(
-        "showing %s, which most of the image looks like (up to %.2f); choose with --class",
-        name,
-        highest[best],
-    )
+    log.info("showing the foremost class, %s (up to %.2f); choose with --class", name, highest[best])
     return score_map.labels.category(best)

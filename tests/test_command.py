@@ -105,18 +105,55 @@ def test_json_lists_the_best_of_each_cell(fcnconv: Command) -> None:
 
 
 @pytest.mark.parametrize("name", ["png", "jpg", "webp"])
-def test_a_picture_has_the_photos_size_and_shows_its_top_class(
+def test_a_picture_shows_the_photos_top_class_with_a_legend_below(
     fcnconv: Command, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / f"map.{name}"
     done = fcnconv("heatmap", COFFEE, "-o", out)
     assert done.returncode == 0
-    assert b"most probable class, espresso" in done.stderr
+    assert b"foremost class, espresso" in done.stderr
     with Image.open(out) as picture:
-        assert picture.size == (600, 400)
+        assert picture.width == 600 and 400 < picture.height < 500
         record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
     assert (record["window"], record["stride"], record["temperature"]) == (224, 32, 1)
     assert record["preprocessing"].startswith("RGB, bicubic resize, (pixels / 255 - [0.498039, ")
+
+
+def test_what_is_looked_at_is_scanned_at_all_sizes_and_says_so(fcnconv: Command, tmp_path: Path) -> None:
+    with Image.open(COFFEE) as photo:
+        photo.resize((320, 213)).save(tmp_path / "small.png")
+    out = tmp_path / "map.png"
+    done = fcnconv("heatmap", tmp_path / "small.png", "-o", out, "-c", "cup", "--no-legend")
+    assert done.returncode == 0
+    with Image.open(out) as picture:
+        assert picture.size == (320, 213)
+        record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
+    assert (record["scales"], record["join"]) == ("865x576,385x256", "finest")
+    assert (576 - 224) // 32 + 1 >= 12
+    for name in ("map.npz", "all.npz"):
+        scales = ["--scales", "auto"] if name == "all.npz" else []
+        assert fcnconv("heatmap", COFFEE, "-o", tmp_path / name, *scales).returncode == 0
+    with np.load(tmp_path / "map.npz") as own, np.load(tmp_path / "all.npz") as every:
+        assert "join" not in own and own["scores"].shape == (6, 12, 1000)
+        assert str(every["join"]) == "finest" and every["scores"].shape == (12, 21, 1000)
+
+
+@pytest.mark.parametrize("classes", [("cup",), ("cup", "espresso", "dog"), tuple("0123456")])
+def test_max_side_bounds_the_picture(fcnconv: Command, tmp_path: Path, classes: tuple[str, ...]) -> None:
+    named = [word for name in (*classes, classes[0]) for word in ("-c", name)]
+    done = fcnconv("heatmap", COFFEE, "-o", tmp_path / "map.png", *named, "--max-side", "500")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "map.png") as picture:
+        assert 400 < max(picture.size) <= 500
+    if classes == ("cup",):  # named twice, it is one panel
+        assert picture.width < 1.6 * picture.height
+
+
+def test_a_class_that_is_found_nowhere_is_told(fcnconv: Command, tmp_path: Path) -> None:
+    done = fcnconv("heatmap", COFFEE, "-o", tmp_path / "map.png", "-c", "tench")
+    assert done.returncode == 0
+    assert b"tench: found nowhere, its highest is 0.0" in done.stderr
+    assert b"'fcnconv classify' tells what the image shows" in done.stderr
 
 
 def test_a_photo_comes_through_a_pipe(tmp_path: Path) -> None:
@@ -127,7 +164,7 @@ def test_a_photo_comes_through_a_pipe(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     with Image.open(tmp_path / "map.png") as picture:
-        assert picture.size == (451, 300)
+        assert picture.width == 451 and 300 < picture.height < 400
 
 
 def test_one_bad_image_does_not_stop_the_others(fcnconv: Command, tmp_path: Path) -> None:

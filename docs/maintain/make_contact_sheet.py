@@ -52,7 +52,7 @@ def main(out: str) -> None:
                 if max(picture.size) < max(shown.size):  # a small picture is shown as it is
                     shown = picture.convert("RGB")
             sheet.paste(shown, (x + (CELL[0] - shown.width) // 2, y + (CELL[1] - shown.height) // 2))
-            text = f"{name}, {size[0]} × {size[1]} px"
+            text = f"{name}, {size[0]} x {size[1]} px"
             draw.text((x + CELL[0] // 2, y + CELL[1] + 4), text, fill="black", font=font, anchor="ma")
     sheet.save(out, quality=88)
 
