@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from fcnconv import __version__
 from fcnconv.commands import COMMANDS, command
+from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.system.stdout import guarded
@@ -25,6 +26,11 @@ _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 
 class _Group(TyperGroup):
     """The commands, with every error of theirs told in one line and turned into the exit status."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            raise unknown_command(args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
@@ -50,6 +56,15 @@ class _Group(TyperGroup):
 
 class _Command(TyperCommand):
     """A command, whose standard output nothing but its data can reach. Its help has the options in groups."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        ctx.allow_extra_args = True  # they come back, to be told in our words
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            argument = next(p.name for p in self.params if p.param_type_name == "argument")
+            named = [ctx.params[argument], *extra]
+            raise too_many_arguments(str(ctx.info_name), named, ctx.params.get("out"))
+        return extra
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         with guarded():
@@ -115,12 +130,25 @@ def main() -> None:
 def _tell_usage(error: Any) -> int:
     """Tells what typer did not understand, and gives the exit status."""
     said, context = error.format_message().strip(), error.ctx
-    if not said or context is None or "\n" in said:  # it is the help, asked for by naming no command
+    if not said or "\n" in said:  # it is the help, asked for by naming no command
         error.show()
         return int(error.exit_code)
+    path = context.command_path if context else "fcnconv"
+    if hasattr(error, "possibilities") and path != "fcnconv":
+        complain(unknown_option(path.split()[-1], error.option_name, _flags()))
+        return 2
     said = said[0].lower() + said[1:].rstrip(".").replace("Value error, ", "")
-    complain(UsageError(f"{said}; '{context.command_path} --help' lists what there is"))
+    complain(UsageError(f"{said}; '{path} -h' lists what there is"))
     return 2
+
+
+def _flags() -> dict[str, set[str]]:
+    """The flags of each command."""
+    commands: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
+    return {
+        name: {flag for parameter in made.params for flag in parameter.opts if flag.startswith("-")}
+        for name, made in commands.items()
+    }
 
 
 def _show_version(value: bool) -> None:

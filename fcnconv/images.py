@@ -155,8 +155,10 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
         return
     try:
         if content.is_dir():
+            folder = name.rstrip("/") or "/"
             raise ImageError(
-                f"{name}: a directory, not an image; name the files in it, as in {name.rstrip('/')}/*.jpg"
+                f"{name}: a directory, not an image; name the files in it, as in {folder}/*.jpg, or map all "
+                f"below it: fcnconv batch {shlex.quote(folder)} --out maps"
             )
         file = content.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name

@@ -9,6 +9,7 @@ import typer
 
 from fcnconv.commands.options import Debug, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal
+from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import Stride
 from fcnconv.system.files import check_writable, refuse_overwriting
@@ -20,9 +21,9 @@ log = logging.getLogger("fcnconv")
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
     out: Annotated[
-        str,
+        str | None,
         typer.Option("--out", "-o", metavar="FILE", help="Where to write: .onnx or .pt2; - is stdout."),
-    ],
+    ] = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", metavar="onnx|pt2", help="If not by the suffix of FILE.")
     ] = None,
@@ -38,6 +39,8 @@ def export(
     output "logits" (N, classes, rows, cols). Mean, std, window, stride and categories are in the file, as
     JSON under the name "fcnconv".
     """
+    if out is None:
+        raise UsageError("name a file to write with --out: its suffix is the format, .onnx or .pt2")
     from fcnconv.export import export as write
     from fcnconv.export import export_format
 
