@@ -15,12 +15,10 @@ from fcnconv.viewer import MAX_SIDE, viewer_page
 from fcnconv.writers.contents import MADE_BY, Choice, keep, photo_of, provenance
 
 
-def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
+def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     """The photo with the chosen selections over it, a panel each, or with the winner of each cell.
 
-    The provenance is in the EXIF image description, as JSON, and in a PNG also in the text ``fcnconv``.
-
-    format: Pillow's name of the file format.
+    Raises UsageError where neither is chosen, or the map has no photo.
     """
     options, about = choice.options, stream.about
     if not (choice.selections or options.argmax):
@@ -29,10 +27,18 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     kept = keep(stream, choice.selections, 1)
     if options.argmax:
         best = kept.probability.argmax(-1) if kept.class_idx is None else kept.class_idx[:, :, 0]
-        picture = draw_winners(photo, best, kept.probability.max(-1), about.grid, choice.names(about))
-    else:
-        style = Style(cells=options.cells)
-        picture = draw_classes(photo, kept.probability, about.grid, choice.names(about), style)
+        return draw_winners(photo, best, kept.probability.max(-1), about.grid, choice.names(about))
+    style = Style(cells=options.cells)
+    return draw_classes(photo, kept.probability, about.grid, choice.names(about), style)
+
+
+def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
+    """What `picture_of` draws. The provenance is in the EXIF image description, as JSON, and in a PNG also in
+    the text ``fcnconv``.
+
+    format: Pillow's name of the file format.
+    """
+    picture = picture_of(stream, choice)
     record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
