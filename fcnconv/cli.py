@@ -15,6 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from fcnconv import __version__
 from fcnconv.commands import COMMANDS, command
+from fcnconv.console.help import Entry, help_page
+from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.system.stdout import guarded
@@ -25,6 +27,18 @@ _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 
 class _Group(TyperGroup):
     """The commands, with every error of theirs told in one line and turned into the exit status."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            raise unknown_command(args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        made = vars(self)["commands"].items()
+        commands = [(name, (command.help or "").partition("\n")[0]) for name, command in made]
+        groups = {"Commands": commands, "Options": _entries(self.get_params(ctx))["Options"]}
+        usage = f"{ctx.command_path} COMMAND [OPTIONS]"
+        formatter.write(help_page(usage, self.help or "", groups, formatter.width))
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
@@ -49,43 +63,66 @@ class _Group(TyperGroup):
 
 
 class _Command(TyperCommand):
-    """A command, whose standard output nothing but its data can reach. Its help has the options in groups."""
+    """A command, whose standard output nothing but its data can reach."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        ctx.allow_extra_args = True  # they come back, to be told in our words
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            argument = next(p.name for p in self.params if p.param_type_name == "argument")
+            named = [ctx.params[argument], *extra]
+            raise too_many_arguments(str(ctx.info_name), named, ctx.params.get("out"))
+        return extra
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         with guarded():
             return super().invoke(ctx)
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in HELP_GROUPS}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                argument = parameter.param_type_name == "argument"
-                group = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Options"
-                groups[group].append(record)
-        for name, records in groups.items():
-            if records:
-                with formatter.section(name):
-                    formatter.write_dl(records)
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        groups = _entries(self.get_params(ctx))
+        words = [ctx.command_path, *(metavar for metavar, _ in groups["Arguments"]), "[OPTIONS]"]
+        formatter.write(help_page(" ".join(words), self.help or "", groups, formatter.width))
 
 
 HELP_GROUPS = ("Arguments", "Options", "Map", "Picture", "Network", "Own model", "Input", "Running")
 """The headings of a command's help, what most need first."""
 
 
+def _entries(parameters: Iterable[Any]) -> dict[str, list[Entry]]:
+    """What the help says of each parameter, under its heading."""
+    groups: dict[str, list[Entry]] = {name: [] for name in HELP_GROUPS}
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            groups["Arguments"].append((parameter.metavar, parameter.help))
+        else:
+            typed = ", ".join(sorted(parameter.opts, key=len))
+            typed += "" if parameter.is_flag else f" {parameter.metavar}"
+            groups[parameter.rich_help_panel or "Options"].append((typed, parameter.help))
+    return groups
+
+
+ABOUT = """What a classifier says of an image of any size, and of every window of it.
+
+    fcnconv classify photo.jpg              # what is on it
+    fcnconv heatmap photo.jpg -o map.png    # where it is
+
+'fcnconv COMMAND -h' shows more of each.
+"""
+
+
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with the commands of these names."""
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     app = typer.Typer(
         cls=_Group,
-        help="Classify every window of an image, of any size.",
+        help=ABOUT,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=settings,
     )
     app.callback()(_options)
     for name in names:
-        settings = {"help_option_names": ["-h", "--help"]}
         app.command(name, cls=_Command, context_settings=settings)(command(name))
     return app
 
@@ -115,12 +152,25 @@ def main() -> None:
 def _tell_usage(error: Any) -> int:
     """Tells what typer did not understand, and gives the exit status."""
     said, context = error.format_message().strip(), error.ctx
-    if not said or context is None or "\n" in said:  # it is the help, asked for by naming no command
+    if not said or "\n" in said:  # it is the help, asked for by naming no command
         error.show()
         return int(error.exit_code)
+    path = context.command_path if context else "fcnconv"
+    if hasattr(error, "possibilities") and path != "fcnconv":
+        complain(unknown_option(path.split()[-1], error.option_name, _flags()))
+        return 2
     said = said[0].lower() + said[1:].rstrip(".").replace("Value error, ", "")
-    complain(UsageError(f"{said}; '{context.command_path} --help' lists what there is"))
+    complain(UsageError(f"{said}; '{path} -h' lists what there is"))
     return 2
+
+
+def _flags() -> dict[str, set[str]]:
+    """The flags of each command."""
+    commands: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
+    return {
+        name: {flag for parameter in made.params for flag in parameter.opts if flag.startswith("-")}
+        for name, made in commands.items()
+    }
 
 
 def _show_version(value: bool) -> None:

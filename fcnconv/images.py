@@ -26,6 +26,7 @@ from fcnconv.sources import (
     MemorySource,
     Pixels,
     ReducedSource,
+    codecs,
     open_any,
     open_regions,
     pillow,
@@ -40,7 +41,7 @@ MAX_PIXELS = 178_956_970
 
 def image_suffixes() -> frozenset[str]:
     """The suffixes of files that hold images, in lower case with their dot."""
-    return pillow.suffixes() | REGION_SUFFIXES
+    return pillow.suffixes() | codecs.SUFFIXES | REGION_SUFFIXES
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
@@ -101,9 +102,10 @@ def _decoded(
         regions = open_regions(path, name) if path else None
         if regions is not None:  # never whole in memory, so that there is no limit
             return regions
+        own_codec = codecs.prepare(file, name)
         with pillow.opened(file) as opened:
             width, height = opened.size
-            regions = open_any(path, name, width, height) if path else None
+            regions = open_any(path, name, width, height) if path and not own_codec else None
             if regions is not None:
                 return regions
             if width * height > max_pixels:
@@ -155,8 +157,10 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
         return
     try:
         if content.is_dir():
+            folder = name.rstrip("/") or "/"
             raise ImageError(
-                f"{name}: a directory, not an image; name the files in it, as in {name.rstrip('/')}/*.jpg"
+                f"{name}: a directory, not an image; name the files in it, as in {folder}/*.jpg, or map all "
+                f"below it: fcnconv batch {shlex.quote(folder)} --out maps"
             )
         file = content.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name

@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from fcnconv.errors import FcnconvError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.options import PLAIN_MAP, MapOptions, Values, checked
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.scores import Block, FloatArray, Piece, ScoreStream, top_k
 from fcnconv.system.scratch import scratch_array
-from fcnconv.writers import Choice, Writer, find_writer, save
+from fcnconv.writers import Choice, Writer, find_writer, provenance, save
+from fcnconv.writers.frames import best_classes_frame, labelled_array
+from fcnconv.writers.notebook import MAX_SIDE, map_html
+from fcnconv.writers.pictures import picture_of
 
 if TYPE_CHECKING:
+    import pandas
+    import xarray
     from typing_extensions import Self
 
 
@@ -134,28 +141,75 @@ class ScoreMap(Piece):
     ) -> None:
         """Writes the map to a file, in the format that its suffix names; it appears whole or not at all.
 
-        classes: names of categories and concepts; none are all, of a picture the most probable.
+        classes: names of categories and concepts; none are all, of a picture the foremost.
         format: the suffix, if the path has another. options: as of ``fcnconv heatmap``.
 
         Raises UsageError and OutputError.
         """
         writer = find_writer(fspath(path), format, options)
+        save_map(self.stream(), fspath(path), writer, self._choice(classes, options))
+
+    def plot(
+        self, classes: Iterable[str | Selection] = (), *, options: MapOptions = PLAIN_MAP
+    ) -> Image.Image:
+        """The picture that `save` writes: the photo with a class over it, a panel each of several.
+
+        classes, options: as for `save`. Raises UsageError, and ImageError if the photo can be read no more.
+        """
+        find_writer("map.png", options=options)
+        return picture_of(*showing(self.stream(), self._choice(classes, options)))
+
+    def to_xarray(
+        self, classes: Iterable[str | Selection] = (), *, values: Values = "probabilities"
+    ) -> xarray.DataArray:
+        """The scores with names and places, as `writers.frames.labelled_array` has them.
+
+        classes: as for `save`. Raises OutputError without xarray, which the extra of this name brings.
+        """
+        options = MapOptions(values=checked("values", values, Values))
+        return labelled_array(self.stream(), self._choice(classes, options))
+
+    def to_dataframe(self, k: int = 5) -> pandas.DataFrame:
+        """A row for each of the k best classes of each cell, as `writers.frames.best_classes_frame` has them.
+
+        Raises OutputError without pandas, which the extra of this name brings.
+        """
+        return best_classes_frame(self.stream(), k)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture of the most probable class, the best windows, the provenance."""
+        try:
+            picture = self.plot(options=MapOptions(max_side=MAX_SIDE))
+        except FcnconvError:  # a map without a photo, or whose photo was moved
+            picture = None
+        stream = self.stream()
+        for _ in stream.pieces():
+            pass  # its provenance is that of a map that was read
+        return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(stream))
+
+    def _choice(self, classes: Iterable[str | Selection], options: MapOptions) -> Choice:
         chosen = (self.labels.find(name) if isinstance(name, str) else name for name in classes)
-        save_map(self.stream(), fspath(path), writer, Choice(tuple(chosen), options))
+        return Choice(tuple(chosen), options)
 
 
 def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
     """Writes a map to the file `out`, or to standard output if that is ``-``.
 
-    A picture without a class shows the foremost one, which is logged. To know it the whole map is collected
-    first.
-
     Raises UsageError, ImageError and OutputError.
     """
-    if writer.needs_class and not choice.selections and not choice.options.argmax:
-        whole = ScoreMap.collect(stream)
-        stream, choice = whole.stream(), replace(choice, selections=(log_foremost(whole),))
+    if writer.needs_class:
+        stream, choice = showing(stream, choice)
     save(stream, out, writer, choice)
+
+
+def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
+    """The map and what a picture of it shows: without a choice the foremost class, which is logged. To know
+    it the whole map is collected first.
+    """
+    if choice.selections or choice.options.argmax:
+        return stream, choice
+    whole = ScoreMap.collect(stream)
+    return whole.stream(), replace(choice, selections=(log_foremost(whole),))
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:

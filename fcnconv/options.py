@@ -8,6 +8,7 @@ Nothing here imports torch or numpy.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -137,10 +138,32 @@ def parse_shard(text: str) -> tuple[int, int]:
     return first, step
 
 
+EVERY_IMAGE = (1, 1)
+"""The shard that is all there is."""
+
+
+def parse_number(
+    name: str, kind: type[int] | type[float], least: float | None, most: float | None, text: str
+) -> float:
+    """The number that a text says, of its kind and within its bounds.
+
+    name: of the option. Raises UsageError.
+    """
+    try:
+        number = kind(text)
+    except ValueError:
+        number = math.nan
+    if (least if least is not None else -math.inf) <= number <= (most if most is not None else math.inf):
+        return number
+    bounds = f" from {least:g}" if least is not None else ""
+    bounds += f" to {most:g}" if most is not None else " on" if bounds else ""
+    raise UsageError(f"{name} takes a {'whole ' if kind is int else ''}number{bounds}, not {text!r}")
+
+
 Shard = Annotated[
     tuple[int, int],
     Told(
-        "Only every N-th image, from the I-th on: for N machines.",
+        "Only every N-th image, from the I-th on, as 2/8 of 8 machines.",
         flags=("--shard",),
         metavar="I/N",
         group="Running",
@@ -148,21 +171,22 @@ Shard = Annotated[
     ),
 ]
 RunMode = Annotated[
-    Mode, Told("The converted network, fast; or the original on real crops, exact.", group="Network")
+    Mode, Told("fcn: the converted network, fast; windows: real crops, exact.", group="Network")
 ]
 Stride = Annotated[
     int | None,
-    Told("Pixels between windows: 16, 8, 4 or 2 for a finer map.", metavar="PX", group="Network", least=2),
+    Told("Pixels between windows: 16, 8, 4 or 2 make a finer map.", metavar="PX", group="Network", least=2),
 ]
 _SCALES = Told(
-    "Sizes to scan at, separated by commas: a factor of the image's own size (1, 0.5), a short side "
-    "(256px), 'fit', the model's evaluation size, or 'auto', its own size (a small one enlarged) and halves "
-    "down to that.",
+    "Sizes to scan at, by commas: 0.5 of its own, a short side (256px), fit (the model's), or auto.",
     metavar="LIST",
+    group="",
     read=parse_scales,
 )
 Scales = Annotated[tuple[Scale, ...], _SCALES]
-TopK = Annotated[int, Told("How many classes to give.", flags=("--top-k", "-k"), metavar="K", least=1)]
+TopK = Annotated[
+    int, Told("How many classes to list.", flags=("--top-k", "-k"), metavar="K", group="", least=1)
+]
 
 
 @dataclass(frozen=True)
@@ -182,13 +206,19 @@ class NetworkOptions:
 
     mode: RunMode = "fcn"
     stride: Stride = None
-    backend: Annotated[Backend, Told("What runs the network.", group="Running", envvar="FCNCONV_BACKEND")] = (
-        "auto"
-    )
+    backend: Annotated[
+        Backend,
+        Told(
+            "What runs the network: onnx, torch or auto; or FCNCONV_BACKEND. [default: auto]",
+            metavar="NAME",
+            group="Running",
+            envvar="FCNCONV_BACKEND",
+        ),
+    ] = "auto"
     device: Annotated[
         str,
         Told(
-            "Where torch runs it: auto, cpu, cuda, cuda:N or mps.",
+            "Where torch runs it: cpu, cuda, cuda:N, mps.",
             metavar="NAME",
             group="Running",
             read=parse_device,
@@ -197,9 +227,8 @@ class NetworkOptions:
     temperature: Annotated[
         float | None,
         Told(
-            "Divides the logits of a dense scan before they become probabilities: the model's measured one, "
-            "or a number; 1 is off.",
-            metavar="auto|T",
+            "Divides the logits of a plain map; 1 is off. [default: the model's measured one]",
+            metavar="T",
             group="Network",
             read=parse_temperature,
         ),
@@ -207,7 +236,7 @@ class NetworkOptions:
     max_memory: Annotated[
         float | None,
         Told(
-            "Memory for the scan, as in 2GB, the default; less if less is free.",
+            "Memory for the scan. [default: 2GB, or half of what is free]",
             metavar="SIZE",
             group="Running",
             read=parse_memory,
@@ -245,26 +274,25 @@ class MapOptions:
     classes: Annotated[
         tuple[str, ...],
         Told(
-            "A class to write, or all classes of a concept; may be repeated.",
+            "A class to show, or a concept (dog); may be repeated.",
             flags=("--class", "-c"),
-            metavar="NAME|INDEX|WNID|CONCEPT",
+            metavar="NAME",
+            group="",
         ),
     ] = ()
     scales: Annotated[
         tuple[Scale, ...] | None,
-        replace(_SCALES, help=f"{_SCALES.help}  [default: auto for what is looked at, else 1]"),
+        replace(_SCALES, help=f"{_SCALES.help} [default: 1; auto for what is looked at]"),
     ] = None
     join: Annotated[
         Join,
-        Told(
-            "What a class scores where scales meet: told at the finest that finds it, the highest, the mean."
-        ),
+        Told("How scales are joined: each thing at the finest that finds it, or the highest, or the mean."),
     ] = "finest"
     anchors: Annotated[
         int | None,
         Told(
-            "Real crops at every K-th window, and the map between them corrected by them; 0 is the plain "
-            "network.  [default: 4; 1, every window, in --mode windows]",
+            "Correct the map by real crops at every K-th window; 0 is the plain network. [default: 4; 1 in "
+            "--mode windows]",
             metavar="K",
             least=0,
         ),
@@ -272,29 +300,27 @@ class MapOptions:
     refine: Annotated[
         float,
         Told(
-            "Score this share of the windows, the least sure, exactly too.", metavar="SHARE", least=0, most=1
+            "Score this share of the windows, the least sure, as crops too.", metavar="SHARE", least=0, most=1
         ),
     ] = 0.0
     agreement: Annotated[
         float | None,
         Told(
-            "Score windows exactly until the map agrees with real crops in this share of them, by the lower "
-            "end of the estimate.",
+            "Score windows as crops until the map agrees with them in this share.",
             metavar="SHARE",
             least=0,
             most=1,
         ),
     ] = None
-    seed: Annotated[
-        int, Told("Of the random windows that tell how the map agrees with real crops.", metavar="N")
-    ] = 0
-    values: Annotated[Values, Told("What to write.")] = "probabilities"
+    seed: Annotated[int, Told("Of the random windows that tell the agreement.", metavar="N")] = 0
+    values: Annotated[Values, Told("What to write: probabilities or logits.", metavar="WHAT")] = (
+        "probabilities"
+    )
     top_k: TopK = 5
     at_least: Annotated[
         float | None,
         Told(
-            "The least probability that counts: of a cell of a .geojson (0.5 if not given), of a winner that "
-            "--argmax colours (0.1).",
+            "The least probability that counts. [default: 0.5 in a .geojson, 0.1 for --argmax]",
             metavar="P",
             least=0,
             most=1,
@@ -302,14 +328,14 @@ class MapOptions:
     ] = None
     store: Annotated[
         Store,
-        Told("Keep every class of a window, or the -k best (npz); auto: the best of maps over 1 GiB."),
+        Told("What an .npz keeps: all, top-k or auto, the best of over 1 GiB.", metavar="WHAT"),
     ] = "auto"
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
-    cells: Annotated[bool, Told("Fill each window's own cell; no interpolation.", group="Picture")] = False
+    cells: Annotated[bool, Told("Fill each window's cell; no interpolation.", group="Picture")] = False
     no_legend: Annotated[
         bool, Told("Leave out what stands below the photo.", flags=("--no-legend",), group="Picture")
     ] = False
-    max_side: Annotated[int, Told("Longest side, in pixels.", metavar="PX", group="Picture", least=64)] = 8192
+    max_side: Annotated[int, Told("The longest side.", metavar="PX", group="Picture", least=64)] = 8192
 
     @property
     def sizes(self) -> tuple[Scale, ...]:
@@ -335,14 +361,14 @@ class ClassifyOptions:
     level: Annotated[
         Level,
         Told(
-            "The k best categories; or one answer, the most specific category or concept that reaches "
-            "--at-least."
+            "category: the k best; concept: one answer, the most specific that reaches --at-least.",
+            metavar="KIND",
         ),
     ] = "category"
     at_least: Annotated[
         float | None,
         Told(
-            "The least probability that counts: the answer of --level concept reaches it (0.8 if not given).",
+            "The least probability of the answer of --level concept. [default: 0.8]",
             metavar="P",
             least=0,
             most=1,

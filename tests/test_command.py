@@ -189,13 +189,28 @@ def test_a_failed_map_leaves_nothing(fcnconv: Command, tmp_path: Path) -> None:
 
 
 def test_a_small_image_is_enlarged_and_that_is_said(fcnconv: Command, tmp_path: Path) -> None:
-    Image.new("RGB", (50, 30), "red").save(tmp_path / "small.png")
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "small.png")
     done = fcnconv("classify", tmp_path / "small.png")
     assert done.returncode == 0
     assert (
-        b"small.png: 50 \xc3\x97 30 is smaller than the model's window of 224 px; enlarged to" in done.stderr
+        b"small.png: 90 \xc3\x97 60 is smaller than the model's window of 224 px; enlarged to" in done.stderr
     )
     assert fcnconv("classify", "-q", tmp_path / "small.png").stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("size", "times"), [((3000, 20), 11), ((1, 1), 224), ((37, 90), 6), ((38, 38), None)]
+)
+def test_what_is_beyond_the_networks_knowledge_is_told_once(
+    fcnconv: Command, size: tuple[int, int], times: int | None, tmp_path: Path
+) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "few.png")
+    for command in (["classify"], ["heatmap", "--anchors", "0", "-o", tmp_path / "map.npz"]):
+        done = fcnconv(*command, tmp_path / "few.png")
+        assert done.returncode == 0
+        said = f"few.png: {size[0]} × {size[1]} is enlarged {times} times to the model's window of 224 px"
+        lines = [line for line in done.stderr.decode().splitlines() if "enlarged" in line]
+        assert len(lines) == 1 and (said in lines[0]) == (times is not None)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,8 @@ HEAVY = {
     "matplotlib",
     "scipy",
     "pandas",
+    "pillow_heif",
+    "pillow_jxl",
     "rich",
     "sympy",
 }

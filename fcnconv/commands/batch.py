@@ -12,7 +12,7 @@ from fcnconv.commands.options import Debug, Json, Listed, Model, Quiet, with_opt
 from fcnconv.console.printing import print_map_file, report
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import MapOptions, NetworkOptions, Shard
+from fcnconv.options import EVERY_IMAGE, MapOptions, NetworkOptions, Shard
 from fcnconv.system.stdout import data_stream
 
 log = logging.getLogger("fcnconv")
@@ -28,12 +28,18 @@ def batch(
         str | None, typer.Option("--out", "-o", metavar="FOLDER", help="Where the maps go.")
     ] = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar="NAME", help="Of the maps, as for heatmap.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help="Of the maps, by its suffix: as for heatmap. [default: npz]",
+        ),
     ] = "npz",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make maps again that are there already.")
     ] = False,
-    shard: Shard = (1, 1),
+    shard: Shard = EVERY_IMAGE,
     as_json: Json = False,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
@@ -44,11 +50,14 @@ def batch(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The score maps of many images: what heatmap makes of each, in a folder.
+    """The score maps of many images, in a folder.
 
-    A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. Maps that are there already are kept, so
-    that a run that was stopped goes on where it was; a folder holds maps that were made in one way, which its
-    fcnconv.json tells. In a pipe one line an image: the file of its map.
+    A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. What is there already is kept, so that a
+    run that was stopped goes on; FOLDER/fcnconv.json tells how the maps were made. In a pipe a line an image:
+    the file of its map.
+
+        fcnconv batch photos -o maps
+        fcnconv batch 'photos/**/*.jpg' -o pictures -f png -c dog
     """
     if not out:
         raise UsageError("name a folder for the maps with --out")

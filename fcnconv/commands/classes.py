@@ -23,10 +23,13 @@ def classes(
     *,
     own: OwnModel,
 ) -> None:
-    """The names that --class knows: a model's categories, and the WordNet concepts above them.
+    """The names that --class knows: categories, and concepts.
 
-    One line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and
-    the names, separated by tabs.
+    A line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and the
+    names, separated by tabs.
+
+        fcnconv classes camera
+        fcnconv classes dog --json
     """
     found = find_model(model, own).labels().search(pattern)
     if not found:

@@ -22,7 +22,7 @@ def classify(
     ] = None,
     as_json: Json = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="On a terminal, draw where the first class is, in each image.")
+        bool, typer.Option("--preview", help="On a terminal, draw where the first class is.")
     ] = False,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
@@ -33,10 +33,13 @@ def classify(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The most probable classes of each image, and the window where each is most probable.
+    """The classes of each image, and where they are.
 
-    On a terminal a table; in a pipe one line a prediction: path, rank, category, probability and box
-    (x0,y0,x1,y1 in pixels of the image), separated by tabs.
+    On a terminal a table; in a pipe a line a class: path, rank, category, probability and box (x0,y0,x1,y1 in
+    pixels of the image), separated by tabs.
+
+        fcnconv classify photo.jpg
+        find photos -name '*.jpg' -print0 | fcnconv classify --from0 - --json
     """
     listed.check(bool(images))
     options.threshold()

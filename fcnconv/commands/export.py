@@ -9,6 +9,7 @@ import typer
 
 from fcnconv.commands.options import Debug, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal
+from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import Stride
 from fcnconv.system.files import check_writable, refuse_overwriting
@@ -20,11 +21,12 @@ log = logging.getLogger("fcnconv")
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
     out: Annotated[
-        str,
+        str | None,
         typer.Option("--out", "-o", metavar="FILE", help="Where to write: .onnx or .pt2; - is stdout."),
-    ],
+    ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", "-f", metavar="onnx|pt2", help="If not by the suffix of FILE.")
+        str | None,
+        typer.Option("--format", "-f", metavar="NAME", help="The format, if not by FILE's suffix."),
     ] = None,
     stride: Stride = None,
     quiet: Quiet = False,
@@ -32,12 +34,17 @@ def export(
     *,
     own: OwnModel,
 ) -> None:
-    """Writes the converted network, for any height and width, for programs that run ONNX or torch.
+    """The converted network, for other programs.
 
-    Its input "pixels" is float32 (N, 3, H, W), (intensity 0 to 1 - mean) / std, of at least one window; its
-    output "logits" (N, classes, rows, cols). Mean, std, window, stride and categories are in the file, as
-    JSON under the name "fcnconv".
+    A program of ONNX (.onnx) or of torch (.pt2). Its input "pixels" is float32 (N, 3, H, W), (intensity 0 to
+    1 - mean) / std, of at least one window; its output "logits" (N, classes, rows, cols). Mean, std, window,
+    stride and categories are in the file, as JSON under the name "fcnconv".
+
+        fcnconv export efficientnet_lite0 -o lite0.onnx
+        fcnconv export efficientnet_lite0 --stride 16 -o finer.onnx
     """
+    if out is None:
+        raise UsageError("name a file to write with --out: its suffix is the format, .onnx or .pt2")
     from fcnconv.export import export as write
     from fcnconv.export import export_format
 

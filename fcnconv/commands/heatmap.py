@@ -28,7 +28,8 @@ def heatmap(
     ] = None,
     format: Format = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the scan would cost, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Say what the scan would cost, and stop.", rich_help_panel="Running"),
     ] = False,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
@@ -38,11 +39,14 @@ def heatmap(
     network: NetworkOptions,
     own: OwnModel,
 ) -> None:
-    """The score map of an image: the probability of every class in every window.
+    """The score map of an image: every class in every window.
 
-    FILE's suffix names the format: .npy, .npz, .zarr and .tif hold the scores, .json, .csv and .geojson list
-    the cells, .png, .jpg and .webp show one class (the most probable one, or --class) over the photo, and
-    .html is a page to look at them all with. Without FILE the map is drawn on the terminal.
+    FILE's suffix names the format: .png, .jpg, .webp show a class over the photo, .html every class in the
+    browser; .npz, .npy, .zarr, .tif hold the scores; .json, .csv, .geojson list the cells. Without FILE the
+    map is drawn on the terminal.
+
+        fcnconv heatmap photo.jpg -o map.png           # its foremost class
+        fcnconv heatmap photo.jpg -o map.png -c cat    # a class by its name
     """
     path = image or standard_input()
     from fcnconv.scan.correct import check_together

@@ -21,11 +21,14 @@ def models(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The models that --model takes by name, and what is known of them before they are opened.
+    """The models that --model knows by name.
 
     window, stride and field (the receptive field) are in pixels; accuracy is the published top-1 on ImageNet,
     in percent; local models give tiles the scores of the whole image; "here" are weights that need no
     download. A model without a stride runs in --mode windows only.
+
+        fcnconv models
+        fcnconv models resnet --json
     """
     from fcnconv.console.printing import model_record, print_json_line, print_models
 

@@ -19,6 +19,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
@@ -26,7 +27,7 @@ import typer
 from fcnconv.errors import UsageError
 from fcnconv.labels import folded, imagenet
 from fcnconv.models import models
-from fcnconv.options import Told, told
+from fcnconv.options import EVERY_IMAGE, Told, parse_number, told
 
 log = logging.getLogger("fcnconv")
 
@@ -59,7 +60,7 @@ Quiet = Annotated[
         "--quiet",
         "-q",
         callback=_set_quiet,
-        help="Say nothing but errors on stderr.",
+        help="Say nothing but errors.",
         rich_help_panel="Running",
     ),
 ]
@@ -73,10 +74,15 @@ Debug = Annotated[
         rich_help_panel="Running",
     ),
 ]
-Json = Annotated[bool, Told("One JSON object a line.", flags=("--json",), group="")]
+Json = Annotated[bool, Told("Print one JSON object a line.", flags=("--json",), group="")]
 Format = Annotated[
     str | None,
-    Told("The format, if not by the suffix of FILE.", flags=("--format", "-f"), metavar="NAME", group=""),
+    Told(
+        "The format, if not by FILE's suffix.",
+        flags=("--format", "-f"),
+        metavar="NAME",
+        group="",
+    ),
 ]
 
 
@@ -104,10 +110,10 @@ _COMPLETE: dict[str, Callable[[str], Any]] = {"--model": complete_model, "--clas
 Model = Annotated[
     str,
     Told(
-        "The network, by name or by its file of weights.",
+        "The network: a name, or a file of weights.",
         flags=("--model", "-m"),
-        metavar="NAME|FILE",
-        group="Network",
+        metavar="NAME",
+        group="",
     ),
 ]
 
@@ -118,10 +124,10 @@ class Listed:
 
     files_from: Annotated[
         str | None,
-        Told("Read paths, one a line, from a file; - is standard input.", metavar="FILE", group="Input"),
+        Told("Read paths from a file, one a line; - is standard input.", metavar="FILE", group="Input"),
     ] = None
     from0: Annotated[
-        str | None, Told("The same, each path ended by a null byte.", metavar="FILE", group="Input")
+        str | None, Told("The same, with a null byte after each path.", metavar="FILE", group="Input")
     ] = None
     tar: Annotated[
         str | None,
@@ -186,23 +192,26 @@ def _typer_parameter(name: str, annotation: Any, default: Any) -> inspect.Parame
 def _typer_option(name: str, value: Any, note: Told, default: Any) -> tuple[Any, Any, Any]:
     """The type, the option and the default of a field, as typer takes them."""
     flags = note.flags or (f"--{name.replace('_', '-')}",)
-    shown, read, told_help = default not in (None, False, ()), note.read, note.help
+    kinds = (value, *get_args(value))
+    number = next((kind for kind in (int, float) if kind in kinds), None)
+    read, told_help = note.read, note.help
+    if read is None and number is not None:
+        read = partial(parse_number, flags[0], number, note.least, note.most)
+    if default not in (None, False, (), 0, EVERY_IMAGE) and "[default" not in told_help:
+        told_help += f" [default: {_text(default)}]"
     if read is not None:
-        value, shown = str | None, False
-        told_help += f"  [default: {_text(default)}]" if default is not None else ""
+        value = str | None
     elif value == tuple[str, ...]:
         value, default = list[str], []
     parser = None if read is None else (lambda given: read(given) if isinstance(given, str) else given)
-    choices = next((arg for arg in (value, *get_args(value)) if get_origin(arg) is Literal), None)
+    choices = next((arg for arg in kinds if get_origin(arg) is Literal), None)
     option = typer.Option(
         *flags,
         help=told_help,
         metavar=note.metavar or ("|".join(get_args(choices)) if choices else None),
-        min=note.least,
-        max=note.most,
         parser=parser,
         envvar=note.envvar,
-        show_default=shown,
+        show_default=False,
         autocompletion=_COMPLETE.get(flags[0]),
         rich_help_panel=note.group or None,
     )

@@ -17,7 +17,9 @@ log = logging.getLogger("fcnconv")
 
 @with_options
 def prepare(
-    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The network.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help=f"The network. [default: {DEFAULT_MODEL}]")
+    ] = DEFAULT_MODEL,
     mode: RunMode = "fcn",
     stride: Stride = None,
     quiet: Quiet = False,
@@ -25,12 +27,14 @@ def prepare(
     *,
     own: OwnModel,
 ) -> None:
-    """Makes a model's plan ahead of its first use, proves it and keeps it in the cache; prints its path.
+    """A model made ready ahead of its first use.
 
-    A run that finds the plan starts without torch; each --stride has a plan of its own. Beside it are the
-    parts that images too large for memory are scanned with, and the plan of the real crops that maps are
-    corrected by. Deleting the files is safe: they are made again
-    when needed.
+    Makes its plan, proves it, keeps it in the cache and prints its path: a run that finds it starts without
+    torch. Each --stride has one of its own. Beside it are the parts that images too large for memory are
+    scanned with, and the plan of the real crops that maps are corrected by. Deleting them is safe.
+
+        fcnconv prepare
+        fcnconv prepare efficientnet_lite0 --stride 16
     """
     from fcnconv.backends.onnx import open_parts, open_plan
 

@@ -11,7 +11,7 @@ from fcnconv.commands.options import Debug, Json, Quiet, with_options
 from fcnconv.console.printing import complain, print_json_line
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import OwnModel, find_model
-from fcnconv.options import OWN_SIZE, NetworkOptions, Scales
+from fcnconv.options import OWN_SIZE, NetworkOptions, Scales, Told
 from fcnconv.system.stdout import print_data
 
 
@@ -24,19 +24,22 @@ def verify(
     as_json: Json = False,
     scales: Scales = OWN_SIZE,
     max_windows: Annotated[
-        int, typer.Option(min=4, metavar="N", help="Compare at most so many windows, drawn at random.")
+        int, Told("Compare at most so many windows, drawn at random.", metavar="N", group="", least=4)
     ] = 500,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the random draw.")] = 0,
+    seed: Annotated[int, Told("Of the random draw.", metavar="N", group="")] = 0,
     quiet: Quiet = False,
     debug: Debug = False,
     *,
     network: NetworkOptions,
     own: OwnModel,
 ) -> None:
-    """Proof that the converted network is the classifier, and how far its map is from real crops.
+    """The proof of a model, and how true its maps are.
 
     Without images, the proof at the model's native size; a model that fails it gives exit status 1. With
-    images, also the comparison of the dense map with real crops, on windows of these images.
+    images, also the comparison of maps with real crops, on windows of these images.
+
+        fcnconv verify efficientnet_lite0
+        fcnconv verify efficientnet_lite0 photos/*.jpg --max-windows 40
     """
     if network.mode != "fcn" or network.temperature is not None:
         raise UsageError(

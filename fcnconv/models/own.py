@@ -109,7 +109,7 @@ class OwnModel:
     files: those that were read for all this, which no output may replace.
     """
 
-    arch: Annotated[str | None, _told("With a file of weights: its network, as resnet18.", "NAME")] = None
+    arch: Annotated[str | None, _told("The network of a file of weights, as resnet18.", "NAME")] = None
     categories: Annotated[
         tuple[str, ...] | None,
         _told("Its classes, one name a line, in index order.", "FILE"),
@@ -119,9 +119,7 @@ class OwnModel:
         None
     )
     std: Annotated[Channels | None, _told("What its input is divided by.", "R,G,B", "std")] = None
-    eval_size: Annotated[
-        int | None, _told("The short side that --scales fit brings an image to.", "PX", least=1)
-    ] = None
+    eval_size: Annotated[int | None, _told("The short side of --scales fit.", "PX", least=1)] = None
     temperature: float | None = None
     files: tuple[Path, ...] = field(default=(), compare=False)
     spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None

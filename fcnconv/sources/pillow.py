@@ -61,7 +61,9 @@ def is_turned(image: Image.Image) -> bool:
 def upright_rgb(image: Image.Image) -> Pixels:
     """uint8 (H, W, 3): a picture's pixels; of an animation those of the first frame."""
     image.load()  # the first frame of an animation
-    image = ImageOps.exif_transpose(image)
+    # A JPEG XL is decoded upright by its own header, which stands over EXIF, unless it is a JPEG inside.
+    if image.format != "JXL" or getattr(image, "jpeg", False):
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         image = _eight_bit(image)
     if image.has_transparency_data:  # see-through pixels have arbitrary colours: show them as on white paper

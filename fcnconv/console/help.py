@@ -1,0 +1,45 @@
+"""The help of a command: what most need on the first screen, then the other options in groups."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+Entry = tuple[str, str]
+"""What is typed, and what it means."""
+
+LEFT = 18
+"""The widest that the column of what is typed becomes; what is longer has a line of its own."""
+
+
+def help_page(usage: str, about: str, groups: Mapping[str, Sequence[Entry]], width: int) -> str:
+    """The help, with each group that has entries under its heading.
+
+    about: paragraphs; those that are indented are examples, which come last and are not wrapped.
+    width: of a line, in characters.
+    """
+    paragraphs = about.strip().split("\n\n")
+    examples = [text for text in paragraphs if text.startswith(" ")]
+    prose = [textwrap.fill(" ".join(text.split()), width) for text in paragraphs if text not in examples]
+    parts = [f"Usage: {usage}", *prose]
+    if examples:
+        parts.append(
+            "Examples:\n" + "\n".join(textwrap.indent(textwrap.dedent(text), "  ") for text in examples)
+        )
+    left = min(max(len(typed) for entries in groups.values() for typed, _ in entries), LEFT)
+    for name, entries in groups.items():
+        if entries:
+            parts.append(f"{name}:\n" + "\n".join(_entry(*entry, left, width) for entry in entries))
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(typed: str, meaning: str, left: int, width: int) -> str:
+    lines = textwrap.wrap(meaning, width - left - 4, break_on_hyphens=False) or [""]
+    rows = [typed, *lines] if len(typed) > left else [f"{typed:{left}}  {lines[0]}", *lines[1:]]
+    return "\n".join(f"  {row}" if i == 0 else " " * (left + 4) + row for i, row in enumerate(rows)).rstrip()
+
+
+def examples_in(about: str) -> list[str]:
+    """The commands among the examples of a help, without what is said of them."""
+    lines = [line for line in about.splitlines() if line.startswith(" ") and line.strip()]
+    return [line.split("  #")[0].strip() for line in lines]

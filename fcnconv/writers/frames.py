@@ -1,0 +1,87 @@
+"""Score maps as data science holds them: an xarray DataArray, a pandas DataFrame."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fcnconv.errors import OutputError
+from fcnconv.scores import ScoreStream
+from fcnconv.writers.contents import Choice, keep, provenance
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+
+def labelled_array(stream: ScoreStream, choice: Choice) -> xarray.DataArray:
+    """The scores, float32, with the dimensions row, col and class; its attributes are the provenance.
+
+    Coordinates: the names of the ``class``; ``x`` (col) and ``y`` (row), the centres of the windows in pixels
+    of the image; ``exact`` (row, col), the cells whose scores are those of real crops.
+
+    Raises OutputError without xarray.
+    """
+    made = _needed("xarray")
+    about = stream.about
+    rows, cols, _ = about.shape
+    scores = np.empty((rows, cols, len(choice.names(about))), np.float32)
+    exact = np.empty((rows, cols), np.bool_)
+    for piece in stream.pieces():
+        scores[piece.place], exact[piece.place] = choice.scores(piece), piece.exact
+    across = [about.grid.square(0, col) for col in range(cols)]
+    down = [about.grid.square(row, 0) for row in range(rows)]
+    return made.DataArray(
+        scores,
+        dims=("row", "col", "class"),
+        coords={
+            "class": choice.names(about),
+            "x": ("col", [(x0 + x1) / 2 for x0, _, x1, _ in across]),
+            "y": ("row", [(y0 + y1) / 2 for _, y0, _, y1 in down]),
+            "exact": (("row", "col"), exact),
+        },
+        name=choice.options.values,
+        attrs=provenance(stream),
+    )
+
+
+def best_classes_frame(stream: ScoreStream, k: int) -> pandas.DataFrame:
+    """A row for each of the k best classes of each cell, best first; its ``attrs`` are the provenance.
+
+    Columns: row, col; x0, y0, x1, y1, the window in pixels of the image; rank, class_idx, wnid, category,
+    probability; exact, whether the scores are those of a real crop.
+
+    Raises OutputError without pandas.
+    """
+    made = _needed("pandas")
+    kept, labels = keep(stream, (), k), stream.about.labels
+    assert kept.class_idx is not None, "no selections were chosen"
+    rows, cols, k = kept.probability.shape
+    row, col, rank = (axis.ravel() for axis in np.indices((rows, cols, k)))
+    boxes = np.array([kept.box(*cell) for cell in np.ndindex(rows, cols)]).repeat(k, axis=0)
+    class_idx = kept.class_idx.ravel().astype(np.int64)
+    frame = made.DataFrame(
+        {
+            "row": row,
+            "col": col,
+            **dict(zip(("x0", "y0", "x1", "y1"), boxes.T, strict=True)),
+            "rank": rank + 1,
+            "class_idx": class_idx,
+            "wnid": [labels.wnid(i) for i in class_idx.tolist()],
+            "category": [labels.categories[i] for i in class_idx.tolist()],
+            "probability": kept.probability.ravel(),
+            "exact": kept.exact.ravel().repeat(k),
+        }
+    )
+    frame.attrs = provenance(stream)
+    return frame
+
+
+def _needed(package: str) -> Any:
+    """A package that fcnconv comes without; the extra that brings it has its name. Raises OutputError."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise OutputError(f"the package {package} is missing: pip install 'fcnconv[{package}]'") from error

@@ -1,0 +1,45 @@
+"""A score map as a notebook shows it: the picture, the best windows, and where the scores come from."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+
+from PIL import Image
+
+from fcnconv.predictions import Prediction
+
+MAX_SIDE = 800
+"""Pixels of the picture's longer side: what a notebook has room for, and little in its file."""
+
+
+def map_html(
+    title: str,
+    picture: Image.Image | None,
+    best: Iterable[Prediction],
+    made: Mapping[str, object],
+) -> str:
+    """HTML without scripts or anything from outside: all of it is text, but for the picture, a JPEG.
+
+    best: the classes of the table, each with its window. made: the provenance, folded away.
+    """
+    head = ("class", "probability", "box")
+    rows = [(p.category, f"{p.probability:.3f}", ", ".join(map(str, p.box))) for p in best]
+    return (
+        f"<div><p>{html.escape(title)}</p>{_image(picture) if picture else ''}{_table([head, *rows])}"
+        f"<details><summary>provenance</summary>{_table([*made.items()])}</details></div>"
+    )
+
+
+def _image(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img alt="score map" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
+
+
+def _table(rows: Sequence[Sequence[object]]) -> str:
+    cells = ("".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"

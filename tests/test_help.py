@@ -1,0 +1,84 @@
+"""The help: short, without noise, what most need first; and its examples, which are run as they stand."""
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SAMPLES, Command
+
+from fcnconv.classifier import Classifier
+from fcnconv.cli import ABOUT
+from fcnconv.commands import COMMANDS, command
+from fcnconv.console.help import LEFT, examples_in, help_page
+
+ABOUTS = {"": ABOUT} | {name: inspect.getdoc(command(name)) or "" for name in COMMANDS}
+EXAMPLES = [(name, line) for name, about in ABOUTS.items() for line in examples_in(about)]
+
+
+def shown(fcnconv: Command, name: str, columns: int = 80) -> str:
+    return fcnconv(*name.split(), "-h", COLUMNS=str(columns)).stdout.decode()
+
+
+@pytest.mark.parametrize("name", ABOUTS)
+def test_each_help_has_two_examples_on_its_first_screen(fcnconv: Command, name: str) -> None:
+    page = shown(fcnconv, name)
+    first = "\n".join(page.splitlines()[:24])
+    lines = examples_in(ABOUTS[name])
+    assert len(lines) == 2 and all(line in first for line in lines)
+    assert page.startswith("Usage: fcnconv ")
+
+
+@pytest.mark.parametrize("name", ABOUTS)
+def test_a_help_is_short_and_without_noise(fcnconv: Command, name: str) -> None:
+    page = shown(fcnconv, name)
+    assert max(map(len, page.splitlines())) <= 80
+    assert not re.search(r"range|x>=|<=x|<\w+>|list\[|INTEGER|TEXT", page)
+    for entry in re.findall(r"^  -.*(?:\n {10,}.*)*", page, re.M):
+        first, *more = entry.splitlines()
+        assert len(more) <= 1 + (len(first) <= 2 + LEFT + 3), entry  # an option may have a line to itself
+    wide = shown(fcnconv, name, columns=200)
+    assert max(map(len, wide.splitlines())) <= 100 and len(wide) <= len(page)
+
+
+def test_the_commands_come_first_and_a_line_each(fcnconv: Command) -> None:
+    page = shown(fcnconv, "")
+    section = page.split("Commands:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in section.splitlines()] == list(COMMANDS)
+
+
+@pytest.mark.parametrize(("name", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+def test_an_example_works_as_it_stands(name: str, line: str, tmp_path: Path, lite0: Classifier) -> None:
+    (tmp_path / "photos").mkdir()
+    for path in ("photo.jpg", "photos/a.jpg", "photos/b c.jpg"):
+        shutil.copy(SAMPLES / "chelsea.png", tmp_path / path)
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": here},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    if out := re.search(r"-o (\S+)", line):
+        assert (tmp_path / out[1]).exists()
+    else:
+        assert done.stdout
+    assert f"fcnconv {name}" in line
+
+
+def test_a_page_of_help_is_laid_out() -> None:
+    about = "One\nline.\n\n    a -b    # c\n\nMore of it,\nwrapped."
+    page = help_page("a [B]", about, {"Options": [("-b", "word " * 6), ("--long-one", "x")], "None": []}, 30)
+    assert page == (
+        "Usage: a [B]\n\nOne line.\n\nMore of it, wrapped.\n\nExamples:\n  a -b    # c\n\nOptions:\n"
+        "  -b          word word word\n              word word word\n  --long-one  x\n"
+    )
+    assert examples_in(about) == ["a -b"]
