@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -16,7 +17,8 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
-from fcnconv.scores import Block, FloatArray, Piece, ScoreStream, top_k
+from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, top_k
+from fcnconv.system.progress import Work, expect
 from fcnconv.system.scratch import scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, save
 
@@ -152,10 +154,17 @@ def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> N
 
     Raises UsageError, ImageError and OutputError.
     """
+    expect(*writer.work(stream.about, choice))
     if writer.needs_class and not choice.selections and not choice.options.argmax:
+        expect(*2 * [collecting(stream)])  # and looking for the class
         whole = ScoreMap.collect(stream)
         stream, choice = whole.stream(), replace(choice, selections=(log_most_probable(whole),))
     save(stream, out, writer, choice)
+
+
+def collecting(stream: ScoreStream) -> Work:
+    """The stage of collecting a map, or of looking through it once, for whoever tells how long it takes."""
+    return Work(MAP, "writing", math.prod(stream.about.shape), 1e-8)
 
 
 def log_most_probable(score_map: ScoreMap) -> Selection:

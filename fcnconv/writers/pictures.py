@@ -11,8 +11,10 @@ from PIL.PngImagePlugin import PngInfo
 from fcnconv.errors import UsageError
 from fcnconv.render.draw import Style, draw_classes, draw_winners
 from fcnconv.scores import ScoreStream
+from fcnconv.system.progress import done
 from fcnconv.viewer import MAX_SIDE, viewer_page
 from fcnconv.writers.contents import MADE_BY, Choice, keep, photo_of, provenance
+from fcnconv.writers.expected import DRAWING, FILE, PHOTO
 
 
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
@@ -26,6 +28,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     if not (choice.selections or options.argmax):
         raise UsageError("a picture shows a class over the photo; name one with --class")
     photo = photo_of(about, options.max_side)
+    done(PHOTO)
     kept = keep(stream, choice.selections, 1)
     if options.argmax:
         best = kept.probability.argmax(-1) if kept.class_idx is None else kept.class_idx[:, :, 0]
@@ -33,6 +36,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     else:
         style = Style(cells=options.cells)
         picture = draw_classes(photo, kept.probability, about.grid, choice.names(about), style)
+    done(DRAWING)
     record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
@@ -41,10 +45,13 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
         picture.save(file, format, quality=90, exif=exif, pnginfo=text)
+    done(FILE)
 
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """The viewer, with the chosen selections offered first."""
     photo = photo_of(stream.about, min(MAX_SIDE, choice.options.max_side))
+    done(PHOTO)
     page = viewer_page(stream, photo, lambda: provenance(stream), shown=choice.selections)
     path.write_text(page, encoding="utf-8")
+    done(FILE)
