@@ -44,7 +44,7 @@ from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, ScoreStream
 from fcnconv.sources import ImageSource, MemorySource, Pixels
 from fcnconv.system.once import once
-from fcnconv.system.progress import expect, finished
+from fcnconv.system.progress import done, expect, finished
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,6 +140,7 @@ class Classifier:
         crops = sum(correction.crops(grid) for grid in tilings if grid.rows * grid.cols > 1)
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
+        done("opening")
         expect(*scan_work(tilings, self.parts.whole, crops))
         blocks = self._corrected(source, tilings, correction, tally)
         temperature = 1.0 if correction.anchors else self._temperature(grids)
@@ -207,6 +208,7 @@ class Classifier:
         grids = self.grids(source, scales)
         tilings = self.tilings(grids)
         windows = sum(grid.rows * grid.cols for grid in grids)
+        done("opening")
         expect(*scan_work(tilings, self.parts.whole, windows if self.provenance.mode == "windows" else 0))
         expect(classification_work(windows * len(self.labels)))
         return answer(

@@ -40,7 +40,7 @@ def scan(
 
 
 def work(grid: Grid, tiling: Tiling) -> list[float]:
-    """Multiply-adds of each part of the network in the scan of a grid, halos and all, as `scan` computes it."""
+    """Multiply-adds of each part of the network in the scan of a grid, with all halos."""
     total = [0.0] * len(tiling.parts)
     high, wide = (max(side, 1) * tiling.parts[-1].pitch for side in tiling.blocks[-1])
     for down in _stretches(grid.rows, grid):

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from fcnconv.grid import Grid
 from fcnconv.scores import FloatArray
 from fcnconv.sources import ImageSource, Pixels, resize
-from fcnconv.system.progress import done
 
 CROP_BATCH = 32
 """Crops that are scored together: enough to fill two cores, at 20 MB of input for a window of 224 px."""
@@ -21,7 +20,7 @@ AHEAD = 8 * CROP_BATCH
 """Crops that are scored ahead of their use, at most."""
 
 CROPS = "crops"
-"""The stage of a scan's progress that scored crops are, each one unit."""
+"""The stage of a scan's progress that scored crops are, each one unit. What runs them reports it."""
 
 Cells = npt.NDArray[np.int64]
 """Numbers of cells of a grid, row by row."""
@@ -52,7 +51,6 @@ def score_crops(
             starts = [col * grid.stride - left for col in cols]
             crops += [strip[..., x : x + grid.window] for x in starts]
         logits.append(run(np.concatenate(crops))[:, :, 0, 0])
-        done(CROPS, len(crops))
     return np.concatenate(logits)
 
 

@@ -22,6 +22,9 @@ a part's largest maps, which makes the first part, of large maps, half as slow a
 """
 
 
+NEW_MEMORY = 2.5e-10
+"""Seconds that a byte of memory takes when a scan first uses it, as the system clears it (measured)."""
+
 PROBES, ENOUGH = (4, 16, 16), 1.0
 """Sides of the small scans whose time is taken, in steps; and the seconds after which no other follows."""
 
@@ -106,8 +109,13 @@ def estimate(
 
 def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, crops: int) -> list[Work]:
     """The stages of a scan. whole: the network in one piece, as large as the one that scores the `crops`."""
+    memory = NEW_MEMORY * max(tiling.memory for tiling in tilings.values())
     expected = [
-        Work(stage_of(i), "scanning", multiply_adds, MULTIPLY_ADD * _effort(part), network=True)
+        Work(
+            *(stage_of(i), "scanning", multiply_adds, MULTIPLY_ADD * _effort(part)),
+            network=True,
+            first=0.0 if i else memory,
+        )
         for grid, tiling in tilings.items()
         for i, (part, multiply_adds) in enumerate(zip(tiling.parts, work(grid, tiling), strict=True))
         if multiply_adds

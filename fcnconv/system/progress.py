@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-OWN_PACE = 0.04
+OWN_PACE = 0.08
 """Share of a stage whose measured pace weighs as much as the expected one: the first calls of a network are
 slow ones."""
 
-SURE = 0.05
+SURE_OF_NETWORK, SURE = 0.05, 1.0
 """Seconds of expected work of a kind, after which what it took weighs as much as what was expected."""
 
 
@@ -33,6 +33,7 @@ class Work:
     amount: in units of the stage. seconds: that a unit is expected to take; None where nobody knows.
     network: whether a network does it. Against what is expected, that differs more between machines, and
         otherwise, than all other work does.
+    first: seconds that the first report is expected to take beside, of which its pace says nothing.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Work:
     amount: float
     seconds: float | None
     network: bool = False
+    first: float = 0.0
 
 
 @dataclass
@@ -51,19 +53,28 @@ class _Stage:
     done: float = 0.0
     seconds: float = 0.0
 
+    def count(self, amount: float, seconds: float) -> None:
+        if not self.done:
+            seconds = max(seconds - self.work.first, seconds / 2)
+        self.done += amount
+        self.seconds += seconds
+
     @property
     def rest(self) -> float:
         return max(self.expected - self.done, 0.0)
 
 
 class Progress:
-    """The account. clock: seconds since some moment. note: what is told beside the stage, such as a count."""
+    """The account. clock: seconds since some moment.
+
+    usual: what is told that is done where no stage is. note: what is told beside it, such as a count.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self.clock = clock
         self.start = self.last = clock()
         self.stages: dict[str, _Stage] = {}
-        self.note = ""
+        self.usual, self.note = "opening", ""
 
     def expect(self, *works: Work) -> None:
         """Adds work that is to be done, in the order in which it will be."""
@@ -76,8 +87,7 @@ class Progress:
         """Counts work as done, and all the time since the last report as the time that it took."""
         now = self.clock()
         if (stage := self.stages.get(name)) is not None:
-            stage.done += amount
-            stage.seconds += now - self.last
+            stage.count(amount, now - self.last)
         self.last = now
 
     def more(self, name: str, amount: float) -> None:
@@ -95,16 +105,16 @@ class Progress:
         return self.clock() - self.start
 
     def left(self) -> float | None:
-        """Seconds until all that is expected is done; None while nobody knows."""
-        total, any_known = 0.0, False
+        """Seconds until all that is expected is done; None where nobody knows, or nothing is expected."""
+        total, expected = 0.0, False
         for stage in list(self.stages.values()):  # others may add to them meanwhile
             if stage.rest:
+                expected = True
                 pace = self._pace(stage)
                 if pace is None:
                     return None
-                total += stage.rest * pace
-            any_known = any_known or stage.expected > 0
-        return max(total - (self.clock() - self.last), 0.0) if any_known else None
+                total += stage.rest * pace + (0 if stage.done else stage.work.first)
+        return max(total - (self.clock() - self.last), 0.0) if expected else None
 
     def share(self) -> float | None:
         """Of all the time, what has passed: 0 to 1; None while nobody knows."""
@@ -114,7 +124,7 @@ class Progress:
     def doing(self) -> str:
         """What is being done, in words: the first stage that is not complete."""
         names = [stage.work.told for stage in list(self.stages.values()) if stage.rest]
-        return names[0] if names else ""
+        return names[0] if names else self.usual
 
     def _pace(self, stage: _Stage) -> float | None:
         """Seconds that a unit takes."""
@@ -128,7 +138,8 @@ class Progress:
         """What the stages of a kind took, against what was expected."""
         alike = [s for s in list(self.stages.values()) if s.work.network == network and s.work.seconds]
         expected = sum(stage.done * (stage.work.seconds or 0.0) for stage in alike)
-        return (sum(stage.seconds for stage in alike) + SURE) / (expected + SURE)
+        sure = SURE_OF_NETWORK if network else SURE
+        return (sum(stage.seconds for stage in alike) + sure) / (expected + sure)
 
 
 _following: ContextVar[Progress | None] = ContextVar("progress", default=None)
