@@ -141,7 +141,7 @@ class Classifier:
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
         done("opening")
-        expect(*scan_work(tilings, self.parts.whole, crops))
+        expect(*scan_work(tilings if correction.dense else {}, self.parts.whole, crops))
         blocks = self._corrected(source, tilings, correction, tally)
         temperature = 1.0 if correction.anchors else self._temperature(grids)
         if order:

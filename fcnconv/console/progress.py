@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import Any, Literal
 
 from fcnconv.errors import FcnconvError
 from fcnconv.system.progress import Progress, Work, duration, following
@@ -82,17 +82,17 @@ def bar(progress: Progress, stop: threading.Event) -> None:
     # Lines for standard error stand above the bar; standard output is none of its business.
     console = Console(stderr=True)
     with suppress(OSError), Bar(*columns, console=console, transient=True, redirect_stdout=False) as shown:
-        task = shown.add_task("", total=None, doing="", told="")
-        while True:
-            share = progress.share()
-            shown.update(
-                task,
-                **{"total": 1, "completed": share} if share is not None else {"total": None},
-                doing=" ".join(filter(None, (progress.doing(), progress.note))),
-                told=_times(progress),
-            )
-            if stop.wait(REFRESH):
-                return
+        task = shown.add_task("", **_looks(progress))
+        while not stop.wait(REFRESH):
+            shown.update(task, **_looks(progress))
+
+
+def _looks(progress: Progress) -> dict[str, Any]:
+    """What the bar shows. Without a share it only tells that something goes on."""
+    share = progress.share()
+    known: dict[str, Any] = {"total": None} if share is None else {"total": 1, "completed": share}
+    doing = " ".join(filter(None, (progress.doing(), progress.note)))
+    return known | {"doing": doing, "told": _times(progress)}
 
 
 def described(progress: Progress) -> str:
@@ -104,6 +104,8 @@ def _times(progress: Progress) -> str:
     left, passed = progress.left(), progress.elapsed()
     if left is None:
         return f"{duration(passed)} so far"
+    if not left:
+        return f"nearly done, {duration(passed)} so far"
     return f"{100 * passed / (passed + left):.0f} %, about {duration(left)} left, {duration(passed)} so far"
 
 

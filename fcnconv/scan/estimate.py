@@ -109,7 +109,7 @@ def estimate(
 
 def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, crops: int) -> list[Work]:
     """The stages of a scan. whole: the network in one piece, as large as the one that scores the `crops`."""
-    memory = NEW_MEMORY * max(tiling.memory for tiling in tilings.values())
+    memory = NEW_MEMORY * max((tiling.memory for tiling in tilings.values()), default=0.0)
     expected = [
         Work(
             *(stage_of(i), "scanning", multiply_adds, MULTIPLY_ADD * _effort(part)),

@@ -61,7 +61,8 @@ class _Stage:
 
     @property
     def rest(self) -> float:
-        return max(self.expected - self.done, 0.0)
+        rest = self.expected - self.done
+        return rest if rest > 1e-6 * self.done else 0.0  # less is rounding
 
 
 class Progress:
