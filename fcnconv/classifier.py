@@ -33,17 +33,18 @@ from fcnconv.options import (
     parse_device,
     parse_memory,
 )
-from fcnconv.predictions import Classification, answer
+from fcnconv.predictions import Classification, answer, classification_work
 from fcnconv.provenance import Mode, Provenance
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.crops import score_crops
-from fcnconv.scan.estimate import Estimate, announced, estimate, measure_crop, measure_pace, size_text
+from fcnconv.scan.crops import CROPS, score_crops
+from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
 from fcnconv.scan.joins import joined
 from fcnconv.scan.parts import Run
 from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, ScoreStream
 from fcnconv.sources import ImageSource, MemorySource, Pixels
 from fcnconv.system.once import once
+from fcnconv.system.progress import done, expect, finished
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,6 +141,11 @@ class Classifier:
         order = [grid for grid in grids if grid != finest]
         tilings = self.tilings([*order, finest])
         tally = Tally()
+        crops = sum(correction.crops(grid) for grid in tilings if grid.rows * grid.cols > 1)
+        if crops:
+            self.open_crops()  # before the scan: making its plan takes seconds
+        done("opening")
+        expect(*scan_work(tilings if correction.dense else {}, self.parts.whole, crops))
         blocks = self._corrected(source, tilings, correction, tally)
         temperature = 1.0 if correction.anchors else self._temperature(grids)
         if order:
@@ -162,6 +168,7 @@ class Classifier:
         windows = self.provenance.mode == "windows"
         if windows and correction.anchors == 1:
             yield from self._scan(source, tilings)
+            finished(CROPS)
             return
         scanned: Iterator[tuple[Grid, Iterator[Block] | None]] = ((grid, None) for grid in tilings)
         if correction.dense and not windows:
@@ -169,6 +176,7 @@ class Classifier:
         for grid, blocks in scanned:
             score = partial(self.crops, source, grid)
             yield from correct(grid, len(self.labels), blocks, score, correction, tally)
+        finished(CROPS)
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
         """float32 (rows, cols, num_classes): the logits of every window of a grid, in one pass."""
@@ -203,8 +211,13 @@ class Classifier:
         scales = as_scales(scales)
         source = self.open(image, scales)
         grids = self.grids(source, scales)
+        tilings = self.tilings(grids)
+        windows = sum(grid.rows * grid.cols for grid in grids)
+        done("opening")
+        expect(*scan_work(tilings, self.parts.whole, windows if self.provenance.mode == "windows" else 0))
+        expect(classification_work(windows * len(self.labels)))
         return answer(
-            self._scan(source, self.tilings(grids)),
+            self._scan(source, tilings),
             grids,
             self.labels,
             model=self.provenance.identity.model,
@@ -293,7 +306,7 @@ class Classifier:
         crops = [correction.crops(grid) for grid in tilings]
         crop = pace.window if windows or not any(crops) else measure_crop(self.open_crops(), window)
         return [
-            estimate(grid, tiling, pace, len(self.labels), crops=count, crop=crop)
+            estimate(grid, tiling, pace, self.parts.whole, len(self.labels), crops=count, crop=crop)
             for (grid, tiling), count in zip(tilings.items(), crops, strict=True)
         ]
 
@@ -301,8 +314,7 @@ class Classifier:
         return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)
 
     def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
-        blocks = scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid]))
-        return announced(blocks, tilings, source.name)
+        return scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid]))
 
     def _told(self, tiling: Tiling) -> Tiling:
         if tiling.tiles > 1 and not self.geometry.local:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -18,7 +19,8 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions, Values, checked
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
-from fcnconv.scores import Block, FloatArray, Piece, ScoreStream, top_k
+from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, top_k
+from fcnconv.system.progress import Work, expect
 from fcnconv.system.scratch import scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, provenance, save
 from fcnconv.writers.frames import best_classes_frame, labelled_array
@@ -197,6 +199,7 @@ def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> N
 
     Raises UsageError, ImageError and OutputError.
     """
+    expect(*writer.work(stream.about, choice))
     if writer.needs_class:
         stream, choice = showing(stream, choice)
     save(stream, out, writer, choice)
@@ -208,8 +211,14 @@ def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
     """
     if choice.selections or choice.options.argmax:
         return stream, choice
+    expect(*2 * [collecting(stream)])  # and looking for the class
     whole = ScoreMap.collect(stream)
     return whole.stream(), replace(choice, selections=(log_foremost(whole),))
+
+
+def collecting(stream: ScoreStream) -> Work:
+    """The stage of collecting a map, or of looking through it once, for whoever tells how long it takes."""
+    return Work(MAP, "writing", math.prod(stream.about.shape), 1e-8)
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import Block, FloatArray, softmax, sum_over, top_k
+from fcnconv.scores import MAP, Block, FloatArray, softmax, sum_over, top_k
+from fcnconv.system.progress import Work, done
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Classification:
     predictions: tuple[Prediction, ...]
 
 
+def classification_work(values: int) -> Work:
+    """The stage of making a classification of so many scores."""
+    return Work(MAP, "scanning", values, 2e-8)
+
+
 def answer(
     blocks: Iterable[Block],
     grids: Sequence[Grid],
@@ -70,6 +76,7 @@ def answer(
         windows = block.grid.rows * block.grid.cols
         mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
         best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
+        done(MAP, block.logits.size)
     probabilities = sum_over(softmax((mean / temperature).astype(np.float32)), selections)
     if at_least is None:
         ranking = top_k(probabilities, k).tolist()

@@ -19,6 +19,7 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import Join, Values
 from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
+from fcnconv.system.progress import done
 
 FloatArray = npt.NDArray[np.float32]
 Floating = TypeVar("Floating", np.float32, np.float64)
@@ -157,6 +158,10 @@ def strips(block: Block) -> Iterator[Block]:
         yield block.part(slice(top, min(top + high, rows)))
 
 
+MAP = "map"
+"""The stage of progress that is what readers make of a map as it comes. Its unit is a score."""
+
+
 @dataclass
 class ScoreStream:
     """A map as it comes, to be read once: what every writer takes.
@@ -178,6 +183,7 @@ class ScoreStream:
                 piece = Piece(self.about, strip)
                 self.exact_cells += int(piece.exact.sum())
                 yield piece
+                done(MAP, piece.logits.size)
         if self.compared:
             provenance = replace(self.about.provenance, agreement=self.compared())
             self.about = replace(self.about, provenance=provenance)

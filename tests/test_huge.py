@@ -21,7 +21,6 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import OWN_SIZE, MapOptions, parse_memory, parse_scales
 from fcnconv.scan.blocks import spans
-from fcnconv.scan.estimate import announced
 from fcnconv.scan.joins import Join, joined
 from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
 from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, choose
@@ -250,28 +249,6 @@ def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:
     assert large.seconds / small.seconds == pytest.approx(ratio)
     (cut,) = replace(lite0, memory=400e6).estimate(source, MapOptions(anchors=0))
     assert cut.tiling.multiply_adds > large.tiling.multiply_adds  # the halos
-
-
-@pytest.mark.parametrize(
-    ("parts", "shares"), [(1, [11, 25, 36, 50, 61, 75, 86]), (2, [25, 25, 50, 50, 75, 75])]
-)
-def test_progress_counts_the_work_that_is_done(parts: int, shares: list[int], monkeypatch, caplog) -> None:
-    """Two blocks a row, four rows: of a network in parts a row is as good as done with its first block."""
-    monkeypatch.setattr("fcnconv.scan.estimate.FIRST_NEWS", -1)
-    monkeypatch.setattr("fcnconv.scan.estimate.NEXT_NEWS", -1)
-    grid = Grid(16, 8, (80, 72), (80, 72))
-    assert (grid.rows, grid.cols) == (8, 9)
-    blocks = [
-        Block(grid, rows, cols, np.zeros((2, cols.stop - cols.start, 1), np.float32))
-        for rows in spans(8, 2)
-        for cols in (slice(0, 4), slice(4, 9))
-    ]
-    tiling = choose(Parts(part(1, 1), lambda: ()), (7, 8), 1e9)
-    tiling = replace(tiling, parts=tiling.parts * parts)
-    with caplog.at_level("INFO", "fcnconv"):
-        assert list(announced(blocks, {grid: tiling}, "photo")) == blocks
-    told = [int(record.getMessage().split()[1]) for record in caplog.records]
-    assert told == shares
 
 
 def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> None:

@@ -5,6 +5,7 @@ This needs torch, and is imported when there is no plan yet.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -23,10 +24,13 @@ from fcnconv.scan.parts import Part, PixelCells, Run, chain
 from fcnconv.scores import FloatArray
 
 
-def make_plan(spec: ModelSpec, mode: Mode, weights: Path, stride: int | None, start: Start) -> bytes:
+def make_plan(
+    spec: ModelSpec, mode: Mode, weights: Path, stride: int | None, start: Start, since: float
+) -> bytes:
     """The content of the file of a model's plan. Raises ConversionError and PlanError.
 
     weights: the file that the network is made of. start: runs an ONNX file.
+    since: when the making began, by ``time.perf_counter``.
     """
     network: nn.Module = spec.build(weights).eval()
     converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None
@@ -42,6 +46,7 @@ def make_plan(spec: ModelSpec, mode: Mode, weights: Path, stride: int | None, st
         geometry=converted.geometry if converted else None,
         proof=converted.proof if converted else None,
         export_error=export_error,
+        seconds=time.perf_counter() - since,
     )
     part = None
     if converted:

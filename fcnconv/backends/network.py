@@ -12,10 +12,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from fcnconv.grid import Geometry
 from fcnconv.provenance import Identity
-from fcnconv.scan.crops import CROP_BATCH
+from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
+from fcnconv.system.progress import done
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def windows_run(classify: Run, window: int, stride: int, batch: int = CROP_BATCH
         for start in range(0, len(cells), batch):
             n, row, col = cells[start : start + batch].T
             logits.append(classify(np.ascontiguousarray(views[n, :, row, col])))
+            done(CROPS, len(n))
         # (N · rows · cols, K) -> (N, K, rows, cols)
         return np.concatenate(logits).reshape(count, rows, cols, -1).transpose(0, 3, 1, 2)
 

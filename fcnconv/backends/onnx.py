@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads
 from fcnconv.system.once import once
+from fcnconv.system.progress import Work, done, expect
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -54,10 +58,10 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
         except PlanError as error:
             log.info("%s; making it again", error)
     make_room(path)
-    log.info("making the plan of %s (%s mode): a few seconds, once", spec.name, mode)
-    from fcnconv.backends.making import make_plan
+    with _told(f"the plan of {spec.name} ({mode} mode)") as since:
+        from fcnconv.backends.making import make_plan
 
-    keep(path, make_plan(spec, mode, weights, stride, onnx_run))
+        keep(path, make_plan(spec, mode, weights, stride, onnx_run, since))
     return read_plan(path, onnx_run)
 
 
@@ -75,22 +79,35 @@ def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[
             return read_parts(path, part_run)
         except PlanError as error:
             log.info("%s; making them again", error)
-    log.info("cutting %s into parts, for scans in little memory: a few seconds, once", spec.name)
-    from fcnconv.backends.making import cut_plan
-    from fcnconv.backends.torch import torch_parts
-    from fcnconv.convert import convolutionize
+    with _told(f"the parts of {spec.name}, for scans in little memory"):
+        from fcnconv.backends.making import cut_plan
+        from fcnconv.backends.torch import torch_parts
+        from fcnconv.convert import convolutionize
 
-    network = convolutionize(spec.build(spec.weights()), spec.window, stride)
+        network = convolutionize(spec.build(spec.weights()), spec.window, stride)
+        try:
+            parts, models = cut_plan(network, part_run)
+        except PlanError as error:
+            log.info("%s; running the parts with torch instead", error)
+            return torch_parts(network)
+        try:
+            keep(path, parts_file(parts, models))
+        except PlanError as error:
+            log.info("%s; the parts will be made again", error)
+        return parts
+
+
+@contextmanager
+def _told(what: str) -> Iterator[float]:
+    """Tells that something is made once, and how long it took; gives the time when it began."""
+    log.info("making %s, once", what)
+    since = time.perf_counter()
+    expect(Work(what, f"making {what}", 1, None))
     try:
-        parts, models = cut_plan(network, part_run)
-    except PlanError as error:
-        log.info("%s; running the parts with torch instead", error)
-        return torch_parts(network)
-    try:
-        keep(path, parts_file(parts, models))
-    except PlanError as error:
-        log.info("%s; the parts will be made again", error)
-    return parts
+        yield since
+    finally:
+        done(what)
+    log.info("made in %.1f s", time.perf_counter() - since)
 
 
 def onnx_run(model: str | bytes) -> Run:

@@ -1,8 +1,8 @@
 """Plans as files: a network exported to ONNX once, proved, and kept in the user's cache; its parts beside.
 
 A plan is an ONNX file with a record at its end: what it is of, its geometry, what was proved of it, and a
-SHA-256 over all that. Its name tells the same apart, so a plan that is there and sound is the right one. Two
-processes that make one at the same time write the same thing, and the last one stays.
+SHA-256 over all that. Its name tells the same apart, so a plan that is there and sound is the right one. Of
+two that are made at the same time either will do, and the last one stays.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Record:
     geometry, proof: of the converted network; None in `windows` mode, which converts nothing, and where the
         crops need not be planned.
     export_error: largest difference of a logit between torch and ONNX Runtime, as a share of the largest.
+    seconds: that it took to make, from the import of torch on.
     """
 
     identity: Identity
@@ -60,6 +61,7 @@ class Record:
     geometry: Geometry | None
     proof: Proof | None
     export_error: float
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from queue import Queue
 from typing import TypeVar
 
@@ -26,13 +27,20 @@ def classify_each(
     classifier: Classifier, inputs: Iterable[Input], options: ClassifyOptions
 ) -> Iterator[tuple[str, Classification | FcnconvError]]:
     """Each input's name with its classification, or with the error that it met, in the order given."""
-    share, sure = classifier.share(IN_FLIGHT), options.threshold()
+    share = classifier.share(IN_FLIGHT)
+    return each(inputs, lambda item: _classify(share, item, options))
 
-    def classify(item: Input) -> Classification:
-        source = share.open(item.image, options.scales, name=item.name)
-        return share.classify(source, scales=options.scales, k=options.top_k, at_least=sure)
 
-    return each(inputs, classify)
+def classify_one(
+    classifier: Classifier, item: Input, options: ClassifyOptions
+) -> tuple[str, Classification | FcnconvError]:
+    """The same of one input alone, in this thread and with all of the classifier's memory."""
+    return attempt(lambda item: _classify(classifier, item, options), item)
+
+
+def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> Classification:
+    source = classifier.open(item.image, options.scales, name=item.name)
+    return classifier.classify(source, scales=options.scales, k=options.top_k, at_least=options.threshold())
 
 
 def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[str, T | FcnconvError]]:
@@ -41,18 +49,19 @@ def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[
     A result is given as soon as it and all before it are there, also while `inputs` is still waiting for
     more. An error of usage is raised: an argument is wrong, and so it is for every other image.
     """
+    return in_threads(partial(attempt, work), inputs)
 
-    def attempt(item: Input) -> tuple[str, T | FcnconvError]:
-        try:
-            return item.name, work(item)
-        except UsageError:
-            raise
-        except FcnconvError as error:
-            return item.name, error
-        except MemoryError:
-            return item.name, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
 
-    return in_threads(attempt, inputs)
+def attempt(work: Callable[[Input], T], item: Input) -> tuple[str, T | FcnconvError]:
+    """An input's name with what `work` makes of it, or with the error that it met. Raises UsageError."""
+    try:
+        return item.name, work(item)
+    except UsageError:
+        raise
+    except FcnconvError as error:
+        return item.name, error
+    except MemoryError:
+        return item.name, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
 
 
 def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterator[T]:

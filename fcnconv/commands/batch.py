@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Json, Listed, Model, Quiet, with_options
+from fcnconv.commands.options import Debug, Json, Listed, Model, Progress, Quiet, with_options
 from fcnconv.console.printing import print_map_file, report
+from fcnconv.console.progress import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import EVERY_IMAGE, MapOptions, NetworkOptions, Shard
@@ -42,6 +44,7 @@ def batch(
     shard: Shard = EVERY_IMAGE,
     as_json: Json = False,
     model: Model = DEFAULT_MODEL,
+    progress: Progress = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
     *,
@@ -65,23 +68,28 @@ def batch(
     if not sources and listed == Listed():
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
     from fcnconv.batch.folder import MapFile, MapFolder
-    from fcnconv.batch.inputs import from_sources, listed_inputs, sharded
+    from fcnconv.batch.inputs import Input, from_sources, listed_inputs, sharded
     from fcnconv.classifier import open_classifier
     from fcnconv.images import image_suffixes
     from fcnconv.scan.correct import check_together
     from fcnconv.writers import Choice, find_writer
 
     writer = find_writer(f"map.{format.lstrip('.')}", None, options)
-    inputs = (
-        from_sources(sources, image_suffixes(), Path(out)) if sources else listed_inputs([], *listed.values())
-    )
+
+    def inputs() -> Iterator[Input]:
+        named = from_sources(sources, image_suffixes(), Path(out)) if sources else None
+        return sharded(named or listed_inputs([], *listed.values()), shard)
+
+    images = inputs()
     if writer.looked_at:
         options = options.looked_at()
     check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
-    folder = MapFolder(open_classifier(spec, network), Path(out), writer, choice, network)
-    results = folder.map_each(sharded(inputs, shard), overwrite=overwrite)
+    with shown(progress, quiet=quiet):
+        classifier = open_classifier(spec, network)
+    folder = MapFolder(classifier, Path(out), writer, choice, network)
+    results = folder.map_each(images, overwrite=overwrite)
     counts = {True: 0, False: 0}
     silent = data_stream().isatty() and not as_json
 
@@ -90,7 +98,15 @@ def batch(
         if not silent:
             print_map_file(name, map, as_json=as_json)
 
-    failed = report(results, show, as_json=as_json, debug=debug, bar=None if quiet else "mapping")
+    on_terminal = data_stream().isatty() and not silent
+    with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
+        known = bool(sources) or listed.is_file()
+        counter = Counter(account, "mapping", inputs if known else None)
+
+        def count(result: MapFile | FcnconvError) -> None:
+            counter.count(result, new=isinstance(result, FcnconvError) or result.new)
+
+        failed = report(results, show, as_json=as_json, debug=debug, count=count)
     log.info("%d maps made, %d were there, %d images failed", counts[True], counts[False], failed)
     if failed:
         raise typer.Exit(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Json, Listed, Model, Quiet, with_options
+from fcnconv.commands.options import Debug, Json, Listed, Model, Progress, Quiet, with_options
 from fcnconv.console.printing import printer, report, standard_input
+from fcnconv.console.progress import Counter, shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import ClassifyOptions, NetworkOptions
@@ -25,6 +27,7 @@ def classify(
         bool, typer.Option("--preview", help="On a terminal, draw where the first class is.")
     ] = False,
     model: Model = DEFAULT_MODEL,
+    progress: Progress = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
     *,
@@ -47,14 +50,22 @@ def classify(
     if preview and (as_json or not on_terminal or not images or "-" in images):
         raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
     paths = images or ([] if listed != Listed() else [standard_input()])
-    from fcnconv.batch.inputs import listed_inputs
-    from fcnconv.batch.workers import classify_each
+    from fcnconv.batch.inputs import Input, listed_inputs
+    from fcnconv.batch.workers import classify_each, classify_one
     from fcnconv.classifier import open_classifier
 
-    classifier = open_classifier(find_model(model, own), network)
-    inputs = listed_inputs(paths, *listed.values())
-    results = classify_each(classifier, inputs, options)
-    bar = None if len(paths) == 1 or quiet or on_terminal else "classifying"
+    with shown(progress, quiet=quiet):
+        classifier = open_classifier(find_model(model, own), network)
+        one = [classify_one(classifier, Input(path, path), options) for path in paths if len(paths) == 1]
     show = printer(classifier, as_json=as_json, preview=preview)
-    if report(results, show, as_json=as_json, debug=debug, bar=bar, total=len(paths) or None):
+    if one:
+        failed = report(iter(one), show, as_json=as_json, debug=debug)
+    else:
+        known = bool(paths) or listed.is_file()
+        inputs = partial(listed_inputs, paths, *listed.values())
+        results = classify_each(classifier, inputs(), options)
+        with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
+            counter = Counter(account, "classifying", inputs if known else None)
+            failed = report(results, show, as_json=as_json, debug=debug, count=counter.count)
+    if failed:
         raise typer.Exit(1)

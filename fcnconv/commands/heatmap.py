@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Format, Model, Quiet, with_options
+from fcnconv.commands.options import Debug, Format, Model, Progress, Quiet, with_options
 from fcnconv.console.printing import refuse_terminal, show_map, standard_input
+from fcnconv.console.progress import shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import MapOptions, NetworkOptions
@@ -32,6 +33,7 @@ def heatmap(
         typer.Option("--dry-run", help="Say what the scan would cost, and stop.", rich_help_panel="Running"),
     ] = False,
     model: Model = DEFAULT_MODEL,
+    progress: Progress = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
     *,
@@ -70,19 +72,25 @@ def heatmap(
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
     from fcnconv.classifier import open_classifier
-    from fcnconv.maps import save_map
+    from fcnconv.maps import ScoreMap, collecting, save_map
+    from fcnconv.system.progress import expect
 
-    classifier = open_classifier(spec, network)
-    source = classifier.open(path, options.sizes)
-    if dry_run:
-        for estimate in classifier.estimate(source, options):
-            print_data(f"{path}: {estimate}")
-        return
-    stream = classifier.stream(source, options)
-    if out is None or writer is None:
-        show_map(stream, choice)
-    else:
-        save_map(stream, out, writer, choice)
+    score_map = None
+    with shown(progress, quiet=quiet):
+        classifier = open_classifier(spec, network)
+        source = classifier.open(path, options.sizes)
+        if dry_run:
+            for estimate in classifier.estimate(source, options):
+                print_data(f"{path}: {estimate}")
+            return
+        stream = classifier.stream(source, options)
+        if out is None or writer is None:
+            expect(collecting(stream))
+            score_map = ScoreMap.collect(stream)
+        else:
+            save_map(stream, out, writer, choice)
+    if score_map is not None:
+        show_map(score_map, choice)
     agreement = stream.about.provenance.agreement
     if agreement is not None and stream.about.provenance.anchors > 1:
         log.info("the map %s (%d of %d windows scored)", agreement, agreement.exact, agreement.cells)

@@ -8,6 +8,7 @@ command has which, beside its own:
     batch      MapOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
     verify     NetworkOptions, OwnModel, --json
     prepare, export, classes        OwnModel (and --mode, --stride, --json)
+    classify, heatmap, batch        --progress
     all        --quiet, --debug
 """
 
@@ -20,10 +21,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 
+from fcnconv.console.progress import Kind
 from fcnconv.errors import UsageError
 from fcnconv.labels import folded, imagenet
 from fcnconv.models import models
@@ -72,6 +75,14 @@ Debug = Annotated[
         is_eager=True,
         help="Show the traceback of an error.",
         rich_help_panel="Running",
+    ),
+]
+Progress = Annotated[
+    Kind,
+    Told(
+        "What takes long: a bar on a terminal (auto), a line a minute, or nothing.",
+        flags=("--progress",),
+        group="Running",
     ),
 ]
 Json = Annotated[bool, Told("Print one JSON object a line.", flags=("--json",), group="")]
@@ -137,6 +148,11 @@ class Listed:
     def values(self) -> tuple[str | None, str | None, str | None]:
         """The three, in their order."""
         return self.files_from, self.from0, self.tar
+
+    def is_file(self) -> bool:
+        """Whether a list is a file, which can be read twice."""
+        path = self.files_from or self.from0
+        return path not in (None, "-") and Path(str(path)).is_file()
 
     def check(self, named: bool) -> None:
         """Raises UsageError if images are named in more than one way. named: whether arguments name some."""

@@ -40,7 +40,10 @@ def prepare(
 
     found = find_model(model, own)
     plan = open_plan(found, mode, stride)
-    log.info("proved: ONNX Runtime and torch differ by %.1e of the largest logit", plan.record.export_error)
+    log.info(
+        "proved: ONNX Runtime and torch differ by %.1e of the largest logit; its plan took %.1f s to make",
+        *(plan.record.export_error, plan.record.seconds),
+    )
     open_parts(found, plan, stride)
     if mode == "fcn":
         open_plan(found, "windows")  # for the real crops that maps are corrected by

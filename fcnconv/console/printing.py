@@ -15,9 +15,9 @@ from fcnconv.system.stdout import data_stream, print_data
 if TYPE_CHECKING:
     from fcnconv.batch.folder import MapFile
     from fcnconv.classifier import Classifier
+    from fcnconv.maps import ScoreMap
     from fcnconv.models import ModelSpec
     from fcnconv.predictions import Classification
-    from fcnconv.scores import ScoreStream
     from fcnconv.writers import Choice
 
 T = TypeVar("T")
@@ -54,17 +54,14 @@ def report(
     *,
     as_json: bool,
     debug: bool,
-    bar: str | None,
-    total: int | None = None,
+    count: Callable[[T | FcnconvError], None] = lambda _: None,
 ) -> int:
     """Shows each result as it comes, and tells each error; the number of these.
 
     results: a name and what became of it. as_json: an error is an answer too. debug: raises the first one.
-    bar: what a progress bar says that counts them, where standard error is a terminal. total: of results.
+    count: is told each result, once it was shown.
     """
     failed = 0
-    if bar and sys.stderr.isatty():
-        results = counted(results, total, bar)
     for name, result in results:
         if isinstance(result, FcnconvError):
             failed += 1
@@ -76,20 +73,8 @@ def report(
         else:
             show(name, result)
         data_stream().flush()
+        count(result)
     return failed
-
-
-def counted(results: Iterator[T], total: int | None, doing: str) -> Iterator[T]:
-    """The same results, with a bar on standard error that counts them, up to `total` if that is known.
-
-    doing: what the bar says.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Lines for standard error stand above the bar; standard output is none of its business.
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        yield from bar.track(results, total=total, description=doing)
 
 
 def printer(classifier: Classifier, *, as_json: bool, preview: bool) -> Callable[[str, Classification], None]:
@@ -145,7 +130,7 @@ def print_json_line(record: dict[str, Any]) -> None:
     print_data(text)
 
 
-def show_map(stream: ScoreStream, choice: Choice) -> None:
+def show_map(score_map: ScoreMap, choice: Choice) -> None:
     """Draws the photo and its maps on the terminal, then lists the classes that are best in some window.
 
     Without a choice the map is that of the most probable class.
@@ -153,10 +138,10 @@ def show_map(stream: ScoreStream, choice: Choice) -> None:
     from rich.console import Console
 
     from fcnconv.console.preview import draw_map
-    from fcnconv.maps import ScoreMap, log_foremost
+    from fcnconv.maps import log_foremost
     from fcnconv.writers.contents import photo_of
 
-    score_map, chosen = ScoreMap.collect(stream), choice.selections
+    chosen = choice.selections
     if not chosen and not choice.options.argmax:
         chosen = (log_foremost(score_map),)
     photo = photo_of(score_map.about, PREVIEW_SIDE)

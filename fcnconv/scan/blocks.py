@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcnconv.grid import Box, Grid
-from fcnconv.scan.parts import PixelCells, chain
+from fcnconv.scan.parts import PixelCells, chain, chain_work
 from fcnconv.scan.tiles import Tiling
 from fcnconv.scores import Block, FloatArray
 from fcnconv.sources import ImageSource, Pixels, resize
@@ -37,6 +37,18 @@ def scan(
         for down in _stretches(grid.rows, grid):
             for across in _stretches(grid.cols, grid):
                 yield from _scan_stretch(grid, scaled, prepare, chosen, down, across)
+
+
+def work(grid: Grid, tiling: Tiling) -> list[float]:
+    """Multiply-adds of each part of the network in the scan of a grid, with all halos."""
+    total = [0.0] * len(tiling.parts)
+    high, wide = (max(side, 1) * tiling.parts[-1].pitch for side in tiling.blocks[-1])
+    for down in _stretches(grid.rows, grid):
+        for across in _stretches(grid.cols, grid):
+            cells = down.spans(high), across.spans(wide)
+            of_it = chain_work(tiling.parts, tiling.blocks, (down.steps, across.steps), cells)
+            total = [a + b for a, b in zip(total, of_it, strict=True)]
+    return total
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fcnconv.provenance import Mode
 from fcnconv.scan.agreement import Tally, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
 from fcnconv.scan.lines import anchor_lines
-from fcnconv.scan.reach import asked_sample, reach
+from fcnconv.scan.reach import asked_sample, first_guess, reach
 from fcnconv.scan.refine import refined
 from fcnconv.scores import Block
 from fcnconv.system.scratch import scratch_array
@@ -44,7 +44,7 @@ class Correction:
         return self.anchors != 1
 
     def crops(self, grid: Grid) -> int:
-        """About how many real crops it takes on a grid; with `agreement` at least so many."""
+        """About how many real crops it takes on a grid; with `agreement` a guess."""
         cells = grid.rows * grid.cols
         if self.anchors == 1:
             return cells
@@ -52,8 +52,11 @@ class Correction:
             return round(self.refine * cells)
         lines = (anchor_lines(count, self.anchors, grid.phases) for count in (grid.rows, grid.cols))
         down, across = map(len, lines)
-        native = cells // grid.phases**2
-        return min(down * across + sample_size(native) + round(self.refine * cells), cells)
+        scored = down * across + round(self.refine * cells)
+        if self.agreement is None:
+            return min(scored + sample_size(cells // grid.phases**2), cells)
+        scored = min(scored + asked_sample(cells), cells)
+        return scored + round(first_guess(cells, scored, self.agreement))
 
 
 def correction_of(options: MapOptions, mode: Mode) -> Correction:

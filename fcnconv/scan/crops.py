@@ -19,6 +19,9 @@ CROP_BATCH = 32
 AHEAD = 8 * CROP_BATCH
 """Crops that are scored ahead of their use, at most."""
 
+CROPS = "crops"
+"""The stage of a scan's progress that scored crops are, each one unit. What runs them reports it."""
+
 Cells = npt.NDArray[np.int64]
 """Numbers of cells of a grid, row by row."""
 

@@ -1,26 +1,29 @@
-"""What a scan will cost, before it runs; and how far it is, while it does."""
+"""What a scan will cost, before it runs."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
 from fcnconv.grid import Grid
-from fcnconv.scan.crops import CROP_BATCH
-from fcnconv.scan.parts import Run
+from fcnconv.scan.blocks import work
+from fcnconv.scan.crops import CROP_BATCH, CROPS
+from fcnconv.scan.parts import Part, Run, stage_of
 from fcnconv.scan.tiles import Parts, Tiling, choose
-from fcnconv.scores import Block
+from fcnconv.system.progress import Work, duration
 
-log = logging.getLogger("fcnconv")
+MULTIPLY_ADD, BYTE = 1.5e-11, 5
+"""Seconds that a multiply-add takes on two cores; and how many of them take as long as the work on a byte of
+a part's largest maps, which makes the first part, of large maps, half as slow again (both measured).
+"""
 
-FIRST_NEWS, NEXT_NEWS = 10.0, 30.0
-"""Seconds after which a scan first tells how far it is, and then again."""
 
+NEW_MEMORY = 2.5e-10
+"""Seconds that a byte of memory takes when a scan first uses it, as the system clears it (measured)."""
 
 PROBES, ENOUGH = (4, 16, 16), 1.0
 """Sides of the small scans whose time is taken, in steps; and the seconds after which no other follows."""
@@ -30,14 +33,14 @@ PROBES, ENOUGH = (4, 16, 16), 1.0
 class Estimate:
     """The expected cost of the scan of one grid.
 
-    passes: 1, 2 or 4: a finer grid whose last cells lie beyond the coarse one's is scanned again along them.
-    crops: real crops that are scored. seconds: from the measured times of a small scan and of some crops.
+    multiply_adds: of the converted network. crops: real crops that are scored.
+    seconds: from the measured times of a small scan and of some crops.
     map_bytes: of the full map in float32.
     """
 
     grid: Grid
     tiling: Tiling
-    passes: int
+    multiply_adds: float
     crops: int
     seconds: float
     map_bytes: int
@@ -47,14 +50,14 @@ class Estimate:
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
         if t.in_parts:
             cut += f", the network in {len(t.parts)} parts"
-        work = f"{size_text(t.memory)}"
-        if t.multiply_adds:
-            work += f", {t.multiply_adds * self.passes / 1e9:,.0f} billion multiply-adds"
+        cost = f"{size_text(t.memory)}"
+        if self.multiply_adds:
+            cost += f", {self.multiply_adds / 1e9:,.0f} billion multiply-adds"
         if self.crops:
-            work += f" beside a batch of crops, {self.crops:,} crops"
+            cost += f" beside a batch of crops, {self.crops:,} crops"
         return (
             f"{g.scan_size[0]} × {g.scan_size[1]} px, stride {g.stride}: {g.rows} × {g.cols} windows {cut}; "
-            f"memory {work}, {_duration(self.seconds)}; the full map has {size_text(self.map_bytes)}"
+            f"memory {cost}, about {duration(self.seconds)}; the full map has {size_text(self.map_bytes)}"
         )
 
 
@@ -74,8 +77,8 @@ def measure_pace(run: Run, parts: Parts, window: int, step: int) -> Pace:
         start = time.perf_counter()
         run(pixels)
         seconds = time.perf_counter() - start
-        work = choose(parts, (n, n), inf).multiply_adds
-        paces.append(Pace(seconds / (work or inf), seconds / (n + 1) ** 2))
+        multiply_adds = choose(parts, (n, n), inf).multiply_adds
+        paces.append(Pace(seconds / (multiply_adds or inf), seconds / (n + 1) ** 2))
         if seconds > ENOUGH:
             break
     return min(paces, key=lambda pace: pace.window)
@@ -91,46 +94,42 @@ def measure_crop(run: Run, window: int) -> float:
 
 
 def estimate(
-    grid: Grid, tiling: Tiling, pace: Pace, num_classes: int, *, crops: int, crop: float
+    grid: Grid, tiling: Tiling, pace: Pace, whole: Part, num_classes: int, *, crops: int, crop: float
 ) -> Estimate:
     """The expected cost of a grid that is computed in a tiling, and of which some real crops are scored.
 
-    crop: seconds for each of the `crops`. The work of a network that is not known is that of its crops.
+    pace: that was measured of `whole`, the network in one piece. crop: seconds for each of the `crops`. The
+    work of a network that is not known is that of its crops.
     """
-    windows = grid.rows * grid.cols
-    passes = (1 + bool((grid.rows - 1) % grid.phases)) * (1 + bool((grid.cols - 1) % grid.phases))
-    seconds = pace.multiply_add * tiling.multiply_adds * passes + crop * crops
-    return Estimate(grid, tiling, passes, crops, seconds, 4 * windows * num_classes)
+    parts = work(grid, tiling)
+    effort = sum(n * _effort(part) for n, part in zip(parts, tiling.parts, strict=True))
+    seconds = pace.multiply_add * effort / _effort(whole) + crop * crops
+    return Estimate(grid, tiling, sum(parts), crops, seconds, 4 * grid.rows * grid.cols * num_classes)
 
 
-def announced(blocks: Iterable[Block], tilings: Mapping[Grid, Tiling], name: str) -> Iterator[Block]:
-    """The blocks, with a line of log now and then if they take long: the share done and the time left.
-
-    tilings: of the grids, in their order. A network in parts has computed nearly all of a row of blocks with
-        the first of them.
-    """
-    grids = list(tilings)
-    sizes = [grid.rows * grid.cols for grid in grids]
-    start, due = time.monotonic(), FIRST_NEWS
-    done, last = 0, None
-    for block in blocks:
-        yield block
-        if block.grid != last:
-            before, last = sum(sizes[: grids.index(block.grid)]), block.grid
-            done, ahead = 0, tilings[block.grid].in_parts
-        rows, cols, _ = block.logits.shape
-        done = block.rows.stop * block.grid.cols if ahead else done + rows * cols
-        share, passed = (before + done) / sum(sizes), time.monotonic() - start
-        if passed > due and share < 1:
-            left = _duration(passed * (1 / share - 1))
-            log.info("%s: %d %% of the windows, %s left", name, 100 * share, left)
-            due = passed + NEXT_NEWS
+def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, crops: int) -> list[Work]:
+    """The stages of a scan. whole: the network in one piece, as large as the one that scores the `crops`."""
+    memory = NEW_MEMORY * max((tiling.memory for tiling in tilings.values()), default=0.0)
+    expected = [
+        Work(
+            *(stage_of(i), "scanning", multiply_adds, MULTIPLY_ADD * _effort(part)),
+            network=True,
+            first=0.0 if i else memory,
+        )
+        for grid, tiling in tilings.items()
+        for i, (part, multiply_adds) in enumerate(zip(tiling.parts, work(grid, tiling), strict=True))
+        if multiply_adds
+    ]
+    if crops:
+        crop = whole.multiply_adds * whole.computed(0) ** 2
+        seconds = MULTIPLY_ADD * _effort(whole) * crop or None  # of a network that is not known, nobody knows
+        expected.append(Work(CROPS, "scoring crops", crops, seconds, network=True))
+    return expected
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(round(seconds), 1)} s"
-    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+def _effort(part: Part) -> float:
+    """How long a part's multiply-adds take, against the fastest."""
+    return 1 + BYTE * part.memory / part.multiply_adds if part.multiply_adds else 1.0
 
 
 def size_text(count: float) -> str:

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from fcnconv.scores import FloatArray
+from fcnconv.system.progress import done
 
 Run = Callable[[FloatArray], FloatArray]
 """float32 (1, C, h, w) -> (1, C', h', w'): a network, or a part of one."""
@@ -49,6 +50,10 @@ class Part:
     multiply_adds: float
     channels_last: bool = False
 
+    def computed(self, steps: int) -> float:
+        """Steps that are computed, along an axis, of a region that grows by `steps`."""
+        return steps + 1 + self.span
+
 
 class Cells(Protocol):
     """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Part`."""
@@ -80,12 +85,13 @@ class FeatureCells:
     """The output of a part, computed in blocks.
 
     below: its input. steps: (down, across), what the map has beyond its native size. block: the same, of one
-    block.
+    block. stage: of a scan's progress, where the work is counted.
     """
 
-    def __init__(self, part: Part, below: Cells, steps: tuple[int, int], block: tuple[int, int]):
+    def __init__(self, part: Part, below: Cells, steps: tuple[int, int], block: tuple[int, int], stage: str):
         self.part = part
         self.below = below
+        self.stage = stage
         self.steps = steps
         self.native, self.pitch = part.native, part.pitch
         self.rows, self.cols = (part.native + part.pitch * n for n in steps)
@@ -100,6 +106,7 @@ class FeatureCells:
         region = self.below.read(y, y + native + high * pitch, x, x + native + wide * pitch)
         y, x = top - down * self.pitch, left - across * self.pitch
         cells: FloatArray = self.part.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
+        done(self.stage, self.part.multiply_adds * self.part.computed(high) * self.part.computed(wide))
         return cells
 
 
@@ -119,10 +126,11 @@ class KeptCells(FeatureCells):
         below: Cells,
         steps: tuple[int, int],
         block: tuple[int, int],
+        stage: str,
         rows_kept: int,
         first: tuple[int, int],
     ):
-        super().__init__(part, below, steps, block)
+        super().__init__(part, below, steps, block, stage)
         high, wide = self.block
         self.ready, self.left = first[0] // high * high, first[1] // wide * wide
         self.kept = _empty(part, rows_kept, self.cols - self.left)
@@ -172,14 +180,53 @@ def chain(
     blocks: of each part, in steps. first: (row, col) of the first cell that will be computed.
     """
     below: Cells = pixels
+    firsts = _firsts(parts, steps, first)
+    for i, above in enumerate(parts[1:]):
+        held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
+        below = KeptCells(parts[i], below, steps, blocks[i], stage_of(i), held, firsts[i])
+    return FeatureCells(parts[-1], below, steps, blocks[-1], stage_of(len(parts) - 1))
+
+
+def _firsts(parts: Sequence[Part], steps: tuple[int, int], first: tuple[int, int]) -> list[tuple[int, int]]:
+    """The first cell of each part's map that will be read, where `first` is that of the last one's."""
     firsts = [first]
     for part, lower in zip(parts[:0:-1], parts[-2::-1], strict=True):
         starts = [_region(part, n, cell, cell + 1)[0] for n, cell in zip(steps, firsts[0], strict=True)]
         firsts.insert(0, (starts[0] * lower.pitch, starts[1] * lower.pitch))
-    for i, above in enumerate(parts[1:]):
-        held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
-        below = KeptCells(parts[i], below, steps, blocks[i], held, firsts[i])
-    return FeatureCells(parts[-1], below, steps, blocks[-1])
+    return firsts
+
+
+def stage_of(part: int) -> str:
+    """The stage of a scan's progress that the work of a part is, by its number."""
+    return f"part {part}"
+
+
+def chain_work(
+    parts: Sequence[Part],
+    blocks: Sequence[tuple[int, int]],
+    steps: tuple[int, int],
+    cells: tuple[Sequence[slice], Sequence[slice]],
+) -> list[float]:
+    """Multiply-adds of each part, where the last one's map is computed in blocks, and all others' in theirs.
+
+    blocks, steps: as for `chain`. cells: the last part's rows and columns of blocks, in order.
+    """
+    work = []
+    last = len(parts) - 1
+    firsts = _firsts(parts, steps, (cells[0][0].start, cells[1][0].start))
+    for i, part in enumerate(parts):
+        sides = []
+        for axis in (0, 1):
+            size = max(blocks[i][axis], 1) * part.pitch
+            end, start = part.native + part.pitch * steps[axis], firsts[i][axis] // size * size
+            pieces = [slice(n, min(n + size, end)) for n in range(start, end, size)]
+            regions = (
+                _region(part, steps[axis], piece.start, piece.stop)[1]
+                for piece in (cells[axis] if i == last else pieces)
+            )
+            sides.append(sum(map(part.computed, regions)))
+        work.append(part.multiply_adds * sides[0] * sides[1])
+    return work
 
 
 def rows_kept(part: Part, high: int, above: Part, high_above: int, steps: int) -> int:

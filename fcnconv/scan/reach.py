@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.scan.agreement import SAMPLE_OF, Tally, sample_size
+from fcnconv.scan.crops import CROPS
 from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block, FloatArray
+from fcnconv.system.progress import more
 
 SAMPLE_TIMES = 4
 """How much larger than usual the sample is: a small one cannot tell a large share surely."""
@@ -22,6 +24,24 @@ STEP = 0.03
 def asked_sample(windows: int) -> int:
     """How many windows are compared where a share of agreement is asked for. windows: in the map."""
     return max(sample_size(windows), SAMPLE_TIMES * windows // SAMPLE_OF, min(windows // 3, 48))
+
+
+USUAL = 0.7
+"""The lower end of the estimate that a map with anchors usually begins with."""
+
+
+def lacking(cells: int, exact: int, low: float, share: float) -> float:
+    """About how many windows must still be scored for the lower end `low` of the estimate to reach `share`:
+    those that it takes if they are no better or worse than the others that are left.
+
+    cells: windows of the map, of which `exact` are scored.
+    """
+    return (cells - exact) * (1 - (1 - share) / (1 - low)) if low < share else 0.0
+
+
+def first_guess(cells: int, scored: int, share: float) -> float:
+    """The same before anything is known of the map. scored: windows that will be, in any case."""
+    return lacking(cells, scored, max(USUAL, scored / cells), share)
 
 
 def reach(
@@ -46,6 +66,7 @@ def reach(
     crops = score(sample) if len(sample) else np.empty((0, logits.shape[2]), np.float32)
     place = {int(cell): i for i, cell in enumerate(sample)}
     count = max(round(STEP * exact.size), 1)
+    expected = first_guess(exact.size, int(exact.sum()) + len(sample), share)
     while True:
         y, x = np.divmod(sample, cols)
         left = ~exact[y, x]
@@ -54,13 +75,17 @@ def reach(
         told = found.agreement()
         if exact.all() or (told is not None and told.low >= share):
             break
+        now = lacking(exact.size, found.exact, told.low if told else found.exact / exact.size, share)
+        more(CROPS, now - expected)
         cells = least_sure(logits, exact, count)
         known = np.array([int(cell) in place for cell in cells])
         right = np.empty((len(cells), logits.shape[2]), np.float32)
         right[known] = crops[[place[int(cell)] for cell in cells[known]]]
         if (~known).any():
             right[~known] = score(cells[~known])
+        expected = now - int((~known).sum())
         put_in(logits, exact, cells, right, block.grid.phases)
+    more(CROPS, -expected)
     logits[y[left], x[left]] = crops[left]
     exact[y[left], x[left]] = True
     tally.add(found)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.options import PLAIN_MAP, MapOptions, told
-from fcnconv.scores import ScoreStream
+from fcnconv.scores import About, ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT, written
+from fcnconv.system.progress import Work
+from fcnconv.writers import expected
 from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
 from fcnconv.writers.cells import write_csv, write_geojson, write_json
 from fcnconv.writers.contents import Choice, is_map, provenance
@@ -30,61 +32,77 @@ class Writer:
     looked_at: whether it is made to be looked at; else to compute with.
     folder: whether what it makes is a directory.
     needs: a package that fcnconv comes without, and the extra that brings it.
+    costs: what its stages take.
     """
 
     suffix: str
     write: Callable[[Path, ScoreStream, Choice], None]
     about: str
+    costs: tuple[expected.Cost, ...]
     takes: tuple[str, ...] = ()
     needs_class: bool = False
     looked_at: bool = False
     folder: bool = False
     needs: tuple[str, str] | None = None
 
+    def work(self, about: About, choice: Choice) -> list[Work]:
+        """The stages of writing a map, for whoever tells how long it will take."""
+        return expected.expected(self.costs, about, choice)
+
 
 _PICTURE = ("argmax", "at_least", "cells", "no_legend", "max_side")
 
 
-def _picture(suffix: str, format: str, about: str) -> Writer:
-    return Writer(
-        suffix, partial(write_picture, format=format), about, takes=_PICTURE, needs_class=True, looked_at=True
-    )
+def _picture(suffix: str, format: str, about: str, encoding: float) -> Writer:
+    write, costs = partial(write_picture, format=format), expected.picture(encoding)
+    return Writer(suffix, write, about, costs, takes=_PICTURE, needs_class=True, looked_at=True)
 
 
 _ROWS = (
-    Writer("npy", write_npy, "float32 array (rows, cols, num_classes)", takes=("values",)),
+    Writer("npy", write_npy, "float32 array (rows, cols, num_classes)", expected.NPY, takes=("values",)),
     Writer(
         "npz",
         write_npz,
         "the same array with categories, geometry and provenance",
+        expected.NPZ,
         takes=("values", "store", "top_k"),
     ),
     Writer(
         "zarr",
         write_zarr,
         "the same in chunks, a directory",
+        expected.PLANES,
         takes=("values",),
         folder=True,
         needs=("zarr", "zarr"),
     ),
     Writer(
-        "tif", write_tif, "a page a class, for ImageJ and GIS", takes=("values",), needs=("tifffile", "tiff")
+        "tif",
+        write_tif,
+        "a page a class, for ImageJ and GIS",
+        expected.PLANES,
+        takes=("values",),
+        needs=("tifffile", "tiff"),
     ),
-    Writer("json", write_json, "the best classes of each cell, with its box", takes=("top_k",)),
-    Writer("csv", write_csv, "the same as a table, a row a cell", takes=("top_k",)),
+    Writer(
+        "json", write_json, "the best classes of each cell, with its box", expected.JSON, takes=("top_k",)
+    ),
+    Writer("csv", write_csv, "the same as a table, a row a cell", expected.CSV, takes=("top_k",)),
     Writer(
         "geojson",
         write_geojson,
         "the cells over a probability as polygons, for QuPath and GIS",
+        expected.GEOJSON,
         takes=("at_least",),
     ),
-    _picture("png", "PNG", "the photo with one class's probability over it"),
-    _picture("jpg", "JPEG", "the same as a JPEG"),
-    _picture("webp", "WEBP", "the same as WebP"),
+    _picture("png", "PNG", "the photo with one class's probability over it", 2e-7),
+    _picture("jpg", "JPEG", "the same as a JPEG", 1e-8),
+    _picture("webp", "WEBP", "the same as WebP", 1.3e-7),
     Writer(
         "html",
         write_viewer,
         "one page to look at every class with, in a browser",
+        expected.VIEWER,
         takes=("max_side",),
         looked_at=True,
     ),

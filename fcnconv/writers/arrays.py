@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from fcnconv.scores import ScoreStream
 from fcnconv.sources.geo import GeoReference, tiff_tags
+from fcnconv.system.progress import done
 from fcnconv.writers.contents import MADE_BY, Choice, keep, place_of, provenance
+from fcnconv.writers.expected import FILE
 
 log = logging.getLogger("fcnconv")
 
@@ -53,6 +55,7 @@ def write_npz(path: Path, stream: ScoreStream, choice: Choice) -> None:
                 file.seek(0)
                 with archive.open("scores.npy", "w", force_zip64=True) as member:
                     shutil.copyfileobj(file, member, 1 << 20)
+                done(FILE)
             arrays["values"] = np.array(choice.options.values)
         arrays |= {"categories": np.array(choice.names(stream.about)), "exact": exact}
         arrays |= {name: np.array(value) for name, value in provenance(stream).items()}

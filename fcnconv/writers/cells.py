@@ -8,13 +8,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
 from fcnconv.sources.geo import GeoReference
+from fcnconv.system.progress import done
 from fcnconv.writers.contents import Choice, Kept, keep, place_of, provenance
+from fcnconv.writers.expected import CELLS
 
 log = logging.getLogger("fcnconv")
 
@@ -135,8 +135,11 @@ def _feature(
 def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
     """Each cell's row and column, with the chosen selections or else its best categories."""
     categories = labels.all_categories()
-    for row, col in np.ndindex(*kept.probability.shape[:2]):
-        found: Sequence[Selection] = choice.selections
-        if kept.class_idx is not None:
-            found = [categories[i] for i in kept.class_idx[row, col].tolist()]
-        yield row, col, list(zip(found, kept.probability[row, col].tolist(), strict=True))
+    rows, cols = kept.probability.shape[:2]
+    for row in range(rows):
+        for col in range(cols):
+            found: Sequence[Selection] = choice.selections
+            if kept.class_idx is not None:
+                found = [categories[i] for i in kept.class_idx[row, col].tolist()]
+            yield row, col, list(zip(found, kept.probability[row, col].tolist(), strict=True))
+        done(CELLS, cols)

@@ -25,16 +25,19 @@ Record = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a score map is written. selections: the categories and concepts; none are all."""
+    """What of a score map is written. selections: the categories and concepts, each once; none are all."""
 
     selections: tuple[Selection, ...] = ()
     options: MapOptions = PLAIN_MAP
 
+    def __post_init__(self) -> None:
+        once = {selection.classes: selection for selection in reversed(self.selections)}
+        object.__setattr__(self, "selections", tuple(reversed(once.values())))
+
     @classmethod
     def of(cls, options: MapOptions, labels: Labels) -> Choice:
         """What the options ask for of a map with these labels. Raises UsageError for a class that is none."""
-        found = (labels.find(name) for name in options.classes)
-        return cls(tuple({selection.classes: selection for selection in found}.values()), options)
+        return cls(tuple(labels.find(name) for name in options.classes), options)
 
     def scores(self, piece: Piece) -> FloatArray:
         """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""

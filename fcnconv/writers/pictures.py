@@ -14,8 +14,10 @@ from fcnconv.errors import UsageError
 from fcnconv.render.draw import FLOOR, Style, draw_winners
 from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import ScoreStream
+from fcnconv.system.progress import done
 from fcnconv.viewer import MAX_SIDE, viewer_page
 from fcnconv.writers.contents import MADE_BY, Choice, Kept, keep, photo_of, provenance, told
+from fcnconv.writers.expected import DRAWING, FILE, PHOTO
 
 log = logging.getLogger("fcnconv")
 
@@ -39,6 +41,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
         picture.save(file, format, quality=90, exif=exif, pnginfo=text)
+    done(FILE)
 
 
 def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
@@ -54,6 +57,7 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     across, down = (1, 1) if options.argmax else sheet_shape(len(choice.selections), (width, height))
     share = options.max_side / max(across * width, down * height)
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
+    done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
     style, legend = Style(cells=options.cells), not options.no_legend
     if options.argmax:
@@ -71,6 +75,7 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         )
         hint_if_faint(float(kept.probability.max()), names)
     picture.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)  # legends add to it
+    done(DRAWING)
     return picture
 
 
@@ -95,5 +100,7 @@ def hint_if_faint(highest: float, names: list[str]) -> None:
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """The viewer, with the chosen selections offered first."""
     photo = photo_of(stream.about, min(MAX_SIDE, choice.options.max_side))
+    done(PHOTO)
     page = viewer_page(stream, photo, lambda: provenance(stream), shown=choice.selections)
     path.write_text(page, encoding="utf-8")
+    done(FILE)

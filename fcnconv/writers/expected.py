@@ -1,0 +1,75 @@
+"""What writing a map takes: the stages of each format, for whoever tells how long it will take.
+
+The seconds were measured on one core; against the others' they hold better than by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fcnconv.render.sheet import sheet_shape
+from fcnconv.scores import MAP, About
+from fcnconv.system.progress import Work
+from fcnconv.viewer import MAX_SIDE, MAX_VALUES
+from fcnconv.writers.contents import Choice
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One stage of writing a format, which reports its `name`.
+
+    of: what it grows with: the map's scores or cells; the image's pixels, where the picture or the page shows
+        them smaller; the picture's pixels, in all its panels; or the scores as a page packs them.
+    seconds: for one of these.
+    """
+
+    name: str
+    of: Literal["scores", "cells", "reduced", "page", "picture", "packed"]
+    seconds: float
+
+
+CELLS, PHOTO, DRAWING, FILE = "cells", "photo", "drawing", "file"
+"""Stages after the map has come, or before. Cells are counted one by one, all else at once."""
+
+NPY = (Cost(MAP, "scores", 1e-8),)
+NPZ = (*NPY, Cost(FILE, "scores", 5e-9))
+PLANES = (Cost(MAP, "scores", 6e-8),)
+JSON = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 4e-5))
+CSV = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 2.5e-5))
+GEOJSON = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 9e-6))
+VIEWER = (Cost(PHOTO, "page", 1e-8), Cost(MAP, "scores", 2e-7), Cost(FILE, "packed", 5e-7))
+
+
+def picture(encoding: float) -> tuple[Cost, ...]:
+    """The stages of a picture. encoding: seconds for each of its pixels."""
+    return (
+        Cost(PHOTO, "reduced", 1e-8),
+        Cost(MAP, "scores", 1e-8),
+        Cost(DRAWING, "picture", 5e-8),
+        Cost(FILE, "picture", encoding),
+    )
+
+
+def expected(costs: tuple[Cost, ...], about: About, choice: Choice) -> list[Work]:
+    """The stages of writing a map."""
+    rows, cols, num_classes = about.shape
+    width, height = about.grid.image_size
+    pixels, longest, side = width * height, max(width, height), choice.options.max_side
+    panels = max(len(choice.selections), 1)
+    across, down = sheet_shape(panels, (width, height))
+    amounts = {
+        "scores": rows * cols * num_classes,
+        "cells": rows * cols,
+        "reduced": pixels if longest > side else 0,
+        "page": pixels if longest > min(side, MAX_SIDE) else 0,
+        "picture": pixels * min(side / max(across * width, down * height), 1) ** 2 * panels,
+        "packed": min(rows * cols * num_classes, MAX_VALUES),
+    }
+    return [_work(cost, amounts[cost.of]) for cost in costs if amounts[cost.of]]
+
+
+def _work(cost: Cost, amount: float) -> Work:
+    if cost.name in (MAP, CELLS):
+        return Work(cost.name, "writing", amount, cost.seconds)
+    return Work(cost.name, "writing", 1, amount * cost.seconds)

@@ -1,0 +1,333 @@
+"""How far work is: times left against known paces, all work counted, and what a terminal shows of it."""
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLES, Command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from terminals import in_terminal
+from tiny import choose, make_map
+from torch import nn
+
+from fcnconv.batch.inputs import from_paths
+from fcnconv.batch.workers import each
+from fcnconv.classifier import Classifier, load
+from fcnconv.console.progress import Counter, described, shown
+from fcnconv.errors import ImageError
+from fcnconv.grid import Grid
+from fcnconv.labels import numbered
+from fcnconv.maps import save_map
+from fcnconv.options import MapOptions, parse_scales
+from fcnconv.scan.blocks import scan, work
+from fcnconv.scan.crops import CROPS
+from fcnconv.scan.parts import Part, stage_of
+from fcnconv.scan.tiles import FIXED, Parts
+from fcnconv.scan.tiles import choose as choose_tiling
+from fcnconv.sources import MemorySource
+from fcnconv.system.progress import Progress, Work, done, expect, following
+from fcnconv.writers import WRITERS, find_writer
+
+COFFEE = SAMPLES / "coffee.png"
+PIXELS = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(
+    pace=st.floats(0.3, 3),
+    slow=st.sampled_from([0.01, 0.5, 1, 3]),
+    beside=st.lists(st.integers(1, 4), min_size=20, max_size=20),
+)
+@settings(deadline=None)
+def test_the_time_left_is_right_within_a_quarter_after_the_first_tenth(
+    pace: float, slow: float, beside: list[int]
+) -> None:
+    """A network of another speed than expected, crops of a pace of their own, and writing at last."""
+    clock = Clock()
+    progress = Progress(clock)
+    progress.expect(Work("part 0", "scanning", 200, 0.1, network=True))
+    progress.expect(Work("crops", "scoring", sum(beside), 0.1, network=True), Work("file", "writing", 1, 4))
+    told = []
+    for crops in beside:
+        for _ in range(10):
+            clock.now += 0.1 * slow
+            progress.done("part 0")
+        clock.now += 0.1 * slow * pace * crops
+        progress.done("crops", crops)
+        told.append((clock.now, progress.left()))
+    clock.now += 4
+    progress.done("file")
+    assert progress.left() is None
+    for passed, left in told:
+        if passed > clock.now / 10:
+            assert left is not None and passed + left == pytest.approx(clock.now, rel=0.25)
+
+
+def test_between_two_reports_the_time_left_runs_down_to_nothing() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    assert progress.left() is None and progress.doing() == "opening"
+    progress.expect(Work("file", "writing", 1, 6))
+    assert progress.left() == pytest.approx(6)
+    clock.now = 4
+    assert progress.left() == pytest.approx(2) and progress.share() == pytest.approx(4 / 6)
+    clock.now = 9
+    assert progress.left() == 0 and described(progress) == "writing: nearly done, 9 s so far"
+
+
+def test_what_nobody_foresees_has_no_time_left_until_some_of_it_is_done() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.expect(Work("crops", "scoring", 10, None))
+    clock.now = 3
+    assert progress.left() is None and described(progress) == "scoring: 3 s so far"
+    progress.done("crops", 2)
+    assert progress.left() == pytest.approx(12)
+    assert described(progress) == "scoring: 20 %, about 12 s left, 3 s so far"
+    progress.more("crops", 2)
+    assert progress.left() == pytest.approx(15)
+    progress.finished("crops")
+    assert progress.left() is None
+
+
+def test_what_the_first_report_takes_beside_says_nothing_of_the_pace() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.expect(Work("part 0", "scanning", 100, 0.1, network=True, first=1))
+    assert progress.left() == pytest.approx(11)
+    clock.now = 2
+    progress.done("part 0", 10)
+    assert progress.left() == pytest.approx(9)
+
+
+def test_maps_that_were_there_do_not_spoil_the_pace() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    counter = Counter(progress, "mapping", None)
+    counter.total = 100
+    for _ in range(40):
+        counter.count("there", new=False)
+    assert progress.left() is None and progress.note == "40 of 100"
+    for number in range(10):
+        clock.now += 7
+        counter.count(ImageError("bad") if number == 3 else "new")
+    assert progress.left() == pytest.approx(50 * 7)
+    assert described(progress).startswith("mapping: 50 of 100, 1 failed: 17 %, about 6 min left")
+
+
+def test_images_that_come_as_a_stream_are_counted_with_their_rate() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    counter = Counter(progress, "classifying", None)
+    for _ in range(10):
+        clock.now += 0.5
+        counter.count("new")
+    assert described(progress) == "classifying: 10, 2.0 a second: 5 s so far"
+
+
+def test_inputs_that_can_be_looked_through_are_counted_beforehand() -> None:
+    looked = threading.Event()
+
+    def inputs() -> Iterator[int]:
+        yield from range(7)
+        looked.set()
+
+    progress = Progress()
+    counter = Counter(progress, "mapping", inputs)
+    assert looked.wait(30)
+    while counter.total is None:
+        pass
+    counter.count("new")
+    assert progress.note == "1 of 7" and progress.left() is not None
+
+
+@given(
+    rows=st.integers(1, 120),
+    cols=st.integers(1, 120),
+    limit=st.floats(1e4, 1e7),
+    cut=st.booleans(),
+    tile=st.none() | st.integers(1, 30),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_scan_does_the_work_that_was_expected_of_it(
+    rows: int, cols: int, limit: float, cut: bool, tile: int | None
+) -> None:
+    """Of each part, to the last multiply-add: whole, in tiles and in parts that see two cells around."""
+    passing = [Part(lambda x: x, 3, 5, 1, 2, 2, 4, 4, 1e3 / i, 1e3 * i) for i in (1, 2)]
+    last = Part(lambda x: x[..., 2:-2, 2:-2], 3, 1, 1, 0, 0, 4, 4, 1e2, 3e3)
+    parts = Parts(replace(last, memory=1e9 if cut else 1e2), lambda: (*passing, last))
+    grid = Grid(5, 1, (cols + 4, rows + 4), (cols + 4, rows + 4))
+    tiling = choose_tiling(parts, (rows - 1, cols - 1), FIXED + limit, None if cut else tile)
+    source = MemorySource(np.zeros((rows + 4, cols + 4, 3), np.uint8))
+    progress, expected = Progress(), work(grid, tiling)
+    with following(progress):
+        expect(*(Work(stage_of(i), "scanning", n, 1.0) for i, n in enumerate(expected)))
+        for _ in scan(
+            source, [grid], lambda x: x.transpose(2, 0, 1)[None].astype(np.float32), lambda _: tiling
+        ):
+            pass
+    assert [stage.done for stage in progress.stages.values()] == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def own() -> dict[str, Classifier]:
+    """A small network in both modes, and at half its stride."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 5)).eval()
+    kinds = {"fcn": {}, "windows": {"mode": "windows"}, "finer": {"stride": 2}}
+    return {
+        name: load(model, window=32, categories=list("abcde"), backend="torch", **kind)
+        for name, kind in kinds.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("fcn", MapOptions()),
+        ("fcn", MapOptions(anchors=0)),
+        ("fcn", MapOptions(anchors=0, refine=0.1)),
+        ("fcn", MapOptions(refine=0.1)),
+        ("fcn", MapOptions(anchors=1)),
+        ("fcn", MapOptions(scales=parse_scales("0.5,1"))),
+        ("finer", MapOptions()),
+        ("windows", MapOptions()),
+        ("windows", MapOptions(anchors=3)),
+    ],
+)
+def test_a_map_takes_what_was_expected(own: dict[str, Classifier], kind: str, options: MapOptions) -> None:
+    progress = Progress()
+    with following(progress):
+        stream = own[kind].stream(PIXELS, options)
+        expected = {name: stage.expected for name, stage in progress.stages.items()}
+        for _ in stream.pieces():
+            pass
+    assert progress.left() is None
+    found = {name: stage.done for name, stage in progress.stages.items()}
+    assert found == pytest.approx(expected, rel=0.02, abs=16) and any(found.values())
+    assert found.get(CROPS, 0) == stream.exact_cells or options.scales != MapOptions().scales
+
+
+def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dict[str, Classifier]) -> None:
+    told: list[float] = []
+
+    class Told(Progress):
+        def done(self, name: str, amount: float = 1.0) -> None:
+            super().done(name, amount)
+            told.extend(stage.expected for stage in self.stages.values() if stage.work.name == CROPS)
+
+    progress = Told()
+    with following(progress):
+        stream = own["fcn"].stream(PIXELS, MapOptions(agreement=0.99))
+        (block,) = stream.blocks
+    assert len(set(told)) > 2, "corrected as it is known"
+    assert progress.stages[CROPS].done == progress.stages[CROPS].expected == block.exact.sum()
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("chosen", [True, False])
+def test_writing_reports_each_of_its_stages(suffix: str, chosen: bool, tmp_path: Path) -> None:
+    if WRITERS[suffix].needs:
+        pytest.importorskip(WRITERS[suffix].needs[0])
+    grid = Grid(32, 16, (300, 200), (300, 200))
+    logits = np.random.default_rng(0).normal(0, 3, (grid.rows, grid.cols, 5)).astype(np.float32)
+    score_map = make_map(logits, grid, numbered(5), source=MemorySource(PIXELS))
+    selections = [score_map.labels.category(2)] if chosen else []
+    progress, out = Progress(), str(tmp_path / f"map.{suffix}")
+    with following(progress):
+        save_map(score_map.stream(), out, find_writer(out), choose(*selections, max_side=128))
+    assert progress.stages and progress.left() is None
+    assert all(stage.done == stage.expected for stage in progress.stages.values())
+    assert ({"photo", "file"} <= set(progress.stages)) or "max_side" not in WRITERS[suffix].takes
+
+
+def test_images_in_other_threads_do_not_count_as_the_one_that_is_followed() -> None:
+    progress = Progress()
+    progress.expect(Work("images", "mapping", 3, None))
+    with following(progress):
+        list(each(from_paths("abc"), lambda _: done("images")))
+    assert progress.stages["images"].done == 0
+
+
+def test_a_line_now_and_then_for_a_log(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr("fcnconv.console.progress.FIRST_LINE", 0.0)
+    monkeypatch.setattr("fcnconv.console.progress.NEXT_LINE", 0.0)
+    caplog.set_level(logging.INFO, "fcnconv")
+    threads = set(threading.enumerate())
+    for kind, quiet in (("none", False), ("plain", True), ("auto", False)):  # no terminal here
+        with shown(kind, quiet=quiet):
+            assert set(threading.enumerate()) <= threads
+    assert not caplog.records
+    with shown("plain", quiet=False):
+        expect(Work("file", "writing", 1, 1000))
+        while len(caplog.records) < 3:
+            pass
+    assert "writing: 0 %, about 17 min left, 1 s so far" in caplog.messages
+    count = len(caplog.records)
+    with shown("none", quiet=False):
+        pass
+    assert len(caplog.records) == count
+
+
+SLOW = f"(sleep 4; cat '{COFFEE}') | fcnconv"
+"""A command whose image takes longer than a bar waits for."""
+
+
+@pytest.mark.usefixtures("lite0")
+@pytest.mark.parametrize("command", ["heatmap -f npy -o -", "classify"])
+def test_a_terminal_shows_a_bar_and_the_output_is_clean(command: str) -> None:
+    done = in_terminal(f"{SLOW} {command}", stdout=False)
+    assert done.status == 0
+    assert "opening" in done.terminal and "s so far" in done.terminal and "━" in done.terminal
+    if command == "classify":
+        assert done.stdout.count(b"\t") == 20 and b"opening" not in done.stdout
+    else:
+        assert done.stdout[:6] == b"\x93NUMPY" and len(done.stdout) == 128 + 6 * 12 * 1000 * 4
+    for off in ("--quiet", "--progress none"):
+        assert in_terminal(f"{SLOW} {command} {off}", stdout=False).terminal.count("opening") == 0
+
+
+@pytest.mark.usefixtures("lite0")
+def test_batch_counts_on_a_terminal_what_is_done_and_what_failed(tmp_path: Path) -> None:
+    listed = f"(printf '{COFFEE}\\nmissing.jpg\\n'; sleep 6) | fcnconv batch --files-from - -o '{tmp_path}'"
+    done = in_terminal(listed, stdout=False)
+    assert done.status == 1 and "mapping 2, " in done.terminal and "1 failed" in done.terminal
+    (tmp_path / "list").write_text(f"{COFFEE}\nmissing.jpg\n")
+    fast = in_terminal(
+        f"fcnconv batch --files-from '{tmp_path}/list' -o '{tmp_path}/maps' -f json", stdout=False
+    )
+    assert fast.status == 1 and fast.stdout.count(b"\n") == 1
+
+
+@pytest.mark.usefixtures("lite0")
+def test_where_there_is_no_terminal_nothing_is_told_unless_lines_are_asked_for(
+    fcnconv: Command, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, fcnconv.console.progress as shown; from fcnconv.cli import main\n"
+        "shown.LONG = shown.REFRESH = shown.FIRST_LINE = shown.NEXT_LINE = 0.05\n"
+        "sys.argv = ['fcnconv', *sys.argv[1:]]; main()"
+    )
+    line = f"(sleep 1; cat '{COFFEE}') | {sys.executable} -c \"{code}\" heatmap -o '{tmp_path}/map.npz'"
+    silent = in_terminal(f"({line}) 2>&1 | cat", stdout=False)
+    assert silent.status == 0 and silent.stdout.count(b"\n") == 1 and b"the map agrees" in silent.stdout
+    told = in_terminal(f"({line} --progress plain) 2>&1 | cat", stdout=False)
+    lines = told.stdout.decode().splitlines()
+    assert len(lines) > 3 and lines[0] == "fcnconv: opening: 1 s so far"
