@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,8 @@ def batch(
 
     A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. Maps that are there already are kept, so
     that a run that was stopped goes on where it was; a folder holds maps that were made in one way, which its
-    fcnconv.json tells. In a pipe one line an image: the file of its map.
+    fcnconv.json tells. In a pipe one line an image: the file of its map. With -f html also a report,
+    FOLDER/index.html: thumbnails with their maps, to be sorted and filtered by class.
     """
     if not out:
         raise UsageError("name a folder for the maps with --out")
@@ -69,7 +71,7 @@ def batch(
     check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
-    folder = MapFolder(open_classifier(spec, network), Path(out), writer, choice, network)
+    folder = MapFolder(open_classifier(spec, network), Path(out), writer, choice, network, shard)
     results = folder.map_each(sharded(inputs, shard), overwrite=overwrite)
     counts = {True: 0, False: 0}
     silent = data_stream().isatty() and not as_json
@@ -79,7 +81,8 @@ def batch(
         if not silent:
             print_map_file(name, map, as_json=as_json)
 
-    failed = report(results, show, as_json=as_json, debug=debug, bar=None if quiet else "mapping")
+    with closing(results):  # at its end, or when it is interrupted, it writes the report
+        failed = report(results, show, as_json=as_json, debug=debug, bar=None if quiet else "mapping")
     log.info("%d maps made, %d were there, %d images failed", counts[True], counts[False], failed)
     if failed:
         raise typer.Exit(1)

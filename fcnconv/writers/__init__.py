@@ -27,7 +27,7 @@ class Writer:
     suffix: of its files, without a dot. write: makes the file at a path. about: what it holds, in words.
     takes: the fields of `MapOptions` that change what is written, beside the classes and how it is scanned.
     needs_class: whether it shows no more than a few classes, so that one must be chosen.
-    folder: whether what it makes is a directory.
+    folder: whether what it makes is a directory. reported: whether many of them get a page that leads to them.
     needs: a package that fcnconv comes without, and the extra that brings it.
     """
 
@@ -37,6 +37,7 @@ class Writer:
     takes: tuple[str, ...] = ()
     needs_class: bool = False
     folder: bool = False
+    reported: bool = False
     needs: tuple[str, str] | None = None
 
 
@@ -77,7 +78,13 @@ _ROWS = (
     _picture("png", "PNG", "the photo with one class's probability over it"),
     _picture("jpg", "JPEG", "the same as a JPEG"),
     _picture("webp", "WEBP", "the same as WebP"),
-    Writer("html", write_viewer, "one page to look at every class with, in a browser", takes=("max_side",)),
+    Writer(
+        "html",
+        write_viewer,
+        "one page to look at every class with, in a browser",
+        takes=("max_side",),
+        reported=True,
+    ),
 )
 
 WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
