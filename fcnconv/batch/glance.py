@@ -71,9 +71,7 @@ class Glance:
             edges = np.arange(cells.start, cells.stop)
             first = np.flatnonzero((edges % self._step == 0) | (edges == cells.start))
             probabilities = np.maximum.reduceat(probabilities, first, axis=axis)
-        rows, cols = (
-            slice(cells.start // self._step, -(-cells.stop // self._step)) for cells in piece.place
-        )
+        rows, cols = (slice(cells.start // self._step, -(-cells.stop // self._step)) for cells in piece.place)
         seen = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
         np.maximum(self._planes[rows, cols], seen, out=self._planes[rows, cols])
 
@@ -95,5 +93,7 @@ class Glance:
         index = int(highest.argmax())
         selection = self.selections[index] if self.selections else self.about.labels.category(index)
         rows, cols, _ = self.about.shape
-        plane = self._planes[:, :, index][np.ix_(np.arange(rows) // self._step, np.arange(cols) // self._step)]
+        plane = self._planes[:, :, index][
+            np.ix_(np.arange(rows) // self._step, np.arange(cols) // self._step)
+        ]
         return selection, np.square(plane / np.float32(255))

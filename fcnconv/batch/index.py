@@ -58,7 +58,7 @@ def index_page(
     """
     linked = sorted(linked, key=lambda one: _natural(one.card.path))
     title = readable(folder.resolve().name)
-    told = {key: value for key, value in settings.items() if value not in (None, [], "", False)}
+    told = {key: value for key, value in settings.items() if value not in (None, "", False, [], ())}
     return filled(
         "report.html",
         {
@@ -145,5 +145,6 @@ def _colours() -> str:
 
 def _row(key: str, value: Any) -> str:
     """A term of the page's foot and its value."""
-    told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    told = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values)
     return f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"

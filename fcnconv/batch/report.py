@@ -17,7 +17,7 @@ from typing import Any
 from fcnconv.batch.glance import Glance
 from fcnconv.batch.index import Failure, Linked, index_page, is_index
 from fcnconv.batch.inputs import CARDS
-from fcnconv.batch.thumbnails import SIDE, read_card, write_card
+from fcnconv.batch.thumbnails import SIDE, draw_card, read_card, write_card
 from fcnconv.errors import OutputError
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
@@ -68,8 +68,8 @@ class Report:
         yield stream
         source, agreement = stream.about.source, stream.about.provenance.agreement
         assert source is not None  # a scan has one
-        photo = read_within(source, SIDE)
-        write_card(card, name, photo, glance, None if agreement is None else round(agreement.first_class, 4))
+        share = None if agreement is None else round(agreement.first_class, 4)
+        write_card(card, *draw_card(name, read_within(source, SIDE), glance, share))
 
     def write(self, failures: Sequence[Failure], since: int, settings: Mapping[str, Any]) -> None:
         """Writes the page, and this shard's list of failures.

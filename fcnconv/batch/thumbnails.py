@@ -39,22 +39,23 @@ class Card:
     agreement: float | None
 
 
-def write_card(path: Path, name: str, photo: Pixels, glance: Glance, agreement: float | None) -> None:
-    """Writes a card, which appears whole or not at all.
+def draw_card(name: str, photo: Pixels, glance: Glance, agreement: float | None) -> tuple[Card, Image.Image]:
+    """The card of an image, and its thumbnail.
 
     name: the image. photo: uint8 (H, W, 3), as large as the thumbnail shall be. agreement: see `Card`.
-
-    Raises OutputError.
     """
-    shown, plane = glance.foremost()
-    grid, peaks = glance.about.grid, glance.peaks()
+    (shown, plane), peaks, grid = glance.foremost(), glance.peaks(), glance.about.grid
     place = [(peak.class_idx, peak.category) for peak in peaks].index((shown.class_idx, shown.name))
-    card = Card(name, *grid.image_size, peaks, place, agreement)
+    return Card(name, *grid.image_size, peaks, place, agreement), draw_plane(photo, plane, grid)
+
+
+def write_card(path: Path, card: Card, thumbnail: Image.Image) -> None:
+    """Writes a card, which appears whole or not at all. Raises OutputError."""
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = json.dumps(asdict(card))
     exif[ExifTags.Base.Software] = MADE_BY
     with written(str(path)) as temporary, temporary.open("wb") as file:
-        draw_plane(photo, plane, grid).save(file, "JPEG", quality=85, exif=exif)
+        thumbnail.save(file, "JPEG", quality=85, exif=exif)
 
 
 def read_card(path: Path) -> Card | None:
