@@ -11,13 +11,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import math
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import PurePath
 
 import numpy as np
@@ -26,6 +23,7 @@ from PIL import Image
 
 from fcnconv.grid import Grid
 from fcnconv.labels import Selection
+from fcnconv.pages import filled, readable, script_json
 from fcnconv.render.colours import colour_map
 from fcnconv.render.draw import OPACITY
 from fcnconv.scores import FloatArray, ScoreStream, top_k
@@ -81,8 +79,7 @@ def viewer_page(
     rows, cols, num_classes = stream.about.shape
     grid, labels, source = stream.about.grid, stream.about.labels, stream.about.source
     packed = pack(stream, max_values)
-    name = PurePath(source.name).name if source else "image"
-    name = name.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
+    name = readable(PurePath(source.name).name) if source else "image"
     facts = {
         "name": name,
         "imageSize": grid.image_size,
@@ -100,7 +97,8 @@ def viewer_page(
         "colours": colour_map().tobytes().hex(),
         "opacity": OPACITY,
     }
-    return _filled(
+    return filled(
+        "viewer.html",
         {
             "name": html.escape(name),
             "photo": _photo_uri(photo),
@@ -109,9 +107,9 @@ def viewer_page(
             "subtitle": _subtitle(grid),
             "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
             "provenance": "".join(_row(key, value) for key, value in provenance().items()),
-            "facts": json.dumps(facts, separators=(",", ":")).replace("<", r"\u003c"),
+            "facts": script_json(facts),
             "data": base64.b64encode(packed.data).decode(),
-        }
+        },
     )
 
 
@@ -202,9 +200,3 @@ def _photo_uri(photo: Pixels) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _filled(values: Mapping[str, str]) -> str:
-    """The template with its ``{{name}}`` marks replaced, in one pass: what is filled in is not read again."""
-    template = files("fcnconv").joinpath("data/viewer.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda mark: values[mark[1]], template)

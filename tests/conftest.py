@@ -1,18 +1,22 @@
-"""What the tests share: the embedded model, loaded once, and the real command as a process."""
+"""What the tests share: the embedded model, loaded once, the real command as a process, and a browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fcnconv.classifier import Classifier, load
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -48,3 +52,28 @@ def fcnconv(lite0: Classifier) -> Command:
         )
 
     return run
+
+
+needs_chromium = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no chromium to look at the page with: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, in which tests look at pages."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install 'fcnconv[test]'")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        f"--disable-component-update --disable-sync --window-size=1200,900 --user-data-dir={profile}"
+    ).split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()

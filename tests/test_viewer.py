@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, needs_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -31,7 +30,6 @@ from fcnconv.scores import FloatArray
 from fcnconv.sources import MemorySource
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
 NAME = HOSTILE.rpartition("/")[2]
 """The same as the name of a file, which has no slash."""
@@ -186,30 +184,6 @@ def test_a_large_photo_is_reduced_and_the_map_stays_in_true_coordinates() -> Non
 
 
 # What a browser makes of it.
-
-needs_chromium = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no chromium to look at the page with: apt-get install chromium chromium-driver",
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install 'fcnconv[test]'")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    profile = tmp_path_factory.mktemp("chromium")
-    for flag in (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        f"--disable-component-update --disable-sync --window-size=1200,900 --user-data-dir={profile}"
-    ).split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
 
 Open = Callable[[Path], "Page"]
 

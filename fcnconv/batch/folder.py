@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from fcnconv import __version__
+from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import Input
+from fcnconv.batch.report import Report, is_reports
 from fcnconv.batch.workers import IN_FLIGHT, each
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError, UsageError
@@ -39,7 +42,7 @@ class MapFile:
 class MapFolder:
     """Where the maps of many images go, and how they are made.
 
-    network: how the classifier's network is run.
+    network: how the classifier's network is run. shard: (I, N), the part of the images that is mapped.
     """
 
     classifier: Classifier
@@ -47,11 +50,13 @@ class MapFolder:
     writer: Writer
     choice: Choice
     network: NetworkOptions
+    shard: tuple[int, int] = (1, 1)
 
     def map_each(
         self, inputs: Iterable[Input], *, overwrite: bool = False
-    ) -> Iterator[tuple[str, MapFile | FcnconvError]]:
-        """Writes each image's map, under the image's own path, and tells what became of it.
+    ) -> Generator[tuple[str, MapFile | FcnconvError], None, None]:
+        """Writes each image's map, under the image's own path, and tells what became of it; in the end, also
+        if it is closed early, the report on them, where the format has one.
 
         A map that is there already is kept, as files appear whole: a run that was stopped goes on where it
         was. So are none that are older than the folder's settings, which were made in the way of others.
@@ -59,28 +64,51 @@ class MapFolder:
 
         Raises UsageError if the folder holds maps that were made in another way.
         """
+        report = self.report()
+        if report:
+            report.check()
         since = self._agree(overwrite)
         share, options = self.classifier.share(IN_FLIGHT), self.choice.options
 
         def make(item: Input) -> MapFile:
             path = map_path(self.folder, item.name, self.writer.suffix)
+            card = report.card_path(path) if report else path
+            files = (path, card) if report else (path,)
             try:
-                if path.exists() and path.stat().st_mtime_ns >= since:
+                if all(file.exists() and file.stat().st_mtime_ns >= since for file in files):
                     return MapFile(path, new=False)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                for file in files:
+                    file.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-            if path.exists() and not is_map(path):
-                raise OutputError(
-                    f"{path}: a picture that is no map would be replaced by the map of {item.name}; "
-                    "name another folder with --out"
-                )
+            for file in files:
+                if file.exists() and not is_map(file):
+                    raise OutputError(
+                        f"{file}: a picture that is no map would be replaced by the map of {item.name}; "
+                        "name another folder with --out"
+                    )
             source = share.open(item.image, options.sizes, name=item.name)
             stream = share.stream(source, options)
-            save_map(stream, str(path), self.writer, self.choice)
+            with report.following(stream, item.name, card) if report else nullcontext(stream) as stream:
+                save_map(stream, str(path), self.writer, self.choice)
             return MapFile(path, new=True, agreement=stream.about.provenance.agreement)
 
-        return each(inputs, make)
+        failures = []
+        try:
+            for name, result in each(inputs, make):
+                if isinstance(result, FcnconvError):
+                    page = map_path(self.folder, name, self.writer.suffix).relative_to(self.folder)
+                    failures.append(Failure(str(page), str(result)))
+                yield name, result
+        finally:
+            if report:
+                report.write(failures, since, self.settings())
+
+    def report(self) -> Report | None:
+        """The report on the maps, where their format has one."""
+        if not self.writer.reported:
+            return None
+        return Report(self.folder, self.classifier.labels, self.choice.selections, self.shard)
 
     def settings(self) -> dict[str, Any]:
         """All that a map depends on beside its image, by name."""
@@ -115,7 +143,11 @@ class MapFolder:
                 name for name, value in settings.items() if name not in before or before[name] != value
             ]
             if changed:
-                maps = (file for file in folder.rglob("*") if file.is_file() and file != path)
+                maps = (
+                    file
+                    for file in folder.rglob("*")
+                    if file.is_file() and file != path and not is_reports(folder, file)
+                )
                 if before and any(maps):
                     name = changed[0]
                     old, new = before.get(name), settings[name]

@@ -16,6 +16,9 @@ from typing import BinaryIO
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import cannot_open, is_url
 
+CARDS = "fcnconv.report"
+"""The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""
+
 _CHUNK = 1 << 16
 
 
@@ -36,7 +39,7 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
     """The images that files, folders and patterns name, each as it is found.
 
     Of a folder, all files below it with one of `suffixes`, in the order of their names; none that are hidden,
-    and none in the folder `besides`. Of a pattern, which is one of the shell's, with ``**`` for any folders,
+    and none in the folder `besides` or a report's. Of a pattern, which is one of the shell's, with ``**`` for any folders,
     the files with such a suffix.
 
     Raises UsageError at once if a pattern matches none.
@@ -59,13 +62,16 @@ def _is_pattern(source: str) -> bool:
 
 def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
     paths = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - paths as they were named, "./" and all
-    return (path for path in paths if Path(path).suffix.lower() in suffixes and Path(path).is_file())
+    files = (path for path in paths if Path(path).suffix.lower() in suffixes and Path(path).is_file())
+    return (path for path in files if CARDS not in Path(path).parts)
 
 
 def _below(folder: str, suffixes: Container[str], besides: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and Path(parent, name).resolve() != besides.resolve()
+            name
+            for name in folders
+            if name[0] != "." and name != CARDS and Path(parent, name).resolve() != besides.resolve()
         )
         for name in sorted(files):
             if name[0] != "." and Path(name).suffix.lower() in suffixes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,7 @@ def batch(
 
     A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. What is there already is kept, so that a
     run that was stopped goes on; FOLDER/fcnconv.json tells how the maps were made. In a pipe a line an image:
-    the file of its map.
+    the file of its map. With -f html FOLDER/index.html leads to all of them.
 
         fcnconv batch photos -o maps
         fcnconv batch 'photos/**/*.jpg' -o pictures -f png -c dog
@@ -88,7 +89,7 @@ def batch(
     choice = Choice.of(options, spec.labels())
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
-    folder = MapFolder(classifier, Path(out), writer, choice, network)
+    folder = MapFolder(classifier, Path(out), writer, choice, network, shard)
     results = folder.map_each(images, overwrite=overwrite)
     counts = {True: 0, False: 0}
     silent = data_stream().isatty() and not as_json
@@ -99,7 +100,8 @@ def batch(
             print_map_file(name, map, as_json=as_json)
 
     on_terminal = data_stream().isatty() and not silent
-    with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
+    # At its end, or when it is interrupted, `results` writes the report.
+    with closing(results), shown(progress, quiet=quiet, among_answers=on_terminal) as account:
         known = bool(sources) or listed.is_file()
         counter = Counter(account, "mapping", inputs if known else None)
 

@@ -31,6 +31,7 @@ class Writer:
     needs_class: whether it shows no more than a few classes, so that one must be chosen.
     looked_at: whether it is made to be looked at; else to compute with.
     folder: whether what it makes is a directory.
+    reported: whether many of them get a page that leads to them.
     needs: a package that fcnconv comes without, and the extra that brings it.
     costs: what its stages take.
     """
@@ -43,6 +44,7 @@ class Writer:
     needs_class: bool = False
     looked_at: bool = False
     folder: bool = False
+    reported: bool = False
     needs: tuple[str, str] | None = None
 
     def work(self, about: About, choice: Choice) -> list[Work]:
@@ -105,6 +107,7 @@ _ROWS = (
         expected.VIEWER,
         takes=("max_side",),
         looked_at=True,
+        reported=True,
     ),
 )
 

@@ -1,0 +1,99 @@
+"""A map at a glance: how probable each class gets in it, and where the foremost one is.
+
+It is taken while the pieces of the map pass by on their way to a writer, so that a map is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.labels import Selection
+from fcnconv.scores import PIECE_VALUES, About, Block, FloatArray, Piece, ScoreStream, strips, sum_over, top_k
+
+LEAST, MOST = 0.05, 20
+"""The classes that are told of an image: those that reach this probability in a window, at most so many."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest probability of a class in an image. class_idx: None for a concept."""
+
+    class_idx: int | None
+    category: str
+    probability: float
+
+
+class Glance:
+    """What is kept of a map that passes by.
+
+    chosen: the categories and concepts that were asked for. The foremost is one of them, or else of all
+        categories: the one that is most probable in some window.
+
+    Which one that is shows at the end only, so a plane of each is kept, in 8 bits on a square-root scale. Of
+    large maps one value stands for a square of cells, the highest of theirs, so that all planes together are
+    no more than a piece's scores.
+    """
+
+    def __init__(self, about: About, chosen: Sequence[Selection]):
+        rows, cols, num_classes = about.shape
+        self.about = about
+        self.selections = tuple(chosen)
+        self.highest = np.zeros(num_classes, np.float32)
+        self.highest_chosen = np.zeros(len(chosen), np.float32)
+        count, step = len(chosen) or num_classes, 1
+        while -(-rows // step) * -(-cols // step) * count > PIECE_VALUES and step < max(rows, cols):
+            step += 1
+        self._step = step
+        self._planes: npt.NDArray[np.uint8] = np.zeros((-(-rows // step), -(-cols // step), count), np.uint8)
+
+    def watching(self, stream: ScoreStream) -> ScoreStream:
+        """The same stream, to be read instead of it: what is read is seen here."""
+
+        def passing() -> Iterator[Block]:
+            for block in stream.blocks:
+                for strip in strips(block):
+                    self._see(Piece(stream.about, strip))
+                    yield strip
+
+        return replace(stream, blocks=passing())
+
+    def _see(self, piece: Piece) -> None:
+        probabilities = piece.probabilities()
+        np.maximum(self.highest, probabilities.max((0, 1)), out=self.highest)
+        if self.selections:
+            probabilities = sum_over(probabilities, self.selections)
+            np.maximum(self.highest_chosen, probabilities.max((0, 1)), out=self.highest_chosen)
+        for axis, cells in enumerate(piece.place):
+            edges = np.arange(cells.start, cells.stop)
+            first = np.flatnonzero((edges % self._step == 0) | (edges == cells.start))
+            probabilities = np.maximum.reduceat(probabilities, first, axis=axis)
+        rows, cols = (slice(cells.start // self._step, -(-cells.stop // self._step)) for cells in piece.place)
+        seen = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
+        np.maximum(self._planes[rows, cols], seen, out=self._planes[rows, cols])
+
+    def peaks(self) -> tuple[Peak, ...]:
+        """The peaks that are worth telling, highest first: the first class and those that reach `LEAST`, at
+        most `MOST`, and whatever was chosen.
+        """
+        labels = self.about.labels
+        first, *others = top_k(self.highest, MOST).tolist()
+        told = [first, *(i for i in others if self.highest[i] >= LEAST)]
+        found = {labels.category(i): self.highest[i] for i in told}
+        found.update(zip(self.selections, self.highest_chosen, strict=True))
+        peaks = (Peak(s.class_idx, s.name, round(float(highest), 6)) for s, highest in found.items())
+        return tuple(sorted(peaks, key=lambda peak: -peak.probability))
+
+    def foremost(self) -> tuple[Selection, FloatArray]:
+        """The selection that is most probable in some window, with its plane, float32 (rows, cols), 0 to 1."""
+        highest = self.highest_chosen if self.selections else self.highest
+        index = int(highest.argmax())
+        selection = self.selections[index] if self.selections else self.about.labels.category(index)
+        rows, cols, _ = self.about.shape
+        plane = self._planes[:, :, index][
+            np.ix_(np.arange(rows) // self._step, np.arange(cols) // self._step)
+        ]
+        return selection, np.square(plane / np.float32(255))

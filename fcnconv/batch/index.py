@@ -1,0 +1,150 @@
+"""The page of the report: the images of a run as cards, to be searched, sorted and filtered by their classes.
+
+Its template, with the style and the script, is ``data/report.html``. It refers to thumbnails and pages by
+relative addresses, and to nothing else.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fcnconv import __version__
+from fcnconv.batch.glance import LEAST, MOST
+from fcnconv.batch.thumbnails import Card
+from fcnconv.labels import Labels, Selection
+from fcnconv.pages import filled, readable, script_json
+from fcnconv.render.colours import colour_map, opacity_map
+
+_GENERATOR = '<meta name="generator" content="fcnconv batch'
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A card, with the paths of its page and of itself, which the report's folder is the start of."""
+
+    card: Card
+    page: Path
+    thumbnail: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that has no map. page: where its page would be, from the report's folder. message: why."""
+
+    page: str
+    message: str
+
+
+def index_page(
+    folder: Path,
+    linked: Sequence[Linked],
+    failures: Sequence[Failure],
+    labels: Labels,
+    chosen: Sequence[Selection],
+    settings: Mapping[str, Any],
+) -> str:
+    """The whole page: HTML, to be written as UTF-8.
+
+    folder: of the report, whose name is its title. chosen: the categories and concepts that were asked for.
+    settings: how the maps were made, by name.
+    """
+    linked = sorted(linked, key=lambda one: _natural(one.card.path))
+    title = readable(folder.resolve().name)
+    told = {key: value for key, value in settings.items() if value not in (None, "", False, [], ())}
+    return filled(
+        "report.html",
+        {
+            "generator": f'{_GENERATOR} {__version__}">',
+            "title": html.escape(title),
+            "images": f"{len(linked):,} {'image' if len(linked) == 1 else 'images'}",
+            "model": html.escape(str(settings.get("model", ""))),
+            "failures": _failures(failures),
+            "colours": _colours(),
+            "least": f"{LEAST:g}",
+            "most": str(MOST),
+            "settings": "".join(_row(key, value) for key, value in told.items()),
+            "facts": script_json(_facts(linked, labels, chosen)),
+        },
+    )
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is such a page."""
+    with path.open("rb") as file:
+        return _GENERATOR.encode() in file.read(1000)
+
+
+def _facts(linked: Sequence[Linked], labels: Labels, chosen: Sequence[Selection]) -> dict[str, Any]:
+    """What the script works with. A class is told once, and named by its number in that list elsewhere.
+
+    classes: [index or null of a concept, name, whether other classes have the same name].
+    concepts: [name, other names, numbers of its classes that occur].
+    images: [path, address of the page and of the thumbnail, width, height, agreement or null, which of its
+        peaks the thumbnail shows, [number of a class, its peak in ten-thousandths, …]].
+    """
+    times = Counter(labels.categories)
+    number: dict[tuple[int | None, str], int] = {}
+    images = []
+    for one in linked:
+        card, peaks = one.card, []
+        for peak in card.peaks:
+            which = number.setdefault((peak.class_idx, peak.category), len(number))
+            peaks += [which, round(10_000 * peak.probability)]
+        addresses = _address(one.page), _address(one.thumbnail)
+        images.append(
+            [readable(card.path), *addresses, card.width, card.height, card.agreement, card.shown, peaks]
+        )
+    place = {index: which for (index, _), which in number.items() if index is not None}
+    concepts = [
+        (concept.name, concept.also, members)
+        for concept in labels.concepts
+        if concept not in chosen and (members := [place[i] for i in concept.classes if i in place])
+    ]
+    classes = [(index, name, index is not None and times[name] > 1) for index, name in number]
+    return {"classes": classes, "concepts": concepts, "images": images}
+
+
+def _address(path: Path) -> str:
+    """The relative address of a file, whatever bytes its name has."""
+    return quote(os.fsencode(path.as_posix()))
+
+
+def _natural(path: str) -> list[tuple[str, int]]:
+    """What puts ``img2`` before ``img10``."""
+    pairs = re.findall(r"(\D*)(\d*)", path.casefold())
+    return [(text, int(digits or -1)) for text, digits in pairs]
+
+
+def _failures(failures: Sequence[Failure]) -> str:
+    """The section of failures; nothing if there are none."""
+    if not failures:
+        return ""
+    what = "1 image has" if len(failures) == 1 else f"{len(failures):,} images have"
+    items = "".join(f"<li>{html.escape(readable(failure.message))}</li>" for failure in failures)
+    return (
+        f'<details id="failures"><summary>{what} no map</summary>\n<ul>{items}</ul>\n'
+        "<p>The same command tries them again.</p></details>"
+    )
+
+
+def _colours() -> str:
+    """The colours of probabilities 0 to 1, as stops of a gradient."""
+    places = range(0, 256, 15)
+    return ", ".join(
+        f"rgb({r} {g} {b} / {opacity_map()[i]:.2f})" for i in places for r, g, b in [colour_map()[i].tolist()]
+    )
+
+
+def _row(key: str, value: Any) -> str:
+    """A term of the page's foot and its value."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    told = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values)
+    return f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"

@@ -1,0 +1,69 @@
+"""The cards of the report: of each image a thumbnail with its map, which holds what else is told of it.
+
+A card is one file, a JPEG with the rest as JSON in its EXIF image description. So it appears whole, machines
+that share a folder need no common journal, and the report can be made from the folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from fcnconv.batch.glance import Glance, Peak
+from fcnconv.render.draw import draw_plane
+from fcnconv.sources import Pixels
+from fcnconv.system.files import written
+from fcnconv.writers.contents import MADE_BY
+
+SIDE = 320
+"""Pixels of a thumbnail's longer side."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the report tells of an image.
+
+    path: the image, as it was named. width, height: its pixels.
+    peaks: see `Glance.peaks`. shown: which of these the thumbnail shows the map of, from 0.
+    agreement: with real crops, 0 to 1, estimated; None where nothing was compared.
+    """
+
+    path: str
+    width: int
+    height: int
+    peaks: tuple[Peak, ...]
+    shown: int
+    agreement: float | None
+
+
+def draw_card(name: str, photo: Pixels, glance: Glance, agreement: float | None) -> tuple[Card, Image.Image]:
+    """The card of an image, and its thumbnail.
+
+    name: the image. photo: uint8 (H, W, 3), as large as the thumbnail shall be. agreement: see `Card`.
+    """
+    (shown, plane), peaks, grid = glance.foremost(), glance.peaks(), glance.about.grid
+    place = [(peak.class_idx, peak.category) for peak in peaks].index((shown.class_idx, shown.name))
+    return Card(name, *grid.image_size, peaks, place, agreement), draw_plane(photo, plane, grid)
+
+
+def write_card(path: Path, card: Card, thumbnail: Image.Image) -> None:
+    """Writes a card, which appears whole or not at all. Raises OutputError."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = json.dumps(asdict(card))
+    exif[ExifTags.Base.Software] = MADE_BY
+    with written(str(path)) as temporary, temporary.open("wb") as file:
+        thumbnail.save(file, "JPEG", quality=85, exif=exif)
+
+
+def read_card(path: Path) -> Card | None:
+    """What a card tells; None where the file is no card, or is damaged."""
+    try:
+        with Image.open(path) as image:
+            told = json.loads(image.getexif()[ExifTags.Base.ImageDescription])
+        peaks = tuple(Peak(**peak) for peak in told.pop("peaks"))
+        return Card(**told, peaks=peaks)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
