@@ -75,7 +75,7 @@ class MapFolder:
                     f"{path}: a picture that is no map would be replaced by the map of {item.name}; "
                     "name another folder with --out"
                 )
-            source = share.open(item.image, options.scales, name=item.name)
+            source = share.open(item.image, options.scales, name=item.name, frame=item.frame)
             stream = share.stream(source, options)
             save_map(stream, str(path), self.writer, self.choice)
             return MapFile(path, new=True, agreement=stream.about.provenance.agreement)

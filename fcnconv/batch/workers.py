@@ -29,7 +29,7 @@ def classify_each(
     share, sure = classifier.share(IN_FLIGHT), options.threshold()
 
     def classify(item: Input) -> Classification:
-        source = share.open(item.image, options.scales, name=item.name)
+        source = share.open(item.image, options.scales, name=item.name, frame=item.frame)
         return share.classify(source, scales=options.scales, k=options.top_k, at_least=sure)
 
     return each(inputs, classify)

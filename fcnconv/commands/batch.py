@@ -12,7 +12,7 @@ from fcnconv.commands.options import Debug, Json, Listed, Model, Quiet, with_opt
 from fcnconv.console.printing import print_map_file, report
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import EVERY_IMAGE, MapOptions, NetworkOptions, Shard
+from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, Shard
 from fcnconv.system.stdout import data_stream
 
 log = logging.getLogger("fcnconv")
@@ -40,6 +40,7 @@ def batch(
         bool, typer.Option("--overwrite", help="Make maps again that are there already.")
     ] = False,
     shard: Shard = EVERY_IMAGE,
+    frame: FrameChoice = None,
     as_json: Json = False,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
@@ -65,7 +66,7 @@ def batch(
     if not sources and listed == Listed():
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
     from fcnconv.batch.folder import MapFile, MapFolder
-    from fcnconv.batch.inputs import from_sources, listed_inputs, sharded
+    from fcnconv.batch.inputs import framed, from_sources, listed_inputs, sharded
     from fcnconv.classifier import open_classifier
     from fcnconv.images import image_suffixes
     from fcnconv.scan.correct import check_together
@@ -79,7 +80,7 @@ def batch(
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
     folder = MapFolder(open_classifier(spec, network), Path(out), writer, choice, network)
-    results = folder.map_each(sharded(inputs, shard), overwrite=overwrite)
+    results = folder.map_each(framed(sharded(inputs, shard), frame), overwrite=overwrite)
     counts = {True: 0, False: 0}
     silent = data_stream().isatty() and not as_json
 

@@ -10,7 +10,7 @@ from fcnconv.commands.options import Debug, Json, Listed, Model, Quiet, with_opt
 from fcnconv.console.printing import printer, report, standard_input
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import ClassifyOptions, NetworkOptions
+from fcnconv.options import ClassifyOptions, FrameChoice, NetworkOptions
 from fcnconv.system.stdout import data_stream
 
 
@@ -24,6 +24,7 @@ def classify(
     preview: Annotated[
         bool, typer.Option("--preview", help="On a terminal, draw where the first class is.")
     ] = False,
+    frame: FrameChoice = None,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -44,17 +45,20 @@ def classify(
     listed.check(bool(images))
     options.threshold()
     on_terminal = data_stream().isatty()
-    if preview and (as_json or not on_terminal or not images or "-" in images):
-        raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
+    if preview and (as_json or not on_terminal or not images or "-" in images or frame is not None):
+        raise UsageError(
+            "--preview draws image files on a terminal; leave it out in a pipe, and of a --frame"
+        )
     paths = images or ([] if listed != Listed() else [standard_input()])
-    from fcnconv.batch.inputs import listed_inputs
+    from fcnconv.batch.inputs import framed, listed_inputs
     from fcnconv.batch.workers import classify_each
     from fcnconv.classifier import open_classifier
 
     classifier = open_classifier(find_model(model, own), network)
-    inputs = listed_inputs(paths, *listed.values())
+    inputs = framed(listed_inputs(paths, *listed.values()), frame)
     results = classify_each(classifier, inputs, options)
     bar = None if len(paths) == 1 or quiet or on_terminal else "classifying"
     show = printer(classifier, as_json=as_json, preview=preview)
-    if report(results, show, as_json=as_json, debug=debug, bar=bar, total=len(paths) or None):
+    total = None if frame == "all" else len(paths) or None
+    if report(results, show, as_json=as_json, debug=debug, bar=bar, total=total):
         raise typer.Exit(1)
