@@ -240,16 +240,18 @@ class Classifier:
         scales: str | Sequence[Scale] = OWN_SIZE,
         *,
         name: str | None = None,
+        frame: int | None = None,
     ) -> ImageSource:
         """The image as a source of pixels, whatever it came as.
 
         scales: at which it will be read. name: what messages call it, if not by its path.
+        frame: of an animation, or the page of a TIFF, from 1.
         """
         if isinstance(image, ImageSource):
             return image
         sides = [scale.pixels(self.eval_size, self.geometry.window) for scale in as_scales(scales)]
         short_side = None if None in sides else max(side for side in sides if side)
-        return open_image(image, max_pixels=self.max_pixels, short_side=short_side, name=name)
+        return open_image(image, max_pixels=self.max_pixels, short_side=short_side, name=name, frame=frame)
 
     def grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is

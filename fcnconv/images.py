@@ -7,6 +7,7 @@ are treated once. What comes out is an `ImageSource`: a size, and a function tha
 from __future__ import annotations
 
 import io
+import logging
 import re
 import shlex
 import sys
@@ -32,6 +33,8 @@ from fcnconv.sources import (
     pillow,
     slide_hint,
 )
+
+log = logging.getLogger("fcnconv")
 
 ImageLike = str | Path | bytes | Image.Image | Pixels
 
@@ -64,6 +67,7 @@ def open_image(
     max_pixels: int = MAX_PIXELS,
     short_side: int | None = None,
     name: str | None = None,
+    frame: int | None = None,
 ) -> ImageSource:
     """The image, opened, decoded and turned upright.
 
@@ -72,6 +76,7 @@ def open_image(
     short_side: the largest short side, in pixels, at which the image will be read; None if that is its own.
         A JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
     name: what messages call it; None says the path.
+    frame: of an animation, or the page of a TIFF, from 1; None is the first, and logs that there are more.
 
     Raises ImageError, whose message starts with the path.
     """
@@ -91,21 +96,31 @@ def open_image(
     with _open_file(content, name) as file:
         if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
             content = file.getvalue()
-        return _decoded(file, content, name, max_pixels, short_side)
+        return _decoded(file, content, name, max_pixels, short_side, frame)
 
 
 def _decoded(
-    file: io.IOBase, content: Path | bytes, name: str, max_pixels: int, short_side: int | None
+    file: io.IOBase,
+    content: Path | bytes,
+    name: str,
+    max_pixels: int,
+    short_side: int | None,
+    frame: int | None,
 ) -> ImageSource:
     path = content if isinstance(content, Path) else None
     with _explained(name, path):
-        regions = open_regions(path, name) if path else None
+        regions = open_regions(path, name, frame or 1) if path else None
         if regions is not None:  # never whole in memory, so that there is no limit
+            _tell_frames(name, getattr(regions, "frames", 1), frame)
             return regions
         own_codec = codecs.prepare(file, name)
         with pillow.opened(file) as opened:
+            frames = pillow.frames(opened)
+            _tell_frames(name, len(frames), frame)
+            opened.seek(frames[(frame or 1) - 1])
             width, height = opened.size
-            regions = open_any(path, name, width, height) if path and not own_codec else None
+            elsewhere = path and not own_codec and opened.tell() == 0
+            regions = open_any(path, name, width, height) if path and elsewhere else None
             if regions is not None:
                 return regions
             if width * height > max_pixels:
@@ -117,6 +132,44 @@ def _decoded(
                 return MemorySource(pillow.upright_rgb(opened), name)
             size = (height, width) if pillow.is_turned(opened) else (width, height)
             return ReducedSource(pillow.upright_rgb(opened), size, name, partial(_whole, content, name))
+
+
+def _tell_frames(name: str, count: int, frame: int | None) -> None:
+    """Logs that there are more frames than the first, if none is asked for. Raises ImageError for one that is
+    not there.
+    """
+    if frame is None and count > 1:
+        log.info("%s: the first of %d frames; --frame N takes another, --frame all each", name, count)
+    elif frame is not None and frame > count:
+        raise ImageError(f"{name}: has no frame {frame}, only {count}")
+
+
+def count_frames(image: str | bytes) -> int:
+    """How many frames or pages of its own a file has; 1 for one that cannot be read, which is told when it is
+    opened. image: a path, or an encoded file.
+    """
+    content = Path(image) if isinstance(image, str) else image
+    path = content if isinstance(content, Path) else None
+    try:
+        with _open_file(content, "") as file, _explained("", path):
+            regions = open_regions(path, "") if path else None
+            if regions is not None:
+                return int(getattr(regions, "frames", 1))
+            codecs.prepare(file, "")
+            with pillow.opened(file) as opened:
+                return len(pillow.frames(opened))
+    except ImageError:
+        return 1
+
+
+def rereadable(image: str) -> str | bytes:
+    """A path, if it can be read more than once; of ``-`` and a FIFO the content. Raises ImageError."""
+    if image == "-":
+        return sys.stdin.buffer.read()
+    if Path(image).is_fifo():
+        with _open_file(Path(image), image) as file:
+            return bytes(file.read())
+    return image
 
 
 def _whole(content: Path | bytes, name: str) -> Pixels:

@@ -138,6 +138,30 @@ def parse_shard(text: str) -> tuple[int, int]:
     return first, step
 
 
+Frame = int | Literal["all"]
+"""A frame of an animation or a page of a TIFF, from 1; or each of them."""
+
+
+def parse_frame(text: str) -> Frame:
+    """A number from 1 on, or ``all``. Raises UsageError."""
+    if text == "all":
+        return "all"
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
+        raise UsageError(f"unknown frame {text!r}; give its number, from 1 on, or 'all'")
+    return int(text)
+
+
+FrameChoice = Annotated[
+    Frame | None,
+    Told(
+        "Of an animation or a TIFF's pages: the N-th, or each. [default: the first]",
+        flags=("--frame",),
+        metavar="N|all",
+        group="Input",
+        read=parse_frame,
+    ),
+]
+
 EVERY_IMAGE = (1, 1)
 """The shard that is all there is."""
 

@@ -87,7 +87,7 @@ class MapFolder:
                         f"{file}: a picture that is no map would be replaced by the map of {item.name}; "
                         "name another folder with --out"
                     )
-            source = share.open(item.image, options.sizes, name=item.name)
+            source = share.open(item.image, options.sizes, name=item.name, frame=item.frame)
             stream = share.stream(source, options)
             with report.following(stream, item.name, card) if report else nullcontext(stream) as stream:
                 save_map(stream, str(path), self.writer, self.choice)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import cannot_open, is_url
+from fcnconv.images import cannot_open, count_frames, is_url, rereadable
+from fcnconv.options import Frame
 
 CARDS = "fcnconv.report"
 """The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""
@@ -24,10 +25,14 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Input:
-    """One image to come. name: what messages and results call it. image: a path, or an encoded file."""
+    """One image to come. name: what messages and results call it. image: a path, or an encoded file.
+
+    frame: the number of one of its frames or pages, from 1; None is the first.
+    """
 
     name: str
     image: str | bytes
+    frame: int | None = None
 
 
 def from_paths(paths: Iterable[str]) -> Iterator[Input]:
@@ -130,6 +135,21 @@ def listed_inputs(
     if from0:
         return from_list(from0, b"\0")
     return from_tar(tar) if tar else from_paths(paths)
+
+
+def framed(inputs: Iterable[Input], frame: Frame | None) -> Iterator[Input]:
+    """The frames or pages that are asked for of each input: one, or each. Those of a file that has several
+    are called by its name and their number, as in ``photo.gif#3``.
+    """
+    for item in inputs:
+        if frame is None:
+            yield item
+            continue
+        image = rereadable(item.image) if isinstance(item.image, str) else item.image
+        count = count_frames(image)
+        for number in range(1, count + 1) if frame == "all" else [frame]:
+            name = item.name if count == 1 else f"{item.name}#{number}"
+            yield Input(name, image, number)
 
 
 def sharded(inputs: Iterable[Input], shard: tuple[int, int]) -> Iterator[Input]:

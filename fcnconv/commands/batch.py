@@ -15,7 +15,7 @@ from fcnconv.console.printing import print_map_file, report
 from fcnconv.console.progress import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import EVERY_IMAGE, MapOptions, NetworkOptions, Shard
+from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, Shard
 from fcnconv.system.stdout import data_stream
 
 log = logging.getLogger("fcnconv")
@@ -43,6 +43,7 @@ def batch(
         bool, typer.Option("--overwrite", help="Make maps again that are there already.")
     ] = False,
     shard: Shard = EVERY_IMAGE,
+    frame: FrameChoice = None,
     as_json: Json = False,
     model: Model = DEFAULT_MODEL,
     progress: Progress = "auto",
@@ -69,7 +70,7 @@ def batch(
     if not sources and listed == Listed():
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
     from fcnconv.batch.folder import MapFile, MapFolder
-    from fcnconv.batch.inputs import Input, from_sources, listed_inputs, sharded
+    from fcnconv.batch.inputs import Input, framed, from_sources, listed_inputs, sharded
     from fcnconv.classifier import open_classifier
     from fcnconv.images import image_suffixes
     from fcnconv.scan.correct import check_together
@@ -79,7 +80,7 @@ def batch(
 
     def inputs() -> Iterator[Input]:
         named = from_sources(sources, image_suffixes(), Path(out)) if sources else None
-        return sharded(named or listed_inputs([], *listed.values()), shard)
+        return framed(sharded(named or listed_inputs([], *listed.values()), shard), frame)
 
     images = inputs()
     if writer.looked_at:
@@ -102,7 +103,7 @@ def batch(
     on_terminal = data_stream().isatty() and not silent
     # At its end, or when it is interrupted, `results` writes the report.
     with closing(results), shown(progress, quiet=quiet, among_answers=on_terminal) as account:
-        known = bool(sources) or listed.is_file()
+        known = frame is None and (bool(sources) or listed.is_file())
         counter = Counter(account, "mapping", inputs if known else None)
 
         def count(result: MapFile | FcnconvError) -> None:

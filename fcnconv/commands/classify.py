@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ from fcnconv.console.printing import printer, report, standard_input
 from fcnconv.console.progress import Counter, shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import ClassifyOptions, NetworkOptions
+from fcnconv.options import ClassifyOptions, FrameChoice, NetworkOptions
 from fcnconv.system.stdout import data_stream
 
 
@@ -26,6 +26,7 @@ def classify(
     preview: Annotated[
         bool, typer.Option("--preview", help="On a terminal, draw where the first class is.")
     ] = False,
+    frame: FrameChoice = None,
     model: Model = DEFAULT_MODEL,
     progress: Progress = "auto",
     quiet: Quiet = False,
@@ -47,22 +48,27 @@ def classify(
     listed.check(bool(images))
     options.threshold()
     on_terminal = data_stream().isatty()
-    if preview and (as_json or not on_terminal or not images or "-" in images):
-        raise UsageError("--preview draws image files on a terminal; leave it out in a pipe")
+    if preview and (as_json or not on_terminal or not images or "-" in images or frame is not None):
+        raise UsageError(
+            "--preview draws image files on a terminal; leave it out in a pipe, and of a --frame"
+        )
     paths = images or ([] if listed != Listed() else [standard_input()])
-    from fcnconv.batch.inputs import Input, listed_inputs
+    from fcnconv.batch.inputs import Input, framed, listed_inputs
     from fcnconv.batch.workers import classify_each, classify_one
     from fcnconv.classifier import open_classifier
 
+    def inputs() -> Iterator[Input]:
+        return framed(listed_inputs(paths, *listed.values()), frame)
+
+    alone = len(paths) == 1 and frame != "all"
     with shown(progress, quiet=quiet):
         classifier = open_classifier(find_model(model, own), network)
-        one = [classify_one(classifier, Input(path, path), options) for path in paths if len(paths) == 1]
+        one = [classify_one(classifier, item, options) for item in inputs()] if alone else []
     show = printer(classifier, as_json=as_json, preview=preview)
     if one:
         failed = report(iter(one), show, as_json=as_json, debug=debug)
     else:
-        known = bool(paths) or listed.is_file()
-        inputs = partial(listed_inputs, paths, *listed.values())
+        known = frame is None and (bool(paths) or listed.is_file())
         results = classify_each(classifier, inputs(), options)
         with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
             counter = Counter(account, "classifying", inputs if known else None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +13,12 @@ from fcnconv.console.printing import refuse_terminal, show_map, standard_input
 from fcnconv.console.progress import shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import MapOptions, NetworkOptions
-from fcnconv.system.files import check_writable, refuse_overwriting
+from fcnconv.options import FrameChoice, MapOptions, NetworkOptions
+from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream, print_data
+
+if TYPE_CHECKING:
+    from fcnconv.scores import ScoreStream
 
 log = logging.getLogger("fcnconv")
 
@@ -28,6 +32,7 @@ def heatmap(
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; - is standard output.")
     ] = None,
     format: Format = None,
+    frame: FrameChoice = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what the scan would cost, and stop.", rich_help_panel="Running"),
@@ -51,6 +56,8 @@ def heatmap(
         fcnconv heatmap photo.jpg -o map.png -c cat    # a class by its name
     """
     path = image or standard_input()
+    if frame == "all" and out in STANDARD_OUTPUT:
+        raise UsageError("--frame all writes a file for each frame; name them with --out")
     from fcnconv.scan.correct import check_together
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
@@ -71,26 +78,43 @@ def heatmap(
     check_together(network, options)
     spec = find_model(model, own)
     choice = Choice.of(options, spec.labels())
+    from fcnconv.batch.inputs import Input, framed
     from fcnconv.classifier import open_classifier
     from fcnconv.maps import ScoreMap, collecting, save_map
     from fcnconv.system.progress import expect
 
-    score_map = None
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
-        source = classifier.open(path, options.sizes)
-        if dry_run:
-            for estimate in classifier.estimate(source, options):
-                print_data(f"{path}: {estimate}")
-            return
-        stream = classifier.stream(source, options)
-        if out is None or writer is None:
-            expect(collecting(stream))
-            score_map = ScoreMap.collect(stream)
-        else:
-            save_map(stream, out, writer, choice)
-    if score_map is not None:
-        show_map(score_map, choice)
+    named = Input("standard input" if path == "-" else path, path)
+    for item in framed([named], frame):
+        score_map = None
+        with shown(progress, quiet=quiet):
+            source = classifier.open(item.image, options.sizes, name=item.name, frame=item.frame)
+            if dry_run:
+                for estimate in classifier.estimate(source, options):
+                    print_data(f"{item.name}: {estimate}")
+                continue
+            stream = classifier.stream(source, options)
+            if out is None or writer is None:
+                expect(collecting(stream))
+                score_map = ScoreMap.collect(stream)
+            else:
+                file = out
+                if frame == "all":
+                    file = _numbered(out, item.frame or 1)
+                    refuse_overwriting(file, [path, model, *own.files])
+                save_map(stream, file, writer, choice)
+        if score_map is not None:
+            show_map(score_map, choice)
+        _tell_agreement(stream)
+
+
+def _numbered(out: str, frame: int) -> str:
+    """The file of a frame's map: the number stands before the suffix, as in ``map.0003.png``."""
+    return str(Path(out).with_suffix(f".{frame:04}{Path(out).suffix}"))
+
+
+def _tell_agreement(stream: ScoreStream) -> None:
     agreement = stream.about.provenance.agreement
     if agreement is not None and stream.about.provenance.anchors > 1:
         log.info("the map %s (%d of %d windows scored)", agreement, agreement.exact, agreement.cells)

@@ -37,16 +37,16 @@ REGION_SUFFIXES = frozenset(tiff.SUFFIXES + slides.SUFFIXES)
 """Of files that are read region by region, where the package for it is there."""
 
 
-def open_regions(path: Path, name: str) -> ImageSource | None:
+def open_regions(path: Path, name: str, frame: int = 1) -> ImageSource | None:
     """A slide or a TIFF as a source that reads regions; None if it is neither, or must be decoded whole.
 
-    Raises ImageError.
+    frame: the number of a TIFF's page, from 1. Raises ImageError.
     """
     suffix, source = path.suffix.lower(), None
-    if suffix in (*slides.SUFFIXES, *tiff.SUFFIXES) and find_spec("openslide"):
+    if frame == 1 and suffix in (*slides.SUFFIXES, *tiff.SUFFIXES) and find_spec("openslide"):
         source = slides.SlideSource.open(path, name)
     if source is None and suffix in tiff.SUFFIXES and find_spec("tifffile"):
-        return tiff.TiffSource.open(path, name)
+        return tiff.TiffSource.open(path, name, frame)
     return source
 
 

@@ -21,6 +21,12 @@ their probability to 0.01; at 1, to 0.02."""
 _NOT_DECODED = frozenset("BUFR EPS GRIB HDF5 MPEG WMF".split())
 """Formats that Pillow knows and leaves to other programs to decode."""
 
+_FRAMED = frozenset("AVIF GIF PNG TIFF WEBP".split())
+"""Formats whose further pictures are frames or pages of equal rank. In others, as the MPO of phones, they are
+previews."""
+
+_REDUCED, _MASK = 1, 4
+
 _limit = threading.Lock()
 
 
@@ -45,6 +51,32 @@ def opened(file: io.IOBase) -> Iterator[Image.Image]:
         yield image
 
 
+def frames(image: Image.Image) -> list[int]:
+    """Pillow's numbers of the pictures in a file: the frames of an animation, the pages of a TIFF without the
+    smaller copies and masks of others. At least one; the image is at the first of them then.
+    """
+    numbers = list(range(_count(image)))
+    if image.format == "TIFF" and len(numbers) > 1:
+        numbers = [number for number in numbers if not _subfile(image, number) & (_REDUCED | _MASK)]
+    image.seek((numbers or [0])[0])
+    return numbers or [0]
+
+
+def _count(image: Image.Image) -> int:
+    if image.format not in _FRAMED or not getattr(image, "is_animated", False):
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # decoders raise anything on damaged data: the first frame may be whole
+        return 1
+
+
+def _subfile(image: Image.Image, number: int) -> int:
+    """The tag NewSubfileType of a page of a TIFF."""
+    image.seek(number)
+    return int(image.tag_v2.get(254, 0))  # type: ignore[attr-defined]
+
+
 def reduce(image: Image.Image, short_side: int) -> bool:
     """Sets a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size if `MARGIN` is left; whether that is so."""
     before, factor = image.size, MARGIN * short_side / min(image.size)
@@ -59,8 +91,8 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
-    """uint8 (H, W, 3): a picture's pixels; of an animation those of the first frame."""
-    image.load()  # the first frame of an animation
+    """uint8 (H, W, 3): a picture's pixels; of an animation those of the frame that it is at."""
+    image.load()
     # A JPEG XL is decoded upright by its own header, which stands over EXIF, unless it is a JPEG inside.
     if image.format != "JXL" or getattr(image, "jpeg", False):
         image = ImageOps.exif_transpose(image)

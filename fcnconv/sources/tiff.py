@@ -27,9 +27,11 @@ class TiffSource:
     """A page of grey, RGB or YCbCr in 8 or 16 bits a channel, on white where it is see-through.
 
     page: of tifffile. file: what must stay open. smaller: pages of the same picture, the largest first.
+    frames: how many pictures the file holds, of which this is one.
     """
 
-    def __init__(self, page: Any, name: str, file: Any, smaller: tuple[Any, ...] = ()):
+    def __init__(self, page: Any, name: str, file: Any, smaller: tuple[Any, ...] = (), frames: int = 1):
+        self.frames = frames
         self.page = page
         self.name = name
         self.file = file
@@ -55,8 +57,11 @@ class TiffSource:
         return self, *(TiffSource(page, self.name, self.file) for page in self.smaller)
 
     @classmethod
-    def open(cls, path: Path, name: str) -> TiffSource | None:
-        """The first picture of a file, or None if its segments cannot be read by themselves."""
+    def open(cls, path: Path, name: str, frame: int = 1) -> TiffSource | None:
+        """A picture of a file, or None if there is none, or its segments cannot be read by themselves.
+
+        frame: the number of its page, from 1, the smaller copies and masks of others not counted.
+        """
         import tifffile
 
         # It would tell the user whatever is odd about a file.
@@ -68,11 +73,12 @@ class TiffSource:
         try:
             series = file.tiff.series[0]
             pages: list[Any] = [level.pages[0] for level in series.levels]
-            page: Any = pages[0] if series.is_pyramidal else file.tiff.pages[0]
+            frames = _frames(file.tiff)
+            page = frames[frame - 1]
             if not _plain(page):
                 return None
-            smaller = tuple(filter(_plain, pages[1:]))
-            source = cls(page, name, file, smaller)
+            smaller = tuple(filter(_plain, pages[1:])) if frame == 1 else ()
+            source = cls(page, name, file, smaller, len(frames))
             source.read((0, 0, 1, 1))
         except (ImageError, ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None  # a compression that needs a package, or damage: Pillow may know, or tells
@@ -109,6 +115,16 @@ class _File:
     def __init__(self, tiff: Any):
         self.tiff = tiff
         weakref.finalize(self, tiff.close)
+
+
+def _frames(file: Any) -> list[Any]:
+    """The pages of a file, without smaller copies and masks of others. A slide is one picture."""
+    series = file.series[0]
+    if len(file.pages) == 1 or file.is_svs:
+        return [series.levels[0].pages[0]]
+    copies = {page.index for level in series.levels[1:] for page in level.pages}
+    pages = [page for page in file.pages if not (page.is_reduced or page.is_mask or page.index in copies)]
+    return pages or [file.pages[0]]
 
 
 def _segment(page: Any) -> tuple[int, int]:
