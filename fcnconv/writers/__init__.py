@@ -27,7 +27,8 @@ class Writer:
     suffix: of its files, without a dot. write: makes the file at a path. about: what it holds, in words.
     takes: the fields of `MapOptions` that change what is written, beside the classes and how it is scanned.
     needs_class: whether it shows no more than a few classes, so that one must be chosen.
-    folder: whether what it makes is a directory. reported: whether many of them get a page that leads to them.
+    folder: whether what it makes is a directory.
+    reported: whether many of them get a page that leads to each.
     needs: a package that fcnconv comes without, and the extra that brings it.
     """
 
