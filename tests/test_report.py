@@ -223,6 +223,8 @@ def test_each_shard_lists_what_all_made_and_failed(photos: Path, run: Runs) -> N
     assert failed() == [NO_IMAGE]
     run(COFFEE, CHELSEA)  # a run of all
     assert (listed(), failed()) == ([CHELSEA, COFFEE], [])
+    run(CHELSEA, shard=(2, 2))
+    assert failed() == []  # what the first shard once told is of an older run
 
 
 def test_images_of_other_settings_are_not_listed(photos: Path, run: Runs) -> None:
@@ -287,7 +289,7 @@ PEAKS = tuple(
         [("tabby", 0.9), ("tiger cat", 0.3)],
         [("pug", 0.8), ("tabby", 0.4)],
         [("beagle", 0.6)],
-        [("tiger cat", 0.7), ("beagle", 0.2)],
+        [("tiger cat", 0.7), ("beagle", 0.2), ("pug", 0.1)],
         [("crane", 0.5)],
         [("pug", 0.07)],
     )
