@@ -88,7 +88,7 @@ class Glance:
         return tuple(sorted(peaks, key=lambda peak: -peak.probability))
 
     def foremost(self) -> tuple[Selection, FloatArray]:
-        """The selection that is most probable in some window, with its plane, float32 (rows, cols), 0 to 1."""
+        """What is most probable in some window, with its plane, float32 (rows, cols), 0 to 1."""
         highest = self.highest_chosen if self.selections else self.highest
         index = int(highest.argmax())
         selection = self.selections[index] if self.selections else self.about.labels.category(index)

@@ -44,8 +44,8 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
     """The images that files, folders and patterns name, each as it is found.
 
     Of a folder, all files below it with one of `suffixes`, in the order of their names; none that are hidden,
-    and none in the folder `besides` or a report's. Of a pattern, which is one of the shell's, with ``**`` for any folders,
-    the files with such a suffix.
+    and none in the folder `besides` or a report's. Of a pattern, which is one of the shell's, with ``**`` for
+    any folders, the files with such a suffix.
 
     Raises UsageError at once if a pattern matches none.
     """

@@ -1,8 +1,8 @@
 """The report of a folder of pages: ``index.html``, and beside it the folder of what it shows.
 
-A page ``photos/cat.jpg.html`` has its card in ``fcnconv.report/photos/cat.jpg.jpg``. The report is made of the
-cards that are there, whoever made them, and of the failures of the last run, of which each shard keeps its
-own list.
+A page ``photos/cat.jpg.html`` has its card in ``fcnconv.report/photos/cat.jpg.jpg``. The report is made of
+the cards that are there, whoever made them, and of the failures of the last run, of which each shard keeps
+its own list.
 """
 
 from __future__ import annotations
