@@ -237,7 +237,7 @@ class MapOptions:
     store: whether every class of a window is kept, or the best; `auto` keeps the best of very large maps.
     argmax: a picture shows the most probable class of each window.
     cells: a picture fills each window's own square instead of running smoothly between them.
-    max_side: pixels of a picture's longest side.
+    max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
     """
 
     classes: Annotated[
@@ -295,7 +295,15 @@ class MapOptions:
     ] = "auto"
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
     cells: Annotated[bool, Told("Fill each window's own cell; no interpolation.", group="Picture")] = False
-    max_side: Annotated[int, Told("Longest side, in pixels.", metavar="PX", group="Picture", least=64)] = 8192
+    max_side: Annotated[
+        int | None,
+        Told(
+            "Longest side of the photo, in pixels.  [default: 8192; of a .html its own, within 60 MB]",
+            metavar="PX",
+            group="Picture",
+            least=64,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

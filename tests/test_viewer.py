@@ -27,9 +27,12 @@ from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
+from fcnconv.provenance import Agreement
+from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.scores import FloatArray
 from fcnconv.sources import MemorySource
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
+from fcnconv.viewer.photo import TILE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
@@ -53,6 +56,12 @@ def random_map(rows: int, cols: int, num_classes: int) -> ScoreMap:
 def photo_of(score_map: ScoreMap) -> np.ndarray[Any, np.dtype[np.uint8]]:
     width, height = score_map.grid.image_size
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def page_of(score_map: ScoreMap, photo: Any = None, told: dict[str, Any] | None = None, **options: Any) -> str:
+    """The page of a map, over its own photo of noise or another one."""
+    source = MemorySource(photo_of(score_map) if photo is None else photo)
+    return "".join(viewer_page(score_map.stream(), source, lambda: told or {}, **options))
 
 
 def unpacked(packed: Packed, shape: tuple[int, int, int]) -> FloatArray:
@@ -104,11 +113,10 @@ def test_a_map_of_too_many_values_keeps_the_best_of_each_cell() -> None:
 
 def test_the_page_says_what_it_keeps_and_how_well() -> None:
     score_map = random_map(3, 4, 100)
-    photo = photo_of(score_map)
-    whole = viewer_page(score_map.stream(), photo, lambda: {"model": "tiny"})
+    whole = page_of(score_map)
     assert "holds all 100 classes of each of 12 windows" in whole
     grouped = small_map(score_map.logits, concepts=(Selection("two", (0, 1)),))
-    part = viewer_page(grouped.stream(), photo, lambda: {"model": "tiny"}, max_values=100)
+    part = page_of(grouped, max_values=100)
     assert f"holds the {MIN_KEPT} best of 100 classes of each of 12 windows" in part
     assert "counts as 0" in part and "of a concept’s sum" in part
     error = float(re.findall(r"error of a probability here: ([\d.]+)", whole)[0].rstrip("."))
@@ -148,12 +156,12 @@ def hostile_page() -> str:
     shown = [score_map.labels.category(0)]
     photo = photo_of(score_map)
     score_map = replace(score_map, about=replace(score_map.about, source=MemorySource(photo, f"a/{NAME}")))
-    return viewer_page(score_map.stream(), photo, lambda: {"model": HOSTILE}, shown=shown)
+    return page_of(score_map, photo, {"model": HOSTILE}, shown=shown)
 
 
 def test_names_cannot_break_out_of_the_page() -> None:
     score_map = random_map(2, 2, 3)
-    harmless = viewer_page(score_map.stream(), photo_of(score_map), lambda: {"model": "m"})
+    harmless = page_of(score_map, told={"model": "m"})
     page = hostile_page()
     assert tags_of(page).tags == tags_of(harmless).tags
     facts = json.loads(re.findall(r'id="facts">(.*?)</script>', page, re.DOTALL)[0])
@@ -170,19 +178,126 @@ def test_a_name_that_is_not_unicode_can_be_written() -> None:
     score_map = random_map(1, 1, 3)
     source = MemorySource(photo_of(score_map), "caf\udce9.jpg")
     score_map = replace(score_map, about=replace(score_map.about, source=source))
-    page = viewer_page(score_map.stream(), photo_of(score_map), lambda: {})
+    page = page_of(score_map)
     assert r"<h1>caf\udce9.jpg</h1>" in page
     page.encode()
 
 
-def test_a_large_photo_is_reduced_and_the_map_stays_in_true_coordinates() -> None:
-    score_map = random_map(1, 1, 3)
-    photo = np.zeros((300, 3 * MAX_SIDE, 3), np.uint8)
-    page = viewer_page(score_map.stream(), photo, lambda: {})
-    image = base64.b64decode(re.findall(r"data:image/webp;base64,([^\"]+)", page)[0])
+def decoded(webp: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(webp)))
 
-    assert Image.open(io.BytesIO(image)).size == (MAX_SIDE, 100)
+
+def tiles_of(page: str) -> dict[tuple[int, int, int], Image.Image]:
+    """The tiles of a page's photo by level, row and column."""
+    found = re.findall(r'id="tile-(\d+)-(\d+)-(\d+)">([^<]+)<', page)
+    return {(int(level), int(row), int(col)): decoded(tile) for level, row, col, tile in found}
+
+
+def facts_of(page: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(re.findall(r'id="facts">(.*?)</script>', page, re.DOTALL)[0])
+    return facts
+
+
+def smooth(width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A photo whose every place can be told: red grows to the right, green downwards."""
+    red, green = np.linspace(0, 255, width), np.linspace(0, 255, height)
+    planes = np.broadcast_arrays(red[None], green[:, None], 128)
+    return np.stack(planes, axis=-1).round().astype(np.uint8)
+
+
+def test_a_large_photo_is_whole_in_an_overview_and_sharp_in_tiles() -> None:
+    score_map, photo = random_map(1, 1, 3), smooth(2 * MAX_SIDE + 100, 700)
+    page = page_of(score_map, photo)
+    overview = decoded(re.findall(r"data:image/webp;base64,([^\"]+)", page)[0])
+    assert overview.size == (MAX_SIDE, round(MAX_SIDE * 700 / (2 * MAX_SIDE + 100)))
     assert '"imageSize":[64,64]' in page  # the map's own
+    levels = facts_of(page)["levels"]
+    assert levels == [[MAX_SIDE + 50, 350], [2 * MAX_SIDE + 100, 700]]
+    assert "The photo is here at its own size." in page
+    tiles = tiles_of(page)
+    for level, (width, height) in enumerate(levels):
+        rows, cols = -(-height // TILE), -(-width // TILE)
+        assert {key[1:] for key in tiles if key[0] == level} == {
+            (row, col) for row in range(rows) for col in range(cols)
+        }
+        joined = Image.new("RGB", (width, height))
+        for (number, row, col), tile in tiles.items():
+            if number == level:
+                joined.paste(tile, (col * TILE, row * TILE))
+        expected = np.asarray(Image.fromarray(photo).resize((width, height)), np.int16)
+        assert np.abs(np.asarray(joined) - expected).max() < 12
+
+
+@pytest.mark.parametrize("room", [1_000_000, 500_000, 250_000, 100_000])
+def test_levels_that_the_page_has_no_room_for_are_left_out(room: int) -> None:
+    score_map = random_map(1, 1, 3)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 5000, 3), np.uint8)
+    page = page_of(score_map, noise, page_bytes=room)
+    levels = facts_of(page)["levels"]
+    sizes = [[2500, 150], [5000, 300]]
+    assert levels == sizes[: len(levels)]
+    assert {key[0] for key in tiles_of(page)} == set(range(len(levels)))
+    fullest = page_of(score_map, noise)
+    assert facts_of(fullest)["levels"] == sizes
+    if len(levels) == 2:
+        assert len(page) <= room
+    else:
+        finest = levels[-1] if levels else [MAX_SIDE, 123]
+        assert "up to {:,} × {:,} px; its own size is 5,000 × 300 px".format(*finest) in page
+    assert room > 400_000 or len(levels) < 2, "the test has no room that is too small"
+
+
+def test_max_side_bounds_the_photo_of_a_page() -> None:
+    score_map, photo = random_map(1, 1, 3), smooth(5000, 100)
+    assert facts_of(page_of(score_map, photo, max_side=3000))["levels"] == [[3000, 60]]
+    small = page_of(score_map, photo, max_side=1000)
+    assert facts_of(small)["levels"] == []
+    assert decoded(re.findall(r"data:image/webp;base64,([^\"]+)", small)[0]).size == (1000, 20)
+
+
+class _Strips:
+    """A source that tells the largest region that was read of it."""
+
+    name, size, largest = "strips", (9000, 9000), 0
+
+    def read(self, box: tuple[int, int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        x0, y0, x1, y1 = box
+        self.largest = max(self.largest, (x1 - x0) * (y1 - y0))
+        return np.full((y1 - y0, x1 - x0, 3), 90, np.uint8)
+
+
+def test_a_huge_photo_is_read_in_strips() -> None:
+    source = _Strips()
+    page = "".join(viewer_page(random_map(1, 1, 3).stream(), source, dict))
+    assert facts_of(page)["levels"][-1] == [9000, 9000]
+    assert 0 < source.largest < 9000 * 9000 / 4
+
+
+def test_the_page_tells_how_true_its_map_is() -> None:
+    score_map = random_map(3, 4, 5)
+    assert "Not compared with real crops." in page_of(score_map)
+    found = Agreement(12, 5, 4, 3, 0.8349, 0.412, 0.968, 0.1, 0.0, 0.3)
+    made = replace(score_map.about.provenance, agreement=found)
+    exact = np.zeros((3, 4), np.bool_)
+    exact[0, 1:] = exact[2, :2] = True
+    told = replace(
+        score_map,
+        about=replace(score_map.about, provenance=made),
+        block=replace(score_map.block, exact=exact),
+    )
+    page = page_of(told)
+    assert "in 83 % of the windows (estimated, 41 to 97 %); 5 of 12 are real crops." in page
+    bits = zlib.decompress(base64.b64decode(re.findall(r'id="exact">([^<]+)<', page)[0]))
+    np.testing.assert_array_equal(np.unpackbits(np.frombuffer(bits, np.uint8))[:12].reshape(3, 4), exact)
+    whole = replace(score_map, block=replace(score_map.block, exact=np.ones((3, 4), np.bool_)))
+    assert "Every window is a real crop." in page_of(whole)
+
+
+def test_the_colours_are_those_of_pictures() -> None:
+    facts = facts_of(page_of(random_map(1, 1, 3)))
+    rgba = np.frombuffer(bytes.fromhex(facts["colours"]), np.uint8).reshape(256, 4)
+    np.testing.assert_array_equal(rgba[:, :3], colour_map())
+    np.testing.assert_allclose(rgba[:, 3], 255 * opacity_map(), atol=0.5)
 
 
 # What a browser makes of it.
@@ -436,8 +551,9 @@ def test_the_picture_is_not_blank_in_light_and_dark_and_on_a_phone(collage: Path
 def test_every_control_has_a_name(collage: Path, open_page: Open) -> None:
     page = open_page(collage)
     page.press("/")  # opens the list
-    controls = page.driver.find_elements(
-        "css selector", "button, input, [tabindex], canvas[role], [role=listbox], img"
+    controls = page.script(
+        "return [...document.querySelectorAll('button, input, [tabindex], [role=img], [role=listbox], img')]"
+        ".filter((element) => element.checkVisibility())"
     )
     assert len(controls) > 10
     assert [c.get_attribute("outerHTML") for c in controls if not c.accessible_name] == []
@@ -459,10 +575,7 @@ def test_a_concept_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, op
     bunch = Selection("bunch", (3, 7, 11, 19), also=("assortment",))
     score_map = small_map(random_map(5, 6, 40).logits, concepts=(bunch,))
     path = tmp_path / "concept.html"
-    page_text = viewer_page(
-        score_map.stream(), photo_of(score_map), lambda: {"model": "tiny"}, max_values=max_values
-    )
-    path.write_text(page_text, encoding="utf-8")
+    path.write_text(page_of(score_map, max_values=max_values), encoding="utf-8")
     page = open_page(path)
     page.press("/", "assortment")
     assert page.text("found").startswith("bunch (4 classes): assortment")

@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 from fcnconv.errors import UsageError
 from fcnconv.render.draw import Style, draw_classes, draw_winners
 from fcnconv.scores import ScoreStream
-from fcnconv.viewer import MAX_SIDE, viewer_page
-from fcnconv.writers.contents import MADE_BY, Choice, keep, photo_of, provenance
+from fcnconv.viewer import viewer_page
+from fcnconv.writers.contents import MADE_BY, Choice, keep, photo_of, provenance, source_of
 
 
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
@@ -45,6 +45,9 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """The viewer, with the chosen selections offered first."""
-    photo = photo_of(stream.about, min(MAX_SIDE, choice.options.max_side))
-    page = viewer_page(stream, photo, lambda: provenance(stream), shown=choice.selections)
-    path.write_text(page, encoding="utf-8")
+    photo, options = source_of(stream.about), choice.options
+    page = viewer_page(
+        stream, photo, lambda: provenance(stream), shown=choice.selections, max_side=options.max_side
+    )
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(page)
