@@ -1,5 +1,5 @@
 // The map over the photo: the probability of the class shown, or the winner of each cell, in colours.
-const MOST_PIXELS = 1_000_000; // computed for one picture; a larger stage has the map enlarged, which is smooth
+const MOST_PIXELS = { still: 1_000_000, moving: 150_000 }; // computed for one picture; a larger stage has it enlarged
 const rgba = bytesOfHex(map.colours);
 const colours = Uint32Array.from({ length: 256 }, (_, i) => colourOf(rgba, 4 * i));
 const opacities = Float32Array.from({ length: 256 }, (_, i) => rgba[4 * i + 3]);
@@ -61,30 +61,39 @@ function along(pixels, from, length, count, size) {
   return { before, share, nearest, left };
 }
 
+let picture;                   // kept between drawings of one size
 function drawMap(context) {
   const { width: w, height: h } = context.canvas, seen = visible();
+  if (picture?.width !== w || picture.height !== h) picture = context.createImageData(w, h);
+  const pixels = new Uint32Array(picture.data.buffer);
   const x = along(w, seen.x / perX, seen.w / perX, cols, scanWidth), y = along(h, seen.y / perY, seen.h / perY, rows, scanHeight);
-  const image = context.createImageData(w, h), pixels = new Uint32Array(image.data.buffer);
-  const winning = showsWinners(), line = new Float32Array(cols + 1);
-  const low = x.before[0], high = Math.min(x.before[w - 1] + 1, cols - 1), top = 255 / greatest;
-  for (let j = 0, out = 0; j < h; j++) {
-    const fade = y.left[j], nearest = y.nearest[j] * cols;
-    if (winning) {
-      for (let i = 0; i < w; i++, out++) {
-        const cell = nearest + x.nearest[i];
-        pixels[out] = tints[cell] | Math.round(shares[cell] * fade * x.left[i]) << 24;
-      }
-      continue;
-    }
-    const a = y.before[j] * cols, b = Math.min(y.before[j] + 1, rows - 1) * cols, down = y.share[j];
-    for (let c = low; c <= high; c++) line[c] = plane[a + c] * (1 - down) + plane[b + c] * down;
+  if (showsWinners()) fillNearest(pixels, x, y);
+  else fillSmooth(pixels, x, y);
+  context.putImageData(picture, 0, 0);
+}
+function fillNearest(pixels, x, y) {
+  const w = x.left.length;
+  for (let j = 0, out = 0; j < y.left.length; j++) {
+    const fade = y.left[j], from = y.nearest[j] * cols;
     for (let i = 0; i < w; i++, out++) {
-      const c = x.before[i], across = x.share[i];
-      const q = Math.min(Math.round((line[c] * (1 - across) + (across ? line[c + 1] * across : 0)) * top), 255);
-      pixels[out] = colours[q] | Math.round(alpha[q] * fade * x.left[i]) << 24;
+      const cell = from + x.nearest[i];
+      pixels[out] = tints[cell] | (shares[cell] * fade * x.left[i] + 0.5) << 24;
     }
   }
-  context.putImageData(image, 0, 0);
+}
+function fillSmooth(pixels, x, y) {
+  const w = x.left.length, { before, share, left } = x;
+  const line = new Float32Array(cols + 1); // a row of pixels at the cells' columns, as steps of the scale
+  const first = before[0], last = Math.min(before[w - 1] + 1, cols - 1), steps = 255 / greatest;
+  for (let j = 0, out = 0; j < y.left.length; j++) {
+    const a = y.before[j] * cols, b = Math.min(y.before[j] + 1, rows - 1) * cols, down = y.share[j], fade = y.left[j];
+    for (let c = first; c <= last; c++) line[c] = (plane[a + c] * (1 - down) + plane[b + c] * down) * steps + 0.5;
+    line[last + 1] = line[last];
+    for (let i = 0; i < w; i++, out++) {
+      const c = before[i], from = line[c], q = from + (line[c + 1] - from) * share[i] | 0;
+      pixels[out] = colours[q] | (alpha[q] * fade * left[i] + 0.5) << 24;
+    }
+  }
 }
 let alpha;                     // the opacity of each step of the scale, 0 to 255
 
@@ -131,7 +140,7 @@ function draw() {
   due = 0;
   const box = stage.getBoundingClientRect(), fine = window.devicePixelRatio || 1;
   if (!box.width || !entry) return;
-  const coarse = Math.min(fine, Math.sqrt(MOST_PIXELS / (box.width * box.height)));
+  const coarse = Math.min(fine, Math.sqrt(MOST_PIXELS[moving ? "moving" : "still"] / (box.width * box.height)));
   const context = (id, ratio) => {
     const canvas = $(id), w = Math.max(1, Math.round(box.width * ratio)), h = Math.max(1, Math.round(box.height * ratio));
     if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });

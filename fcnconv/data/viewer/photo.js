@@ -29,7 +29,7 @@ function drawPhoto(context, part) {
   const canvas = context.canvas, scale = canvas.width / part.w;
   const across = (x) => Math.round((x - part.x) * scale), down = (y) => Math.round((y - part.y) * canvas.height / part.h);
   const ratioX = overview.width / width, ratioY = overview.height / height;
-  context.imageSmoothingQuality = "high";
+  context.imageSmoothingQuality = moving ? "low" : "high";
   context.drawImage(overview, part.x * ratioX, part.y * ratioY, part.w * ratioX, part.h * ratioY, 0, 0, canvas.width, canvas.height);
   if (scale <= ratioX) return;
   const enough = map.levels.findIndex((size) => size[0] / width >= scale * 0.8);

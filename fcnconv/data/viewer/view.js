@@ -4,6 +4,8 @@ const view = { zoom: 1, x: width / 2, y: height / 2 }; // 1 is the whole image; 
 const zoomed = () => view.zoom > 1;
 const mostZoom = () => Math.max(4, 8 * width / stage.clientWidth); // 8 CSS px an image px
 
+let moving = false, settling;  // what moves is drawn coarser, so that it keeps up
+
 // The visible part of the image, in image px.
 function visible() {
   const w = width / view.zoom, h = height / view.zoom;
@@ -16,6 +18,9 @@ function lookAt(zoom, x, y) {
   view.x = clamp(x, w / 2, width - w / 2);
   view.y = clamp(y, h / 2, height - h / 2);
   stage.classList.toggle("zoomed", zoomed());
+  moving = true;
+  clearTimeout(settling);
+  settling = setTimeout(() => { moving = false; redraw(); }, 150);
   redraw();
   keepAddress();
 }
