@@ -292,7 +292,7 @@ class MapOptions:
     argmax: a picture shows the most probable class of each window.
     no_legend: a picture is the photo and the map alone, of the photo's own size.
     cells: a picture fills each window's own square instead of running smoothly between them.
-    max_side: pixels of a picture's longest side.
+    max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
     """
 
     classes: Annotated[
@@ -359,7 +359,15 @@ class MapOptions:
     no_legend: Annotated[
         bool, Told("Leave out what stands below the photo.", flags=("--no-legend",), group="Picture")
     ] = False
-    max_side: Annotated[int, Told("The longest side.", metavar="PX", group="Picture", least=64)] = 8192
+    max_side: Annotated[
+        int | None,
+        Told(
+            "The longest side. [default: 8192; of a .html the photo's own, within 60 MB]",
+            metavar="PX",
+            group="Picture",
+            least=64,
+        ),
+    ] = None
 
     @property
     def sizes(self) -> tuple[Scale, ...]:

@@ -16,7 +16,7 @@ from fcnconv.grid import Box
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
-from fcnconv.sources import Pixels, Placed, read_within
+from fcnconv.sources import ImageSource, Pixels, Placed, read_within
 from fcnconv.sources.geo import GeoReference
 
 Record = dict[str, str | int | float]
@@ -51,14 +51,23 @@ class Choice:
         return [selection.name for selection in self.selections] or list(about.labels.categories)
 
 
+PICTURE_SIDE = 8192
+"""Pixels of a picture's longest side, unless told."""
+
+
 def photo_of(about: About, max_side: int) -> Pixels:
     """uint8 (H, W, 3): the image that was scanned, no side longer than `max_side` pixels.
 
     Raises UsageError.
     """
+    return read_within(source_of(about), max_side)
+
+
+def source_of(about: About) -> ImageSource:
+    """The image that was scanned. Raises UsageError if the map has none."""
     if about.source is None:
         raise UsageError("a picture lies over the photo, and this map has none; write another format")
-    return read_within(about.source, max_side)
+    return about.source
 
 
 def place_of(about: About) -> GeoReference | None:

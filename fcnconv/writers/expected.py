@@ -11,8 +11,8 @@ from typing import Literal
 from fcnconv.render.sheet import sheet_shape
 from fcnconv.scores import MAP, About
 from fcnconv.system.progress import Work
-from fcnconv.viewer import MAX_SIDE, MAX_VALUES
-from fcnconv.writers.contents import Choice
+from fcnconv.viewer import MAX_VALUES
+from fcnconv.writers.contents import PICTURE_SIDE, Choice
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ PLANES = (Cost(MAP, "scores", 6e-8),)
 JSON = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 4e-5))
 CSV = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 2.5e-5))
 GEOJSON = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 9e-6))
-VIEWER = (Cost(PHOTO, "page", 1e-8), Cost(MAP, "scores", 2e-7), Cost(FILE, "packed", 5e-7))
+VIEWER = (Cost(MAP, "scores", 2e-7), Cost(FILE, "packed", 5e-7), Cost(PHOTO, "page", 2e-7))
 
 
 def picture(encoding: float) -> tuple[Cost, ...]:
@@ -55,14 +55,16 @@ def expected(costs: tuple[Cost, ...], about: About, choice: Choice) -> list[Work
     """The stages of writing a map."""
     rows, cols, num_classes = about.shape
     width, height = about.grid.image_size
-    pixels, longest, side = width * height, max(width, height), choice.options.max_side
+    pixels, longest = width * height, max(width, height)
+    asked = choice.options.max_side
+    side = asked or PICTURE_SIDE
     panels = max(len(choice.selections), 1)
     across, down = sheet_shape(panels, (width, height))
     amounts = {
         "scores": rows * cols * num_classes,
         "cells": rows * cols,
         "reduced": pixels if longest > side else 0,
-        "page": pixels if longest > min(side, MAX_SIDE) else 0,
+        "page": pixels * min((asked or longest) / longest, 1) ** 2,
         "picture": pixels * min(side / max(across * width, down * height), 1) ** 2 * panels,
         "packed": min(rows * cols * num_classes, MAX_VALUES),
     }

@@ -15,8 +15,19 @@ from fcnconv.render.draw import FLOOR, Style, draw_winners
 from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import done
-from fcnconv.viewer import MAX_SIDE, viewer_page
-from fcnconv.writers.contents import MADE_BY, Choice, Kept, keep, photo_of, provenance, told
+from fcnconv.viewer import viewer_page
+from fcnconv.writers.contents import (
+    MADE_BY,
+    PICTURE_SIDE,
+    Choice,
+    Kept,
+    Record,
+    keep,
+    photo_of,
+    provenance,
+    source_of,
+    told,
+)
 from fcnconv.writers.expected import DRAWING, FILE, PHOTO
 
 log = logging.getLogger("fcnconv")
@@ -55,7 +66,8 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         raise UsageError("a picture shows a class over the photo; name one with --class")
     width, height = about.grid.image_size
     across, down = (1, 1) if options.argmax else sheet_shape(len(choice.selections), (width, height))
-    share = options.max_side / max(across * width, down * height)
+    side = options.max_side or PICTURE_SIDE
+    share = side / max(across * width, down * height)
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
     done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
@@ -74,7 +86,7 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
             photo, kept.probability, about.grid, names, style=style, legend=legend, note=told(stream)
         )
         hint_if_faint(float(kept.probability.max()), names)
-    picture.thumbnail((options.max_side, options.max_side), Image.Resampling.LANCZOS)  # legends add to it
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)  # legends add to it
     done(DRAWING)
     return picture
 
@@ -99,8 +111,13 @@ def hint_if_faint(highest: float, names: list[str]) -> None:
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """The viewer, with the chosen selections offered first."""
-    photo = photo_of(stream.about, min(MAX_SIDE, choice.options.max_side))
+    photo, options = source_of(stream.about), choice.options
+
+    def made() -> Record:  # asked for once the map is packed
+        done(FILE)
+        return provenance(stream)
+
+    page = viewer_page(stream, photo, made, shown=choice.selections, max_side=options.max_side)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(page)
     done(PHOTO)
-    page = viewer_page(stream, photo, lambda: provenance(stream), shown=choice.selections)
-    path.write_text(page, encoding="utf-8")
-    done(FILE)

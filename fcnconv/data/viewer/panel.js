@@ -1,0 +1,137 @@
+// The panel: the class shown and its scale or the winners' key, and the window in focus with its best classes.
+let row = 0, col = 0, held = false;
+
+function show(chosen, move = true) {
+  entry = chosen;
+  plane = planeOf(entry.members);
+  entry.highest = plane.reduce((a, b) => Math.max(a, b), 0);
+  if (showsWinners()) document.querySelector("[name=view][value=class]").checked = true;
+  tellMap();
+  if (move) goToHighest();
+  else drawWindow();
+}
+
+// All that depends on what the map shows.
+function tellMap() {
+  const winning = showsWinners();
+  recolour();
+  $("of-class").hidden = winning;
+  $("of-winners").hidden = !winning;
+  for (const chip of $("chips").querySelectorAll("button")) chip.setAttribute("aria-pressed", !winning && chip.entry === entry);
+  if (winning) tellKey();
+  else tellClass();
+  keepAddress();
+}
+
+function tellClass() {
+  $("shown").textContent = entry.label;
+  $("highest").textContent = told(entry.highest);
+  const whole = Math.max(...map.categories.map((_, k) => classEntry(k).highest)), faint = Math.max(whole, entry.highest) < NEAR_ZERO;
+  $("faint").hidden = entry.highest >= NEAR_ZERO;
+  $("faint").textContent = faint ? `No class is more probable than ${told(Math.max(whole, entry.highest))} anywhere in this image.`
+    : `Near zero everywhere: ${entry.name} was not found.`;
+  const context = $("scale").getContext("2d"), image = context.createImageData(256, 1), pixels = new Uint32Array(image.data.buffer);
+  const strength = $("opacity").value / 100;
+  for (let q = 0; q < 256; q++) pixels[q] = colours[q] | Math.round(alpha[q] * strength) << 24;
+  context.putImageData(image, 0, 0);
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((t) => String(+(t * greatest).toPrecision(2)));
+  $("ticks").replaceChildren(...ticks.map((tick) => make("span", tick)));
+  $("legend").setAttribute("aria-label", `Colours of probabilities from 0, ${$("veil").checked ? "dark blue" : "clear"}, to ${ticks[4]}, light yellow`);
+}
+
+function tellKey() {
+  $("least").textContent = (+$("floor").value).toFixed(2);
+  $("nobody").hidden = key.length > 0;
+  $("nobody").textContent = "No window is as sure as that.";
+  $("key").replaceChildren(...key.map((one) => {
+    const item = make("li"), swatch = make("span", "", "swatch"), parts = one.entry ? make("button") : item;
+    swatch.style.background = `rgb(${[...one.colour].join()})`;
+    parts.append(swatch, make("span", one.entry?.label ?? `${one.others} others`), make("span", `${Math.max(1, Math.round(100 * one.share))} %`, "soft number"));
+    if (one.entry) {
+      parts.type = "button";
+      parts.title = "Show its map";
+      parts.addEventListener("click", () => { held = true; show(one.entry); $("stage").focus({ preventScroll: true }); });
+      item.append(parts);
+    }
+    return item;
+  }));
+}
+
+function goToHighest() {
+  const cell = plane.indexOf(entry.highest);
+  moveTo(Math.floor(cell / cols), cell % cols);
+  reveal(windowBox());
+}
+
+function moveTo(newRow, newCol) {
+  row = clamp(newRow, 0, rows - 1);
+  col = clamp(newCol, 0, cols - 1);
+  drawWindow();
+  keepAddress();
+}
+
+// The window in focus, in image px.
+function windowBox() {
+  return { x: col * stride * perX, y: row * stride * perY, w: side * perX, h: side * perY };
+}
+
+// Where a cell's scores come from.
+function originOf(cell) {
+  if (exact[cell]) return "scored as a real crop";
+  if (!map.anchors) return "plain network";
+  return map.mode === "windows" ? "interpolated from crops nearby" : "corrected by crops nearby";
+}
+
+// All that depends on the window in focus: its outline, its pixels, its best classes.
+function drawWindow() {
+  const cell = row * cols + col, { x, y, w, h } = windowBox();
+  for (const id of ["under", "over"]) put($(id), x, y, w, h);
+  put($("cell"), covered.x + x, covered.y + y, stride * perX, stride * perY);
+  Object.assign(stage.dataset, { row, col });
+
+  $("here").textContent = told(plane[cell]);
+  $("mark").style.left = `${100 * Math.min(plane[cell] / greatest, 1)}%`;
+  const edges = [x, x + w, y, y + h].map((v) => Math.round(v));
+  $("where").textContent = `row ${row}, column ${col}\nx ${edges[0]}–${edges[1]}, y ${edges[2]}–${edges[3]}`;
+  $("how").textContent = originOf(cell);
+  $("held").textContent = held ? "held; click to release" : "";
+  drawCrop();
+
+  $("bars").replaceChildren(...best(cell, 5).map(({ entry: one, p }) => {
+    const item = make("li", "", entry.members.includes(one.members[0]) ? "part" : ""), button = make("button"), track = make("span", "", "track"), bar = make("i");
+    button.type = "button";
+    button.title = "Show its map";
+    button.setAttribute("aria-pressed", one === entry && !showsWinners());
+    button.addEventListener("click", () => show(one, false));
+    bar.style.width = `${100 * p}%`;
+    track.append(bar);
+    button.append(make("span", one.label, "name"), make("span", told(p), "number"), track);
+    item.append(button);
+    return item;
+  }));
+}
+
+function drawCrop() {
+  drawPhoto($("crop").getContext("2d"), windowBox());
+}
+
+let speaking;
+function speak() {
+  clearTimeout(speaking);
+  speaking = setTimeout(() => {
+    const [first] = best(row * cols + col, 1), cell = row * cols + col;
+    $("told").textContent = `Row ${row}, column ${col}, ${originOf(cell)}: ${first.entry.name} ${told(first.p)}; ${entry.name} ${told(plane[cell])}`;
+  }, 250);
+}
+
+// The map's opacity in percent, of its own for the even veil.
+const opacity = { findings: 100, veil: Math.round(100 * map.veil) };
+function setOpacity(percent) {
+  percent = clamp(percent, 0, 100);
+  opacity[$("veil").checked ? "veil" : "findings"] = percent;
+  $("opacity").value = percent;
+  $("percent").textContent = `${percent} %`;
+  $("map").style.opacity = percent / 100;
+  tellMap();
+}
+

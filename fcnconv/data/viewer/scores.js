@@ -1,0 +1,110 @@
+"use strict";
+// The map: what the page holds of it, and what can be shown of it.
+const $ = (id) => document.getElementById(id);
+const map = JSON.parse($("facts").textContent);
+const { rows, cols, kept, window: side, stride, imageSize: [width, height], scanSize: [scanWidth, scanHeight] } = map;
+const cells = rows * cols;
+const perX = width / scanWidth, perY = height / scanHeight; // image px a scanned px
+const covered = { // each cell owns the square of one stride around its window's centre
+  x: (side - stride) / 2 * perX, y: (side - stride) / 2 * perY, w: cols * stride * perX, h: rows * stride * perY,
+};
+const probability = Float32Array.from({ length: 256 }, (_, q) => (q / 255) ** 2);
+const concept = ([name, members, wnid, also]) => ({ name, members, wnid, also, concept: true });
+const entries = [ // what can be shown
+  ...map.concepts.map(concept),
+  ...map.categories.map((name, i) => ({ name, members: [i], wnid: map.wnids[i] })),
+];
+const times = new Map(); // two classes may have one name: the lists then tell them by WordNet id or index
+for (const { name } of entries) times.set(name, (times.get(name) ?? 0) + 1);
+for (const e of entries) {
+  const more = e.concept ? `${e.members.length} classes` : times.get(e.name) > 1 ? e.wnid ?? `class ${e.members[0]}` : "";
+  e.label = more ? `${e.name} (${more})` : e.name;
+}
+const classEntry = (i) => entries[map.concepts.length + i];
+const offered = map.shown.map((one) => one[1].length === 1 ? classEntry(one[1][0])
+  : entries.find((e) => e.concept && e.name === one[0] && e.wnid === one[2])
+    ?? { ...concept(one), label: `${one[0]} (${one[1].length} classes)` });
+
+let values, index;             // the packed bytes; index only where the best classes alone are kept
+let exact;                     // of each cell, whether it was scored as a real crop
+
+const NEAR_ZERO = 0.1;         // a class that is nowhere more probable was not found
+
+async function inflated(id) {
+  const bytes = bytesOf($(id).textContent);
+  $(id).remove();
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}
+const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+
+async function unpack() {
+  const [buffer, bits] = await Promise.all([inflated("data"), inflated("exact")]);
+  const Index = map.indexBytes === 2 ? Uint16Array : Uint32Array;
+  index = kept ? new Index(buffer, 0, kept * cells) : null;
+  values = new Uint8Array(buffer, kept * cells * map.indexBytes);
+  const packed = new Uint8Array(bits);
+  exact = Uint8Array.from({ length: cells }, (_, c) => packed[c >> 3] >> (7 - (c & 7)) & 1);
+}
+
+// The probability of a set of classes in each cell.
+function planeOf(members) {
+  const sum = new Float32Array(cells);
+  if (!kept) for (const k of members) for (let c = 0, v = k * cells; c < cells; c++, v++) sum[c] += probability[values[v]];
+  else {
+    const member = new Uint8Array(map.categories.length);
+    for (const k of members) member[k] = 1;
+    for (let s = 0, v = 0; s < kept; s++) for (let c = 0; c < cells; c++, v++) if (member[index[v]]) sum[c] += probability[values[v]];
+  }
+  return sum.map((p) => Math.min(p, 1));
+}
+
+// The n most probable classes of one cell, best first.
+function best(cell, n) {
+  const found = [];
+  const count = kept || map.categories.length;
+  for (let s = 0; s < count; s++) {
+    const q = values[s * cells + cell];
+    if (found.length === n && q <= found[n - 1].q) continue;
+    let place = found.length;
+    while (place && found[place - 1].q < q) place--;
+    found.splice(place, 0, { q, k: kept ? index[s * cells + cell] : s });
+    if (found.length > n) found.pop();
+  }
+  return found.map(({ q, k }) => ({ entry: classEntry(k), p: probability[q] }));
+}
+
+// The highest byte of each class anywhere in the image.
+function highestOfEach() {
+  const highest = new Uint8Array(map.categories.length);
+  for (let v = 0; v < values.length; v++) {
+    const k = kept ? index[v] : Math.floor(v / cells);
+    if (values[v] > highest[k]) highest[k] = values[v];
+  }
+  map.categories.forEach((_, k) => { classEntry(k).highest = probability[highest[k]]; });
+}
+const highestOf = (e) => e.highest ??= planeOf(e.members).reduce((a, b) => Math.max(a, b), 0);
+
+// The most probable class of each cell, and its probability's byte.
+let winners;
+function winnersOf() {
+  if (winners) return winners;
+  if (kept) return winners = { winner: index.subarray(0, cells), sure: values.subarray(0, cells) };
+  const winner = new Uint32Array(cells), sure = values.slice(0, cells);
+  for (let k = 1, v = cells; v < values.length; k++)
+    for (let c = 0; c < cells; c++, v++) if (values[v] > sure[c]) { sure[c] = values[v]; winner[c] = k; }
+  return winners = { winner, sure };
+}
+
+const told = (p) => p > 0 && p < 0.005 ? "< 0.01" : p.toFixed(2);
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+function put(element, x, y, width, height) {
+  for (const [key, value] of Object.entries({ x, y, width, height })) element.setAttribute(key, value);
+}
+function make(tag, text, className) {
+  const element = document.createElement(tag);
+  element.textContent = text ?? "";
+  if (className) element.className = className;
+  return element;
+}
+

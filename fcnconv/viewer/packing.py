@@ -1,0 +1,90 @@
+"""The scores of a map as the viewer's page keeps them.
+
+A probability is kept in 8 bits on a square-root scale, which spends most of its steps on small probabilities,
+then deflated. Maps of too many values keep only the best classes of each cell.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.labels import Selection
+from fcnconv.scores import FloatArray, Mask, ScoreStream, top_k
+
+MAX_VALUES = 20_000_000
+"""Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""
+
+MIN_KEPT = 16
+"""Classes kept of each cell in the largest maps. A map just over `MAX_VALUES` keeps a quarter of as many
+values, which with their indices take as much room.
+"""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The probabilities of a map as the page keeps them.
+
+    kept: classes a cell, best first; 0 where every class is kept, in index order.
+    data: with every class, uint8 (num_classes, rows, cols); else class indices (kept, rows, cols), uint16 or
+        uint32 little-endian as `index_bytes` says, followed by their uint8 (kept, rows, cols). A byte q is
+        the probability (q / 255)².
+    error, concept_error: largest difference from the map's own probabilities, of a class and of a concept;
+        measured. A class that is not kept in a cell counts as 0 there.
+    exact: bool (rows, cols), the cells whose scores are those of real crops.
+    """
+
+    kept: int
+    index_bytes: int
+    data: bytes
+    error: float
+    concept_error: float
+    exact: Mask
+
+
+def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
+    """The map's probabilities as a page keeps them, deflated, with the error that this costs."""
+    rows, cols, num_classes = stream.about.shape
+    kept = _kept(rows * cols, num_classes, max_values)
+    member = _membership(stream.about.labels.concepts, num_classes)
+    index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
+    index = np.zeros((kept, rows, cols), index_type)
+    value = np.zeros((kept or num_classes, rows, cols), np.uint8)
+    exact = np.zeros((rows, cols), np.bool_)
+    error = concept_error = 0.0
+    for piece in stream.pieces():
+        exact[piece.place] = piece.exact
+        for row, probabilities in enumerate(piece.probabilities(), start=piece.block.rows.start):
+            quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
+            if kept:
+                best = top_k(probabilities, kept)
+                index[:, row, piece.block.cols] = best.T  # (cols, kept) -> (kept, cols)
+                only_best = np.zeros_like(quantised)
+                np.put_along_axis(only_best, best, np.take_along_axis(quantised, best, axis=-1), axis=-1)
+                value[:, row, piece.block.cols] = np.take_along_axis(quantised, best, axis=-1).T
+                quantised = only_best
+            else:
+                value[:, row, piece.block.cols] = quantised.T  # (cols, K) -> (K, cols)
+            difference = np.square(quantised / np.float32(255)) - probabilities
+            error = max(error, float(np.abs(difference).max()))
+            concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
+    data = zlib.compress(index.tobytes() + value.tobytes(), 9)
+    return Packed(kept, index_type.itemsize, data, error, concept_error, exact)
+
+
+def _kept(cells: int, num_classes: int, max_values: int) -> int:
+    if cells * num_classes <= max_values:
+        return 0
+    return min(max(MIN_KEPT, max_values // (4 * cells)), num_classes)
+
+
+def _membership(concepts: Sequence[Selection], num_classes: int) -> FloatArray:
+    """float32 (num_classes, concepts): 1 where a class belongs to a concept."""
+    member: npt.NDArray[np.float32] = np.zeros((num_classes, len(concepts)), np.float32)
+    for column, concept in enumerate(concepts):
+        member[list(concept.classes), column] = 1
+    return member

@@ -1,0 +1,190 @@
+"""The viewer's page, put together from its template and what it shows."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import PurePath
+
+import numpy as np
+
+from fcnconv.labels import Selection
+from fcnconv.pages import readable, script_json
+from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
+from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE, OPACITY
+from fcnconv.scores import About, ScoreStream
+from fcnconv.sources import ImageSource
+from fcnconv.viewer.packing import MAX_VALUES, Packed, pack
+from fcnconv.viewer.photo import TILE, PagePhoto, page_photo
+
+PAGE_BYTES = 60_000_000
+"""Bytes of a page that the photo's finer levels may fill up to. A map's own share is 5 to 20 MB."""
+
+SCRIPTS = ("scores", "view", "photo", "map", "panel", "search", "main")
+"""The parts of the page's script, in their order."""
+
+
+def viewer_page(
+    stream: ScoreStream,
+    photo: ImageSource,
+    provenance: Callable[[], Mapping[str, str | int | float]],
+    *,
+    shown: Sequence[Selection] = (),
+    max_values: int = MAX_VALUES,
+    max_side: int | None = None,
+    page_bytes: int = PAGE_BYTES,
+) -> Iterator[str]:
+    """The whole page in pieces: HTML, to be written as UTF-8.
+
+    photo: the image that was scanned.
+    provenance: gives what the page's foot tells of the map's origin, as named scalars, once the map is read.
+    shown: what the page offers first; it opens with the first of them, or else with the class that is most
+        probable in a window.
+    max_values: cells × classes over which only the best classes of each cell are kept.
+    max_side: pixels that no side of the photo in the page is longer than; None is the photo's own size.
+    page_bytes: that the page may have, as far as its photo can be kept coarser for it.
+    """
+    packed = pack(stream, max_values)
+    about, told = stream.about, provenance()
+    rows, cols, num_classes = about.shape
+    labels = about.labels
+    name = readable(PurePath(about.source.name).name) if about.source else "image"
+    values = {
+        "name": html.escape(name),
+        "width": str(about.grid.image_size[0]),
+        "height": str(about.grid.image_size[1]),
+        "style": _part("page.css"),
+        "script": "".join(map(_part, (f"{part}.js" for part in SCRIPTS))),
+        "subtitle": _subtitle(about),
+        "agreement": _agreement(about, int(packed.exact.sum())),
+        "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
+        "provenance": "".join(_row(key, value) for key, value in told.items()),
+        "data": base64.b64encode(packed.data).decode(),
+        "exact": base64.b64encode(zlib.compress(np.packbits(packed.exact).tobytes(), 9)).decode(),
+    }
+    facts = _facts(name, about, packed, shown)
+    room = page_bytes - sum(len(value) for value in values.values()) - len(script_json(facts)) - 10_000
+    sharp = page_photo(photo, int(room * 0.99), max_side)  # what stands around the tiles is under 1 %
+    facts["levels"] = [level.size for level in sharp.levels]
+    values |= {
+        "photo": f"data:image/webp;base64,{sharp.overview}",
+        "sharpness": _sharpness(sharp, photo.size),
+        "facts": script_json(facts),
+    }
+    return _filled(values, sharp)
+
+
+def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
+    """What the page's script must know, beside the scores."""
+    grid, labels = about.grid, about.labels
+    opacities = np.round(255 * opacity_map()).astype(np.uint8)[:, None]
+    return {
+        "name": name,
+        "imageSize": grid.image_size,
+        "scanSize": grid.scan_size,
+        "window": grid.window,
+        "stride": grid.stride,
+        "rows": grid.rows,
+        "cols": grid.cols,
+        "kept": packed.kept,
+        "indexBytes": packed.index_bytes,
+        "categories": labels.categories,
+        "wnids": labels.wnids,
+        "concepts": [_listed(concept) for concept in labels.concepts],
+        "shown": [_listed(selection) for selection in shown],
+        "mode": about.provenance.mode,
+        "anchors": about.provenance.anchors,
+        "colours": np.hstack([colour_map(), opacities]).tobytes().hex(),  # RGBA of probabilities 0 to 1
+        "veil": OPACITY,
+        "keyColours": distinct_colours(KEY_CLASSES).tobytes().hex(),
+        "keyShare": KEY_SHARE,
+        "tile": TILE,
+    }
+
+
+def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tuple[str, ...]]:
+    return selection.name, selection.classes, selection.wnid, selection.also
+
+
+def _subtitle(about: About) -> str:
+    grid = about.grid
+    width, height = grid.image_size
+    windows = f"{grid.rows:,} × {grid.cols:,} windows of {grid.window} px, {grid.stride} px apart"
+    sizes = ["{:,} × {:,}".format(*each.scan_size) for each in about.scales or (grid,)]
+    at = f", scanned at {', '.join(sizes)} px" if about.scales or grid.scan_size != grid.image_size else ""
+    return f"{width:,} × {height:,} px · {windows}{at}"
+
+
+def _agreement(about: About, exact: int) -> str:
+    """A sentence about how true the map is, as far as that is known."""
+    cells = about.grid.rows * about.grid.cols
+    if exact == cells:
+        return "Every window is a real crop."
+    how = "Not compared with real crops"
+    if (found := about.provenance.agreement) is not None:
+        mean, low, high = (round(100 * share) for share in (found.first_class, found.low, found.high))
+        how = f"Agrees with real crops in {mean} % of the windows (estimated, {low} to {high} %)"
+    return f"{how}; {exact:,} of {cells:,} are real crops." if exact else f"{how}."
+
+
+def _storage(packed: Packed, cells: int, num_classes: int, has_concepts: bool) -> str:
+    """A sentence about what the page keeps and how far it is from the map."""
+    kept = (
+        f"the {packed.kept} best of {num_classes:,} classes"
+        if packed.kept
+        else f"all {num_classes:,} classes"
+    )
+    rest = f"; a class outside a window’s {packed.kept} best counts as 0 there" if packed.kept else ""
+    summed = f", of a concept’s sum {_rounded_up(packed.concept_error)}" if has_concepts else ""
+    return (
+        f"This page holds {kept} of each of {cells:,} windows, in 8 bits on a square-root scale{rest}. "
+        f"Largest error of a probability here: {_rounded_up(packed.error)}{summed}."
+    )
+
+
+def _sharpness(photo: PagePhoto, size: tuple[int, int]) -> str:
+    """A sentence about how much of the photo the page has."""
+    if photo.finest == size:
+        return "The photo is here at its own size."
+    return "The photo is here at up to {:,} × {:,} px; its own size is {:,} × {:,} px.".format(
+        *photo.finest, *size
+    )
+
+
+def _rounded_up(error: float) -> str:
+    return f"{math.ceil(error * 10_000) / 10_000:.4f}"
+
+
+def _row(key: str, value: str | int | float) -> str:
+    """A term of the page's foot and its value."""
+    told = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"
+
+
+def _filled(values: Mapping[str, str], photo: PagePhoto) -> Iterator[str]:
+    """The template with its ``{{name}}`` marks replaced, in one pass: what is filled in is not read again."""
+    text_then_mark = re.split(r"\{\{(\w+)\}\}", _part("page.html"))
+    for place, piece in enumerate(text_then_mark):
+        if place % 2 == 0:
+            yield piece
+        elif piece == "tiles":
+            yield from _tiles(photo)
+        else:
+            yield values[piece]
+
+
+def _tiles(photo: PagePhoto) -> Iterator[str]:
+    """The tiles as elements that nothing draws until the script asks for them."""
+    for number, level in enumerate(photo.levels):
+        for row, tiles in enumerate(level.tiles):
+            for col, tile in enumerate(tiles):
+                yield f'<script type="text/plain" id="tile-{number}-{row}-{col}">{tile}</script>\n'
+
+
+def _part(name: str) -> str:
+    return files("fcnconv").joinpath("data/viewer", name).read_text(encoding="utf-8")

@@ -1,0 +1,138 @@
+"""The photo in the viewer's page: an overview, and finer levels in tiles, as far as their bytes are allowed.
+
+Read strip by strip, so that memory follows the page and not the photo.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image
+
+from fcnconv.grid import Box
+from fcnconv.sources import ImageSource, Pixels, area, read_within, resize
+from fcnconv.system.machine import usable_cpus
+
+MAX_SIDE = 2048
+"""Pixels of the overview's longer side; a larger photo has finer levels beside it."""
+
+TILE = 512
+"""Side of a tile in pixels; those at the right and the bottom are smaller."""
+
+QUALITIES = (80, 60)
+"""WebP's qualities of a level's tiles: the first with which it is small enough."""
+
+SAMPLE = 24
+"""Tiles of a level, spread over it, that tell its size before the others are encoded."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """The photo at one size. size: (width, height). tiles: of each row from the top, those from the left, as
+    WebP in base64.
+    """
+
+    size: tuple[int, int]
+    tiles: tuple[tuple[str, ...], ...]
+
+    @property
+    def length(self) -> int:
+        """Characters of all tiles."""
+        return sum(len(tile) for row in self.tiles for tile in row)
+
+
+@dataclass(frozen=True)
+class PagePhoto:
+    """What the page has of the photo. overview: WebP in base64, of `overview_size`. levels: finer ones, the
+    coarsest first.
+    """
+
+    overview: str
+    overview_size: tuple[int, int]
+    levels: tuple[Level, ...]
+
+    @property
+    def finest(self) -> tuple[int, int]:
+        """(width, height) of the finest level, or else of the overview."""
+        return self.levels[-1].size if self.levels else self.overview_size
+
+
+def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> PagePhoto:
+    """The photo as far as `room` characters hold it; the overview always, so that it may be longer.
+
+    max_side: pixels that no side is longer than; None is the photo's own.
+    """
+    whole = max(source.size)
+    max_side = min(max_side or whole, whole)
+    pixels = read_within(source, min(max_side, MAX_SIDE))
+    overview = _encoded(pixels, 85)
+    room -= len(overview)
+    levels: list[Level] = []
+    with ThreadPoolExecutor(usable_cpus()) as threads:
+        for size in _sizes(source.size, max_side):
+            level = _level(resize(source, size), room, threads)
+            if level is None:
+                break
+            levels.append(level)
+            room -= level.length
+    return PagePhoto(overview, (pixels.shape[1], pixels.shape[0]), tuple(levels))
+
+
+def _sizes(size: tuple[int, int], max_side: int) -> list[tuple[int, int]]:
+    """The sizes of the levels that are finer than the overview, the coarsest first: halves of the finest."""
+    sizes = []
+    side = float(max_side)
+    while side > MAX_SIDE:
+        factor = side / max(size)
+        sizes.append((max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)))
+        side /= 2
+    return sizes[::-1]
+
+
+def _level(source: ImageSource, room: int, threads: Executor) -> Level | None:
+    """The tiles of a source; None if they have more than `room` characters at every quality."""
+    rows = _boxes(source.size)
+    boxes = [box for row in rows for box in row]
+    chosen = boxes[:: max(len(boxes) // SAMPLE, 1)]
+    sample = [source.read(box) for box in chosen]
+    share = sum(pixels.size / 3 for pixels in sample) / area(source.size)
+    for quality in QUALITIES:
+        if sum(len(_encoded(pixels, quality)) for pixels in sample) <= room * share:
+            return _tiles(source, rows, quality, room, threads)
+    return None
+
+
+def _tiles(
+    source: ImageSource, rows: Sequence[Sequence[Box]], quality: int, room: int, threads: Executor
+) -> Level | None:
+    tiles = []
+    for row in rows:
+        top, bottom = row[0][1], row[0][3]
+        strip = source.read((0, top, source.size[0], bottom))
+        parts = (strip[:, x0:x1] for x0, _, x1, _ in row)
+        encoded = tuple(threads.map(lambda pixels: _encoded(pixels, quality), parts))
+        room -= sum(map(len, encoded))
+        if room < 0:  # the sample told less
+            return None
+        tiles.append(encoded)
+    return Level(source.size, tuple(tiles))
+
+
+def _boxes(size: tuple[int, int]) -> list[list[Box]]:
+    """The place of each tile: of each row from the top, those from the left."""
+
+    def spans(length: int) -> Iterator[tuple[int, int]]:
+        return ((start, min(start + TILE, length)) for start in range(0, length, TILE))
+
+    return [[(x0, y0, x1, y1) for x0, x1 in spans(size[0])] for y0, y1 in spans(size[1])]
+
+
+def _encoded(pixels: Pixels, quality: int) -> str:
+    """uint8 (h, w, 3) as WebP in base64."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", quality=quality, method=2)  # 4 is half as fast for 3 % less
+    return base64.b64encode(file.getvalue()).decode()
