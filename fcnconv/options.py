@@ -202,7 +202,7 @@ Stride = Annotated[
     Told("Pixels between windows: 16, 8, 4 or 2 make a finer map.", metavar="PX", group="Network", least=2),
 ]
 _SCALES = Told(
-    "Sizes to scan at, by commas: 0.5 of its own, a short side (256px), fit (the model's), or auto.",
+    "Sizes to scan at, by commas: 0.5, 256px (its short side), fit, auto.",
     metavar="LIST",
     group="",
     read=parse_scales,
@@ -306,11 +306,11 @@ class MapOptions:
     ] = ()
     scales: Annotated[
         tuple[Scale, ...] | None,
-        replace(_SCALES, help=f"{_SCALES.help} [default: 1; auto for what is looked at]"),
+        replace(_SCALES, help=f"{_SCALES.help} [default: 1; to look at auto]"),
     ] = None
     join: Annotated[
         Join,
-        Told("How scales are joined: each thing at the finest that finds it, or the highest, or the mean."),
+        Told("How several scales are joined: finest, max or mean.", metavar="HOW"),
     ] = "finest"
     anchors: Annotated[
         int | None,
@@ -344,7 +344,7 @@ class MapOptions:
     at_least: Annotated[
         float | None,
         Told(
-            "The least probability that counts. [default: 0.5 in a .geojson, 0.1 for --argmax]",
+            "The least that counts. [default: 0.5 in a .geojson, 0.1 for --argmax]",
             metavar="P",
             least=0,
             most=1,
@@ -362,7 +362,7 @@ class MapOptions:
     max_side: Annotated[
         int | None,
         Told(
-            "The longest side. [default: 8192; of a .html the photo's own, within 60 MB]",
+            "The longest side. [default: 8192; in a .html the photo's own]",
             metavar="PX",
             group="Picture",
             least=64,

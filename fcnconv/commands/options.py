@@ -80,8 +80,9 @@ Debug = Annotated[
 Progress = Annotated[
     Kind,
     Told(
-        "What takes long: a bar on a terminal (auto), a line a minute, or nothing.",
+        "A bar on a terminal (auto), a line a minute (plain), or none.",
         flags=("--progress",),
+        metavar="HOW",
         group="Running",
     ),
 ]
