@@ -157,14 +157,14 @@ def _tell_usage(error: Any) -> int:
         return int(error.exit_code)
     path = context.command_path if context else "fcnconv"
     if hasattr(error, "possibilities") and path != "fcnconv":
-        complain(unknown_option(path.split()[-1], error.option_name, _flags()))
+        complain(unknown_option(path.split()[-1], error.option_name, flags_of_commands()))
         return 2
     said = said[0].lower() + said[1:].rstrip(".").replace("Value error, ", "")
     complain(UsageError(f"{said}; '{path} -h' lists what there is"))
     return 2
 
 
-def _flags() -> dict[str, set[str]]:
+def flags_of_commands() -> dict[str, set[str]]:
     """The flags of each command."""
     commands: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
     return {

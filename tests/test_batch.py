@@ -28,8 +28,8 @@ class Stub:
     def share(self, count: int) -> Stub:
         return self
 
-    def open(self, image: str, scales: object, *, name: str) -> str:
-        assert image == name
+    def open(self, image: str, scales: object, *, name: str, frame: int | None) -> str:
+        assert image == name and frame is None
         return image
 
     def classify(self, path: str, *, scales: object, k: int, at_least: float | None) -> str:

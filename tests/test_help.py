@@ -75,10 +75,13 @@ def test_an_example_works_as_it_stands(name: str, line: str, tmp_path: Path, lit
 
 
 def test_a_page_of_help_is_laid_out() -> None:
+    beside = " " * (LEFT + 4)
     about = "One\nline.\n\n    a -b    # c\n\nMore of it,\nwrapped."
-    page = help_page("a [B]", about, {"Options": [("-b", "word " * 6), ("--long-one", "x")], "None": []}, 30)
+    page = help_page(
+        "a [B]", about, {"Options": [("-b", "word " * 4), ("--" + "l" * LEFT, "x")], "None": []}, 30
+    )
     assert page == (
         "Usage: a [B]\n\nOne line.\n\nMore of it, wrapped.\n\nExamples:\n  a -b    # c\n\nOptions:\n"
-        "  -b          word word word\n              word word word\n  --long-one  x\n"
+        f"  -b{' ' * LEFT}word\n{(beside + 'word' + chr(10)) * 3}  --{'l' * LEFT}\n{beside}x\n"
     )
     assert examples_in(about) == ["a -b"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Command
 
-from fcnconv.cli import _flags
+from fcnconv.cli import flags_of_commands
 from fcnconv.commands import COMMANDS
 from fcnconv.console.mistakes import ELSEWHERE, unknown_command, unknown_option
 
@@ -65,7 +65,7 @@ def test_the_line_that_an_error_gives_works(
 
 
 def test_what_other_programs_call_an_option_leads_to_one_that_is_there() -> None:
-    known = _flags()
+    known = flags_of_commands()
     assert set(known) == set(COMMANDS)
     for theirs, ours in ELSEWHERE.items():
         assert not any(theirs in flags for flags in known.values())
