@@ -240,7 +240,7 @@ def test_help_comes_in_groups_with_what_most_need_first(fcnconv: Command) -> Non
     places = [shown.index(f"\n{group}:\n") for group in ("Arguments", "Options", "Map", "Picture", "Network")]
     assert places == sorted(places)
     assert shown.index("--out") < shown.index("--scales") < shown.index("--debug")
-    assert "else 1]" in " ".join(shown.split()) and "finest|max|mean" in shown
+    assert "[default: 1; to look at auto]" in " ".join(shown.split()) and "finest, max or mean" in shown
 
 
 def test_the_winners_are_drawn_on_a_terminal_too(lite0: Classifier) -> None:
