@@ -32,7 +32,7 @@ from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.scores import FloatArray
 from fcnconv.sources import MemorySource
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
-from fcnconv.viewer.photo import TILE
+from fcnconv.viewer.photo import TILE, page_photo
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
@@ -247,6 +247,17 @@ def test_levels_that_the_page_has_no_room_for_are_left_out(room: int) -> None:
         finest = levels[-1] if levels else [MAX_SIDE, 123]
         assert "up to {:,} × {:,} px; its own size is 5,000 × 300 px".format(*finest) in page
     assert room > 400_000 or len(levels) < 2, "the test has no room that is too small"
+
+
+def test_a_level_that_is_larger_than_its_sample_told_is_left_out() -> None:
+    photo = np.zeros((64, 50 * TILE, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, photo.shape, np.uint8)
+    every_second = np.arange(50 * TILE) // TILE % 2 == 1  # of 50 tiles in a row the others are the sample
+    photo[:, every_second] = noise[:, every_second]
+    whole = page_photo(MemorySource(photo), 10**8)
+    rest = len(whole.overview) + sum(level.length for level in whole.levels[:-1])
+    assert page_photo(MemorySource(photo), rest + whole.levels[-1].length) == whole
+    assert page_photo(MemorySource(photo), rest + whole.levels[-1].length // 2).levels == whole.levels[:-1]
 
 
 def test_max_side_bounds_the_photo_of_a_page() -> None:
