@@ -40,7 +40,7 @@ $("out").addEventListener("click", () => zoomAndTell(1 / 1.5, view));
 $("fit").addEventListener("click", () => zoomAndTell(0));
 $("go").addEventListener("click", () => { held = true; goToHighest(); speak(); });
 $("opacity").addEventListener("input", () => setOpacity(+$("opacity").value));
-$("veil").addEventListener("change", () => setOpacity(opacity[$("veil").checked ? "veil" : "findings"]));
+$("veil").addEventListener("change", () => { setOpacity(opacity[$("veil").checked ? "veil" : "findings"]); tellMap(); });
 $("stretch").addEventListener("change", () => { tellMap(); drawWindow(); });
 $("floor").addEventListener("input", tellMap);
 $("dotted").addEventListener("change", redraw);
@@ -93,11 +93,8 @@ async function start() {
   }));
   const crops = exact.reduce((sum, one) => sum + one, 0);
   $("dotted-label").hidden = crops === 0 || crops === cells; // nothing to tell apart
-  entry = offered[0] ?? strongest[0];
-  highestOf(entry);
-  plane = planeOf(entry.members);
   setOpacity(opacity.findings);
-  show(entry);
+  show(offered[0] ?? strongest[0]);
   followAddress();
   draw();
   document.documentElement.dataset.ready = "yes";
