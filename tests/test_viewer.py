@@ -31,7 +31,7 @@ from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.scores import FloatArray
 from fcnconv.sources import MemorySource
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
-from fcnconv.viewer.photo import TILE
+from fcnconv.viewer.photo import TILE, page_photo
 
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=alert(1)>{{data}}"
 NAME = HOSTILE.rpartition("/")[2]
@@ -245,6 +245,17 @@ def test_levels_that_the_page_has_no_room_for_are_left_out(room: int) -> None:
         finest = levels[-1] if levels else [MAX_SIDE, 123]
         assert "up to {:,} × {:,} px; its own size is 5,000 × 300 px".format(*finest) in page
     assert room > 400_000 or len(levels) < 2, "the test has no room that is too small"
+
+
+def test_a_level_that_is_larger_than_its_sample_told_is_left_out() -> None:
+    photo = np.zeros((64, 50 * TILE, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, photo.shape, np.uint8)
+    every_second = np.arange(50 * TILE) // TILE % 2 == 1  # of 50 tiles in a row the others are the sample
+    photo[:, every_second] = noise[:, every_second]
+    whole = page_photo(MemorySource(photo), 10**8)
+    rest = len(whole.overview) + sum(level.length for level in whole.levels[:-1])
+    assert page_photo(MemorySource(photo), rest + whole.levels[-1].length) == whole
+    assert page_photo(MemorySource(photo), rest + whole.levels[-1].length // 2).levels == whole.levels[:-1]
 
 
 def test_max_side_bounds_the_photo_of_a_page() -> None:
@@ -624,6 +635,7 @@ def test_two_fingers_zoom_about_the_place_between_them(collage: Path, open_page:
 def test_the_arrows_take_the_view_along(collage: Path, open_page: Open) -> None:
     page = open_page(collage)
     page.press(*"++++")
+    assert page.text("told") == "Enlarged 5.1 times"
     page.press(*["\ue014"] * 30)
     x, y, w, h = page.visible()
     row, col = page.cell()
@@ -632,11 +644,12 @@ def test_the_arrows_take_the_view_along(collage: Path, open_page: Open) -> None:
 
 
 @needs_chromium
-def test_winners_have_the_colours_of_their_key(tmp_path: Path, open_page: Open) -> None:
+@pytest.mark.parametrize("max_values", [10**6, 0], ids=["all classes", "the best of each cell"])
+def test_winners_have_the_colours_of_their_key(max_values: int, tmp_path: Path, open_page: Open) -> None:
     logits = np.random.default_rng(5).normal(0, 3, (5, 7, 6)).astype(np.float32)
     logits[0, :3] = 0  # one sixth each: the first class by its index
     score_map = small_map(logits)
-    (path := tmp_path / "map.html").write_text(page_of(score_map), encoding="utf-8")
+    (path := tmp_path / "map.html").write_text(page_of(score_map, max_values=max_values), encoding="utf-8")
     page = open_page(path)
     page.press("w", "c")
     assert page.text("least") == "0.10"
@@ -666,20 +679,23 @@ def test_winners_have_the_colours_of_their_key(tmp_path: Path, open_page: Open) 
 
 
 @needs_chromium
-def test_rare_winners_share_one_grey(tmp_path: Path, open_page: Open) -> None:
-    logits = np.zeros((12, 12, 40), np.float32)
-    wins = np.repeat(np.arange(40), [60, 20, 10] + [3] * 8 + [1] * 28 + [2])[:144]
-    np.put_along_axis(logits.reshape(144, 40), wins[:, None], 9, axis=1)
+@pytest.mark.parametrize(
+    ("counts", "named"),
+    [([60, 40, 20, 2, 2] + [1] * 20, 5), ([14] + [10] * 13, 12), ([100, 44], 2)],
+    ids=["under 1 %", "over 12", "none"],
+)
+def test_rare_winners_share_one_grey(counts: list[int], named: int, tmp_path: Path, open_page: Open) -> None:
+    logits = np.zeros((12, 12, len(counts)), np.float32)
+    wins = np.repeat(np.arange(len(counts)), counts)
+    np.put_along_axis(logits.reshape(144, -1), wins[:, None], 9, axis=1)
     (path := tmp_path / "map.html").write_text(page_of(small_map(logits)), encoding="utf-8")
     page = open_page(path)
     page.press("w")
     lines = [item.text.splitlines() for item in page.driver.find_elements("css selector", "#key li")]
-    named = [k for k in range(40) if (wins == k).sum() >= 0.01 * 144]
-    assert [line[0] for line in lines[:-1]] == [
-        f"class {k}" for k in sorted(named, key=lambda k: -(wins == k).sum())
-    ]
-    assert len(named) == 12
-    assert lines[-1] == [f"{40 - 12} others", f"{round(100 * 28 / 144)} %"]
+    expected = [[f"class {k}", f"{round(100 * n / 144)} %"] for k, n in enumerate(counts[:named])]
+    if rest := counts[named:]:
+        expected.append([f"{len(rest)} others", f"{round(100 * sum(rest) / 144)} %"])
+    assert lines == expected
 
 
 @needs_chromium

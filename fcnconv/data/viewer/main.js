@@ -1,12 +1,18 @@
 // Keys, controls, the address, and the start.
 const arrows = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 const middleOfWindow = () => { const { x, y, w, h } = windowBox(); return { x: x + w / 2, y: y + h / 2 }; };
+// Zooms by keys and buttons, and says so to those who do not see it.
+function zoomAndTell(factor, place) {
+  if (factor) zoomBy(factor, place);
+  else lookAt(1, view.x, view.y);
+  $("told").textContent = zoomed() ? `Enlarged ${view.zoom.toFixed(1)} times` : "Whole photo";
+}
 const keys = {
   "/": () => $("search").focus(),
-  "+": () => zoomBy(1.5, middleOfWindow()),
-  "=": () => zoomBy(1.5, middleOfWindow()),
-  "-": () => zoomBy(1 / 1.5, middleOfWindow()),
-  0: () => lookAt(1, view.x, view.y),
+  "+": () => zoomAndTell(1.5, middleOfWindow()),
+  "=": () => zoomAndTell(1.5, middleOfWindow()),
+  "-": () => zoomAndTell(1 / 1.5, middleOfWindow()),
+  0: () => zoomAndTell(0),
   "[": () => setOpacity(+$("opacity").value - 5),
   "]": () => setOpacity(+$("opacity").value + 5),
   c: () => document.querySelector("[name=drawn]:not(:checked)").click(),
@@ -29,12 +35,12 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-$("in").addEventListener("click", () => zoomBy(1.5, view));
-$("out").addEventListener("click", () => zoomBy(1 / 1.5, view));
-$("fit").addEventListener("click", () => lookAt(1, view.x, view.y));
+$("in").addEventListener("click", () => zoomAndTell(1.5, view));
+$("out").addEventListener("click", () => zoomAndTell(1 / 1.5, view));
+$("fit").addEventListener("click", () => zoomAndTell(0));
 $("go").addEventListener("click", () => { held = true; goToHighest(); speak(); });
 $("opacity").addEventListener("input", () => setOpacity(+$("opacity").value));
-$("veil").addEventListener("change", () => setOpacity(opacity[$("veil").checked ? "veil" : "findings"]));
+$("veil").addEventListener("change", () => { setOpacity(opacity[$("veil").checked ? "veil" : "findings"]); tellMap(); });
 $("stretch").addEventListener("change", () => { tellMap(); drawWindow(); });
 $("floor").addEventListener("input", tellMap);
 $("dotted").addEventListener("change", redraw);
@@ -87,11 +93,8 @@ async function start() {
   }));
   const crops = exact.reduce((sum, one) => sum + one, 0);
   $("dotted-label").hidden = crops === 0 || crops === cells; // nothing to tell apart
-  entry = offered[0] ?? strongest[0];
-  highestOf(entry);
-  plane = planeOf(entry.members);
   setOpacity(opacity.findings);
-  show(entry);
+  show(offered[0] ?? strongest[0]);
   followAddress();
   draw();
   document.documentElement.dataset.ready = "yes";

@@ -11,6 +11,7 @@ function colourOf(bytes, at) { return bytes[at] | bytes[at + 1] << 8 | bytes[at 
 let entry, plane;              // the class shown, and its probability in each cell
 let tints, shares;             // the colour of each cell and its opacity, 0 to 255: of winners, or of the class as cells
 let greatest = 1;              // the probability at the end of the colour scale
+let alpha = opacities;         // of each step of the scale, 0 to 255
 
 const showsWinners = () => document.querySelector("[name=view]:checked").value === "winners";
 const drawsCells = () => document.querySelector("[name=drawn]:checked").value === "cells";
@@ -95,8 +96,6 @@ function fillSmooth(pixels, x, y) {
     }
   }
 }
-let alpha;                     // the opacity of each step of the scale, 0 to 255
-
 // Each cell's own square, with hard edges; nothing outside.
 const squares = document.createElement("canvas");
 function drawCells(context) {

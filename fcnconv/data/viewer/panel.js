@@ -30,13 +30,18 @@ function tellClass() {
   $("faint").hidden = entry.highest >= NEAR_ZERO;
   $("faint").textContent = faint ? `No class is more probable than ${told(Math.max(whole, entry.highest))} anywhere in this image.`
     : `Near zero everywhere: ${entry.name} was not found.`;
+  drawScale();
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((t) => String(+(t * greatest).toPrecision(2)));
+  $("ticks").replaceChildren(...ticks.map((tick) => make("span", tick)));
+  $("legend").setAttribute("aria-label", `Colours of probabilities from 0, ${$("veil").checked ? "dark blue" : "clear"}, to ${ticks[4]}, light yellow`);
+}
+
+// The colours as they look over the page.
+function drawScale() {
   const context = $("scale").getContext("2d"), image = context.createImageData(256, 1), pixels = new Uint32Array(image.data.buffer);
   const strength = $("opacity").value / 100;
   for (let q = 0; q < 256; q++) pixels[q] = colours[q] | Math.round(alpha[q] * strength) << 24;
   context.putImageData(image, 0, 0);
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((t) => String(+(t * greatest).toPrecision(2)));
-  $("ticks").replaceChildren(...ticks.map((tick) => make("span", tick)));
-  $("legend").setAttribute("aria-label", `Colours of probabilities from 0, ${$("veil").checked ? "dark blue" : "clear"}, to ${ticks[4]}, light yellow`);
 }
 
 function tellKey() {
@@ -132,6 +137,7 @@ function setOpacity(percent) {
   $("opacity").value = percent;
   $("percent").textContent = `${percent} %`;
   $("map").style.opacity = percent / 100;
-  tellMap();
+  drawScale();
+  redraw();
 }
 
