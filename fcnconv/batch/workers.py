@@ -5,7 +5,7 @@ network. Each gives a result or an error, and an error does not stop the rest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Queue
 from typing import TypeVar
@@ -35,7 +35,9 @@ def classify_each(
     return each(inputs, classify)
 
 
-def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[str, T | FcnconvError]]:
+def each(
+    inputs: Iterable[Input], work: Callable[[Input], T]
+) -> Generator[tuple[str, T | FcnconvError], None, None]:
     """Each input's name with what `work` makes of it, or with the error that it met, in the order given.
 
     A result is given as soon as it and all before it are there, also while `inputs` is still waiting for
@@ -55,8 +57,11 @@ def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[
     return in_threads(attempt, inputs)
 
 
-def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterator[T]:
-    """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time."""
+def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Generator[T, None, None]:
+    """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time.
+
+    Those in work when it is closed are finished first, so that nothing is made behind its back.
+    """
     pool = ThreadPoolExecutor(IN_FLIGHT)
     waiting: Queue[Future[T] | None] = Queue(IN_FLIGHT)
 
@@ -76,4 +81,4 @@ def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterat
         while (future := waiting.get()) is not None:
             yield future.result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
