@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -95,11 +95,12 @@ class MapFolder:
 
         failures = []
         try:
-            for name, result in each(inputs, make):
-                if isinstance(result, FcnconvError):
-                    page = map_path(self.folder, name, self.writer.suffix).relative_to(self.folder)
-                    failures.append(Failure(str(page), str(result)))
-                yield name, result
+            with closing(each(inputs, make)) as results:
+                for name, result in results:
+                    if isinstance(result, FcnconvError):
+                        page = map_path(self.folder, name, self.writer.suffix).relative_to(self.folder)
+                        failures.append(Failure(str(page), str(result)))
+                    yield name, result
         finally:
             if report:
                 report.write(failures, since, self.settings())

@@ -5,7 +5,7 @@ network. Each gives a result or an error, and an error does not stop the rest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import Queue
@@ -43,7 +43,9 @@ def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> 
     return classifier.classify(source, scales=options.scales, k=options.top_k, at_least=options.threshold())
 
 
-def each(inputs: Iterable[Input], work: Callable[[Input], T]) -> Iterator[tuple[str, T | FcnconvError]]:
+def each(
+    inputs: Iterable[Input], work: Callable[[Input], T]
+) -> Generator[tuple[str, T | FcnconvError], None, None]:
     """Each input's name with what `work` makes of it, or with the error that it met, in the order given.
 
     A result is given as soon as it and all before it are there, also while `inputs` is still waiting for
@@ -64,8 +66,11 @@ def attempt(work: Callable[[Input], T], item: Input) -> tuple[str, T | FcnconvEr
         return item.name, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
 
 
-def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterator[T]:
-    """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time."""
+def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Generator[T, None, None]:
+    """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time.
+
+    Those in work when it is closed are finished first, so that nothing is made behind its back.
+    """
     pool = ThreadPoolExecutor(IN_FLIGHT)
     waiting: Queue[Future[T] | None] = Queue(IN_FLIGHT)
 
@@ -85,4 +90,4 @@ def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Iterat
         while (future := waiting.get()) is not None:
             yield future.result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
