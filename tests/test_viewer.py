@@ -714,7 +714,7 @@ def test_a_faint_map_is_told_and_can_be_scaled_to_its_maximum(tmp_path: Path, op
     page.script("$('stretch').click()")
     highest = float(unpacked(pack(score_map.stream()), score_map.shape)[1, 2, 7])
     assert float(page.text("ticks").split()[-1]) == pytest.approx(highest, rel=0.05)
-    assert page.pixels("map")[:, :, 3].max() == pytest.approx(255 * 0.85, abs=2)
+    assert page.pixels("map")[:, :, 3].max() == pytest.approx(255 * float(opacity_map()[-1]), abs=2)
     assert page.script("return $('mark').style.left") == "100%"
     page.press("/", "class 5", "\ue007")
     assert page.text("faint") == ""
@@ -973,3 +973,25 @@ def test_a_concept_is_the_sum_of_its_classes(max_values: int, tmp_path: Path, op
     )
     assert page.cell() == np.unravel_index(expected.argmax(), expected.shape)
     assert float(page.text("here")) == pytest.approx(expected.max(), abs=0.006)
+
+
+@needs_chromium
+def test_the_window_is_that_of_the_scale_where_its_best_class_is_found(
+    tmp_path: Path, open_page: Open
+) -> None:
+    size = (160, 128)
+    fine, coarse = (Grid(64, 16, size, (side * 160, side * 128)) for side in (2, 1))
+    probabilities = np.full((fine.rows, fine.cols, 3), 0.01, np.float32)
+    probabilities[..., 1] = 0.9
+    best = np.ones((fine.rows, fine.cols), np.uint8)
+    best[0, 0] = 0  # there the finest has it
+    score_map = make_map(
+        np.log(probabilities), fine, Labels(("a", "b", "c")), scales=(fine, coarse), best_scale=best
+    )
+    (path := tmp_path / "map.html").write_text(page_of(score_map), encoding="utf-8")
+    page = open_page(path)
+    assert "scanned at 320 × 256, 160 × 128 px" in page.driver.page_source
+    for row, col in ((0, 0), (3, 5), (fine.rows - 1, fine.cols - 1)):
+        page.script("moveTo(...arguments)", row, col)
+        x0, y0, x1, y1 = score_map.box(row, col)
+        assert page.text("where").splitlines()[1] == f"x {x0}–{x1}, y {y0}–{y1}"

@@ -36,6 +36,7 @@ class Packed:
     error, concept_error: largest difference from the map's own probabilities, of a class and of a concept;
         measured. A class that is not kept in a cell counts as 0 there.
     exact: bool (rows, cols), the cells whose scores are those of real crops.
+    best_scale: uint8 (rows, cols), of joined scales which one the best class of a cell is from; else zeros.
     """
 
     kept: int
@@ -44,6 +45,7 @@ class Packed:
     error: float
     concept_error: float
     exact: Mask
+    best_scale: npt.NDArray[np.uint8]
 
 
 def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
@@ -54,10 +56,12 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
     index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
     index = np.zeros((kept, rows, cols), index_type)
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
-    exact = np.zeros((rows, cols), np.bool_)
+    exact, best_scale = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.uint8)
     error = concept_error = 0.0
     for piece in stream.pieces():
         exact[piece.place] = piece.exact
+        if piece.block.best_scale is not None:
+            best_scale[piece.place] = piece.block.best_scale
         for row, probabilities in enumerate(piece.probabilities(), start=piece.block.rows.start):
             quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
             if kept:
@@ -73,7 +77,7 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
             error = max(error, float(np.abs(difference).max()))
             concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
     data = zlib.compress(index.tobytes() + value.tobytes(), 9)
-    return Packed(kept, index_type.itemsize, data, error, concept_error, exact)
+    return Packed(kept, index_type.itemsize, data, error, concept_error, exact, best_scale)
 
 
 def _kept(cells: int, num_classes: int, max_values: int) -> int:

@@ -66,6 +66,7 @@ def viewer_page(
         "provenance": "".join(_row(key, value) for key, value in told.items()),
         "data": base64.b64encode(packed.data).decode(),
         "exact": base64.b64encode(zlib.compress(np.packbits(packed.exact).tobytes(), 9)).decode(),
+        "best": base64.b64encode(zlib.compress(packed.best_scale.tobytes(), 9)).decode(),
     }
     facts = _facts(name, about, packed, shown)
     room = page_bytes - sum(len(value) for value in values.values()) - len(script_json(facts)) - 10_000
@@ -89,6 +90,7 @@ def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) 
         "scanSize": grid.scan_size,
         "window": grid.window,
         "stride": grid.stride,
+        "scales": [(*each.scan_size, each.rows, each.cols) for each in about.scales],
         "rows": grid.rows,
         "cols": grid.cols,
         "kept": packed.kept,

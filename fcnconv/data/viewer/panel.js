@@ -75,9 +75,13 @@ function moveTo(newRow, newCol) {
   keepAddress();
 }
 
-// The window in focus, in image px.
+// The window in focus, in image px: of several scales that one's where the best class is from, whose centre is nearest.
 function windowBox() {
-  return { x: col * stride * perX, y: row * stride * perY, w: side * perX, h: side * perY };
+  const [w, h, highest, widest] = map.scales[bestScale[row * cols + col]] ?? [scanWidth, scanHeight, rows, cols];
+  const nearest = (cell, own, other, count) =>
+    clamp(Math.floor(((cell * stride + side / 2) * other / own - side / 2) / stride + 0.5), 0, count - 1);
+  const x = nearest(col, scanWidth, w, widest) * stride, y = nearest(row, scanHeight, h, highest) * stride;
+  return { x: x * width / w, y: y * height / h, w: side * width / w, h: side * height / h };
 }
 
 // Where a cell's scores come from.
@@ -91,7 +95,7 @@ function originOf(cell) {
 function drawWindow() {
   const cell = row * cols + col, { x, y, w, h } = windowBox();
   for (const id of ["under", "over"]) put($(id), x, y, w, h);
-  put($("cell"), covered.x + x, covered.y + y, stride * perX, stride * perY);
+  put($("cell"), covered.x + col * stride * perX, covered.y + row * stride * perY, stride * perX, stride * perY);
   Object.assign(stage.dataset, { row, col });
 
   $("here").textContent = told(plane[cell]);
