@@ -19,7 +19,7 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions, Values, checked
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
-from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, top_k
+from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, strength, top_k
 from fcnconv.system.progress import Work, expect
 from fcnconv.system.scratch import scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, provenance, save
@@ -222,16 +222,13 @@ def collecting(stream: ScoreStream) -> Work:
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:
-    """The category that shows most in the image, after it was logged: the one whose squared probabilities
-    have the largest sum over the windows. One that fills the image goes before one that a single window, of
-    thousands, is sure of.
-    """
-    strength, highest = (np.zeros(len(score_map.labels)) for _ in range(2))
+    """The category that shows most in the image, see `scores.strength`, after it was logged."""
+    strong, highest = (np.zeros(len(score_map.labels)) for _ in range(2))
     for piece in score_map.stream().pieces():
         probabilities = piece.probabilities()
-        strength += np.square(probabilities).sum((0, 1), dtype=np.float64)
+        strong += strength(probabilities)
         np.maximum(highest, probabilities.max((0, 1)), out=highest)
-    best = int(strength.argmax())
+    best = int(strong.argmax())
     name = score_map.labels.categories[best]
     log.info("showing the foremost class, %s (up to %.2f); choose with --class", name, highest[best])
     return score_map.labels.category(best)

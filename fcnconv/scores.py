@@ -226,3 +226,15 @@ def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
     """Indices of the k largest scores along the last axis, largest first; equal scores in index order."""
     order: npt.NDArray[np.int64] = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
     return order
+
+
+def strength(probabilities: FloatArray) -> npt.NDArray[np.float64]:
+    """float64 (num_classes,): how much of an image each class shows in, the sum over windows of its squared
+    probability; that of all of them tells the foremost class. One that fills the image goes before one that
+    a single window, of thousands, is sure of.
+
+    probabilities: float32 (..., num_classes).
+    """
+    flat = probabilities.reshape(-1, probabilities.shape[-1])
+    result: npt.NDArray[np.float64] = np.einsum("nk,nk->k", flat, flat, dtype=np.float64)
+    return result

@@ -12,7 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.labels import Selection
-from fcnconv.scores import PIECE_VALUES, About, Block, FloatArray, Piece, ScoreStream, strips, sum_over, top_k
+from fcnconv.scores import (
+    PIECE_VALUES,
+    About,
+    Block,
+    FloatArray,
+    Piece,
+    ScoreStream,
+    strength,
+    strips,
+    sum_over,
+    top_k,
+)
 
 LEAST, MOST = 0.05, 20
 """The classes that are told of an image: those that reach this probability in a window, at most so many."""
@@ -31,7 +42,7 @@ class Glance:
     """What is kept of a map that passes by.
 
     chosen: the categories and concepts that were asked for. The foremost is one of them, or else of all
-        categories: the one that is most probable in some window.
+        categories: the one that shows most, see `scores.strength`.
 
     Which one that is shows at the end only, so a plane of each is kept, in 8 bits on a square-root scale. Of
     large maps one value stands for a square of cells, the highest of theirs, so that all planes together are
@@ -44,6 +55,7 @@ class Glance:
         self.selections = tuple(chosen)
         self.highest = np.zeros(num_classes, np.float32)
         self.highest_chosen = np.zeros(len(chosen), np.float32)
+        self.strong = np.zeros(len(chosen) or num_classes)
         count, step = len(chosen) or num_classes, 1
         while -(-rows // step) * -(-cols // step) * count > PIECE_VALUES and step < max(rows, cols):
             step += 1
@@ -67,6 +79,7 @@ class Glance:
         if self.selections:
             probabilities = sum_over(probabilities, self.selections)
             np.maximum(self.highest_chosen, probabilities.max((0, 1)), out=self.highest_chosen)
+        self.strong += strength(probabilities)
         for axis, cells in enumerate(piece.place):
             edges = np.arange(cells.start, cells.stop)
             first = np.flatnonzero((edges % self._step == 0) | (edges == cells.start))
@@ -77,20 +90,21 @@ class Glance:
 
     def peaks(self) -> tuple[Peak, ...]:
         """The peaks that are worth telling, highest first: the first class and those that reach `LEAST`, at
-        most `MOST`, and whatever was chosen.
+        most `MOST`, and whatever was chosen, or else the foremost.
         """
         labels = self.about.labels
         first, *others = top_k(self.highest, MOST).tolist()
         told = [first, *(i for i in others if self.highest[i] >= LEAST)]
+        if not self.selections:
+            told.append(int(self.strong.argmax()))
         found = {labels.category(i): self.highest[i] for i in told}
         found.update(zip(self.selections, self.highest_chosen, strict=True))
         peaks = (Peak(s.class_idx, s.name, round(float(highest), 6)) for s, highest in found.items())
         return tuple(sorted(peaks, key=lambda peak: -peak.probability))
 
     def foremost(self) -> tuple[Selection, FloatArray]:
-        """What is most probable in some window, with its plane, float32 (rows, cols), 0 to 1."""
-        highest = self.highest_chosen if self.selections else self.highest
-        index = int(highest.argmax())
+        """What shows most in the image, with its plane, float32 (rows, cols), 0 to 1."""
+        index = int(self.strong.argmax())
         selection = self.selections[index] if self.selections else self.about.labels.category(index)
         rows, cols, _ = self.about.shape
         plane = self._planes[:, :, index][

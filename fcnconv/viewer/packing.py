@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.labels import Selection
-from fcnconv.scores import FloatArray, Mask, ScoreStream, top_k
+from fcnconv.scores import FloatArray, Mask, ScoreStream, strength, top_k
 
 MAX_VALUES = 20_000_000
 """Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""
@@ -36,6 +36,7 @@ class Packed:
     error, concept_error: largest difference from the map's own probabilities, of a class and of a concept;
         measured. A class that is not kept in a cell counts as 0 there.
     exact: bool (rows, cols), the cells whose scores are those of real crops.
+    foremost: the class that shows most, see `scores.strength`.
     best_scale: uint8 (rows, cols), of joined scales which one the best class of a cell is from; else zeros.
     """
 
@@ -46,6 +47,7 @@ class Packed:
     concept_error: float
     exact: Mask
     best_scale: npt.NDArray[np.uint8]
+    foremost: int
 
 
 def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
@@ -58,11 +60,13 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
     exact, best_scale = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.uint8)
     error = concept_error = 0.0
+    strong = np.zeros(num_classes)
     for piece in stream.pieces():
         exact[piece.place] = piece.exact
         if piece.block.best_scale is not None:
             best_scale[piece.place] = piece.block.best_scale
         for row, probabilities in enumerate(piece.probabilities(), start=piece.block.rows.start):
+            strong += strength(probabilities)
             quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
             if kept:
                 best = top_k(probabilities, kept)
@@ -77,7 +81,9 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
             error = max(error, float(np.abs(difference).max()))
             concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
     data = zlib.compress(index.tobytes() + value.tobytes(), 9)
-    return Packed(kept, index_type.itemsize, data, error, concept_error, exact, best_scale)
+    return Packed(
+        kept, index_type.itemsize, data, error, concept_error, exact, best_scale, int(strong.argmax())
+    )
 
 
 def _kept(cells: int, num_classes: int, max_values: int) -> int:

@@ -43,8 +43,7 @@ def viewer_page(
 
     photo: the image that was scanned.
     provenance: gives what the page's foot tells of the map's origin, as named scalars, once the map is read.
-    shown: what the page offers first; it opens with the first of them, or else with the class that is most
-        probable in a window.
+    shown: what the page offers first; it opens with the first of them, or else with the foremost class.
     max_values: cells × classes over which only the best classes of each cell are kept.
     max_side: pixels that no side of the photo in the page is longer than; None is the photo's own size.
     page_bytes: that the page may have, as far as its photo can be kept coarser for it.
@@ -98,6 +97,7 @@ def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) 
         "categories": labels.categories,
         "wnids": labels.wnids,
         "concepts": [_listed(concept) for concept in labels.concepts],
+        "foremost": packed.foremost,
         "shown": [_listed(selection) for selection in shown],
         "mode": about.provenance.mode,
         "anchors": about.provenance.anchors,

@@ -82,8 +82,8 @@ async function start() {
   await Promise.all([$("photo").decode(), unpack()]);
   overview = await createImageBitmap($("photo"));
   highestOfEach();
-  const strongest = find("").slice(0, 10);
-  $("chips").replaceChildren(...[...new Set([...offered, ...strongest])].slice(0, Math.max(10, offered.length)).map((e) => {
+  const strongest = find("").slice(0, 10), foremost = classEntry(map.foremost);
+  $("chips").replaceChildren(...[...new Set([...offered, foremost, ...strongest])].slice(0, Math.max(10, offered.length)).map((e) => {
     const item = make("li"), chip = make("button", e.label);
     chip.type = "button";
     chip.entry = e;
@@ -94,7 +94,7 @@ async function start() {
   const crops = exact.reduce((sum, one) => sum + one, 0);
   $("dotted-label").hidden = crops === 0 || crops === cells; // nothing to tell apart
   setOpacity(opacity.findings);
-  show(offered[0] ?? strongest[0]);
+  show(offered[0] ?? foremost);
   followAddress();
   draw();
   document.documentElement.dataset.ready = "yes";
