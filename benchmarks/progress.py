@@ -57,10 +57,11 @@ def scan(image: Path, out: Path, anchors: int | None, memory: str | None) -> str
     told: list[tuple[float, float | None]] = []
     watcher = threading.Thread(target=lambda: told.extend(watched(recorder, stop)))
     watcher.start()
-    options = MapOptions(anchors=anchors)
+    options, writer = MapOptions(anchors=anchors), find_writer(str(out))
+    options = options.looked_at() if writer.looked_at else options
     with following(recorder):
         stream = load(max_memory=memory).stream(image, options)
-        save_map(stream, str(out), find_writer(str(out)), Choice((), options))
+        save_map(stream, str(out), writer, Choice((), options))
     total = recorder.elapsed()
     stop.set()
     watcher.join()

@@ -110,4 +110,4 @@ def test_divergence_against_the_definition() -> None:
 def test_it_is_told_in_words() -> None:
     tally = Tally(cells=100, exact=30, same=18, divergences=[0.1] * 20)
     assert str(tally.agreement()) == "agrees with real crops in 93 %, 79 to 99"
-    assert str(Tally(cells=4, exact=4).agreement()) == "every window is a real crop"
+    assert str(Tally(cells=4, exact=4).agreement()) == "has a real crop for every window"
