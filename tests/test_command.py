@@ -264,7 +264,7 @@ def test_a_mistake_of_ours_is_one_line_too() -> None:
     code = (
         "import fcnconv.batch.workers, sys; from fcnconv.cli import main\n"
         "def broken(*a, **k): raise ZeroDivisionError('by us')\n"
-        "fcnconv.batch.workers.classify_each = broken\n"
+        "fcnconv.batch.workers.classify_one = broken\n"
         f"sys.argv = ['fcnconv', 'classify', {str(COFFEE)!r}]; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
