@@ -18,7 +18,8 @@ FCNCONV = [sys.executable, "-m", "fcnconv"]
 
 @pytest.mark.usefixtures("lite0")
 def test_answers_reach_a_file_while_a_bar_counts_them_on_the_terminal() -> None:
-    done = in_terminal([*FCNCONV, "classify", COFFEE, CHELSEA, COFFEE, "-k", "1"], stdout=False)
+    names = f"(printf '{COFFEE}\\n{CHELSEA}\\n'; sleep 4; echo '{COFFEE}')"  # a bar waits for a second
+    done = in_terminal(f"{names} | fcnconv classify --files-from - -k 1", stdout=False)
     assert done.status == 0
     rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
     assert [row[2] for row in rows] == ["espresso", "Egyptian cat", "espresso"]

@@ -16,7 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,7 +61,7 @@ class Record:
     geometry: Geometry | None
     proof: Proof | None
     export_error: float
-    seconds: float
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def heatmap(
     choice = Choice.of(options, spec.labels())
     from fcnconv.classifier import open_classifier
     from fcnconv.maps import ScoreMap, collecting, save_map
-    from fcnconv.system.progress import expect
+    from fcnconv.system.progress import duration, expect
 
     score_map = None
     with shown(progress, quiet=quiet):
@@ -76,6 +76,10 @@ def heatmap(
         if dry_run:
             for estimate in classifier.estimate(source, options):
                 print_data(f"{path}: {estimate}")
+            if writer is not None:
+                works = writer.work(classifier.stream(source, options).about, choice)
+                seconds = sum(work.amount * (work.seconds or 0.0) for work in works)
+                print_data(f"{path}: writing it as .{writer.suffix} takes about {duration(seconds)} more")
             return
         stream = classifier.stream(source, options)
         if out is None or writer is None:
