@@ -164,7 +164,7 @@ def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> N
 
 def collecting(stream: ScoreStream) -> Work:
     """The stage of collecting a map, or of looking through it once, for whoever tells how long it takes."""
-    return Work(MAP, "writing", math.prod(stream.about.shape), 1e-8)
+    return Work(MAP, "writing", math.prod(stream.about.shape), 5e-9)
 
 
 def log_most_probable(score_map: ScoreMap) -> Selection:
