@@ -218,7 +218,7 @@ def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
 
 def collecting(stream: ScoreStream) -> Work:
     """The stage of collecting a map, or of looking through it once, for whoever tells how long it takes."""
-    return Work(MAP, "writing", math.prod(stream.about.shape), 1e-8)
+    return Work(MAP, "writing", math.prod(stream.about.shape), 5e-9)
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:

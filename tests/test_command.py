@@ -260,6 +260,7 @@ def test_a_transformer_is_refused_by_verify_before_a_download(fcnconv: Command, 
     assert done.stderr.startswith(b"fcnconv: vit_b_16 has no fully convolutional form: its attention")
 
 
+@pytest.mark.usefixtures("lite0")
 def test_a_mistake_of_ours_is_one_line_too() -> None:
     code = (
         "import fcnconv.batch.workers, sys; from fcnconv.cli import main\n"

@@ -74,7 +74,7 @@ def test_an_unknown_level_is_a_wrong_argument(fcnconv: Command) -> None:
     done = fcnconv("classify", "--level", "genus", CHELSEA)
     assert (done.returncode, done.stdout) == (2, b"")
     said = b"fcnconv: invalid value for '--level': 'genus' is not one of 'category', 'concept'; "
-    assert done.stderr == said + b"'fcnconv classify --help' lists what there is\n"
+    assert done.stderr == said + b"'fcnconv classify -h' lists what there is\n"
 
 
 def test_the_map_of_cats_is_the_sum_of_the_cats(fcnconv: Command, tmp_path: Path, lite0: Classifier) -> None:

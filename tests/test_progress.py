@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import nn
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.workers import each
 from fcnconv.classifier import Classifier, load
-from fcnconv.console.progress import Counter, described, shown
+from fcnconv.console.progress import Counter, Kind, described, shown
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
@@ -77,6 +78,16 @@ def test_the_time_left_is_right_within_a_quarter_after_the_first_tenth(
     for passed, left in told:
         if passed > clock.now / 10:
             assert left is not None and passed + left == pytest.approx(clock.now, rel=0.25)
+
+
+def test_what_has_not_begun_goes_at_the_pace_of_its_like() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.expect(Work("part 0", "scanning", 100, 0.1, network=True))
+    progress.expect(Work("crops", "scoring", 100, 0.1, network=True), Work("file", "writing", 1, 7))
+    clock.now = 30
+    progress.done("part 0", 100)
+    assert progress.left() == pytest.approx(30 + 7, rel=0.01)  # three times as slow, and no other than it was
 
 
 def test_between_two_reports_the_time_left_runs_down_to_nothing() -> None:
@@ -191,7 +202,7 @@ def own() -> dict[str, Classifier]:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1)]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 5)).eval()
-    kinds = {"fcn": {}, "windows": {"mode": "windows"}, "finer": {"stride": 2}}
+    kinds: dict[str, dict[str, Any]] = {"fcn": {}, "windows": {"mode": "windows"}, "finer": {"stride": 2}}
     return {
         name: load(model, window=32, categories=list("abcde"), backend="torch", **kind)
         for name, kind in kinds.items()
@@ -237,6 +248,7 @@ def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dic
     with following(progress):
         stream = own["fcn"].stream(PIXELS, MapOptions(agreement=0.99))
         (block,) = stream.blocks
+    assert block.exact is not None
     assert len(set(told)) > 2, "corrected as it is known"
     assert progress.stages[CROPS].done == progress.stages[CROPS].expected == block.exact.sum()
 
@@ -244,8 +256,8 @@ def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dic
 @pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("chosen", [True, False])
 def test_writing_reports_each_of_its_stages(suffix: str, chosen: bool, tmp_path: Path) -> None:
-    if WRITERS[suffix].needs:
-        pytest.importorskip(WRITERS[suffix].needs[0])
+    if needs := WRITERS[suffix].needs:
+        pytest.importorskip(needs[0])
     grid = Grid(32, 16, (300, 200), (300, 200))
     logits = np.random.default_rng(0).normal(0, 3, (grid.rows, grid.cols, 5)).astype(np.float32)
     score_map = make_map(logits, grid, numbered(5), source=MemorySource(PIXELS))
@@ -266,12 +278,15 @@ def test_images_in_other_threads_do_not_count_as_the_one_that_is_followed() -> N
     assert progress.stages["images"].done == 0
 
 
-def test_a_line_now_and_then_for_a_log(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+def test_a_line_now_and_then_for_a_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("fcnconv.console.progress.FIRST_LINE", 0.0)
     monkeypatch.setattr("fcnconv.console.progress.NEXT_LINE", 0.01)
     caplog.set_level(logging.INFO, "fcnconv")
     threads = set(threading.enumerate())
-    for kind, quiet in (("none", False), ("plain", True), ("auto", False)):  # no terminal here
+    kinds: list[tuple[Kind, bool]] = [("none", False), ("plain", True), ("auto", False)]
+    for kind, quiet in kinds:  # no terminal here
         with shown(kind, quiet=quiet):
             assert set(threading.enumerate()) <= threads
     assert not caplog.records

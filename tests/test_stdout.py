@@ -17,10 +17,13 @@ FCNCONV = [sys.executable, "-m", "fcnconv"]
 
 
 @pytest.mark.usefixtures("lite0")
-def test_answers_reach_a_file_while_a_bar_counts_them_on_the_terminal() -> None:
-    done = in_terminal([*FCNCONV, "classify", COFFEE, CHELSEA, COFFEE, "-k", "1"], stdout=False)
+def test_answers_reach_a_file_while_a_bar_counts_them_on_the_terminal(tmp_path: Path) -> None:
+    wait = "until [ -s answers ]; do sleep 0.1; done; sleep 3"  # a bar waits for a second
+    names = f"(printf '{COFFEE}\\n{CHELSEA}\\n'; {wait}; echo '{COFFEE}')"
+    line = f"{names} | fcnconv classify --files-from - -k 1 > answers"
+    done = in_terminal(line, stdout=False, cwd=tmp_path)
     assert done.status == 0
-    rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    rows = [line.split("\t") for line in (tmp_path / "answers").read_text().splitlines()]
     assert [row[2] for row in rows] == ["espresso", "Egyptian cat", "espresso"]
     assert "espresso" not in done.terminal and "classifying" in done.terminal
 

@@ -81,7 +81,7 @@ def heatmap(
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.classifier import open_classifier
     from fcnconv.maps import ScoreMap, collecting, save_map
-    from fcnconv.system.progress import expect
+    from fcnconv.system.progress import duration, expect
 
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
@@ -93,6 +93,12 @@ def heatmap(
             if dry_run:
                 for estimate in classifier.estimate(source, options):
                     print_data(f"{item.name}: {estimate}")
+                if writer is not None:
+                    works = writer.work(classifier.stream(source, options).about, choice)
+                    seconds = sum(work.amount * (work.seconds or 0.0) for work in works)
+                    print_data(
+                        f"{item.name}: writing it as .{writer.suffix} takes about {duration(seconds)} more"
+                    )
                 continue
             stream = classifier.stream(source, options)
             if out is None or writer is None:

@@ -32,21 +32,21 @@ class Cost:
 CELLS, PHOTO, DRAWING, FILE = "cells", "photo", "drawing", "file"
 """Stages after the map has come, or before. Cells are counted one by one, all else at once."""
 
-NPY = (Cost(MAP, "scores", 1e-8),)
-NPZ = (*NPY, Cost(FILE, "scores", 5e-9))
-PLANES = (Cost(MAP, "scores", 6e-8),)
-JSON = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 4e-5))
-CSV = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 2.5e-5))
-GEOJSON = (Cost(MAP, "scores", 8e-8), Cost(CELLS, "cells", 9e-6))
-VIEWER = (Cost(MAP, "scores", 2e-7), Cost(FILE, "packed", 5e-7), Cost(PHOTO, "page", 2e-7))
+NPY = (Cost(MAP, "scores", 6e-9),)
+NPZ = (*NPY, Cost(FILE, "scores", 3e-9))
+PLANES = (Cost(MAP, "scores", 3e-8),)
+JSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 2.2e-5))
+CSV = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 1.1e-5))
+GEOJSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 5e-6))
+VIEWER = (Cost(MAP, "scores", 3e-8), Cost(FILE, "packed", 4e-7), Cost(PHOTO, "page", 2e-7))
 
 
 def picture(encoding: float) -> tuple[Cost, ...]:
     """The stages of a picture. encoding: seconds for each of its pixels."""
     return (
         Cost(PHOTO, "reduced", 1e-8),
-        Cost(MAP, "scores", 1e-8),
-        Cost(DRAWING, "picture", 5e-8),
+        Cost(MAP, "scores", 5e-9),
+        Cost(DRAWING, "picture", 3.5e-8),
         Cost(FILE, "picture", encoding),
     )
 
