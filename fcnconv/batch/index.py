@@ -1,6 +1,6 @@
 """The page of the report: the images of a run as cards, to be searched, sorted and filtered by their classes.
 
-Its template, with the style and the script, is ``data/report.html``. It refers to thumbnails and pages by
+Its template, style and script are in ``data/report/``. It refers to thumbnails and pages by
 relative addresses, and to nothing else.
 """
 
@@ -20,7 +20,7 @@ from fcnconv import __version__
 from fcnconv.batch.glance import LEAST, MOST
 from fcnconv.batch.thumbnails import Card
 from fcnconv.labels import Labels, Selection
-from fcnconv.pages import filled, readable, script_json
+from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, opacity_map
 
 _GENERATOR = '<meta name="generator" content="fcnconv batch'
@@ -59,20 +59,23 @@ def index_page(
     linked = sorted(linked, key=lambda one: _natural(one.card.path))
     title = readable(folder.resolve().name)
     told = {key: value for key, value in settings.items() if value not in (None, "", False, [], ())}
-    return filled(
-        "report.html",
-        {
-            "generator": f'{_GENERATOR} {__version__}">',
-            "title": html.escape(title),
-            "images": f"{len(linked):,} {'image' if len(linked) == 1 else 'images'}",
-            "model": html.escape(str(settings.get("model", ""))),
-            "failures": _failures(failures),
-            "colours": _colours(),
-            "least": f"{LEAST:g}",
-            "most": str(MOST),
-            "settings": "".join(_row(key, value) for key, value in told.items()),
-            "facts": script_json(_facts(linked, labels, chosen)),
-        },
+    return "".join(
+        page(
+            "report",
+            ("page",),
+            {
+                "generator": f'{_GENERATOR} {__version__}">',
+                "title": html.escape(title),
+                "images": f"{len(linked):,} {'image' if len(linked) == 1 else 'images'}",
+                "model": html.escape(str(settings.get("model", ""))),
+                "failures": _failures(failures),
+                "colours": _colours(),
+                "least": f"{LEAST:g}",
+                "most": str(MOST),
+                "settings": terms(told),
+                "facts": script_json(_facts(linked, labels, chosen)),
+            },
+        )
     )
 
 
@@ -141,10 +144,3 @@ def _colours() -> str:
     return ", ".join(
         f"rgb({r} {g} {b} / {opacity_map()[i]:.2f})" for i in places for r, g, b in [colour_map()[i].tolist()]
     )
-
-
-def _row(key: str, value: Any) -> str:
-    """A term of the page's foot and its value."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    told = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values)
-    return f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"

@@ -133,19 +133,22 @@ def print_json_line(record: dict[str, Any]) -> None:
 def show_map(score_map: ScoreMap, choice: Choice) -> None:
     """Draws the photo and its maps on the terminal, then lists the classes that are best in some window.
 
-    Without a choice the map is that of the most probable class.
+    Without a choice the map is that of the foremost class.
     """
     from rich.console import Console
 
     from fcnconv.console.preview import draw_map
     from fcnconv.maps import log_foremost
     from fcnconv.writers.contents import photo_of
+    from fcnconv.writers.pictures import hint_if_faint, winners_floor
 
-    chosen = choice.selections
+    chosen, floor = choice.selections, winners_floor(choice.options)
     if not chosen and not choice.options.argmax:
         chosen = (log_foremost(score_map),)
     photo = photo_of(score_map.about, PREVIEW_SIDE)
-    draw_map(Console(file=data_stream()), photo, score_map, chosen)
+    draw_map(Console(file=data_stream()), photo, score_map, chosen, at_least=floor)
+    shown = score_map.planes(chosen) if chosen else score_map.top_k(1)[1]
+    hint_if_faint(float(shown.max()), [selection.name for selection in chosen], floor if not chosen else None)
     for p in score_map.best_windows(choice.options.top_k):
         print_data(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
 

@@ -37,8 +37,6 @@ _MIDDLE_GREY = 118
 _GREYED = 2.0
 """Under a share of the colour over half the photo is grey, below it has its own hues in proportion."""
 
-OPACITY = 0.65
-
 
 @dataclass(frozen=True)
 class Style:

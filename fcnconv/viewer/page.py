@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import PurePath
 
 import numpy as np
 
 from fcnconv.labels import Selection
-from fcnconv.pages import readable, script_json
+from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
-from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE, OPACITY
+from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
 from fcnconv.scores import About, ScoreStream
 from fcnconv.sources import ImageSource
 from fcnconv.viewer.packing import MAX_VALUES, Packed, pack
@@ -24,6 +22,9 @@ from fcnconv.viewer.photo import TILE, PagePhoto, page_photo
 
 PAGE_BYTES = 60_000_000
 """Bytes of a page that the photo's finer levels may fill up to. A map's own share is 5 to 20 MB."""
+
+VEIL = 0.65
+"""Opacity of the even veil, which colours every probability alike."""
 
 SCRIPTS = ("scores", "view", "photo", "map", "panel", "search", "main")
 """The parts of the page's script, in their order."""
@@ -57,12 +58,10 @@ def viewer_page(
         "name": html.escape(name),
         "width": str(about.grid.image_size[0]),
         "height": str(about.grid.image_size[1]),
-        "style": _part("page.css"),
-        "script": "".join(map(_part, (f"{part}.js" for part in SCRIPTS))),
         "subtitle": _subtitle(about),
         "agreement": _agreement(about, int(packed.exact.sum())),
         "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
-        "provenance": "".join(_row(key, value) for key, value in told.items()),
+        "provenance": terms(told),
         "data": base64.b64encode(packed.data).decode(),
         "exact": base64.b64encode(zlib.compress(np.packbits(packed.exact).tobytes(), 9)).decode(),
         "best": base64.b64encode(zlib.compress(packed.best_scale.tobytes(), 9)).decode(),
@@ -76,7 +75,7 @@ def viewer_page(
         "sharpness": _sharpness(sharp, photo.size),
         "facts": script_json(facts),
     }
-    return _filled(values, sharp)
+    return page("viewer", SCRIPTS, {**values, "tiles": _tiles(sharp)})
 
 
 def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
@@ -102,7 +101,7 @@ def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) 
         "mode": about.provenance.mode,
         "anchors": about.provenance.anchors,
         "colours": np.hstack([colour_map(), opacities]).tobytes().hex(),  # RGBA of probabilities 0 to 1
-        "veil": OPACITY,
+        "veil": VEIL,
         "keyColours": distinct_colours(KEY_CLASSES).tobytes().hex(),
         "keyShare": KEY_SHARE,
         "tile": TILE,
@@ -162,31 +161,9 @@ def _rounded_up(error: float) -> str:
     return f"{math.ceil(error * 10_000) / 10_000:.4f}"
 
 
-def _row(key: str, value: str | int | float) -> str:
-    """A term of the page's foot and its value."""
-    told = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"<div><dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"
-
-
-def _filled(values: Mapping[str, str], photo: PagePhoto) -> Iterator[str]:
-    """The template with its ``{{name}}`` marks replaced, in one pass: what is filled in is not read again."""
-    text_then_mark = re.split(r"\{\{(\w+)\}\}", _part("page.html"))
-    for place, piece in enumerate(text_then_mark):
-        if place % 2 == 0:
-            yield piece
-        elif piece == "tiles":
-            yield from _tiles(photo)
-        else:
-            yield values[piece]
-
-
 def _tiles(photo: PagePhoto) -> Iterator[str]:
     """The tiles as elements that nothing draws until the script asks for them."""
     for number, level in enumerate(photo.levels):
         for row, tiles in enumerate(level.tiles):
             for col, tile in enumerate(tiles):
                 yield f'<script type="text/plain" id="tile-{number}-{row}-{col}">{tile}</script>\n'
-
-
-def _part(name: str) -> str:
-    return files("fcnconv").joinpath("data/viewer", name).read_text(encoding="utf-8")

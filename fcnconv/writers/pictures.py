@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from fcnconv.errors import UsageError
+from fcnconv.options import MapOptions
 from fcnconv.render.draw import FLOOR, Style, draw_winners
 from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
-from fcnconv.scores import ScoreStream
+from fcnconv.scores import FloatArray, ScoreStream, top_k
 from fcnconv.system.progress import done
 from fcnconv.viewer import viewer_page
 from fcnconv.writers.contents import (
@@ -72,41 +75,51 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
     style, legend = Style(cells=options.cells), not options.no_legend
+    names = choice.names(about)
     if options.argmax:
-        class_idx, probability = _best_first(kept)
-        floor = FLOOR if options.at_least is None else options.at_least
-        names = choice.names(about)
-        drawn, key = draw_winners(
-            photo, class_idx, probability, about.grid, names, at_least=floor, style=style
-        )
+        floor = winners_floor(options)
+        drawn, key = draw_winners(photo, *_best_first(kept), about.grid, names, at_least=floor, style=style)
         picture = winners_sheet(drawn, key, legend=legend, note=told(stream))
+        hint_if_faint(float(kept.probability.max()), [], floor)
     else:
-        names = choice.names(about)
-        picture = class_sheet(
-            photo, kept.probability, about.grid, names, style=style, legend=legend, note=told(stream)
-        )
-        hint_if_faint(float(kept.probability.max()), names)
+        planes = kept.probability
+        picture = class_sheet(photo, planes, about.grid, names, style=style, legend=legend, note=told(stream))
+        hint_if_faint(float(planes.max()), names)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)  # legends add to it
     done(DRAWING)
     return picture
 
 
-def _best_first(kept: Kept) -> tuple[np.ndarray, np.ndarray]:
+def _best_first(kept: Kept) -> tuple[npt.NDArray[np.integer], FloatArray]:
+    """The classes of each cell and their probabilities, best first, whether or not some were chosen."""
     if kept.class_idx is not None:
         return kept.class_idx, kept.probability
-    order = np.argsort(-kept.probability, axis=-1, kind="stable")
+    order = top_k(kept.probability, kept.probability.shape[-1])
     return order, np.take_along_axis(kept.probability, order, -1)
 
 
-def hint_if_faint(highest: float, names: list[str]) -> None:
-    """Says what to try where nothing that is shown is probable anywhere."""
-    if highest < FLOOR:
-        what = "its highest is" if len(names) == 1 else "the highest of them is"
+def winners_floor(options: MapOptions) -> float:
+    """The probability that the winner of a place must reach to be coloured."""
+    return FLOOR if options.at_least is None else options.at_least
+
+
+def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = None) -> None:
+    """Says what to try where nothing of what is shown is probable anywhere.
+
+    names: of the classes that are shown; none are the winners. floor: that these must reach.
+    """
+    if highest >= (FLOOR if floor is None else floor):
+        return
+    if names:
         log.info(
             "%s: found nowhere, %s %.3f; 'fcnconv classify' tells what the image shows, other --scales may "
             "find more",
-            *(", ".join(names[:3]), what, highest),
+            ", ".join(names[:3]),
+            "its highest is" if len(names) == 1 else "the highest of them is",
+            highest,
         )
+    else:
+        log.info("no class is as probable as --at-least %g anywhere, the highest is %.3f", floor, highest)
 
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:

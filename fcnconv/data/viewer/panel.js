@@ -86,6 +86,7 @@ function windowBox() {
 
 // Where a cell's scores come from.
 function originOf(cell) {
+  if (map.scales.length) return map.anchors ? "joined of sizes corrected by crops" : "joined of several sizes";
   if (exact[cell]) return "scored as a real crop";
   if (!map.anchors) return "plain network";
   return map.mode === "windows" ? "interpolated from crops nearby" : "corrected by crops nearby";

@@ -1,6 +1,4 @@
-"use strict";
 // The map: what the page holds of it, and what can be shown of it.
-const $ = (id) => document.getElementById(id);
 const map = JSON.parse($("facts").textContent);
 const { rows, cols, kept, window: side, stride, imageSize: [width, height], scanSize: [scanWidth, scanHeight] } = map;
 const cells = rows * cols;
@@ -98,15 +96,7 @@ function winnersOf() {
   return winners = { winner, sure };
 }
 
-const told = (p) => p > 0 && p < 0.005 ? "< 0.01" : p.toFixed(2);
-const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 function put(element, x, y, width, height) {
   for (const [key, value] of Object.entries({ x, y, width, height })) element.setAttribute(key, value);
-}
-function make(tag, text, className) {
-  const element = document.createElement(tag);
-  element.textContent = text ?? "";
-  if (className) element.className = className;
-  return element;
 }
 

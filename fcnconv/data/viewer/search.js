@@ -1,20 +1,7 @@
-// Search. Entries that fit, best fit first: equal, a whole word, start, start of a word, part, all words somewhere.
-const plain = (text) => text.normalize("NFD").replace(/[\p{M}'’]/gu, "").toLowerCase().replace(/[\s_-]+/g, " ").trim();
+// Search: by WordNet id or index too. Of equal fit classes come before concepts, then the more probable.
 function fit(e, query) {
   e.found = 0;
-  if (e.wnid === query || (!e.concept && String(e.members[0]) === query)) return 0;
-  e.plain ??= [e.name, ...(e.also ?? [])].map(plain);
-  const ranks = e.plain.map((name) => fitName(name, query));
-  e.found = ranks.indexOf(Math.min(...ranks)); // 0: by its usual name
-  return ranks[e.found];
-}
-function fitName(name, query) {
-  if (name === query) return 0;
-  if (` ${name} `.includes(` ${query} `)) return 1;
-  if (name.startsWith(query)) return 2;
-  if (name.includes(" " + query)) return 3;
-  if (name.includes(query)) return 4;
-  return query.split(" ").every((word) => name.includes(word)) ? 5 : 9;
+  return e.wnid === query || (!e.concept && String(e.members[0]) === query) ? 0 : fitNames(e, query);
 }
 function find(text) {
   const query = plain(text);
@@ -24,39 +11,14 @@ function find(text) {
   fits.sort(([a, e], [b, f]) => a - b || (e.concept ? 1 : 0) - (f.concept ? 1 : 0) || (f.highest ?? 0) - (e.highest ?? 0));
   return fits.slice(0, 30).map(([, e]) => e);
 }
-const search = $("search"), found = $("found");
-let active = 0;
 function openList() {
-  const list = find(search.value);
-  found.replaceChildren(...list.map((e, i) => {
-    const item = make("li");
-    item.id = `found-${i}`;
-    item.setAttribute("role", "option");
-    item.entry = e;
+  const noteOf = (e) => {
     const note = make("span", told(highestOf(e)), "soft number");
     note.title = "highest in this image";
-    item.append(make("span", e.found ? `${e.label}: ${e.also[e.found - 1]}` : e.label), note);
-    item.addEventListener("pointerdown", (event) => event.preventDefault()); // the box keeps the focus
-    item.addEventListener("click", () => choose(e));
-    return item;
-  }));
-  if (!list.length) found.append(make("li", `No class fits “${search.value}”.`, "none soft"));
-  found.hidden = false;
-  search.setAttribute("aria-expanded", "true");
+    return note;
+  };
+  listEntries(find(search.value), noteOf, choose, `No class fits “${search.value}”.`);
   setActive(0);
-}
-function closeList() {
-  found.hidden = true;
-  search.setAttribute("aria-expanded", "false");
-  search.removeAttribute("aria-activedescendant");
-}
-function setActive(i) {
-  const options = [...found.querySelectorAll("[role=option]")];
-  active = clamp(i, 0, options.length - 1);
-  options.forEach((option, n) => option.setAttribute("aria-selected", n === active));
-  if (!options.length) return;
-  options[active].scrollIntoView({ block: "nearest" });
-  search.setAttribute("aria-activedescendant", options[active].id);
 }
 function choose(e) {
   search.value = "";

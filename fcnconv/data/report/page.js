@@ -1,144 +1,4 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{{generator}}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{{title}} · fcnconv</title>
-<style>
-:root {
-  color-scheme: light dark;
-  --ground: #f4f4f1; --card: #ffffff; --ink: #1b1e23; --soft: #5d646e; --line: #dcdcd6; --track: #e9e9e4;
-  --accent: #0b6e76; --on-accent: #ffffff; --pick: #e2f0ef;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #111316; --card: #1a1d21; --ink: #eceef0; --soft: #9ba3ad; --line: #2e333a; --track: #2a2f35;
-    --accent: #56c3b4; --on-accent: #08201d; --pick: #1e3534;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-header, main, footer { max-width: 1800px; margin: 0 auto; padding: 0 20px; }
-header { padding-top: 12px; padding-bottom: 2px; display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline; }
-h1 { font-size: 18px; margin: 0; overflow-wrap: anywhere; }
-p { margin: 0; }
-.soft { color: var(--soft); font-size: 13px; }
-.number { font-variant-numeric: tabular-nums; }
-button, input, select { font: inherit; color: inherit; }
-button { cursor: pointer; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-[hidden] { display: none !important; }
-.spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-
-.tools { position: sticky; top: 0; z-index: 2; background: var(--ground); border-bottom: 1px solid var(--line); }
-.tools form {
-  max-width: 1800px; margin: 0 auto; padding: 8px 20px; display: flex; flex-wrap: wrap; gap: 8px 12px; align-items: center;
-}
-.tools input, .tools select {
-  padding: 7px 12px; border: 1px solid var(--line); border-radius: 8px; background: var(--card); height: 38px;
-}
-.tools label { display: flex; gap: 8px; align-items: center; color: var(--soft); }
-.tools label > * { color: var(--ink); }
-.search { position: relative; flex: 1 1 220px; max-width: 380px; }
-.search > input { width: 100%; padding-right: 38px; }
-.search:has(#clear:not([hidden])) > input { border-color: var(--accent); background: var(--pick); }
-#clear { position: absolute; right: 4px; top: 4px; width: 30px; height: 30px; border: 0; border-radius: 6px; background: none; color: var(--soft); }
-#text { flex: 1 1 150px; max-width: 260px; min-width: 0; }
-#least { width: 84px; padding-right: 6px; }
-#count { margin-left: auto; white-space: nowrap; }
-[role=listbox] {
-  position: absolute; z-index: 3; left: 0; right: 0; min-width: min(330px, 92vw); top: calc(100% + 4px); margin: 0; padding: 4px;
-  list-style: none; max-height: 60vh; overflow-y: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  box-shadow: 0 8px 28px rgb(0 0 0 / .22);
-}
-[role=option] { display: flex; gap: 8px; justify-content: space-between; padding: 7px 9px; border-radius: 6px; cursor: pointer; }
-[role=option] span:last-child { white-space: nowrap; }
-[role=option][aria-selected=true] { background: var(--pick); }
-.none { padding: 8px 10px; }
-
-main { padding-top: 14px; }
-details { margin-bottom: 14px; padding: 9px 14px; border: 1px solid #c2410c; border-radius: 8px; background: var(--card); }
-summary { cursor: pointer; font-weight: 600; }
-details ul { margin: 8px 0; padding-left: 20px; max-height: 40vh; overflow-y: auto; }
-details li { overflow-wrap: anywhere; content-visibility: auto; contain-intrinsic-height: auto 1.45em; }
-#trouble { margin: 0 20px 12px; padding: 10px 14px; border: 1px solid #c2410c; border-radius: 8px; }
-.nothing { padding: 60px 0; text-align: center; color: var(--soft); }
-#grid { position: relative; margin: 0; padding: 0; list-style: none; }
-#grid li { position: absolute; left: 0; top: 0; width: var(--wide); height: var(--high); contain: strict; }
-.card {
-  display: flex; flex-direction: column; height: 100%; overflow: hidden; color: inherit; text-decoration: none;
-  background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-}
-.card:hover { border-color: var(--accent); }
-.card:focus-visible { outline-offset: -2px; }
-.picture { position: relative; flex: none; height: var(--picture); background: var(--track); }
-.picture img { display: block; width: 100%; height: 100%; object-fit: contain; }
-.picture span {
-  position: absolute; left: 6px; bottom: 6px; max-width: calc(100% - 12px); padding: 1px 7px; border-radius: 99px;
-  background: rgb(0 0 0 / .62); color: #fff; font-size: 12px;
-}
-.line, .picture span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.words { padding: 6px 10px 0; min-width: 0; }
-.words > strong, .words > .soft { display: block; line-height: 20px; }
-.bar { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 8px; line-height: 18px; height: 23px; font-size: 13px; }
-.track { grid-column: 1 / -1; height: 4px; border-radius: 2px; background: var(--track); overflow: hidden; }
-.track i { display: block; height: 100%; background: var(--soft); }
-.part .track i { background: var(--accent); }
-.part { font-weight: 600; }
-.legend { display: flex; align-items: center; gap: 6px; }
-.legend i { width: 120px; height: 10px; border-radius: 3px; background: linear-gradient(to right, {{colours}}), #8f8f8f; }
-footer { padding-top: 18px; padding-bottom: 24px; color: var(--soft); font-size: 12.5px; }
-dl { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 8px 0 0; }
-dt, dd { display: inline; margin: 0; }
-dt::after { content: " "; }
-dd { color: var(--ink); overflow-wrap: anywhere; }
-
-@media (max-width: 820px) {
-  header, main, footer { padding-left: 12px; padding-right: 12px; }
-  .tools form { padding: 8px 12px; gap: 8px; }
-  .search, #text { flex: 1 1 40%; max-width: none; }
-  .tools input, .tools select { font-size: 16px; }
-  .wide { display: none; }
-}
-@media (max-height: 500px) { .tools { position: static; } }
-</style>
-</head>
-<body>
-<header><h1>{{title}}</h1><p class="soft">Maps of {{images}} · {{model}}</p>
-  <p class="soft number legend wide" role="img" aria-label="Colours from probability 0, clear, to 1, light yellow">0 <i></i> 1</p>
-</header>
-<div class="tools"><form role="search" aria-label="Images" onsubmit="return false">
-  <div class="search">
-    <input id="search" type="text" role="combobox" aria-label="Class" aria-expanded="false" aria-controls="found" aria-autocomplete="list"
-           autocomplete="off" autocapitalize="off" spellcheck="false" placeholder="Class, as in dog">
-    <button id="clear" type="button" aria-label="All classes" hidden>✕</button>
-    <ul id="found" role="listbox" aria-label="Classes found" hidden></ul>
-  </div>
-  <input id="text" type="search" aria-label="Part of the path" placeholder="Part of the path" autocapitalize="off" spellcheck="false">
-  <label for="least"><span>Peak ≥</span><input id="least" class="number" type="number" aria-label="Peak at least" min="0" max="1" step="0.05" value="0"></label>
-  <label for="sort"><span class="wide">Sort by</span><select id="sort" aria-label="Sort by">
-    <option value="name">Name</option><option value="peak">Highest peak</option><option value="-peak">Lowest peak</option>
-    <option value="agreement">Least agreement</option></select></label>
-  <p id="count" class="soft number" role="status"></p>
-</form></div>
-<p id="trouble" role="alert" hidden></p>
-<noscript><p class="soft">This page lists its images with JavaScript, which is switched off.</p></noscript>
-<main>
-{{failures}}
-<h2 class="spoken">Images</h2>
-<ul id="grid" role="list" aria-label="Images"></ul>
-<p class="nothing" id="nothing" hidden></p>
-</main>
-<footer><p>A class’s peak is its highest probability in any window of the image. Told here are the first class of each image and
-those whose peak reaches {{least}}, at most {{most}}. The peak of a concept, as dog or vehicle, is the largest of its classes’ that are
-told, unless it was asked for when the maps were made: then that of their sum. A thumbnail shows the map of the class on it.</p>
-<dl>{{settings}}</dl></footer>
-<script type="application/json" id="facts">{{facts}}</script>
-<script>
-"use strict";
-const $ = (id) => document.getElementById(id);
+// The report: its cards, and what chooses, sorts and draws them.
 const facts = JSON.parse($("facts").textContent);
 $("facts").remove();
 const images = facts.images.map(([path, page, thumbnail, width, height, agreement, shown, told]) => {
@@ -146,7 +6,6 @@ const images = facts.images.map(([path, page, thumbnail, width, height, agreemen
   for (let i = 0; i < told.length; i += 2) peaks.push({ of: told[i], p: told[i + 1] / 1e4 });
   return { path, page, thumbnail, width, height, agreement, shown, peaks };
 });
-const plain = (text) => text.normalize("NFD").replace(/[\p{M}'’]/gu, "").toLowerCase().replace(/[\s_-]+/g, " ").trim();
 
 // What can be searched. key: as it stands in an address; two classes may have one name, and are told by their index.
 const classes = facts.classes.map(([index, name, twice], number) => ({
@@ -170,15 +29,7 @@ function peaksOf(entry) {
   return found;
 }
 const highest = Float32Array.from(images, (image) => image.peaks[0]?.p ?? -1);
-const told = (p) => p > 0 && p < 0.005 ? "< 0.01" : p.toFixed(2);
-const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const many = (n) => `${n.toLocaleString("en")} ${n === 1 ? "image" : "images"}`;
-function make(tag, text, className) {
-  const element = document.createElement(tag);
-  element.textContent = text ?? "";
-  if (className) element.className = className;
-  return element;
-}
 
 function update() {
   const { entry, least, sort } = state, text = plain(state.text);
@@ -302,16 +153,10 @@ document.addEventListener("keydown", (event) => {
   search.focus();
 });
 
-// Search. Entries that fit, best fit first: equal, the start of a word, a part; of equal fit those of more images.
-function fit(entry, query) {
-  entry.plain ??= [entry.name, ...(entry.also ?? [])].map(plain);
-  const ranks = entry.plain.map((name) => name === query ? 0 : ` ${name}`.includes(` ${query}`) ? 1 : name.includes(query) ? 2 : 9);
-  entry.found = ranks.indexOf(Math.min(...ranks)); // 0: by its usual name
-  return ranks[entry.found];
-}
+// Search: of equal fit those of more images come first.
 function find(text) {
   const query = plain(text);
-  const fits = (query ? entries : classes).map((entry) => [query ? fit(entry, query) : (entry.found = 0), entry]).filter(([rank]) => rank < 9);
+  const fits = (query ? entries : classes).map((entry) => [query ? fitNames(entry, query) : (entry.found = 0), entry]).filter(([rank]) => rank < 9);
   for (const [, entry] of fits) {
     if (entry.count !== undefined) continue;
     const peaks = peaksOf(entry).filter((p) => p >= 0);
@@ -321,44 +166,20 @@ function find(text) {
   fits.sort(([a, e], [b, f]) => a - b || f.count - e.count || f.highest - e.highest);
   return fits.slice(0, 40).map(([, entry]) => entry);
 }
-const search = $("search"), found = $("found");
-let active = 0;
 function openList() {
+  const noteOf = (entry) => make("span", `${many(entry.count)}, up to ${told(entry.highest)}`, "soft number");
   const list = find(search.value === state.entry?.label ? "" : search.value);
-  found.replaceChildren(...list.map((entry, i) => {
-    const item = make("li");
-    item.id = `found-${i}`;
-    item.setAttribute("role", "option");
-    item.entry = entry;
-    item.append(make("span", entry.found ? `${entry.label}: ${entry.also[entry.found - 1]}` : entry.label),
-      make("span", `${many(entry.count)}, up to ${told(entry.highest)}`, "soft number"));
-    item.addEventListener("pointerdown", (event) => event.preventDefault()); // the box keeps the focus
-    item.addEventListener("click", () => choose(entry));
-    return item;
-  }));
-  if (!list.length) found.append(make("li", `No class that occurs fits “${search.value}”.`, "none soft"));
-  found.hidden = false;
-  search.setAttribute("aria-expanded", "true");
+  listEntries(list, noteOf, choose, `No class that occurs fits “${search.value}”.`);
   setActive(Math.max(0, list.indexOf(state.entry)));
 }
-function closeList() {
-  found.hidden = true;
-  search.setAttribute("aria-expanded", "false");
-  search.removeAttribute("aria-activedescendant");
+function leaveList() {
+  closeList();
   search.value = state.entry?.label ?? "";
-}
-function setActive(i) {
-  const options = [...found.querySelectorAll("[role=option]")];
-  active = clamp(i, 0, options.length - 1);
-  options.forEach((option, n) => option.setAttribute("aria-selected", n === active));
-  if (!options.length) return;
-  options[active].scrollIntoView({ block: "nearest" });
-  search.setAttribute("aria-activedescendant", options[active].id);
 }
 function choose(entry) {
   if (entry && !state.entry && state.sort === "name") state.sort = "peak";
   state.entry = entry;
-  closeList();
+  leaveList();
   if (document.activeElement === search) search.select(); // the next word replaces it
   tell();
   update();
@@ -366,7 +187,7 @@ function choose(entry) {
 search.addEventListener("focus", () => { search.select(); openList(); });
 search.addEventListener("click", () => { if (found.hidden) openList(); });
 search.addEventListener("input", openList);
-search.addEventListener("blur", closeList);
+search.addEventListener("blur", leaveList);
 search.addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step) { event.preventDefault(); if (found.hidden) openList(); else setActive(active + step); }
@@ -374,7 +195,7 @@ search.addEventListener("keydown", (event) => {
     const option = found.querySelectorAll("[role=option]")[active];
     if (!search.value.trim()) choose(null);
     else if (!found.hidden && option) choose(option.entry);
-  } else if (event.key === "Escape") closeList();
+  } else if (event.key === "Escape") leaveList();
 });
 $("clear").addEventListener("click", () => { choose(null); search.focus(); });
 $("text").addEventListener("input", () => { state.text = $("text").value; tell(); update(); });
@@ -411,6 +232,3 @@ try {
   $("trouble").textContent = `The images could not be listed: ${error.message}. It needs a browser of 2023 or later.`;
   $("trouble").hidden = false;
 }
-</script>
-</body>
-</html>
