@@ -21,7 +21,7 @@ from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, strength, top_k
 from fcnconv.system.progress import Work, expect
-from fcnconv.system.scratch import scratch_array
+from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, provenance, save
 from fcnconv.writers.frames import best_classes_frame, labelled_array
 from fcnconv.writers.notebook import MAX_SIDE, map_html
@@ -53,6 +53,7 @@ class ScoreMap(Piece):
         best = np.zeros((rows, cols), np.uint8) if about.scales else None
         for piece in stream.pieces():
             logits[piece.place], exact[piece.place] = piece.logits, piece.exact
+            let_go(logits)
             if best is not None and piece.block.best_scale is not None:
                 best[piece.place] = piece.block.best_scale
         return cls(stream.about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))

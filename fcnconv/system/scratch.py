@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import mmap
 import os
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
@@ -37,6 +38,13 @@ def scratch_array(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         raise no_room(error, f"the {size / 1e9:.1f} GB of a map") from error
+
+
+def let_go(array: npt.NDArray[np.float32]) -> None:
+    """Gives back the memory that a large scratch array took so far; what is in it is kept in its file."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: what was written stays written
 
 
 def _allocate(file: BinaryIO, size: int) -> None:
