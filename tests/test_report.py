@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import axe
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command, needs_chromium
@@ -436,6 +437,22 @@ def test_cards_are_sorted_and_filtered(tmp_path: Path, open_page: Open) -> None:
     page.type("text", "B/")
     assert page.cards() == [TEN, A]
     assert page.address() == "#text=B%2F&least=0.65"
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_axe_finds_nothing_to_complain_of(scheme: str, width: int, tmp_path: Path, open_page: Open) -> None:
+    page = open_page(make_report(tmp_path / "maps"), "")
+    try:
+        axe.look(page.driver, scheme, width)
+        assert axe.violations(page.driver) == []
+        page.type("search", "cat")  # opens the list
+        assert axe.violations(page.driver) == []
+        page.script("least = $('least'); least.ariaLabel = null; least.parentElement.replaceWith(least)")
+        assert [id for id, _ in axe.violations(page.driver)] == ["label"]
+    finally:
+        axe.look_away(page.driver)
 
 
 @needs_chromium

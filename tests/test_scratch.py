@@ -13,7 +13,7 @@ import pytest
 
 from fcnconv.errors import OutputError
 from fcnconv.system import scratch
-from fcnconv.system.scratch import scratch_array
+from fcnconv.system.scratch import let_go, scratch_array
 
 
 @pytest.fixture
@@ -47,6 +47,24 @@ def test_a_scratch_array_has_its_room_on_the_disk(
     assert made[0].st_size == array.nbytes and made[0].st_blocks * 512 >= array.nbytes
     array[:] = 1
     assert array.sum() == array.size
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the memory of a process is read in Linux's way"
+)
+def test_what_is_let_go_leaves_memory_and_stays() -> None:
+    def resident() -> int:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    array = scratch_array((64, 1 << 18))
+    array[:] = 3
+    full = resident()
+    let_go(array)
+    assert full - resident() > array.nbytes // 2
+    assert (array == 3).all()
+    let_go(np.zeros(3, np.float32))  # in memory: nothing to do
 
 
 @pytest.mark.usefixtures("small")

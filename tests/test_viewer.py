@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import axe
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command, needs_chromium
@@ -821,29 +822,18 @@ def test_a_zoomed_photo_is_sharp(tmp_path: Path, open_page: Open) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_axe_finds_nothing_to_complain_of(scheme: str, width: int, collage: Path, open_page: Open) -> None:
-    axe_core = pytest.importorskip("axe_core_python", reason="no axe-core: pip install 'fcnconv[test]'")
-    axe = (Path(axe_core.__path__[0]) / "axe.min.js").read_text(encoding="utf-8")
     page = open_page(collage)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    page.script(axe)
-
-    def violations() -> list[tuple[str, str]]:
-        found = page.driver.execute_async_script("axe.run().then(arguments[0])")["violations"]
-        return [(one["id"], node["html"]) for one in found for node in one["nodes"]]
-
     try:
-        assert violations() == []
+        axe.look(page.driver, scheme, width)
+        assert axe.violations(page.driver) == []
         page.press("w")
-        assert violations() == []
+        assert axe.violations(page.driver) == []
         page.press("/")  # opens the list
-        assert violations() == []
+        assert axe.violations(page.driver) == []
         page.script("$('in').removeAttribute('aria-label'); $('in').title = ''; $('in').textContent = ''")
-        assert [id for id, _ in violations()] == ["button-name"]
+        assert [id for id, _ in axe.violations(page.driver)] == ["button-name"]
     finally:
-        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        axe.look_away(page.driver)
 
 
 @needs_chromium

@@ -52,14 +52,21 @@ def joined(
     for ``finest`` all are. What is large is held on disk.
     """
     finest = finest_of(grids)
+    size = finest.rows * finest.cols * num_classes
+    if join == "finest":
+        expect(Work(HOLD, "scanning", size, HOLD_SECONDS))
+    expect(Work(JOIN, "joining the sizes", size, JOIN_SECONDS[join]))
+    return _joined_blocks(blocks, grids, join, temperature, num_classes)
+
+
+def _joined_blocks(
+    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, num_classes: int
+) -> Iterator[Block]:
+    finest = finest_of(grids)
     levels = sorted(grids, key=lambda grid: grid.rows * grid.cols)  # the finest last
     maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in levels[:-1]}
     whole = scratch_array((finest.rows, finest.cols, num_classes)) if join == "finest" else None
     found = _Highest(finest, levels[-2], num_classes) if whole is not None else None
-    size = finest.rows * finest.cols * num_classes
-    if whole is not None:
-        expect(Work(HOLD, "scanning", size, HOLD_SECONDS))
-    expect(Work(JOIN, "joining the sizes", size, JOIN_SECONDS[join]))
     for block in chain.from_iterable(map(strips, blocks)):
         scores = log_softmax(block.logits / np.float32(temperature))
         own = replace(block, logits=scores)
