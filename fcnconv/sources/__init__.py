@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fcnconv.sources import slides, tiff
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
-from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area
+from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, Sized, area
 
 __all__ = [
     "REGION_SUFFIXES",
@@ -22,6 +22,7 @@ __all__ = [
     "Placed",
     "ReducedSource",
     "ResizedSource",
+    "Sized",
     "area",
     "open_any",
     "open_regions",
