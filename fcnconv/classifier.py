@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.activations import check_outputs
 from fcnconv.backends import open_network
 from fcnconv.errors import ImageError
 from fcnconv.grid import Geometry, Grid, Scale, finest_of
@@ -34,7 +35,7 @@ from fcnconv.options import (
     parse_memory,
 )
 from fcnconv.predictions import Classification, answer, classification_work
-from fcnconv.provenance import Mode, Provenance
+from fcnconv.provenance import Activation, Mode, Provenance
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
@@ -68,7 +69,7 @@ class Classifier:
     parts: what the network needs, and the parts that a scan in little memory computes one by one.
     memory: bytes that a scan may take.
     open_crops: opens the backend that scores real crops, when one is first needed.
-    temperature: divides the logits of maps with more than one cell before their softmax.
+    temperature: divides the logits of maps with more than one cell before they become probabilities.
     max_pixels: the largest image that is accepted, before and after it is resized.
     """
 
@@ -134,13 +135,13 @@ class Classifier:
         from fcnconv.scan.agreement import Tally
         from fcnconv.scan.correct import correction_of
 
-        correction = correction_of(options, self.provenance.mode)
+        correction = correction_of(options, self.provenance.mode, self.labels.activation)
         source = self.open(image, options.sizes)
         grids = self.grids(source, options.sizes)
         finest = finest_of(grids)
         order = [grid for grid in grids if grid != finest]
         tilings = self.tilings([*order, finest])
-        tally = Tally()
+        tally = Tally(activation=self.labels.activation)
         crops = sum(correction.crops(grid) for grid in tilings if grid.rows * grid.cols > 1)
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
@@ -149,7 +150,7 @@ class Classifier:
         blocks = self._corrected(source, tilings, correction, tally)
         temperature = 1.0 if correction.anchors else self._temperature(grids)
         if order:
-            blocks = joined(blocks, grids, options.join, temperature, len(self.labels))
+            blocks = joined(blocks, grids, options.join, temperature, self.labels)
         made = replace(
             self._provenance(tilings.values()) if correction.dense else self.provenance,
             anchors=correction.anchors,
@@ -190,7 +191,7 @@ class Classifier:
 
         cells: their numbers in the grid, row by row.
         """
-        return score_crops(source, grid, cells, self.open_crops(), self._prepare)
+        return self._checked(score_crops(source, grid, cells, self.open_crops(), self._prepare))
 
     def _temperature(self, grids: Sequence[Grid]) -> float:
         # One window alone is the classifier itself, whose probabilities are its own.
@@ -301,7 +302,7 @@ class Classifier:
         """What a scan at each scale is expected to cost, from the time of a small one."""
         from fcnconv.scan.correct import correction_of
 
-        correction = correction_of(options, self.provenance.mode)
+        correction = correction_of(options, self.provenance.mode, self.labels.activation)
         tilings = self.tilings(self.grids(source, options.sizes))
         window, windows = self.geometry.window, self.provenance.mode == "windows"
         pace = measure_pace(self.run, self.parts, window, self.geometry.step)
@@ -316,7 +317,15 @@ class Classifier:
         return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)
 
     def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
-        return scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid]))
+        blocks = scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid]))
+        for number, block in enumerate(blocks):
+            if not number:
+                self._checked(block.logits)
+            yield block
+
+    def _checked(self, logits: FloatArray) -> FloatArray:
+        check_outputs(logits, self.labels.activation, self.provenance.identity.model)
+        return logits
 
     def _told(self, tiling: Tiling) -> Tiling:
         if tiling.tiles > 1 and not self.geometry.local:
@@ -348,6 +357,7 @@ def load(
     mean: Sequence[float] | str | None = None,
     std: Sequence[float] | str | None = None,
     eval_size: int | None = None,
+    activation: Activation | None = None,
     spec: str | Path | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
@@ -355,12 +365,12 @@ def load(
     model: a name of the table, the path of a file of weights, or a classifier built in torch.
     mode, backend, device, temperature, stride, max_pixels: see `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
-    arch, categories, window, mean, std, eval_size, spec: of a model of one's own, see `OwnModel`.
+    arch, categories, window, mean, std, eval_size, activation, spec: of a model of one's own, see `OwnModel`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
     # What may stand for a value becomes one there, or is refused.
-    own = OwnModel(arch, categories, window, mean, std, eval_size, spec=spec)  # type: ignore[arg-type]
+    own = OwnModel(arch, categories, window, mean, std, eval_size, activation=activation, spec=spec)  # type: ignore[arg-type]
     options = NetworkOptions(
         mode=checked("mode", mode, Mode),
         stride=stride,

@@ -23,6 +23,7 @@ from fcnconv.backends.onnx import onnx_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.to_onnx import export_onnx
 from fcnconv.errors import PlanError, UsageError, first_line
+from fcnconv.labels import Labels
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Conversion, Identity
 from fcnconv.scores import FloatArray
@@ -39,7 +40,7 @@ class About:
 
     identity: Identity
     conversion: Conversion
-    categories: tuple[str, ...]
+    labels: Labels
 
     def record(self) -> str:
         """The same as JSON, which lies in the file under the name ``fcnconv``."""
@@ -50,7 +51,8 @@ class About:
                 "version": __version__,
                 **asdict(geometry),
                 "step": geometry.step,
-                "categories": self.categories,
+                "categories": self.labels.categories,
+                "activation": self.labels.activation,
                 "conversion_error": proof.relative_error,
                 "rounding": proof.rounding,
             }
@@ -143,7 +145,7 @@ def export(spec: ModelSpec, out: str, format: str, stride: int | None = None) ->
         spec.require_stride(stride)
     weights = spec.weights()
     network = convolutionize(spec.build(weights), spec.window, stride)
-    about = About(spec.identity(weights), network.conversion, spec.labels().categories)
+    about = About(spec.identity(weights), network.conversion, spec.labels())
     content, error = FORMATS[format](network, about)
     with written(out) as path:
         path.write_bytes(content)

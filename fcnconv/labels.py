@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 from fcnconv.errors import UsageError
+from fcnconv.provenance import Activation
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,25 @@ class Labels:
     categories: one readable name a class.
     wnids: one WordNet id a class (``n02124075``), or empty where the classes have none.
     concepts: what WordNet has above the categories, the widest first; empty where the classes have no ids.
+    activation: whether the classes exclude each other, see `activations.ACTIVATIONS`.
     """
 
     categories: tuple[str, ...]
     wnids: tuple[str, ...] = ()
     concepts: tuple[Selection, ...] = ()
+    activation: Activation = "softmax"
+
+    def under(self, activation: Activation | None) -> Labels:
+        """The same classes under an activation; None is softmax, and sigmoid for a single class.
+
+        Concepts, whose probability is the sum of their classes', are left to classes that exclude each other.
+        Raises UsageError for the softmax of one class, which is 1 whatever the image shows.
+        """
+        if activation == "softmax" and len(self) == 1:
+            raise UsageError("--activation softmax of a single output is 1 everywhere; leave it out: sigmoid")
+        activation = activation or ("sigmoid" if len(self) == 1 else "softmax")
+        concepts = self.concepts if activation == "softmax" else ()
+        return replace(self, concepts=concepts, activation=activation)
 
     def __len__(self) -> int:
         return len(self.categories)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import MAP, Block, FloatArray, softmax, sum_over, top_k
+from fcnconv.scores import MAP, Block, sum_over, top_k
 from fcnconv.system.progress import Work, done
 
 
@@ -62,22 +63,23 @@ def answer(
 ) -> Classification:
     """The k most probable classes of a whole image, each with the window where it is most probable.
 
-    Probabilities are the softmax of the mean logits, over the windows of a scale and then over the scales,
-    divided by the temperature.
+    Probabilities are those of the mean logits, over the windows of a scale and then over the scales, divided
+    by the temperature, under the activation of the labels.
 
     blocks: of the plain scan of all grids. at_least: give one answer instead, the most specific category or
     concept of at least this probability. Raises UsageError where there are no concepts.
     """
     if at_least is not None and not labels.concepts:
         raise UsageError(f"{model} has classes of its own, above which are no concepts")
+    activated = ACTIVATIONS[labels.activation].probabilities
     selections = labels.selections() if at_least is not None else labels.all_categories()
     mean, best = np.zeros(len(labels)), Peaks(len(selections))
     for block in blocks:
         windows = block.grid.rows * block.grid.cols
         mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
-        best.update(block, sum_over(softmax(block.logits / np.float32(temperature)), selections))
+        best.update(block, sum_over(activated(block.logits / np.float32(temperature)), selections))
         done(MAP, block.logits.size)
-    probabilities = sum_over(softmax((mean / temperature).astype(np.float32)), selections)
+    probabilities = sum_over(activated((mean / temperature).astype(np.float32)), selections)
     if at_least is None:
         ranking = top_k(probabilities, k).tolist()
     else:

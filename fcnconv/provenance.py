@@ -13,6 +13,9 @@ from fcnconv.grid import Geometry
 Mode = Literal["fcn", "windows"]
 """How a network is run: converted, with features shared between windows; or as it is, on every real crop."""
 
+Activation = Literal["softmax", "sigmoid", "none"]
+"""How a network's outputs become probabilities, see `activations.ACTIVATIONS`."""
+
 Channels = tuple[float, float, float]
 """One number for each of red, green and blue."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.activations import ACTIVATIONS
+from fcnconv.activations import FloatArray as FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import Join, Values
@@ -21,8 +22,6 @@ from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
 from fcnconv.system.progress import done
 
-FloatArray = npt.NDArray[np.float32]
-Floating = TypeVar("Floating", np.float32, np.float64)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -110,8 +109,9 @@ class Piece:
         return np.full(self.logits.shape[:2], self.about.provenance.anchors == 1)
 
     def probabilities(self) -> FloatArray:
-        """float32 (rows, cols, num_classes), 0 to 1: the softmax over the classes of each cell, of the logits
-        divided by the temperature.
+        """float32 (rows, cols, num_classes), 0 to 1: of each cell's logits, divided by the temperature,
+        under the activation of the labels. Raises UsageError for outputs that are taken as they are and are
+        no probabilities.
 
         Of joined scales the logits are logarithms of probabilities, which may sum to more than 1: one class
         is found at one scale, another at another.
@@ -119,12 +119,13 @@ class Piece:
         if self.about.scales:
             joined: FloatArray = np.exp(self.logits / np.float32(self.about.temperature))
             return joined
+        probabilities = ACTIVATIONS[self.about.labels.activation].probabilities
         if self.about.temperature == 1:
-            return softmax(self.logits)
+            return probabilities(self.logits)
         temperature = np.full((*self.logits.shape[:2], 1), self.about.temperature, np.float32)
         if self.block.exact is not None:
             temperature[self.block.exact] = 1
-        return softmax((self.logits / temperature).astype(np.float32, copy=False))
+        return probabilities((self.logits / temperature).astype(np.float32, copy=False))
 
     def planes(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
         """float32 (rows, cols, len(selections)): a plane a category or concept.
@@ -187,20 +188,6 @@ class ScoreStream:
         if self.compared:
             provenance = replace(self.about.provenance, agreement=self.compared())
             self.about = replace(self.about, provenance=provenance)
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """The softmax over the last axis: float32, 0 to 1, of the shape of `logits`."""
-    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
-def log_softmax(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
-    """The logarithm of the softmax over the last axis, in the type and shape of `logits`."""
-    result: npt.NDArray[Floating] = logits - logits.max(axis=-1, keepdims=True)
-    result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))
-    return result
 
 
 def _log_sum_exp(logits: FloatArray) -> FloatArray:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnconv.scan.agreement import Tally, divergence, sample_size, sample_windows, unseen_interval
+from fcnconv.activations import divergence
+from fcnconv.scan.agreement import Tally, sample_size, sample_windows, unseen_interval
 
 
 @given(

@@ -15,16 +15,18 @@ from PIL import Image
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
+from fcnconv.activations import softmax
 from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
+from fcnconv.labels import numbered
 from fcnconv.options import OWN_SIZE, MapOptions, parse_memory, parse_scales
 from fcnconv.scan.blocks import spans
 from fcnconv.scan.joins import Join, joined
 from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
 from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, choose
-from fcnconv.scores import Block, FloatArray, softmax
+from fcnconv.scores import Block, FloatArray
 from fcnconv.sources import MemorySource
 
 
@@ -123,7 +125,7 @@ def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[Fl
     ]
     finest = maps[order[-1]]
     logits, best = np.full_like(finest, np.nan), np.full(finest.shape[:2], 99, np.uint8)
-    for block in joined(blocks, grids, join, 1.0, finest.shape[2]):
+    for block in joined(blocks, grids, join, 1.0, numbered(finest.shape[2])):
         logits[block.rows, block.cols], best[block.rows, block.cols] = block.logits, block.best_scale
     return logits, best
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import SAMPLES, Command
 
 from fcnconv import load
+from fcnconv.activations import divergence
 from fcnconv.classifier import Classifier
 from fcnconv.maps import ScoreMap
-from fcnconv.scan.agreement import divergence
 
 COFFEE, ROCKET = SAMPLES / "coffee.png", SAMPLES / "rocket.jpg"
 

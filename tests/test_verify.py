@@ -8,10 +8,10 @@ from conftest import SAMPLES, Command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcnconv.activations import softmax
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.images import open_image
-from fcnconv.scores import softmax
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.verify.ways import WAYS
 
@@ -21,7 +21,7 @@ CROPS = RANDOM.normal(0, 3, (400, 20)).astype(np.float32)
 
 @given(st.floats(0.3, 3))
 def test_the_temperature_that_was_applied_is_found(temperature: float) -> None:
-    found = fit_temperature(CROPS * np.float32(temperature), softmax(CROPS))
+    found = fit_temperature(CROPS * np.float32(temperature), CROPS)
     assert found == pytest.approx(temperature, rel=1e-3)
 
 

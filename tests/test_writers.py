@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tiny import choose, make_map
 
+from fcnconv.activations import softmax
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
 from fcnconv.scan.blocks import spans
-from fcnconv.scores import Block, FloatArray, ScoreStream, softmax
+from fcnconv.scores import Block, FloatArray, ScoreStream
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]

@@ -124,6 +124,7 @@ class MapFolder:
         return {
             "version": __version__,
             **asdict(made.identity),
+            "activation": classifier.labels.activation,
             "window": classifier.geometry.window,
             **network,
             "stride": classifier.geometry.stride,

@@ -85,9 +85,10 @@ def batch(
     images = inputs()
     if writer.looked_at:
         options = options.looked_at()
-    check_together(network, options)
     spec = find_model(model, own)
-    choice = Choice.of(options, spec.labels())
+    labels = spec.labels()
+    check_together(network, options, labels.activation)
+    choice = Choice.of(options, labels)
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
     folder = MapFolder(classifier, Path(out), writer, choice, network, shard)

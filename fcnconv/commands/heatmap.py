@@ -75,9 +75,10 @@ def heatmap(
         )
     if writer.looked_at if writer else data_stream().isatty():
         options = options.looked_at()
-    check_together(network, options)
     spec = find_model(model, own)
-    choice = Choice.of(options, spec.labels())
+    labels = spec.labels()
+    check_together(network, options, labels.activation)
+    choice = Choice.of(options, labels)
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.classifier import open_classifier
     from fcnconv.maps import ScoreMap, collecting, save_map

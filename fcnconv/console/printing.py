@@ -142,7 +142,7 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
     from fcnconv.writers.contents import photo_of
     from fcnconv.writers.pictures import hint_if_faint, winners_floor
 
-    chosen, floor = choice.selections, winners_floor(choice.options)
+    chosen, floor = choice.selections, winners_floor(choice.options, score_map.labels)
     if not chosen and not choice.options.argmax:
         chosen = (log_foremost(score_map),)
     photo = photo_of(score_map.about, PREVIEW_SIDE)

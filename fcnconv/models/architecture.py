@@ -13,7 +13,7 @@ from fcnconv.errors import ModelError
 from fcnconv.labels import Labels, imagenet, named, numbered
 from fcnconv.models.facts import remembered
 from fcnconv.models.packaged import file_sha256
-from fcnconv.provenance import Channels
+from fcnconv.provenance import Activation, Channels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,13 @@ class Architecture:
         count = count_classes(make, tensors, str(weights))
         return fill(skeleton(lambda: make(count)), tensors, str(weights))
 
-    def labels(self, window: int, categories: tuple[str, ...] | None, weights: Path) -> Labels:
+    def labels(
+        self,
+        window: int,
+        categories: tuple[str, ...] | None,
+        weights: Path,
+        activation: Activation | None = None,
+    ) -> Labels:
         """The labels of a file of weights: the names that were given, else one for each class that it has.
 
         The classes are counted when the file is first seen, which takes torch; after that they are known by
@@ -63,13 +69,20 @@ class Architecture:
 
         key = "classes", self.name, str(window), file_sha256(weights)
         count = remembered(key, counted, lambda facts: int(facts["num_classes"]))
-        return named_or_numbered(categories, count, str(weights))
+        return named_or_numbered(categories, count, str(weights), activation)
 
 
-def named_or_numbered(categories: tuple[str, ...] | None, num_classes: int, name: str) -> Labels:
+def named_or_numbered(
+    categories: tuple[str, ...] | None, num_classes: int, name: str, activation: Activation | None = None
+) -> Labels:
     """The labels of a network of so many classes: those given; else ImageNet's if there are as many, or
-    numbers. name: of the network. Raises ModelError if there are more or fewer names.
+    numbers. name: of the network. activation: as for `Labels.under`. Raises ModelError if there are more or
+    fewer names.
     """
+    return _named_or_numbered(categories, num_classes, name).under(activation)
+
+
+def _named_or_numbered(categories: tuple[str, ...] | None, num_classes: int, name: str) -> Labels:
     if categories is not None:
         if len(categories) != num_classes:
             raise ModelError(

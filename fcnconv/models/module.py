@@ -31,7 +31,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
         eval_size=own.eval_size or round(window * 8 / 7),
         mean=own.mean or IMAGENET_MEAN,
         std=own.std or IMAGENET_STD,
-        labels=partial(_labels, model, window, own.categories),
+        labels=partial(_labels, model, window, own),
         weights=Path,
         build=lambda _: copy.deepcopy(model).cpu().float().requires_grad_(False).eval(),
         temperature=own.temperature or 1.0,
@@ -39,7 +39,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
     )
 
 
-def _labels(model: nn.Module, window: int, categories: tuple[str, ...] | None) -> Labels:
+def _labels(model: nn.Module, window: int, own: OwnModel) -> Labels:
     name = type(model).__name__
     try:
         with torch.inference_mode():
@@ -49,7 +49,7 @@ def _labels(model: nn.Module, window: int, categories: tuple[str, ...] | None) -
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"{name} gives {shape}, not logits (N, num_classes)")
-    return named_or_numbered(categories, int(logits.shape[1]), name)
+    return named_or_numbered(own.categories, int(logits.shape[1]), name, own.activation)
 
 
 def state_sha256(model: nn.Module) -> str:

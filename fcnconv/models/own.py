@@ -16,8 +16,8 @@ from fcnconv.errors import ModelError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
-from fcnconv.options import Told
-from fcnconv.provenance import Channels
+from fcnconv.options import Told, checked
+from fcnconv.provenance import Activation, Channels
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
@@ -80,6 +80,7 @@ _CHECKS: dict[str, Check] = {
     "std": _channels,
     "eval_size": _pixels,
     "temperature": _positive,
+    "activation": partial(checked, choices=Activation),
     "spec": _spec,
 }
 
@@ -105,6 +106,8 @@ class OwnModel:
     mean, std: of each channel, for intensities 0 to 1; or text such as ``0.5,0.5,0.5``.
     eval_size: short side, in pixels, to which an image is resized by ``--scales fit``.
     temperature: by which dense logits are divided, where it was measured.
+    activation: ``softmax`` of classes that exclude each other, ``sigmoid`` of independent ones, ``none`` of a
+        network that ends in an activation of its own; None is softmax, and sigmoid for a single output.
     spec: what is said beside; or the path of a JSON file of it, see `read_spec`.
     files: those that were read for all this, which no output may replace.
     """
@@ -121,6 +124,15 @@ class OwnModel:
     std: Annotated[Channels | None, _told("What its input is divided by.", "R,G,B", "std")] = None
     eval_size: Annotated[int | None, _told("The short side of --scales fit.", "PX", least=1)] = None
     temperature: float | None = None
+    activation: Annotated[
+        Activation | None,
+        Told(
+            "How its outputs become probabilities: softmax, sigmoid or none. [default: softmax; sigmoid of "
+            "one output]",
+            metavar="HOW",
+            group=_OWN,
+        ),
+    ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
     spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
 
@@ -130,6 +142,8 @@ class OwnModel:
             if name in ("categories", "spec") and isinstance(value, (str, Path)):
                 object.__setattr__(self, "files", (*self.files, Path(value)))
             object.__setattr__(self, name, _CHECKS[name](name, value))
+        if self.activation == "none" and self.temperature is not None:
+            raise UsageError("a temperature divides logits, and with activation none there are none")
         if self.spec is not None:
             object.__setattr__(self, "files", (*self.files, *self.spec.files))
 
@@ -212,7 +226,7 @@ def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> Model
         eval_size=own.eval_size or round(architecture.eval_size * window / architecture.window),
         mean=own.mean or architecture.mean,
         std=own.std or architecture.std,
-        labels=partial(_labels, architecture, window, own.categories, weights),
+        labels=partial(_labels, architecture, window, own, weights),
         weights=partial(_existing, weights),
         build=partial(architecture.build, window),
         stride=architecture.stride,
@@ -238,10 +252,8 @@ def _architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
     return torchvision_architecture(spec)
 
 
-def _labels(
-    architecture: Architecture, window: int, categories: tuple[str, ...] | None, weights: Path
-) -> Labels:
-    return architecture.labels(window, categories, _existing(weights))
+def _labels(architecture: Architecture, window: int, own: OwnModel, weights: Path) -> Labels:
+    return architecture.labels(window, own.categories, _existing(weights), own.activation)
 
 
 def _existing(weights: Path) -> Path:

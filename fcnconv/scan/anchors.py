@@ -188,7 +188,7 @@ class _Correction:
     def _make_exact(self, rows: slice, cols: slice, logits: FloatArray, exact: npt.NDArray[np.bool_]) -> None:
         """Scores the least sure cells and those of the sample, and puts them in. exact: is marked."""
         self.wanted += self.anchors.refine * exact.size
-        unsure = least_sure(logits, exact, round(self.wanted) - self.refined)
+        unsure = least_sure(logits, exact, round(self.wanted) - self.refined, self.tally.activation)
         self.refined += len(unsure)
         row, col = np.divmod(self.sample, self.grid.cols)
         inside = (row >= rows.start) & (row < rows.stop) & (col >= cols.start) & (col < cols.stop)

@@ -10,7 +10,7 @@ import numpy as np
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import MapOptions, NetworkOptions
-from fcnconv.provenance import Mode
+from fcnconv.provenance import Activation, Mode
 from fcnconv.scan.agreement import Tally, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
 from fcnconv.scan.lines import anchor_lines
@@ -59,8 +59,10 @@ class Correction:
         return scored + round(first_guess(cells, scored, self.agreement))
 
 
-def correction_of(options: MapOptions, mode: Mode) -> Correction:
-    """How far a map is corrected. Raises UsageError for what changes nothing."""
+def correction_of(options: MapOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
+    """How far a map is corrected. activation: of the labels. Raises UsageError for what changes nothing, or
+    cannot be known.
+    """
     windows = mode == "windows"
     anchors = (1 if windows else USUAL_ANCHORS) if options.anchors is None else options.anchors
     if not 0 <= options.refine <= 1:
@@ -71,14 +73,22 @@ def correction_of(options: MapOptions, mode: Mode) -> Correction:
         raise UsageError("every window is a real crop already; leave out --refine and --agreement")
     if not anchors and options.agreement is not None:
         raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
+    if activation == "none" and (options.refine or options.agreement is not None):
+        raise UsageError(
+            "with --activation none it is not known how sure a window is; leave out --refine and --agreement"
+        )
     if anchors < 2 and options.seed:
         raise UsageError("--seed draws the windows that a corrected map is compared in; leave it out")
     return Correction(anchors, options.refine, options.agreement, options.seed)
 
 
-def check_together(network: NetworkOptions, options: MapOptions) -> None:
-    """Raises UsageError for options of a map that do not go with those of its network."""
-    correction = correction_of(options, network.mode)
+def check_together(network: NetworkOptions, options: MapOptions, activation: Activation) -> None:
+    """Raises UsageError for options of a map that do not go with those of its network, or with the activation
+    of its labels.
+    """
+    correction = correction_of(options, network.mode, activation)
+    if network.temperature not in (None, 1) and activation == "none":
+        raise UsageError("--temperature divides logits, and --activation none takes none; leave it out")
     if network.temperature not in (None, 1) and network.mode == "fcn" and correction.anchors:
         raise UsageError("--temperature is for the plain network's map; add --anchors 0, or leave it out")
 
@@ -98,7 +108,8 @@ def correct(
     """
     every = correction.anchors
     if blocks is not None and not every:
-        yield from refined(blocks, score, correction.refine) if correction.refine else blocks
+        share = correction.refine
+        yield from refined(blocks, score, share, tally.activation) if share else blocks
         return
     asked = correction.agreement
     anchors = Anchors(
@@ -113,7 +124,8 @@ def correct(
     if asked is None:
         yield from corrected(blocks, score, anchors, tally)
         return
-    whole = _collected(grid, num_classes, corrected(blocks, score, anchors, Tally()))
+    uncounted = Tally(activation=tally.activation)
+    whole = _collected(grid, num_classes, corrected(blocks, score, anchors, uncounted))
     rows, cols = (anchor_lines(count, every, grid.phases) for count in (grid.rows, grid.cols))
     count = asked_sample(grid.rows * grid.cols)
     sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed)

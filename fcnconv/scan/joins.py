@@ -9,9 +9,11 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.grid import Grid, finest_of
+from fcnconv.labels import Labels
 from fcnconv.options import Join
-from fcnconv.scores import Block, FloatArray, log_softmax, strips
+from fcnconv.scores import Block, strips
 from fcnconv.system.progress import Work, done, expect
 from fcnconv.system.scratch import let_go, scratch_array
 
@@ -32,7 +34,7 @@ HOLD_SECONDS, JOIN_SECONDS = 3.5e-8, {"finest": 5e-8, "max": 2e-8, "mean": 1.2e-
 
 
 def joined(
-    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, num_classes: int
+    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, labels: Labels
 ) -> Iterator[Block]:
     """The blocks of the joined map: those of the finest grid, each with the best scale of its cells.
 
@@ -44,31 +46,33 @@ def joined(
         in the finer windows as a share of p, or of `FOUND` if that is less. These are interpolated between
         their centres.
     temperature: divides the logits before they are joined; what comes out is multiplied by it again.
+    labels: of the classes, whose activation makes probabilities of logits.
 
-    The logits are logarithms of probabilities, which sum to one for ``mean`` only. The best scale, uint8
-    (rows, cols), counts in `grids`: where the joined first class is most probable.
+    The logits are logarithms of probabilities, which of classes that exclude each other sum to one for
+    ``mean`` only. The best scale, uint8 (rows, cols), counts in `grids`: where the joined first class is most
+    probable.
 
     For ``max`` and ``mean`` the finest blocks are joined as they come, and only the coarser maps are held;
     for ``finest`` all are. What is large is held on disk.
     """
     finest = finest_of(grids)
-    size = finest.rows * finest.cols * num_classes
+    size = finest.rows * finest.cols * len(labels)
     if join == "finest":
         expect(Work(HOLD, "scanning", size, HOLD_SECONDS))
     expect(Work(JOIN, "joining the sizes", size, JOIN_SECONDS[join]))
-    return _joined_blocks(blocks, grids, join, temperature, num_classes)
+    return _joined_blocks(blocks, grids, join, temperature, labels)
 
 
 def _joined_blocks(
-    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, num_classes: int
+    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, labels: Labels
 ) -> Iterator[Block]:
-    finest = finest_of(grids)
+    finest, num_classes, logs = finest_of(grids), len(labels), ACTIVATIONS[labels.activation].logs
     levels = sorted(grids, key=lambda grid: grid.rows * grid.cols)  # the finest last
     maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in levels[:-1]}
     whole = scratch_array((finest.rows, finest.cols, num_classes)) if join == "finest" else None
     found = _Highest(finest, levels[-2], num_classes) if whole is not None else None
     for block in chain.from_iterable(map(strips, blocks)):
-        scores = log_softmax(block.logits / np.float32(temperature))
+        scores = logs(block.logits / np.float32(temperature))
         own = replace(block, logits=scores)
         if block.grid != finest:
             maps[block.grid][block.rows, block.cols] = scores

@@ -70,14 +70,14 @@ def reach(
     while True:
         y, x = np.divmod(sample, cols)
         left = ~exact[y, x]
-        found = Tally(exact.size, int(exact.sum()) + int(left.sum()))
+        found = Tally(exact.size, int(exact.sum()) + int(left.sum()), activation=tally.activation)
         found.compare(logits[y[left], x[left]], crops[left])
         told = found.agreement()
         if exact.all() or (told is not None and told.low >= share):
             break
         now = lacking(exact.size, found.exact, told.low if told else found.exact / exact.size, share)
         more(CROPS, now - expected)
-        cells = least_sure(logits, exact, count)
+        cells = least_sure(logits, exact, count, tally.activation)
         known = np.array([int(cell) in place for cell in cells])
         right = np.empty((len(cells), logits.shape[2]), np.float32)
         right[known] = crops[[place[int(cell)] for cell in cells[known]]]

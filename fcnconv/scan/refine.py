@@ -9,26 +9,26 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.scores import Block, FloatArray, Mask
+from fcnconv.activations import ACTIVATIONS, FloatArray
+from fcnconv.provenance import Activation
+from fcnconv.scores import Block, Mask
 
 OWN_WEIGHT = 0.2
 """Weight of a neighbour's own value against a weight of exp(-1) for each exact cell beside it. Measured."""
 
 
-def least_sure(logits: FloatArray, exact: Mask, count: int) -> npt.NDArray[np.int64]:
-    """Up to `count` cells that are not exact and whose two highest logits are closest: their numbers in this
-    rectangle, row by row, in order.
+def least_sure(
+    logits: FloatArray, exact: Mask, count: int, activation: Activation = "softmax"
+) -> npt.NDArray[np.int64]:
+    """Up to `count` cells that are not exact and whose answer has the least margin, as between their two
+    highest logits: their numbers in this rectangle, row by row, in order.
 
     logits: float32 (rows, cols, num_classes). exact: bool (rows, cols).
     """
     count = min(count, int((~exact).sum()))
     if count <= 0:
         return np.empty(0, np.int64)
-    margins = np.full(exact.shape, np.inf, np.float32)
-    if logits.shape[2] > 1:
-        for row, line in enumerate(logits):  # row by row: partition copies
-            second, first = np.partition(line, -2, axis=-1)[:, -2:].T
-            margins[row] = first - second
+    margins = ACTIVATIONS[activation].margins(logits)
     margins[exact] = np.inf
     # Where margins are all infinite, as with one class, exact cells must still come last.
     order = np.lexsort((margins.ravel(), exact.ravel()))
@@ -67,7 +67,10 @@ def put_in(
 
 
 def refined(
-    blocks: Iterable[Block], score: Callable[[npt.NDArray[np.int64]], FloatArray], share: float
+    blocks: Iterable[Block],
+    score: Callable[[npt.NDArray[np.int64]], FloatArray],
+    share: float,
+    activation: Activation = "softmax",
 ) -> Iterator[Block]:
     """The blocks of a plain map, of each block this share of cells scored exactly: the least sure ones.
 
@@ -77,7 +80,7 @@ def refined(
     for block in blocks:
         exact: Mask = np.zeros(block.logits.shape[:2], np.bool_)
         wanted += share * exact.size
-        cells = least_sure(block.logits, exact, round(wanted) - done)
+        cells = least_sure(block.logits, exact, round(wanted) - done, activation)
         done += len(cells)
         if len(cells):
             y, x = np.divmod(cells, exact.shape[1])

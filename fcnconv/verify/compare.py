@@ -14,13 +14,13 @@ from itertools import pairwise
 
 import numpy as np
 
+from fcnconv.activations import ACTIVATIONS, FloatArray, sigmoid, softmax
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.images import ImageLike
 from fcnconv.options import OWN_SIZE, as_scales
-from fcnconv.scan.agreement import divergence
-from fcnconv.scores import FloatArray, softmax
+from fcnconv.provenance import Activation
 from fcnconv.sources import ImageSource
 from fcnconv.verify.ways import HEADING, Tried, try_ways
 
@@ -36,8 +36,9 @@ _TOP = 5
 class Distance:
     """How far dense probabilities q are from those of the crops, p, over a set of windows.
 
-    agreement: share of windows with the same top class. kl: mean of KL(p ‖ q), nats. tv: mean total
-        variation, 0 to 1. confidence: mean probability of the dense top class.
+    agreement: share of windows with the same answer: top class, or of independent classes those of over 1/2.
+    kl: mean of KL(p ‖ q), nats. tv: mean total variation, 0 to 1, of independent classes of each.
+    confidence: mean probability of the dense answer.
     """
 
     agreement: float
@@ -62,10 +63,11 @@ class Comparison:
 
     windows, images: how many were compared.
     all: over all windows, without a temperature.
-    in_top5: share of windows whose crop's top class is among the dense five best.
+    in_top5: share of windows whose crop's top class is among the dense five best; None where there are no
+        more, or where classes are independent.
     correlation: mean over windows of the correlation of dense and crop logits over the classes.
     logit_spread: standard deviation of the dense logits as a share of the crops'.
-    crop_confidence: mean probability of the crops' top class.
+    crop_confidence: mean probability of the crops' answer.
     bins: agreement by the crop's confidence.
     temperature: fitted on one half of the windows; the rest is measured on the other half.
     before, after: the other half without and with it.
@@ -75,7 +77,7 @@ class Comparison:
     windows: int
     images: int
     all: Distance
-    in_top5: float
+    in_top5: float | None
     correlation: float
     logit_spread: float
     crop_confidence: float
@@ -94,7 +96,7 @@ class Comparison:
                 f"    crop {b.low:.0%} to {b.high:.0%} sure".ljust(31) + f"{b.agreement:7.1%}  of {b.windows}"
                 for b in self.bins
             ),
-            f"  crop's class in dense top {_TOP}  {self.in_top5:7.1%}",
+            *([] if self.in_top5 is None else [f"  crop's class in dense top {_TOP}  {self.in_top5:7.1%}"]),
             f"  correlation of logits        {self.correlation:7.2f}",
             f"  spread of logits             {self.logit_spread:7.2f}  of the crops'",
             f"  mean confidence              {self.all.confidence:7.2f}  (crops {self.crop_confidence:.2f})",
@@ -124,29 +126,36 @@ def measure(
         evenly from all of them with `seed`, is compared, and as many are tried in several ways.
     temperature: of the plain network's map, among these ways.
     """
+    activation = classifier.labels.activation
+    if activation == "none":
+        raise UsageError("with --activation none nothing can be compared; verify without images")
     dense, crops = _sample(classifier, images, as_scales(scales), max_windows, np.random.default_rng(seed))
     if len(dense) < 4:
         raise UsageError(f"{len(dense)} windows are too few to compare; give larger or more images")
     sources = [classifier.open(image, as_scales(scales)) for image in images]
     ways = try_ways(classifier, sources, as_scales(scales), temperature, max_windows)
-    return replace(compare(dense, crops, images=len(images), seed=seed), ways=ways)
+    found = compare(dense, crops, images=len(images), seed=seed, activation=activation)
+    return replace(found, ways=ways)
 
 
-def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0) -> Comparison:
+def compare(
+    dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0, activation: Activation = "softmax"
+) -> Comparison:
     """The measures of `Comparison` for dense and crop logits, each float32 (windows, num_classes)."""
-    p, q = softmax(crops), softmax(dense)
-    top, sure = p.argmax(1), p.max(1)
-    same = q.argmax(1) == top
-    dense_rank = (dense > np.take_along_axis(dense, top[:, None], 1)).sum(1)
+    read = ACTIVATIONS[activation]
+    same, sure = read.same(dense, crops), _confidence(crops, activation)
+    ranked = activation == "softmax" and crops.shape[1] > _TOP
+    # Of one output the logits have nothing to vary over but the windows.
+    pairs = zip(dense, crops, strict=True) if crops.shape[1] > 1 else [(dense[:, 0], crops[:, 0])]
     order = np.random.default_rng(seed).permutation(len(dense))
     fitted, held = order[::2], order[1::2]
-    temperature = fit_temperature(dense[fitted], p[fitted])
+    temperature = fit_temperature(dense[fitted], crops[fitted], activation)
     return Comparison(
         windows=len(dense),
         images=images,
-        all=_distance(crops, dense),
-        in_top5=float((dense_rank < _TOP).mean()),
-        correlation=float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(dense, crops, strict=True)])),
+        all=_distance(crops, dense, activation),
+        in_top5=_in_top(dense, crops) if ranked else None,
+        correlation=float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs])),
         logit_spread=float(dense.std() / crops.std()),
         crop_confidence=float(sure.mean()),
         bins=tuple(
@@ -155,41 +164,58 @@ def compare(dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0)
             if (inside := (sure >= low) & ((sure < high) | (high == 1))).any()
         ),
         temperature=temperature,
-        before=_distance(crops[held], dense[held]),
-        after=_distance(crops[held], dense[held] / np.float32(temperature)),
+        before=_distance(crops[held], dense[held], activation),
+        after=_distance(crops[held], dense[held] / np.float32(temperature), activation),
     )
 
 
-def fit_temperature(logits: FloatArray, p: FloatArray) -> float:
-    """The T for which ``softmax(logits / T)`` has the least mean KL from `p` (Guo et al., "On Calibration of
-    Modern Neural Networks", 2017), by golden-section search over log T from 1/8 to 8, where that KL is
-    unimodal.
+def fit_temperature(logits: FloatArray, crops: FloatArray, activation: Activation = "softmax") -> float:
+    """The T for which the probabilities of ``logits / T`` have the least mean KL from those of `crops` (Guo
+    et al., "On Calibration of Modern Neural Networks", 2017), by golden-section search over log T from 1/8 to
+    8, where that KL is unimodal.
     """
+    divergence = ACTIVATIONS[activation].divergence
+    assert divergence is not None  # else nothing is compared
+
+    def off(log_temperature: float) -> float:
+        return float(divergence(crops, logits * np.float32(np.exp(-log_temperature))).mean())
+
     ratio = (5**0.5 - 1) / 2
     low, high = -np.log(8), np.log(8)
     while high - low > 1e-4:
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if _cross_entropy(logits, p, left) < _cross_entropy(logits, p, right):
+        if off(left) < off(right):
             high = right
         else:
             low = left
     return float(np.exp((low + high) / 2))
 
 
-def _cross_entropy(logits: FloatArray, p: FloatArray, log_temperature: float) -> float:
-    scaled = logits.astype(np.float64) * np.exp(-log_temperature)
-    top = scaled.max(1, keepdims=True)
-    log_sum = np.log(np.exp(scaled - top).sum(1)) + top[:, 0]
-    return float((log_sum - (p * scaled).sum(1)).mean())
+def _confidence(logits: FloatArray, activation: Activation) -> FloatArray:
+    """float32 (windows,): the probability of the answer; of independent classes, of what is said of the least
+    sure one.
+    """
+    if activation == "sigmoid":
+        return sigmoid(np.abs(logits).min(1))
+    confidence: FloatArray = softmax(logits).max(1)
+    return confidence
 
 
-def _distance(crops: FloatArray, dense: FloatArray) -> Distance:
-    p, q = softmax(crops), softmax(dense)
+def _in_top(dense: FloatArray, crops: FloatArray) -> float:
+    top = crops.argmax(1)[:, None]
+    rank = (dense > np.take_along_axis(dense, top, 1)).sum(1)
+    return float((rank < _TOP).mean())
+
+
+def _distance(crops: FloatArray, dense: FloatArray, activation: Activation) -> Distance:
+    read = ACTIVATIONS[activation]
+    assert read.divergence is not None  # else nothing is compared
+    apart = np.abs(read.probabilities(crops) - read.probabilities(dense))
     return Distance(
-        agreement=float((p.argmax(1) == q.argmax(1)).mean()),
-        kl=float(divergence(crops, dense).mean()),
-        tv=float(np.abs(p - q).sum(1).mean() / 2),
-        confidence=float(q.max(1).mean()),
+        agreement=float(read.same(crops, dense).mean()),
+        kl=float(read.divergence(crops, dense).mean()),
+        tv=float(apart.mean() if activation == "sigmoid" else apart.sum(1).mean() / 2),
+        confidence=float(_confidence(dense, activation).mean()),
     )
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid, Scale
-from fcnconv.scan.agreement import Tally, divergence
+from fcnconv.provenance import Activation
+from fcnconv.scan.agreement import Tally
 from fcnconv.scan.correct import Correction, correct
-from fcnconv.scores import Block, FloatArray
+from fcnconv.scores import Block
 from fcnconv.sources import ImageSource
 
 WAYS = (
@@ -92,7 +94,10 @@ def try_ways(
         width, height = (grid.window + (count - 1) * grid.stride for count in cells.shape[::-1])
         part = Grid(grid.window, grid.stride, (width, height), (width, height), grid.phases)
         windows.append(_Window(part, dense, crops.reshape(dense.shape)))
-    return tuple(_tried(way, windows, temperature, dense_time / crop_time) for way in WAYS)
+    return tuple(
+        _tried(way, windows, temperature, dense_time / crop_time, classifier.labels.activation)
+        for way in WAYS
+    )
 
 
 def _middle(grid: Grid, most: int) -> tuple[slice, slice]:
@@ -105,24 +110,26 @@ def _middle(grid: Grid, most: int) -> tuple[slice, slice]:
     return rows, cols
 
 
-def _tried(way: Correction, windows: Sequence[_Window], temperature: float, dense: float) -> Tried:
+def _tried(
+    way: Correction, windows: Sequence[_Window], temperature: float, dense: float, activation: Activation
+) -> Tried:
     """dense: time of a window of the plain map, as a share of that of a crop."""
-    scored = same = total = 0
+    read, scored, same, total = ACTIVATIONS[activation], 0, 0, 0
+    assert read.divergence is not None  # else nothing is compared
     off = 0.0
     for window in windows:
         rows, cols, num_classes = window.dense.shape
         block = Block(window.grid, slice(0, rows), slice(0, cols), window.dense.copy())
         crops = window.crops.reshape(-1, num_classes)
-        blocks = correct(
-            window.grid, num_classes, [block] if way.dense else None, crops.__getitem__, way, Tally()
-        )
+        dense_blocks, tally = [block] if way.dense else None, Tally(activation=activation)
+        blocks = correct(window.grid, num_classes, dense_blocks, crops.__getitem__, way, tally)
         logits = np.empty_like(window.dense)
         for made in blocks:
             logits[made.rows, made.cols] = made.logits
             scored += _count(made.exact)
         found = logits.reshape(-1, num_classes) / np.float32(temperature if not way.anchors else 1)
-        same += int((found.argmax(1) == crops.argmax(1)).sum())
-        off += float(divergence(crops, found).sum())
+        same += int(read.same(found, crops).sum())
+        off += float(read.divergence(crops, found).sum())
         total += len(crops)
     share = scored / total
     return Tried(way.anchors, way.refine, share, same / total, off / total, share + dense * way.dense)

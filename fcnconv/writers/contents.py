@@ -41,7 +41,8 @@ class Choice:
 
     def scores(self, piece: Piece) -> FloatArray:
         """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
-        values = self.options.values
+        # what is taken as it is may be no probability
+        values = "logits" if piece.about.labels.activation == "none" else self.options.values
         if self.selections:
             return piece.planes(self.selections, values)
         return piece.probabilities() if values == "probabilities" else piece.logits
@@ -105,6 +106,7 @@ def provenance(stream: ScoreStream) -> Record:
         "tiles": made.tiles,
         "preprocessing": made.identity.preprocessing,
         "weights_sha256": made.identity.weights_sha256,
+        "activation": about.labels.activation,
         "temperature": about.temperature,
         "anchors": made.anchors,
         "refine": made.refine,

@@ -11,7 +11,7 @@ from typing import Literal
 from fcnconv.render.sheet import sheet_shape
 from fcnconv.scores import MAP, About
 from fcnconv.system.progress import Work
-from fcnconv.viewer import MAX_VALUES
+from fcnconv.viewer import MAX_VALUES, PHOTO, page_pixels
 from fcnconv.writers.contents import PICTURE_SIDE, Choice
 
 
@@ -19,8 +19,8 @@ from fcnconv.writers.contents import PICTURE_SIDE, Choice
 class Cost:
     """One stage of writing a format, which reports its `name`.
 
-    of: what it grows with: the map's scores or cells; the image's pixels, where the picture or the page shows
-        them smaller; the picture's pixels, in all its panels; or the scores as a page packs them.
+    of: what it grows with: the map's scores or cells; the image's pixels, of which the picture shows less;
+        the page's pixels of the photo; the picture's, in all its panels; or the scores as a page packs them.
     seconds: for one of these.
     """
 
@@ -29,8 +29,8 @@ class Cost:
     seconds: float
 
 
-CELLS, PHOTO, DRAWING, FILE = "cells", "photo", "drawing", "file"
-"""Stages after the map has come, or before. Cells are counted one by one, all else at once."""
+CELLS, DRAWING, FILE = "cells", "drawing", "file"
+"""Stages after the map has come. Cells are counted one by one, all else at once."""
 
 NPY = (Cost(MAP, "scores", 6e-9),)
 NPZ = (*NPY, Cost(FILE, "scores", 3e-9))
@@ -38,7 +38,7 @@ PLANES = (Cost(MAP, "scores", 3e-8),)
 JSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 2.2e-5))
 CSV = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 1.1e-5))
 GEOJSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 5e-6))
-VIEWER = (Cost(MAP, "scores", 3e-8), Cost(FILE, "packed", 4e-7), Cost(PHOTO, "page", 2e-7))
+VIEWER = (Cost(MAP, "scores", 3e-8), Cost(FILE, "packed", 4e-7), Cost(PHOTO, "page", 1.5e-7))
 
 
 def picture(encoding: float) -> tuple[Cost, ...]:
@@ -64,7 +64,7 @@ def expected(costs: tuple[Cost, ...], about: About, choice: Choice) -> list[Work
         "scores": rows * cols * num_classes,
         "cells": rows * cols,
         "reduced": pixels if longest > side else 0,
-        "page": pixels * min((asked or longest) / longest, 1) ** 2,
+        "page": page_pixels((width, height), asked),
         "picture": pixels * min(side / max(across * width, down * height), 1) ** 2 * panels,
         "packed": min(rows * cols * num_classes, MAX_VALUES),
     }
@@ -72,6 +72,6 @@ def expected(costs: tuple[Cost, ...], about: About, choice: Choice) -> list[Work
 
 
 def _work(cost: Cost, amount: float) -> Work:
-    if cost.name in (MAP, CELLS):
+    if cost.name in (MAP, CELLS) or cost.of == "page":
         return Work(cost.name, "writing", amount, cost.seconds)
     return Work(cost.name, "writing", 1, amount * cost.seconds)

@@ -13,12 +13,13 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from fcnconv.errors import UsageError
+from fcnconv.labels import Labels
 from fcnconv.options import MapOptions
 from fcnconv.render.draw import FLOOR, Style, draw_winners
 from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import FloatArray, ScoreStream, top_k
-from fcnconv.system.progress import done
-from fcnconv.viewer import viewer_page
+from fcnconv.system.progress import done, finished
+from fcnconv.viewer import PHOTO, viewer_page
 from fcnconv.writers.contents import (
     MADE_BY,
     PICTURE_SIDE,
@@ -31,7 +32,7 @@ from fcnconv.writers.contents import (
     source_of,
     told,
 )
-from fcnconv.writers.expected import DRAWING, FILE, PHOTO
+from fcnconv.writers.expected import DRAWING, FILE
 
 log = logging.getLogger("fcnconv")
 
@@ -77,7 +78,7 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     style, legend = Style(cells=options.cells), not options.no_legend
     names = choice.names(about)
     if options.argmax:
-        floor = winners_floor(options)
+        floor = winners_floor(options, about.labels)
         drawn, key = draw_winners(photo, *_best_first(kept), about.grid, names, at_least=floor, style=style)
         picture = winners_sheet(drawn, key, legend=legend, note=told(stream))
         hint_if_faint(float(kept.probability.max()), [], floor)
@@ -98,9 +99,12 @@ def _best_first(kept: Kept) -> tuple[npt.NDArray[np.integer], FloatArray]:
     return order, np.take_along_axis(kept.probability, order, -1)
 
 
-def winners_floor(options: MapOptions) -> float:
-    """The probability that the winner of a place must reach to be coloured."""
-    return FLOOR if options.at_least is None else options.at_least
+def winners_floor(options: MapOptions, labels: Labels) -> float:
+    """The probability that the winner of a place must reach to be coloured: of classes that are each there or
+    not, 1/2 unless told.
+    """
+    usual = 0.5 if labels.activation == "sigmoid" else FLOOR
+    return usual if options.at_least is None else options.at_least
 
 
 def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = None) -> None:
@@ -133,4 +137,4 @@ def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     page = viewer_page(stream, photo, made, shown=choice.selections, max_side=options.max_side)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(page)
-    done(PHOTO)
+    finished(PHOTO)  # a level may have had no room

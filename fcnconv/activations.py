@@ -1,0 +1,158 @@
+"""How a network's outputs become probabilities: of classes that exclude each other, or that do not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.errors import UsageError
+from fcnconv.provenance import Activation
+
+log = logging.getLogger("fcnconv")
+
+FloatArray = npt.NDArray[np.float32]
+Floating = TypeVar("Floating", np.float32, np.float64)
+
+BEYOND = 0.5
+"""How far outside 0 to 1 what a network calls probabilities may lie: interpolated between real crops they
+overshoot; a network without an activation of its own soon goes further."""
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What outputs mean under an activation. Arrays are (..., num_classes) of float32 or float64.
+
+    probabilities: 0 to 1, of each class. logs: their logarithms.
+    same: bool (...), whether two arrays of outputs give the same answer.
+    margins: (...), by how much the answer is sure: the distance of outputs to where it changes.
+    divergence: float64 (...), in nats: the Kullback-Leibler divergence of the second's probabilities from the
+        first's; None where it is not known which of them belong together.
+    """
+
+    probabilities: Callable[[FloatArray], FloatArray]
+    logs: Callable[[npt.NDArray[Floating]], npt.NDArray[Floating]]
+    same: Callable[[FloatArray, FloatArray], npt.NDArray[np.bool_]]
+    margins: Callable[[FloatArray], FloatArray]
+    divergence: Callable[[FloatArray, FloatArray], npt.NDArray[np.float64]] | None = None
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """The softmax over the last axis: float32, 0 to 1, of the shape of `logits`."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def log_softmax(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    """The logarithm of the softmax over the last axis, in the type and shape of `logits`."""
+    result: npt.NDArray[Floating] = logits - logits.max(axis=-1, keepdims=True)
+    result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))
+    return result
+
+
+def log_sigmoid(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    """The logarithm of the sigmoid, in the type and shape of `logits`."""
+    return -np.logaddexp(logits.dtype.type(0), -logits)
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """The sigmoid: float32, 0 to 1, of the shape of `logits`; small ones to float32's own precision."""
+    probabilities: FloatArray = np.exp(log_sigmoid(logits))
+    return probabilities
+
+
+def _as_they_are(outputs: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    """Outputs that are probabilities already. Raises UsageError for others."""
+    low, high = float(outputs.min(initial=0)), float(outputs.max(initial=1))
+    if low < -BEYOND or high > 1 + BEYOND:
+        raise UsageError(
+            f"--activation none: outputs from {low:.3g} to {high:.3g} are no probabilities; write them as "
+            "they are, to an .npy, .npz, .tif or .zarr, or choose --activation softmax or sigmoid"
+        )
+    return np.clip(outputs, 0, 1)
+
+
+def _log_as_they_are(outputs: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    result: npt.NDArray[Floating] = np.log(np.maximum(_as_they_are(outputs), np.finfo(outputs.dtype).tiny))
+    return result
+
+
+def check_outputs(outputs: FloatArray, activation: Activation, model: str) -> None:
+    """Tells if the outputs of many windows look as if a network had made probabilities of them already.
+
+    Raises UsageError if they surely are: if those of each window sum to 1.
+    """
+    if activation == "none" or outputs.size < _ENOUGH or outputs.min() < 0 or outputs.max() > 1:
+        return
+    if outputs.shape[-1] > 1 and np.abs(outputs.sum(-1) - 1).max() < 1e-3:
+        raise UsageError(
+            f"{model}: its outputs sum to 1 in every window, as it ends in a softmax of its own; add "
+            "--activation none"
+        )
+    hint = "if the network ends in a sigmoid of its own, add --activation none"
+    log.warning("%s: all outputs lie between 0 and 1; %s", model, hint)
+
+
+_ENOUGH = 16
+"""Outputs that hardly lie all between 0 and 1 by chance."""
+
+
+def _same_first(one: FloatArray, other: FloatArray) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = one.argmax(-1) == other.argmax(-1)
+    return same
+
+
+def _same_present(one: FloatArray, other: FloatArray) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = ((one > 0) == (other > 0)).all(-1)
+    return same
+
+
+def _lead(outputs: FloatArray) -> FloatArray:
+    """By how much the highest output leads; infinite of a single one."""
+    flat = outputs.reshape(-1, *outputs.shape[-2:])
+    margins = np.full(flat.shape[:-1], np.inf, np.float32)
+    if outputs.shape[-1] > 1:
+        for row, line in enumerate(flat):  # line by line: partition copies
+            second, first = np.partition(line, -2, axis=-1)[:, -2:].T
+            margins[row] = first - second
+    return margins.reshape(outputs.shape[:-1])
+
+
+def _distance_to_half(logits: FloatArray) -> FloatArray:
+    distance: FloatArray = np.abs(logits).min(-1)
+    return distance
+
+
+def divergence(crops: FloatArray, logits: FloatArray) -> npt.NDArray[np.float64]:
+    """float64 (n,), in nats: the Kullback-Leibler divergence of the softmax of `logits` from that of `crops`.
+
+    crops, logits: float32 (n, num_classes).
+    """
+    true, claimed = (log_softmax(each.astype(np.float64)) for each in (crops, logits))
+    found: npt.NDArray[np.float64] = (np.exp(true) * (true - claimed)).sum(-1)
+    return np.maximum(found, 0)
+
+
+def independent_divergence(crops: FloatArray, logits: FloatArray) -> npt.NDArray[np.float64]:
+    """The same of independent classes, each there or not: the sum of their divergences."""
+    x, y = (each.astype(np.float64) for each in (crops, logits))
+    is_there = np.exp(log_sigmoid(x)) * (log_sigmoid(x) - log_sigmoid(y))
+    is_not = np.exp(log_sigmoid(-x)) * (log_sigmoid(-x) - log_sigmoid(-y))
+    found: npt.NDArray[np.float64] = (is_there + is_not).sum(-1)
+    return np.maximum(found, 0)
+
+
+ACTIVATIONS: dict[Activation, Activated] = {
+    "softmax": Activated(softmax, log_softmax, _same_first, _lead, divergence),
+    "sigmoid": Activated(sigmoid, log_sigmoid, _same_present, _distance_to_half, independent_divergence),
+    "none": Activated(_as_they_are, _log_as_they_are, _same_first, _lead),
+}
+"""``softmax``: one of the classes is there, probabilities sum to 1; the answer is the most probable one.
+``sigmoid``: each is there or not, whatever the others; the answer are those of over 1/2. ``none``: outputs
+that the network has made probabilities of already, or that are none.
+"""
