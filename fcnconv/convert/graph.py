@@ -15,8 +15,8 @@ _POINTWISE_FAMILIES = (
 )
 
 _ARITHMETIC = (
-    "abs add addcmul clamp clamp_max clamp_min contiguous div exp float floordiv log mul neg pow rsub sqrt "
-    "square sub to truediv type"
+    "abs add addcmul clamp clamp_max clamp_min contiguous div exp float floordiv log mul neg pow rsqrt rsub "
+    "sqrt square sub to truediv type"
 )
 _ACTIVATION = (
     "batch_norm celu dropout dropout2d elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu "
@@ -79,6 +79,23 @@ def pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
 def node_text(node: fx.Node, layer: nn.Module | None) -> str:
     """What an error calls a node: where its layer is and of which kind, or its function."""
     return f"{node.target} ({type(layer).__name__})" if layer is not None else f"{node.name}()"
+
+
+def drop_assertions(graph: fx.Graph) -> None:
+    """Takes out what a network demands of its input's shape, and what only tells that shape."""
+    for node in reversed(graph.nodes):
+        idle = node.op == "call_function" and not node.users and function_name(node) in _TELLING
+        if called(node, "_assert") or idle:
+            graph.erase_node(node)
+
+
+_TELLING = frozenset("getattr getitem eq ne le ge lt gt and or not mod format".split())
+"""Functions that change nothing, from shapes to conditions."""
+
+
+def listed(axes: Any) -> list[int]:
+    """Axes as they are given to a function: one, several, or None for all, which is no axis by name."""
+    return list(axes) if isinstance(axes, (list, tuple)) else [] if axes is None else [axes]
 
 
 def device_of(network: nn.Module) -> torch.device:

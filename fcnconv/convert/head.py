@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.graph import called, layer_of, node_text, output_shape, pointwise, spatial
+from fcnconv.convert.graph import called, layer_of, listed, node_text, output_shape, pointwise, spatial
+from fcnconv.convert.receptive import fields
 from fcnconv.errors import WAY_OUT, ConversionError
 
 _FOUR_D = frozenset(("permute", "layer_norm"))
@@ -32,7 +33,7 @@ class Head:
     def _find_end(self) -> fx.Node:
         node = self.output
         while node.all_input_nodes:
-            source = node.all_input_nodes[0]
+            source = next((s for s in node.all_input_nodes if s.op != "get_attr"), node.all_input_nodes[0])
             if spatial(source) and not spatial(node):
                 return node
             node = source
@@ -54,7 +55,11 @@ class Head:
         return below
 
     def _slide_end(self) -> None:
+        if _mean_of_first_axes(self.end) and fields(self.traced, 0)[self.features].channels_last:
+            self._pool_channels_last()
         height, width = output_shape(self.features)[2:]
+        if _is_whole(self._module(self.end), (height, width)):
+            return  # a convolution that slides as it is
         pool = self._pooling(self.end)
         if pool:
             self._replace(
@@ -74,6 +79,14 @@ class Head:
             self.traced.graph.erase_node(pooled)
         self.kernel = height, width
         self._bypass(self.end)
+
+    def _pool_channels_last(self) -> None:
+        """Makes the mean of (N, H, W, C) one of (N, C, H, W)."""
+        shape = output_shape(self.features)
+        with self.traced.graph.inserting_before(self.end):
+            self.features = self.traced.graph.call_method("permute", (self.features, 0, 3, 1, 2))
+        self.features.meta["shape"] = (shape[0], shape[3], *shape[1:3])
+        self.end.args, self.end.kwargs = (self.features, [2, 3]), {}
 
     def _adaptive(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.AdaptiveAvgPool2d) or called(node, "adaptive_avg_pool2d")
@@ -109,6 +122,10 @@ class Head:
             self._bypass(node)
         elif isinstance(module, (nn.Softmax, nn.LogSoftmax)):
             self._replace(node, type(module)(dim=1), f"{type(module).__name__} over channels")
+        elif called(node, "mean", "var"):
+            self._over_channels(node)
+        elif called(node, "layer_norm") and len(output_shape(node)) == 2:
+            self._channels_last(node)
         elif called(node, "softmax", "log_softmax"):
             node.kwargs = {**node.kwargs, "dim": 1}
             node.args = node.args[:1]
@@ -116,6 +133,24 @@ class Head:
             self._needs_no_change(node)
         if self.kernel and isinstance(module, nn.Linear):
             self.kernel = self.bins = None
+
+    def _over_channels(self, node: fx.Node) -> None:
+        """A statistic of each vector as one of each cell."""
+        axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        last = len(output_shape(node.all_input_nodes[0])) - 1
+        if [axis % (last + 1) for axis in listed(axes)] != [1] or not node.kwargs.get("keepdim"):
+            raise ConversionError(f"{self._name(node)} stands between the pooling and the logits; {WAY_OUT}")
+        node.args, node.kwargs = node.args[:1], {**node.kwargs, "dim": 1}
+
+    def _channels_last(self, node: fx.Node) -> None:
+        """A function over the last axis of vectors as one of each cell."""
+        source, graph = node.all_input_nodes[0], self.traced.graph
+        with graph.inserting_before(node):
+            node.replace_input_with(source, graph.call_method("permute", (source, 0, 2, 3, 1)))
+        with graph.inserting_after(node):
+            back = graph.call_method("permute", (node, 0, 3, 1, 2))
+        back.meta = node.meta
+        node.replace_all_uses_with(back, lambda user: user is not back)
 
     def _needs_no_change(self, node: fx.Node) -> None:
         # What only computes a shape for a reshape that is gone has no users left by now.
@@ -194,6 +229,18 @@ class _ChannelNorm(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
+def _mean_of_first_axes(node: fx.Node) -> bool:
+    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    return called(node, "mean") and listed(axes) == [1, 2]
+
+
+def _is_whole(layer: nn.Module | None, size: tuple[int, int]) -> bool:
+    """Whether a layer is a convolution of all of a feature map at once."""
+    if not isinstance(layer, nn.Conv2d) or tuple(layer.kernel_size) != size:
+        return False
+    return layer.padding in (0, (0, 0)) and layer.stride == layer.dilation == (1, 1)
+
+
 def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
     """Whether a node makes (N, C·h·w) of (N, C, h, w) in that order, or drops axes of length 1."""
     if not (isinstance(module, nn.Flatten) or called(node, "flatten", "view", "reshape", "squeeze")):
@@ -211,5 +258,5 @@ def _bins(size: int, bins: int) -> torch.Tensor:
 
 def _batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm2d:
     new = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    new.load_state_dict(norm.state_dict())
+    new.load_state_dict(norm.state_dict(), assign=True)  # on the device that it is on
     return new

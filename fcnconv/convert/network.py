@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from contextlib import nullcontext
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from fcnconv.convert.graph import Shapes, output_shape
+from fcnconv.convert.graph import Shapes, drop_assertions, output_shape
 from fcnconv.convert.head import Head
 from fcnconv.convert.phases import finer
-from fcnconv.convert.proof import check_grid, measured, prove
+from fcnconv.convert.plain import plain
+from fcnconv.convert.proof import Float64, check_grid, measured, prove
 from fcnconv.convert.receptive import fields
 from fcnconv.errors import WAY_OUT, ConversionError, first_line
 from fcnconv.grid import Geometry
@@ -99,8 +104,12 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
 
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
     try:
-        traced = fx.GraphModule(model, _Tracer().trace(model))
-        Shapes(traced).run(torch.zeros(2, 3, window, window, device=device))
+        own, x = model, torch.zeros(2, 3, window, window, device=device)
+        model = plain(model, x[:1])
+        traced = fx.GraphModule(model, _graph(model, x[:1]))
+        drop_assertions(traced.graph)
+        with nullcontext() if model is own else Float64():
+            Shapes(traced).run(x)
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
         raise ConversionError(
             f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); {WAY_OUT}"
@@ -109,10 +118,76 @@ def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModul
 
 
 class _Tracer(fx.Tracer):
-    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm)."""
+    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm).
+
+    decisions: the answers to questions about the image's size, in the order in which the network asks.
+    """
+
+    def __init__(self, decisions: Sequence[bool]):
+        super().__init__()
+        self.decisions = iter(decisions)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Linear) or super().is_leaf_module(m, module_qualified_name)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        for decision in self.decisions:
+            return decision
+        raise _UndecidedError(obj.node)
+
+
+class _UndecidedError(Exception):
+    """The network asks what depends on the image. node: the question."""
+
+    def __init__(self, node: fx.Node):
+        super().__init__(f"it decides by {node.name} what to compute")
+        self.node = node
+
+
+def _graph(model: nn.Module, x: torch.Tensor) -> fx.Graph:
+    """The traced graph. Where the network decides by the image's size what to compute, it is that of the
+    native size, if larger images are decided alike.
+
+    x: an image of that size. A question can be answered only after tracing, which replaces the modules'
+    calls; so the network is traced again with each answer.
+    """
+    decisions: list[bool] = []
+    while True:
+        try:
+            return _Tracer(decisions).trace(model)
+        except _UndecidedError as undecided:
+            sizes = (x.shape[-1] + more for more in (0, *_LARGER))
+            images = [x.new_zeros(1, x.shape[1], size, size) for size in sizes]
+            answers = {bool(_value(undecided.node, model, image, {})) for image in images}
+            if len(answers) > 1:
+                raise
+            decisions.append(answers.pop())
+
+
+_LARGER = (32, 64)
+"""By how many pixels images are larger that must decide alike: whole strides of nearly all networks."""
+
+
+def _value(node: fx.Node, root: nn.Module, x: torch.Tensor, known: dict[fx.Node, Any]) -> Any:
+    """What a node gives for an image, from the nodes before it. known: the values that were found before."""
+    if node not in known:
+        args, kwargs = (
+            fx.map_arg(given, lambda other: _value(other, root, x, known))
+            for given in (node.args, node.kwargs)
+        )
+        known[node] = x if node.op == "placeholder" else _run(node, root, args, kwargs)
+    return known[node]
+
+
+def _run(node: fx.Node, root: nn.Module, args: Any, kwargs: Any) -> Any:
+    name = str(node.target)
+    if node.op == "get_attr":
+        return attrgetter(name)(root)
+    if node.op == "call_module":
+        return root.get_submodule(name)(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], name)(*args[1:], **kwargs)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def _geometry(traced: fx.GraphModule, features: fx.Node, window: int) -> Geometry:

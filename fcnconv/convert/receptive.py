@@ -12,10 +12,13 @@ from typing import Any
 
 from torch import fx, nn
 
-from fcnconv.convert.graph import called, layer_of, pointwise, spatial
+from fcnconv.convert.graph import called, layer_of, listed, output_shape, pointwise, spatial
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 _PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
+
+_REACH = {"nearest": 0, "nearest-exact": 0, "bilinear": 1}
+"""Cells beside the one that a new cell lies in, of which an interpolation makes it; of others two."""
 
 _CHANNELS = frozenset(  # moving them about; layer_norm is over the channels of one cell
     (
@@ -55,6 +58,17 @@ class Field:
             stride=self.stride * stride,
         )
 
+    def enlarged(self, ratio: float, reach: int) -> Field:
+        """The field after an interpolation to so many times as many cells. reach: of how many more cells on
+        either side a new one is made. Where new cells do not divide the old ones, no stride repeats itself.
+        """
+        stride = self.stride / ratio
+        if stride != round(stride):
+            return replace(self, stride=max(round(stride), 1), local=False)
+        beside = reach * self.stride
+        first = self.first - beside - (self.stride - round(stride))
+        return replace(self, first=first, last=self.last + beside, stride=round(stride))
+
     def merged(self, other: Field) -> Field:
         """The field of a cell made from both."""
         return Field(
@@ -93,10 +107,15 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
         return field.through(*_call_settings(node, axis))
     if called(node, "pad") or isinstance(layer, _PADS):
         return field.through(1, 1, _padding_before(node, layer, axis), 1)
+    if isinstance(layer, nn.Upsample) or called(node, "interpolate"):
+        before, after = (output_shape(each)[2 + axis] for each in (node.all_input_nodes[0], node))
+        mode = layer.mode if isinstance(layer, nn.Upsample) else node.kwargs.get("mode", "nearest")
+        return field.enlarged(after / before, _REACH.get(str(mode), 2))
     if called(node, "permute"):
         return replace(field, channels_last=_permutation(node) == [0, 2, 3, 1])
     of_one_cell = (
         pointwise(node, layer)
+        or _over_channels(node, field)
         or isinstance(layer, nn.Flatten)
         or (isinstance(layer, (nn.Linear, nn.LayerNorm)) and field.channels_last)
         or called(node, *_CHANNELS)
@@ -105,6 +124,15 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
     if of_one_cell or not any(spatial(source) for source in node.all_input_nodes):
         return field
     return replace(field, local=False)
+
+
+def _over_channels(node: fx.Node, field: Field) -> bool:
+    """Whether a node makes a statistic of the channels of each cell."""
+    if not called(node, "mean", "var", "sum", "amax") or len(output_shape(node)) != 4:
+        return False
+    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    channels = 3 if field.channels_last else 1
+    return [axis % 4 for axis in listed(axes)] == [channels]
 
 
 def _module_settings(module: nn.Module, axis: int) -> tuple[int, int, int, int]:

@@ -1,0 +1,104 @@
+"""Prints how the convolutional networks of the timm that is installed convert: a row a line of networks.
+
+    python docs/maintain/timm_table.py > table.md
+    python docs/maintain/timm_table.py efficientnet nfnet
+
+A line are the names of a module of timm's that differ in numbers and sizes only; its member of the fewest
+parameters is built with random weights of ordinary size, converted and proved, in a process of its own. With
+arguments, only the modules that are named. It takes about an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+TOKENS = (
+    "beit cait coat convit crossvit davit deepseek_vit deit efficientformer efficientformer_v2 efficientvim "
+    "eva gcvit gemma4_vit hiera hieradet_sam2 iformer levit mlp_mixer mvitv2 naflexvit nest nextvit pit "
+    "pvt_v2 qwen3_vit sequencer swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr "
+    "tiny_vit tnt twins vision_transformer vision_transformer_hybrid vision_transformer_relpos "
+    "vision_transformer_sam vitamin volo xcit"
+).split()
+"""Modules of networks of tokens, which have no windows to slide."""
+
+SIZES = (
+    "zepto atto femto pico nano xxtiny xtiny tiny small medium base large xlarge xxlarge huge giant slim xxs "
+    "xs s m l x xl xx t0 t1 t2 b kobe a c d e f g h"
+).split()
+
+
+def lines() -> dict[tuple[str, str], list[str]]:
+    """(module, line) -> its names."""
+    import timm
+    from timm.models import _registry
+
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in timm.list_models():
+        module = _registry._model_to_module[name]
+        if module not in TOKENS:
+            first, *rest = re.sub(r"\d+(x\d+d?)?", "#", name).split("_")
+            line = "_".join([first, *("#" if token in SIZES else token for token in rest)])
+            found[module, re.sub("(_#)+", "_#", line)].append(name)
+    return found
+
+
+def tried(name: str) -> str:
+    """What came of a network: window, stride, worst difference and whether it is local; or the refusal."""
+    import torch
+
+    torch.set_num_threads(1)
+    sys.path.insert(0, "tests")
+    from ordinary import ordinary
+
+    from fcnconv.convert import convolutionize
+    from fcnconv.errors import FcnconvError
+    from fcnconv.models.timm import _config, _make
+
+    window = _config(name).window
+    try:
+        model = ordinary(_make(name, window, window, 20), window)
+        made = convolutionize(model, window)
+    except FcnconvError as error:
+        return f"no | {window} | | | | {error}"
+    g, proof = made.geometry, made.proof
+    return f"yes | {window} | {g.stride} | {proof.relative_error:.0e} | {'yes' if g.local else 'no'} |"
+
+
+def parameters(name: str) -> int:
+    import torch
+    from timm import create_model
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in create_model(name).parameters())
+
+
+def row(key: tuple[str, str], names: list[str]) -> str:
+    """A row of the table."""
+    smallest = min(names, key=parameters)
+    done = subprocess.run(
+        [sys.executable, __file__, "--try", smallest], capture_output=True, text=True, timeout=1800
+    )
+    told = done.stdout.strip().splitlines()
+    answer = told[-1] if told else f"no | | | | | {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+    noise = " (stderr)" if "Traceback" in done.stderr else ""
+    return f"| {key[0]} | {key[1]} | {smallest} | {len(names)} | {answer}{noise} |"
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--try"]:
+        print(tried(sys.argv[2]))
+        return
+    chosen = {key: names for key, names in lines().items() if not sys.argv[1:] or key[0] in sys.argv[1:]}
+    with ThreadPoolExecutor(2) as threads:
+        rows = list(threads.map(lambda item: row(*item), sorted(chosen.items())))
+    print("| module | line | tried | names | converts | window | stride | worst | local | why not |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
