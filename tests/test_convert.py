@@ -29,10 +29,20 @@ class Net(nn.Module):
             nn.Conv2d(8, CHANNELS, 3, 2, 1), nn.BatchNorm2d(CHANNELS), nn.ReLU(),
         )  # fmt: skip
         self.linear = nn.Linear(CHANNELS, 5)
+        self.scale = nn.Parameter(torch.tensor(1.5))
         self.head = head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.body(x)) if isinstance(self.head, nn.Module) else self.head(self, self.body(x))  # type: ignore[call-arg,arg-type]
+
+
+def root_mean_square(x: torch.Tensor, axis: int) -> torch.Tensor:
+    return x * torch.rsqrt(x.square().mean(axis, keepdim=True) + 1e-3)
+
+
+def two_axes(x: torch.Tensor) -> torch.Tensor:
+    torch._assert(x.ndim == 2, "not a batch of vectors")
+    return x
 
 
 C = CHANNELS
@@ -56,6 +66,15 @@ HEADS: dict[str, object] = {
     "layer norm": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(C), nn.Linear(C, 5)),
     "softmax": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C, 5), nn.LogSoftmax(1)),
     "convolution": nn.Sequential(nn.Conv2d(C, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "convolution of all": nn.Sequential(nn.Conv2d(C, 9, 4), nn.ReLU(), nn.Flatten(), nn.Linear(9, 5)),
+    "channels last": lambda net, f: net.linear(f.permute(0, 2, 3, 1).mean((1, 2))),
+    "norm as a function": lambda net, f: net.linear(F.layer_norm(f.mean((2, 3)), (C,))),
+    "mean square": lambda net, f: net.linear(root_mean_square(f.mean((2, 3)), -1)),
+    "mean square, axes kept": lambda net, f: net.linear(
+        root_mean_square(f.mean((2, 3), keepdim=True), 1).flatten(1)
+    ),
+    "scaled": lambda net, f: net.linear(net.scale * f.mean((2, 3))),
+    "asserted": lambda net, f: net.linear(two_axes(f.mean((2, 3)))),
 }
 
 

@@ -1,9 +1,15 @@
 """EfficientNet-Lite0 against timm's network of the same weights."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import timm
 import torch
+from conftest import SAMPLES
+from PIL import Image
 
+from fcnconv.classifier import Classifier, load
 from fcnconv.errors import ModelError
 from fcnconv.models import models
 from fcnconv.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
@@ -21,6 +27,18 @@ def test_its_logits_equal_timms() -> None:
         expected, logits = oracle(x), efficientnet_lite0(SPEC.weights())(x)
     assert expected.abs().max() > 1
     assert (logits - expected).abs().max() <= 1e-5
+
+
+def test_timms_network_with_its_tensors_is_the_same_model(tmp_path: Path, lite0: Classifier) -> None:
+    tensors = torch.load(SPEC.weights(), weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save(dict(zip(names, tensors.values(), strict=True)), tmp_path / "lite0.pth")
+    mean, std = (",".join([str(value)] * 3) for value in (127 / 255, 128 / 255))
+    own = load(str(tmp_path / "lite0.pth"), arch="timm/tf_efficientnet_lite0", mean=mean, std=std)
+    assert own.geometry == lite0.geometry
+    image = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))
+    found, expected = (each(image, anchors=0).logits for each in (own, lite0))
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_other_weights_are_refused(tmp_path) -> None:

@@ -162,5 +162,5 @@ def test_a_layer_that_cannot_be_split_is_named() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 4, 2, 1), Interleaved(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
     )
-    with pytest.raises(ConversionError, match=r"avg_pool2d.*has stride 3 × 3, which cannot be halved"):
+    with pytest.raises(ConversionError, match=r"AvgPool2d.*has stride 3 × 3, which cannot be halved"):
         convolutionize(model, 36, 3)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from ordinary import images, ordinary
 from torch import nn
 
 from fcnconv.convert import convolutionize
+from fcnconv.convert.plain import plain
+from fcnconv.errors import ConversionError
 from fcnconv.models import find_model
 
 
@@ -23,6 +28,58 @@ class SqueezeExcite(nn.Module):
         return scaled
 
 
+class SamePadded(nn.Conv2d):
+    """Pads as TensorFlow does, by the size of what comes, and standardises its weights each time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pads: list[int] = []
+        for size, kernel, stride in zip(
+            x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True
+        ):
+            pad = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+            pads += [pad // 2, pad - pad // 2]
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) * 2
+        return F.conv2d(F.pad(x, pads), weight, self.bias, self.stride)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A normalisation with its activation in it."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._assert(x.ndim == 4, "not a batch of maps")
+        result: torch.Tensor = self.act(super().forward(x))
+        return result
+
+
+class Careful(nn.Conv2d):
+    """Pads what is too small for it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2] < 3:
+            x = F.pad(x, (2, 2, 2, 2))
+        return super().forward(x + 0)
+
+
+class Meddling(nn.Conv2d):
+    """Weights that follow from the image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight * x.mean().tanh(), self.bias, self.stride)
+
+
+class ChannelMean(nn.Module):
+    """What all channels of a cell say, also with the channels last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + x.square().mean(1, keepdim=True)
+        last = x.permute(0, 2, 3, 1)
+        return (last + last.mean(3, keepdim=True)).permute(0, 3, 1, 2)
+
+
 HEAD = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
 BODIES = {
     "plain": [nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 5, 2, 2)],
@@ -31,6 +88,9 @@ BODIES = {
     "padded apart": [nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(3, 6, 5, 2), nn.ConstantPad2d(1, 0.0),
                      nn.Conv2d(6, 6, 4, 2)],
     "oblong": [nn.Conv2d(3, 6, (1, 7), 4, (0, 3)), nn.Conv2d(6, 6, (3, 1), 1, (1, 0))],
+    "same padding by size": [SamePadded(3, 6, 3, 2), NormAct(6), SamePadded(6, 6, 4, 2)],
+    "decided by size": [nn.Conv2d(3, 6, 3, 2, 1), Careful(6, 6, 3, 2, 1)],
+    "means of channels": [nn.Conv2d(3, 6, 3, 4, 1), ChannelMean()],
     "squeezed": [nn.Conv2d(3, 6, 3, 4, 1), SqueezeExcite(6)],
 }  # fmt: skip
 
@@ -93,3 +153,46 @@ def test_one_pixel_moves_the_cells_of_lite0_that_it_should() -> None:
     last = int(torch.nonzero(changed).max())
     assert 10 <= last <= geometry.halo // geometry.stride
     assert not changed[last + 1 :].any()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_a_tile_of_an_enlarging_network_equals_the_whole(mode: str) -> None:
+    """Of a map that was made smaller and larger again, cells differ in what they see by where they lie."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, 8, 1), nn.ReLU(), nn.Upsample(scale_factor=2, mode=mode)]
+    model = ordinary(nn.Sequential(*layers, nn.Conv2d(6, 6, 3, 2, 1), *HEAD), 32)
+    network = convolutionize(model, 32).double()
+    halo, stride = network.geometry.halo, network.geometry.stride
+    assert (stride, network.geometry.local) == (8, True)
+    x, tile = images(1, 192, 192).double(), slice(64 - halo, 64 + 32 + 3 * stride + halo)
+    with torch.no_grad():
+        whole = network(x)[:, :, 8:12, 8:12]
+        found = network(x[:, :, tile, tile])[:, :, halo // 8 :, halo // 8 :][:, :, :4, :4]
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-12)
+
+
+def test_cells_closer_than_the_largest_stride_are_refused() -> None:
+    layers = [nn.Conv2d(3, 6, 3, 8, 1), nn.Upsample(scale_factor=2)]
+    with pytest.raises(ConversionError, match="give 3 rows and 3 columns, not 2 and 3"):
+        convolutionize(ordinary(nn.Sequential(*layers, *HEAD), 32), 32)
+
+
+def test_sizes_that_do_not_divide_are_no_local_network() -> None:
+    layers = [nn.Conv2d(3, 6, 3, 4, 1), nn.Upsample(scale_factor=1.5, mode="nearest"), nn.MaxPool2d(3, 3)]
+    model = ordinary(nn.Sequential(*layers, *HEAD), 32)
+    assert not convolutionize(model, 32).geometry.local
+
+
+def test_weights_that_follow_from_the_image_are_left_as_they_are() -> None:
+    assert plain(nn.Sequential(SamePadded(3, 6, 3, 2)), images(1, 32, 32))[0][1].weight.dtype == torch.float64
+    layer = nn.Sequential(Meddling(3, 6, 3, 2))
+    assert plain(layer, images(1, 32, 32)) is layer
+
+
+def test_a_network_that_decides_otherwise_by_size_is_refused() -> None:
+    class Fickle(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x * 2 if x.shape[2] > 40 else x)
+
+    with pytest.raises(ConversionError, match="at 96 × 96 px it computes otherwise: logits differ"):
+        convolutionize(ordinary(nn.Sequential(Fickle(3, 6, 3, 4, 1), *HEAD), 32), 32)

@@ -93,11 +93,11 @@ def main() -> None:
         print(tried(sys.argv[2]))
         return
     chosen = {key: names for key, names in lines().items() if not sys.argv[1:] or key[0] in sys.argv[1:]}
-    with ThreadPoolExecutor(2) as threads:
-        rows = list(threads.map(lambda item: row(*item), sorted(chosen.items())))
     print("| module | line | tried | names | converts | window | stride | worst | local | why not |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
+    with ThreadPoolExecutor(2) as threads:
+        for told in threads.map(lambda item: row(*item), sorted(chosen.items())):
+            print(told, flush=True)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def drop_assertions(graph: fx.Graph) -> None:
     """Takes out what a network demands of its input's shape, and what only tells that shape."""
     for node in reversed(graph.nodes):
         idle = node.op == "call_function" and not node.users and function_name(node) in _TELLING
-        if called(node, "_assert") or idle:
+        if called(node, "assert") or idle:
             graph.erase_node(node)
 
 

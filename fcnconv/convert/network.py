@@ -16,11 +16,11 @@ from fcnconv.convert.graph import Shapes, drop_assertions, output_shape
 from fcnconv.convert.head import Head
 from fcnconv.convert.phases import finer
 from fcnconv.convert.plain import plain
-from fcnconv.convert.proof import Float64, check_grid, measured, prove
+from fcnconv.convert.proof import Float64, check_grid, compare, measured, probe, prove
 from fcnconv.convert.receptive import fields
 from fcnconv.errors import WAY_OUT, ConversionError, first_line
 from fcnconv.grid import Geometry
-from fcnconv.provenance import Conversion, Proof
+from fcnconv.provenance import EXACT, Conversion, Proof
 
 
 class FullyConvolutional(nn.Module):
@@ -103,18 +103,35 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
 
 
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
+    x = torch.zeros(2, 3, window, window, device=device)
     try:
-        own, x = model, torch.zeros(2, 3, window, window, device=device)
-        model = plain(model, x[:1])
-        traced = fx.GraphModule(model, _graph(model, x[:1]))
+        prepared = plain(model, x[:1])
+        graph, decided = _graph(prepared, window, device)
+        traced = fx.GraphModule(prepared, graph)
         drop_assertions(traced.graph)
-        with nullcontext() if model is own else Float64():
+        with nullcontext() if prepared is model else Float64():
             Shapes(traced).run(x)
     except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
         raise ConversionError(
             f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); {WAY_OUT}"
         ) from error
+    if device.type != "meta" and (decided or prepared is not model):
+        _check_larger(model, traced, window + LARGER[-1], device)
     return traced
+
+
+def _check_larger(model: nn.Module, traced: nn.Module, size: int, device: torch.device) -> None:
+    """Raises ConversionError if at a larger size a network does not compute what was traced at the native
+    one; not if it takes no images of that size.
+    """
+    x = probe(1, size, size, device)
+    with Float64():
+        try:
+            expected = model(x)
+        except Exception:  # as above
+            return
+        doubt = f"at {size} × {size} px it computes otherwise"
+        compare(doubt, expected, traced(x), EXACT, ConversionError)
 
 
 class _Tracer(fx.Tracer):
@@ -140,31 +157,31 @@ class _UndecidedError(Exception):
     """The network asks what depends on the image. node: the question."""
 
     def __init__(self, node: fx.Node):
-        super().__init__(f"it decides by {node.name} what to compute")
+        super().__init__(f"control flow: it decides by {node.name} what to compute")
         self.node = node
 
 
-def _graph(model: nn.Module, x: torch.Tensor) -> fx.Graph:
-    """The traced graph. Where the network decides by the image's size what to compute, it is that of the
-    native size, if larger images are decided alike.
+def _graph(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Graph, bool]:
+    """The traced graph, and whether the network decides by the image what to compute. If by its size, it is
+    that of the native size, if larger images are decided alike.
 
-    x: an image of that size. A question can be answered only after tracing, which replaces the modules'
-    calls; so the network is traced again with each answer.
+    A question can be answered only after tracing, which replaces the modules' calls; so the network is traced
+    again with each answer.
     """
     decisions: list[bool] = []
     while True:
         try:
-            return _Tracer(decisions).trace(model)
+            return _Tracer(decisions).trace(model), bool(decisions)
         except _UndecidedError as undecided:
-            sizes = (x.shape[-1] + more for more in (0, *_LARGER))
-            images = [x.new_zeros(1, x.shape[1], size, size) for size in sizes]
-            answers = {bool(_value(undecided.node, model, image, {})) for image in images}
+            images = [probe(1, window + more, window + more, device) for more in (0, *LARGER)]
+            images += [-x for x in images]  # whose pixels are others
+            answers = {bool(_value(undecided.node, model, x, {})) for x in images}
             if len(answers) > 1:
                 raise
             decisions.append(answers.pop())
 
 
-_LARGER = (32, 64)
+LARGER = (32, 64)
 """By how many pixels images are larger that must decide alike: whole strides of nearly all networks."""
 
 

@@ -103,7 +103,7 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
     layer = layer_of(node, modules)
     if isinstance(layer, _WINDOWED):
         return field.through(*_module_settings(layer, axis))
-    if called(node, "max_pool2d", "avg_pool2d"):
+    if called(node, "max_pool2d", "avg_pool2d", "conv2d"):
         return field.through(*_call_settings(node, axis))
     if called(node, "pad") or isinstance(layer, _PADS):
         return field.through(1, 1, _padding_before(node, layer, axis), 1)
@@ -146,10 +146,15 @@ def _module_settings(module: nn.Module, axis: int) -> tuple[int, int, int, int]:
 
 
 def _call_settings(node: fx.Node, axis: int) -> tuple[int, int, int, int]:
-    given = dict(zip(("input", "kernel_size", "stride", "padding"), node.args, strict=False)) | node.kwargs
-    kernel = _along(given["kernel_size"], axis)
-    stride = _along(given.get("stride") or kernel, axis)
+    names = "input weight bias stride padding dilation" if called(node, "conv2d") else _POOL_ARGUMENTS
+    given: dict[str, Any] = dict(zip(names.split(), node.args, strict=False)) | dict(node.kwargs)
+    size = output_shape(given["weight"])[2:] if called(node, "conv2d") else given["kernel_size"]
+    kernel, usual = _along(size, axis), 1 if called(node, "conv2d") else size
+    stride = _along(given.get("stride") or usual, axis)
     return kernel, stride, _along(given.get("padding", 0), axis), _along(given.get("dilation", 1), axis)
+
+
+_POOL_ARGUMENTS = "input kernel_size stride padding"
 
 
 def _padding_before(node: fx.Node, module: nn.Module | None, axis: int) -> int:
