@@ -239,6 +239,19 @@ class Gated(nn.Module):
         return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
 
+class Positioned(nn.Module):
+    """Adds what depends on the place, for places of the native size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.linear = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+        self.position = nn.Parameter(torch.randn(8, 8, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear((self.body(x) + self.position).mean((2, 3)))
+        return logits
+
+
 class Attention(nn.Module):
     """A vision transformer's habit: every cell looks at every other, and the first one answers."""
 
@@ -261,6 +274,7 @@ class Attention(nn.Module):
         (nn.Sequential(nn.Conv2d(3, 5, 3, 2)), r"no pooling or flattening ends the spatial axes"),
         (nn.Sequential(nn.Conv2d(3, 5, 4, (4, 8)), nn.AdaptiveAvgPool2d(1), nn.Flatten()), r"4 × 8 px apart"),
         (Attention(), r"--mode windows"),
+        (Positioned(), r"accepts no image larger than 32 px.*--mode windows"),
     ],
 )
 def test_what_does_not_convert_says_why(

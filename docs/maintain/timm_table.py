@@ -96,7 +96,9 @@ def main() -> None:
     print("| module | line | tried | names | converts | window | stride | worst | local | why not |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     with ThreadPoolExecutor(2) as threads:
-        for told in threads.map(lambda item: row(*item), sorted(chosen.items())):
+        for told in threads.map(
+            lambda item: row(*item), sorted(chosen.items(), key=lambda item: -len(item[1]))
+        ):
             print(told, flush=True)
 
 

@@ -131,7 +131,7 @@ def _check_larger(model: nn.Module, traced: nn.Module, size: int, device: torch.
         except Exception:  # as above
             return
         doubt = f"at {size} × {size} px it computes otherwise"
-        compare(doubt, expected, traced(x), EXACT, ConversionError)
+        compare(doubt, expected, traced.forward(x), EXACT, ConversionError)
 
 
 class _Tracer(fx.Tracer):

@@ -149,7 +149,8 @@ def check_grid(network: nn.Module, geometry: Geometry, device: torch.device) -> 
     """Raises ConversionError if a larger image does not give the cells that the geometry says."""
     height, width = geometry.window + geometry.stride, geometry.window + 2 * geometry.stride
     try:
-        shape = tuple(network(torch.zeros(1, 3, height, width, device=device)).shape[2:])
+        # forward: the call of a traced network would print its error
+        shape = tuple(network.forward(torch.zeros(1, 3, height, width, device=device)).shape[2:])
     except Exception as error:  # a network tied to its native size fails in its own way
         raise ConversionError(
             f"the network accepts no image larger than {geometry.window} px; {WAY_OUT}"
@@ -172,7 +173,7 @@ def prove(
     with Float64():
         expected = _logits(model(x))
         try:
-            logits = network(x)
+            logits = network.forward(x)
         except Exception as error:  # a head that was converted only in part fails in its own way
             raise ConversionError(
                 f"the converted head does not run ({first_line(error)}); {WAY_OUT}"
