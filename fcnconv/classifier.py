@@ -29,10 +29,13 @@ from fcnconv.options import (
     Join,
     MapOptions,
     NetworkOptions,
+    Rescale,
     as_scales,
     checked,
+    parse_bands,
     parse_device,
     parse_memory,
+    parse_rescale,
 )
 from fcnconv.predictions import Classification, answer, classification_work
 from fcnconv.provenance import Activation, Mode, Provenance
@@ -71,6 +74,7 @@ class Classifier:
     open_crops: opens the backend that scores real crops, when one is first needed.
     temperature: divides the logits of maps with more than one cell before they become probabilities.
     max_pixels: the largest image that is accepted, before and after it is resized.
+    bands, rescale: how the samples of a TIFF are seen, as in `options.NetworkOptions`.
     """
 
     labels: Labels
@@ -83,6 +87,8 @@ class Classifier:
     memory: float
     temperature: float = 1.0
     max_pixels: int = MAX_PIXELS
+    bands: tuple[int, ...] | None = None
+    rescale: Rescale | None = None
 
     def __repr__(self) -> str:
         g, made = self.geometry, self.provenance
@@ -252,7 +258,15 @@ class Classifier:
             return image
         sides = [scale.pixels(self.eval_size, self.geometry.window) for scale in as_scales(scales)]
         short_side = None if None in sides else max(side for side in sides if side)
-        return open_image(image, max_pixels=self.max_pixels, short_side=short_side, name=name, frame=frame)
+        return open_image(
+            image,
+            max_pixels=self.max_pixels,
+            short_side=short_side,
+            name=name,
+            frame=frame,
+            bands=self.bands,
+            rescale=self.rescale,
+        )
 
     def grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is
@@ -349,6 +363,8 @@ def load(
     temperature: float | None = None,
     device: str = "auto",
     max_pixels: int | None = None,
+    bands: Sequence[int] | str | None = None,
+    rescale: Rescale | str | None = None,
     stride: int | None = None,
     max_memory: str | float | None = None,
     arch: str | None = None,
@@ -363,7 +379,7 @@ def load(
     """The classifier that `model` names, ready to scan.
 
     model: a name of the table, the path of a file of weights, or a classifier built in torch.
-    mode, backend, device, temperature, stride, max_pixels: see `options.NetworkOptions`.
+    mode, backend, device, temperature, stride, max_pixels, bands, rescale: see `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
     arch, categories, window, mean, std, eval_size, activation, spec: of a model of one's own, see `OwnModel`.
 
@@ -379,6 +395,8 @@ def load(
         temperature=temperature,
         max_memory=parse_memory(max_memory) if isinstance(max_memory, str) else max_memory,
         max_pixels=max_pixels,
+        bands=parse_bands(bands if isinstance(bands, str) else ",".join(map(str, bands))) if bands else None,
+        rescale=parse_rescale(rescale) if isinstance(rescale, str) else rescale,
     )
     return open_classifier(find_model(model, own), options)
 
@@ -402,4 +420,6 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         parts=network.parts,
         memory=options.max_memory or default_memory(network.geometry.local),
         max_pixels=options.max_pixels or MAX_PIXELS,
+        bands=options.bands,
+        rescale=options.rescale,
     )

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from fcnconv.errors import ImageError, UsageError
+from fcnconv.options import Rescale
 from fcnconv.sources import (
     REGION_SUFFIXES,
     ImageSource,
@@ -68,6 +69,8 @@ def open_image(
     short_side: int | None = None,
     name: str | None = None,
     frame: int | None = None,
+    bands: tuple[int, ...] | None = None,
+    rescale: Rescale | None = None,
 ) -> ImageSource:
     """The image, opened, decoded and turned upright.
 
@@ -77,6 +80,7 @@ def open_image(
         A JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
     name: what messages call it; None says the path.
     frame: of an animation, or the page of a TIFF, from 1; None is the first, and logs that there are more.
+    bands, rescale: of a TIFF, as in `options.NetworkOptions`.
 
     Raises ImageError, whose message starts with the path.
     """
@@ -96,6 +100,17 @@ def open_image(
     with _open_file(content, name) as file:
         if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
             content = file.getvalue()
+        path = content if isinstance(content, Path) else None
+        with _explained(name, path):
+            regions = open_regions(path, name, frame or 1, bands, rescale) if path else None
+        if regions is not None:  # never whole in memory, so that there is no limit
+            _tell_frames(name, getattr(regions, "frames", 1), frame)
+            return regions
+        if bands or rescale:
+            raise ImageError(
+                f"{name}: --bands and --rescale are for the samples of TIFF files, by the extra tiff "
+                "(pip install 'fcnconv[tiff]'); leave them out, or convert the image"
+            )
         return _decoded(file, content, name, max_pixels, short_side, frame)
 
 
@@ -109,16 +124,17 @@ def _decoded(
 ) -> ImageSource:
     path = content if isinstance(content, Path) else None
     with _explained(name, path):
-        regions = open_regions(path, name, frame or 1) if path else None
-        if regions is not None:  # never whole in memory, so that there is no limit
-            _tell_frames(name, getattr(regions, "frames", 1), frame)
-            return regions
         own_codec = codecs.prepare(file, name)
         with pillow.opened(file) as opened:
             frames = pillow.frames(opened)
             _tell_frames(name, len(frames), frame)
             opened.seek(frames[(frame or 1) - 1])
             width, height = opened.size
+            if opened.format == "TIFF" and opened.mode in ("F", "I"):
+                raise ImageError(
+                    f"{name}: its values have no range that is black to white; for a file on disk, by the "
+                    "extra tiff (pip install 'fcnconv[tiff]'), --rescale LOW,HIGH gives one"
+                )
             elsewhere = path and not own_codec and opened.tell() == 0
             regions = open_any(path, name, width, height) if path and elsewhere else None
             if regions is not None:

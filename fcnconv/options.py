@@ -118,6 +118,51 @@ def parse_temperature(text: str) -> float | None:
     return number
 
 
+@dataclass(frozen=True)
+class Rescale:
+    """What of a file's values becomes black and white. ranges: one, or one for each band; none where they are
+    those between two percentiles of each image.
+    """
+
+    ranges: tuple[tuple[float, float], ...] = ()
+    percentiles: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        if self.percentiles:
+            return "percentile:{:g},{:g}".format(*self.percentiles)
+        return ";".join(f"{low:g},{high:g}" for low, high in self.ranges)
+
+
+def parse_rescale(text: str) -> Rescale:
+    """A range such as ``0,3000``, one for each band as ``0,3000;0,2500;0,2000``, or ``percentile:2,98``.
+    Raises UsageError.
+    """
+    kind, _, rest = text.rpartition(":")
+    try:
+        ranges = tuple(
+            (float(low), float(high)) for low, high in (part.split(",") for part in rest.split(";"))
+        )
+    except ValueError:
+        ranges = ()
+    rising = ranges and all(-math.inf < low < high < math.inf for low, high in ranges)
+    if rising and not kind:
+        return Rescale(ranges)
+    if rising and kind == "percentile" and len(ranges) == 1 and ranges[0][0] >= 0 and ranges[0][1] <= 100:
+        return Rescale(percentiles=ranges[0])
+    raise UsageError(
+        f"unknown range {text!r}; give LOW,HIGH as in 0,3000, one for each band by ';', or percentile:2,98"
+    )
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+    """Three bands for red, green and blue, or one for grey, from 1. Raises UsageError."""
+    if re.fullmatch(r"\d{1,6}(,\d{1,6}){2}|\d{1,6}", text) and min(bands := tuple(map(int, text.split(",")))):
+        return bands
+    raise UsageError(
+        f"unknown bands {text!r}; give three for red, green and blue, as in 4,3,2, or one; from 1"
+    )
+
+
 def parse_device(text: str) -> str:
     """The name of a device of torch's, whether or not it is there. Raises UsageError."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
@@ -226,6 +271,8 @@ class NetworkOptions:
     stride: pixels between windows, the network's own divided by a power of two; None is its own.
     max_memory: bytes for a scan; None is half of what is free, or 2 GB where more is not faster.
     max_pixels: the largest image that is decoded whole; None is `images.MAX_PIXELS`.
+    bands, rescale: which bands of a TIFF are its colours, from 1, and what of their values becomes black and
+        white; None as the file says.
     """
 
     mode: RunMode = "fcn"
@@ -269,6 +316,24 @@ class NetworkOptions:
     max_pixels: Annotated[
         int | None,
         Told("Refuse images of more pixels than this.", metavar="N", group="Running", least=1),
+    ] = None
+    bands: Annotated[
+        tuple[int, ...] | None,
+        Told(
+            "Of a TIFF, the bands that are red, green and blue, as 4,3,2; or one.",
+            metavar="LIST",
+            group="Input",
+            read=parse_bands,
+        ),
+    ] = None
+    rescale: Annotated[
+        Rescale | None,
+        Told(
+            "Of a TIFF, what becomes black and white: 0,3000 or percentile:2,98.",
+            metavar="RANGE",
+            group="Input",
+            read=parse_rescale,
+        ),
     ] = None
 
 

@@ -42,11 +42,11 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert (read_image(encoded(stored, exif=exif)) == RGB).all()
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "I", "F", "YCbCr"])
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "F", "YCbCr"])
 def test_every_mode_reads_as_rgb(mode: str) -> None:
     grey = RGB[:, :, 0]
-    if mode in ("L", "1", "I;16", "I", "F"):
-        wide = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32), "F": grey / np.float32(255)}
+    if mode in ("L", "1", "I;16", "F"):
+        wide = {"I;16": grey.astype(np.uint16) * 257, "F": grey / np.float32(255)}
         image = Image.fromarray(wide[mode]) if mode in wide else Image.fromarray(grey).convert(mode)
         expected = np.asarray(image.convert("L")) if mode == "1" else grey
         expected = np.repeat(expected[:, :, None], 3, axis=2)
@@ -57,6 +57,11 @@ def test_every_mode_reads_as_rgb(mode: str) -> None:
     pixels = read_image(image if mode in ("F", "YCbCr") else encoded(image, "TIFF"))
     assert pixels.dtype == np.uint8 and pixels.shape == RGB.shape
     assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_a_file_of_values_without_a_white_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"no range that is black to white.*--rescale LOW,HIGH"):
+        read_image(encoded(Image.fromarray(RGB[:, :, 0].astype(np.int32)), "TIFF"))
 
 
 def test_transparent_pixels_are_white() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import SAMPLES, Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +16,7 @@ from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
+from fcnconv.options import Rescale, parse_rescale
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.resized import AveragedSource
 from fcnconv.sources.slides import SlideSource
@@ -334,3 +335,97 @@ def test_what_is_read_at_once_follows_neither_size() -> None:
         source = Endless()
         assert (ResizedSource(source, size).read((3, 5, 203, 105)) == 7).all()
         assert 0 < source.largest <= 1.1 * 4096**2
+
+
+BANDS = np.random.default_rng(2).integers(0, 4096, (5, 210, 300)).astype(np.uint16)
+
+
+def write_bands(path: Path, bands: np.ndarray, **options: object) -> Path:
+    """A GeoTIFF of these bands, (count, height, width)."""
+    count, height, width = bands.shape
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 5800000)}
+    profile = {"count": count, "height": height, "width": width, "dtype": bands.dtype, "tiled": True} | place
+    with rasterio.open(path, "w", **profile | {"blockxsize": 64, "blockysize": 64} | options) as file:
+        file.write(bands)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_bands_of_any_type_are_those_of_gdal(dtype: str, interleave: str, tmp_path: Path) -> None:
+    bands = (BANDS // 16 if dtype == "uint8" else BANDS).astype(dtype)
+    path = write_bands(tmp_path / "bands.tif", bands, interleave=interleave, photometric="minisblack")
+    low, high = (10, 200) if dtype == "uint8" else (100, 3000)
+    source = open_image(path, bands=(4, 3, 1), rescale=Rescale(((low, high),)))
+    with rasterio.open(path) as file:
+        read = np.stack([file.read(band) for band in (4, 3, 1)], -1).astype(float)
+    expected = np.clip((read - low) / (high - low) * 255, 0, 255)
+    assert np.abs(source.read((0, 0, 300, 210)) - expected).max() <= 0.5
+    assert (source.read((70, 33, 171, 99)) == source.read((0, 0, 300, 210))[33:99, 70:171]).all()
+
+
+def test_each_band_has_its_range_and_one_band_is_grey(tmp_path: Path) -> None:
+    path = write_bands(tmp_path / "bands.tif", BANDS)
+    ranges = ((0.0, 1000.0), (500.0, 4000.0), (-100.0, 4095.0))
+    each = open_image(path, bands=(5, 2, 1), rescale=Rescale(ranges)).read((0, 0, 300, 210))
+    for place, (band, reach) in enumerate(zip((5, 2, 1), ranges, strict=True)):
+        grey = open_image(path, bands=(band,), rescale=Rescale((reach,))).read((0, 0, 300, 210))
+        assert (grey[:, :, 0] == grey[:, :, 2]).all() and (grey[:, :, 0] == each[:, :, place]).all()
+    with pytest.raises(ImageError, match="has 2 ranges for 3 bands"):
+        open_image(path, bands=(5, 2, 1), rescale=Rescale(ranges[:2]))
+
+
+def test_percentiles_are_those_of_the_values_that_are_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bands = BANDS.astype(np.float32)
+    bands[:, :100] = -9999
+    bands[1, 150:] = np.nan
+    path = write_bands(tmp_path / "bands.tif", bands, nodata=-9999)
+    with caplog.at_level("INFO", "fcnconv"):
+        source = open_image(path, bands=(3, 2, 1), rescale=parse_rescale("percentile:2,98"))
+    known = bands[:, 100:150]
+    expected = [tuple(np.percentile(known[band], (2, 98))) for band in (2, 1, 0)]
+    assert isinstance(source, TiffSource) and source.samples is not None
+    np.testing.assert_allclose(source.samples.ranges, expected)
+    assert "bands 3,2,1, black to white" in caplog.text
+    seen = source.read((0, 0, 300, 210))
+    assert (seen[:100] == 255).all() and (seen[150:] == 255).all() and seen[100:150].std() > 50
+
+
+def test_samples_that_need_to_be_told_how_they_are_seen_are_refused(tmp_path: Path, fcnconv: Command) -> None:
+    floats = write_bands(tmp_path / "height.tif", BANDS[:1].astype(np.float32))
+    four = write_bands(tmp_path / "four.tif", BANDS[:4], photometric="minisblack", alpha="no")
+    Image.fromarray(PIXELS).save(tmp_path / "photo.jpg")
+    cases = {
+        (floats,): "--rescale LOW,HIGH",
+        (four,): "has 4 bands, and does not say which are its colours; --bands 3,2,1",
+        (four, "--bands", "5,2,1"): "has no band 5, only 4",
+        (four, "--bands", "2,1"): "unknown bands '2,1'",
+        (four, "--rescale", "9,3"): "unknown range '9,3'",
+        (four, "--rescale", "percentile:2,120"): "unknown range",
+        (tmp_path / "photo.jpg", "--bands", "1"): "are for the samples of TIFF files",
+    }
+    for arguments, message in cases.items():
+        done = fcnconv("classify", *arguments)
+        assert done.returncode in (1, 2) and message in done.stderr.decode(), (arguments, done.stderr)
+        assert b"Traceback" not in done.stderr
+
+
+def test_twelve_bits_are_told_to_be_nearly_black_and_mapped_by_the_command(
+    tmp_path: Path, fcnconv: Command
+) -> None:
+    photo = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB")).transpose(2, 0, 1)
+    path = write_bands(tmp_path / "twelve.tif", photo.astype(np.uint16) * 16, photometric="rgb")
+    dark = fcnconv("classify", path, "-k", "1")
+    assert b"its 16 bits reach 4080 of 65535, so that it is nearly black; --rescale 0,4095" in dark.stderr
+    options = ["--rescale", "0,4080", "--bands", "1,2,3"]
+    light, plain = (
+        fcnconv("classify", *each, "-k", "1").stdout.split(b"\t")[2:]
+        for each in ([path, *options], [SAMPLES / "coffee.png"])
+    )
+    assert light == plain
+    done = fcnconv("heatmap", path, *options, "-o", tmp_path / "map.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "map.npz") as saved:
+        assert (saved["bands"], saved["rescale"]) == ("1,2,3", "0,4080")

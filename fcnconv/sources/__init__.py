@@ -10,8 +10,10 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+from fcnconv.options import Rescale
 from fcnconv.sources import slides, tiff
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
+from fcnconv.sources.samples import Samples, samples_of
 from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, Sized, area
 
 __all__ = [
@@ -22,12 +24,14 @@ __all__ = [
     "Placed",
     "ReducedSource",
     "ResizedSource",
+    "Samples",
     "Sized",
     "area",
     "open_any",
     "open_regions",
     "read_within",
     "resize",
+    "samples_of",
     "slide_hint",
 ]
 
@@ -38,16 +42,27 @@ REGION_SUFFIXES = frozenset(tiff.SUFFIXES + slides.SUFFIXES)
 """Of files that are read region by region, where the package for it is there."""
 
 
-def open_regions(path: Path, name: str, frame: int = 1) -> ImageSource | None:
+def open_regions(
+    path: Path,
+    name: str,
+    frame: int = 1,
+    bands: tuple[int, ...] | None = None,
+    rescale: Rescale | None = None,
+) -> ImageSource | None:
     """A slide or a TIFF as a source that reads regions; None if it is neither, or must be decoded whole.
 
-    frame: the number of a TIFF's page, from 1. Raises ImageError.
+    frame: the number of a TIFF's page, from 1. bands, rescale: of its samples. Raises ImageError.
     """
     suffix, source = path.suffix.lower(), None
-    if frame == 1 and suffix in (*slides.SUFFIXES, *tiff.SUFFIXES) and find_spec("openslide"):
+    if (
+        frame == 1
+        and not (bands or rescale)
+        and suffix in (*slides.SUFFIXES, *tiff.SUFFIXES)
+        and find_spec("openslide")
+    ):
         source = slides.SlideSource.open(path, name)
     if source is None and suffix in tiff.SUFFIXES and find_spec("tifffile"):
-        return tiff.TiffSource.open(path, name, frame)
+        return tiff.TiffSource.open(path, name, frame, bands, rescale)
     return source
 
 

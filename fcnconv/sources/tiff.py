@@ -13,9 +13,13 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Box
+from fcnconv.options import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.geo import TAGS, GeoReference, read_georeference
+from fcnconv.sources.samples import NEARLY_BLACK, Samples, choose_samples
 from fcnconv.sources.source import Pixels
+
+log = logging.getLogger("fcnconv")
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".svs")
 
@@ -24,14 +28,25 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2
 
 
 class TiffSource:
-    """A page of grey, RGB or YCbCr in 8 or 16 bits a channel, on white where it is see-through.
+    """A page of grey, RGB or YCbCr in 8 or 16 bits a channel, on white where it is see-through; or of samples
+    of any kind.
 
     page: of tifffile. file: what must stay open. smaller: pages of the same picture, the largest first.
-    frames: how many pictures the file holds, of which this is one.
+    frames: how many pictures the file holds, of which this is one. samples: how those that are no plain
+        colours are seen.
     """
 
-    def __init__(self, page: Any, name: str, file: Any, smaller: tuple[Any, ...] = (), frames: int = 1):
+    def __init__(
+        self,
+        page: Any,
+        name: str,
+        file: Any,
+        smaller: tuple[Any, ...] = (),
+        frames: int = 1,
+        samples: Samples | None = None,
+    ):
         self.frames = frames
+        self.samples = samples
         self.page = page
         self.name = name
         self.file = file
@@ -54,13 +69,22 @@ class TiffSource:
     @cached_property
     def levels(self) -> tuple[TiffSource, ...]:
         """This page and the smaller ones."""
-        return self, *(TiffSource(page, self.name, self.file) for page in self.smaller)
+        return self, *(TiffSource(page, self.name, self.file, samples=self.samples) for page in self.smaller)
 
     @classmethod
-    def open(cls, path: Path, name: str, frame: int = 1) -> TiffSource | None:
-        """A picture of a file, or None if there is none, or its segments cannot be read by themselves.
+    def open(
+        cls,
+        path: Path,
+        name: str,
+        frame: int = 1,
+        bands: tuple[int, ...] | None = None,
+        rescale: Rescale | None = None,
+    ) -> TiffSource | None:
+        """A picture of a file, or None if there is none, or its segments cannot be read by themselves and
+        Pillow can read it.
 
         frame: the number of its page, from 1, the smaller copies and masks of others not counted.
+        bands, rescale: how its samples are seen. Raises ImageError for samples that need to be told how.
         """
         import tifffile
 
@@ -75,28 +99,82 @@ class TiffSource:
             pages: list[Any] = [level.pages[0] for level in series.levels]
             frames = _frames(file.tiff)
             page = frames[frame - 1]
-            if not _plain(page):
+            samples = bool(bands or rescale) or _is_samples(page)
+            if not (samples or _plain(page)):
                 return None
-            smaller = tuple(filter(_plain, pages[1:])) if frame == 1 else ()
+            fits = _is_upright if samples else _plain
+            smaller = tuple(filter(fits, pages[1:])) if frame == 1 else ()
             source = cls(page, name, file, smaller, len(frames))
-            source.read((0, 0, 1, 1))
+            source._decode(0)
         except (ImageError, ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None  # a compression that needs a package, or damage: Pillow may know, or tells
+        if samples:
+            source = cls(page, name, file, smaller, len(frames), source._seen(bands, rescale))
+        elif str(page.dtype) == "uint16":
+            source._tell_if_dark()
         return source
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)
 
+    def _seen(self, bands: tuple[int, ...] | None, rescale: Rescale | None) -> Samples:
+        page, name = self.page, self.name
+        if not _is_upright(page):
+            raise ImageError(
+                f"{name}: its samples lie turned, or are colours of a palette; convert the file first"
+            )
+        chosen = choose_samples(
+            name,
+            page.samplesperpixel,
+            _colours(page),
+            _WHITE.get(str(page.dtype)),
+            bands,
+            rescale,
+            _nodata(page),
+        )
+        if rescale is not None and rescale.percentiles:
+            chosen = chosen.fitted(self._some(), rescale.percentiles, name)
+            log.info("%s: bands %s, black to white %s", name, *chosen.record().values())
+        return chosen
+
+    def _some(self) -> list[npt.NDArray[Any]]:
+        """Samples from all over the image, (H, W, bands) each: of a small level, or of some segments."""
+        level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
+        wide, high = level.blocks.block
+        down = -(-level.size[1] // high)
+        cells = [(row, col) for row in range(down) for col in range(level.across)]
+        chosen = cells[:: max(len(cells) * wide * high // ENOUGH_SAMPLES, 1)]
+        width, height = level.size
+        parts = []
+        for row, col in chosen:
+            part = level._segments(row, col)
+            if part is not None:  # tiles go on beyond the image
+                parts.append(part[: height - row * high, : width - col * wide])
+        return parts
+
+    def _tell_if_dark(self) -> None:
+        highest = max((int(part.max()) for part in self._some()), default=0)
+        if 0 < highest < NEARLY_BLACK * 65535:
+            log.warning(
+                "%s: its 16 bits reach %d of 65535, so that it is nearly black; --rescale 0,%d lightens it",
+                *(self.name, highest, (1 << highest.bit_length()) - 1),
+            )
+
     def _block(self, row: int, col: int) -> Pixels:
+        found = self._segments(row, col)
+        if found is None:  # a sparse file leaves empty segments out
+            wide, high = self.blocks.block
+            return np.full((high, wide, 3), 0 if self.samples is None else 255, np.uint8)
+        return _rgb(found, self.page) if self.samples is None else self.samples.pixels(found)
+
+    def _segments(self, row: int, col: int) -> npt.NDArray[Any] | None:
+        """(H, W, samples): a tile or a strip with all of its planes; None where the file has none."""
         page, index = self.page, row * self.across + col
         planes = 1 if int(page.planarconfig) == 1 else page.samplesperpixel
         per_plane = self.across * -(-page.imagelength // self.blocks.block[1])
         decoded = [self._decode(index + plane * per_plane) for plane in range(planes)]
         found = [part for part in decoded if part is not None]
-        if len(found) < planes:  # a sparse file leaves empty segments out
-            wide, high = self.blocks.block
-            return np.zeros((high, wide, 3), np.uint8)
-        return _rgb(np.concatenate(found, axis=2), page)
+        return np.concatenate(found, axis=2) if len(found) == planes else None
 
     def _decode(self, index: int) -> npt.NDArray[Any] | None:
         page, file = self.page, self.page.parent.filehandle
@@ -130,6 +208,46 @@ def _frames(file: Any) -> list[Any]:
 def _segment(page: Any) -> tuple[int, int]:
     """(height, width) of a tile or a strip."""
     return (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+
+
+ENOUGH_SIDE, ENOUGH_SAMPLES = 512, 4_000_000
+"""Pixels of the shorter side of a level that tells what values an image has, and how many of them tell it."""
+
+_WHITE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
+"""Of types of samples, what is black and white unless it is told. Of others no file says it."""
+
+_NODATA = 42113
+"""GDAL's tag for the value of pixels without data."""
+
+
+def _is_samples(page: Any) -> bool:
+    """Whether a page holds measured samples rather than a picture: of other types than a picture's, or of
+    more bands than colours, none of which is opacity.
+    """
+    extra = {int(kind) for kind in page.extrasamples} - {_ASSOCIATED, _UNASSOCIATED}
+    many = int(page.photometric) == _GREY and (len(extra) > 0 or page.samplesperpixel > 2)
+    return _is_upright(page) and (many or str(page.dtype) not in ("uint8", "uint16", "bool"))
+
+
+def _is_upright(page: Any) -> bool:
+    orientation = page.tags.get("Orientation")
+    kinds = (_GREY, _RGB, _YCBCR) if str(page.dtype) == "uint8" else (_GREY, _RGB)
+    return int(page.photometric) in kinds and (orientation is None or orientation.value == 1)
+
+
+def _colours(page: Any) -> tuple[int, ...] | None:
+    """The bands that a page says are its colours, from 1."""
+    if int(page.photometric) in (_RGB, _YCBCR) and page.samplesperpixel >= 3:
+        return 1, 2, 3
+    return (1,) if page.samplesperpixel - len(page.extrasamples) == 1 == page.samplesperpixel else None
+
+
+def _nodata(page: Any) -> float | None:
+    tag = page.tags.get(_NODATA)
+    try:
+        return None if tag is None else float(tag.value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _plain(page: Any) -> bool:

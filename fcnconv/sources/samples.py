@@ -1,0 +1,122 @@
+"""Samples of any bands and bits as red, green and blue of 8 bits: what measuring cameras deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.errors import ImageError
+from fcnconv.options import Rescale
+from fcnconv.sources.source import Pixels
+
+Range = tuple[float, float]
+
+NEARLY_BLACK = 1 / 8
+"""Share of 16 bits under which an image's values stay nearly black. 12 bits are a sixteenth."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which bands of a file are seen, and how.
+
+    bands: three of them for red, green and blue, or one for grey, from 1.
+    ranges: of each, the values that become 0 and 255; what lies beyond is cut off.
+    nodata: the value of pixels that nothing is known of, which are white, as those that are no number.
+    """
+
+    bands: tuple[int, ...]
+    ranges: tuple[Range, ...]
+    nodata: float | None = None
+
+    def pixels(self, samples: npt.NDArray[Any]) -> Pixels:
+        """uint8 (H, W, 3), from all bands (H, W, bands) of any type."""
+        chosen = self.chosen(samples)
+        low, high = np.array(self.ranges).T
+        unknown = ~np.isfinite(chosen).all(-1) | self.missing(chosen)
+        scaled = np.nan_to_num((chosen - low) * (255 / (high - low)), nan=0, posinf=255, neginf=0)
+        seen: Pixels = np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
+        seen[unknown] = 255
+        return np.repeat(seen, 3, axis=2) if seen.shape[2] == 1 else seen
+
+    def chosen(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """float64 (H, W, len(bands)): the bands that are seen."""
+        return samples[:, :, [band - 1 for band in self.bands]].astype(np.float64)
+
+    def missing(self, chosen: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """bool (H, W): the pixels that have no data in any of the bands that are seen."""
+        if self.nodata is None:
+            return np.zeros(chosen.shape[:2], np.bool_)
+        missing: npt.NDArray[np.bool_] = (chosen == self.nodata).all(-1)
+        return missing
+
+    def fitted(self, parts: Sequence[npt.NDArray[Any]], percentiles: Range, name: str) -> Samples:
+        """The same with each band's range between two percentiles of its values in parts of the image, (H, W,
+        bands) each. Raises ImageError where nothing is known of them, or all are one.
+        """
+        values = []
+        for part in parts:
+            chosen = self.chosen(part)
+            values.append(chosen[np.isfinite(chosen).all(-1) & ~self.missing(chosen)])
+        known = np.concatenate(values)
+        if not len(known):
+            raise ImageError(
+                f"{name}: no pixel has data, so that there are no percentiles; give --rescale LOW,HIGH"
+            )
+        found = [tuple(map(float, np.percentile(band, percentiles))) for band in known.T]
+        for band, (low, high) in zip(self.bands, found, strict=True):
+            if not low < high:
+                raise ImageError(f"{name}: band {band} is {low:g} nearly everywhere; give --rescale LOW,HIGH")
+        return replace(self, ranges=tuple((low, high) for low, high in found))
+
+    def record(self) -> dict[str, str]:
+        """How pixels were made, as named texts."""
+        ranges = dict.fromkeys(f"{low:g},{high:g}" for low, high in self.ranges)
+        each = ranges if len(ranges) == 1 else [f"{low:g},{high:g}" for low, high in self.ranges]
+        return {"bands": ",".join(map(str, self.bands)), "rescale": ";".join(each)}
+
+
+def samples_of(source: object) -> Samples | None:
+    """How an image is made of samples that are no plain colours; None if it is not."""
+    found = getattr(source, "samples", None)
+    return found if isinstance(found, Samples) else None
+
+
+def choose_samples(
+    name: str,
+    count: int,
+    usual: tuple[int, ...] | None,
+    white: Range | None,
+    bands: tuple[int, ...] | None,
+    rescale: Rescale | None,
+    nodata: float | None = None,
+) -> Samples:
+    """The bands of an image that are seen, and their ranges; for percentiles to be fitted still.
+
+    count: how many bands the file has. usual: those that it says are its colours; None if it does not.
+    white: the range that it says its values have; None if it does not.
+    bands, rescale: what was asked for.
+
+    Raises ImageError for bands that are not there, and where something must be told.
+    """
+    bands = bands or usual
+    if bands is None:
+        raise ImageError(
+            f"{name}: has {count} bands, and does not say which are its colours; --bands 3,2,1 does"
+        )
+    if max(bands) > count:
+        raise ImageError(f"{name}: has no band {max(bands)}, only {count}")
+    if rescale is None and white is None:
+        raise ImageError(
+            f"{name}: its values have no range that is black to white; give one with --rescale LOW,HIGH, or "
+            "--rescale percentile:2,98"
+        )
+    ranges: tuple[Range, ...] = ((0.0, 1.0),) if white is None else (white,)
+    if rescale is not None and rescale.ranges:
+        ranges = rescale.ranges
+        if len(ranges) not in (1, len(bands)):
+            raise ImageError(f"{name}: --rescale {rescale} has {len(ranges)} ranges for {len(bands)} bands")
+    return Samples(bands, ranges * len(bands) if len(ranges) == 1 else ranges, nodata)
