@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fcnconv.activations import check_outputs
 from fcnconv.backends import open_network
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Geometry, Grid, Scale, finest_of
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
@@ -44,6 +44,7 @@ from fcnconv.scan.crops import CROPS, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
 from fcnconv.scan.joins import joined
 from fcnconv.scan.parts import Run
+from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
 from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, ScoreStream
 from fcnconv.sources import ImageSource, MemorySource, Pixels
@@ -59,10 +60,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fcnconv")
 
-MEANINGLESS = 6
-"""How many times an image is enlarged to the window when what the network says of it no longer counts: at 4,
-photos keep their first class in 67 %, at 6 in 40 %, at 8 in 20 %, at 16 in none (`benchmarks/small.py`)."""
-
 
 @dataclass(frozen=True, repr=False)
 class Classifier:
@@ -75,6 +72,8 @@ class Classifier:
     temperature: divides the logits of maps with more than one cell before they become probabilities.
     max_pixels: the largest image that is accepted, before and after it is resized.
     bands, rescale: how the samples of a TIFF are seen, as in `options.NetworkOptions`.
+    pixel_size: metres across the pixels that the network learned from, at which images are scanned; None is
+        any. image_pixel_size: the same of images whose files do not tell it.
     """
 
     labels: Labels
@@ -89,6 +88,8 @@ class Classifier:
     max_pixels: int = MAX_PIXELS
     bands: tuple[int, ...] | None = None
     rescale: Rescale | None = None
+    pixel_size: float | None = None
+    image_pixel_size: float | None = None
 
     def __repr__(self) -> str:
         g, made = self.geometry, self.provenance
@@ -270,13 +271,14 @@ class Classifier:
 
     def grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is
-        logged; from `MEANINGLESS` times on as a warning.
+        logged; of a network for pixels of a certain size, see `scan.sizes.true_size`.
         """
-        g, grids = self.geometry, []
+        g, grids, own_size = self.geometry, [], source.size
+        if self.pixel_size is not None:
+            own_size = true_size(source, self.pixel_size, self.image_pixel_size, g.window)
+            scales = [as_factor(scale) for scale in scales]
         sizes = [
-            size
-            for scale in scales
-            for size in scale.scan_sizes(source.size, self.eval_size, g.window, g.step)
+            size for scale in scales for size in scale.scan_sizes(own_size, self.eval_size, g.window, g.step)
         ]
         for size in dict.fromkeys(sizes):
             if size[0] * size[1] > self.max_pixels and isinstance(source, MemorySource):
@@ -286,22 +288,8 @@ class Classifier:
                     f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
                 )
             grids.append(Grid(g.window, g.stride, source.size, size, g.phases))
-        self._tell_enlarged(source, grids[0])
+        tell_enlarged(source, grids[0])
         return grids
-
-    def _tell_enlarged(self, source: ImageSource, grid: Grid) -> None:
-        window, times = self.geometry.window, self.geometry.window / min(source.size)
-        if times >= MEANINGLESS:
-            log.warning(
-                "%s: %d × %d is enlarged %.0f times to the model's window of %d px: too few pixels to know "
-                "a class by, so that what follows means little or nothing",
-                *(source.name, *source.size, times, window),
-            )
-        elif times > 1:
-            log.info(
-                "%s: %d × %d is smaller than the model's window of %d px; enlarged to %d × %d",
-                *(source.name, *source.size, window, *grid.scan_size),
-            )
 
     def tilings(self, grids: Sequence[Grid]) -> dict[Grid, Tiling]:
         """How the grids of a scan will be computed within `memory`."""
@@ -374,19 +362,36 @@ def load(
     std: Sequence[float] | str | None = None,
     eval_size: int | None = None,
     activation: Activation | None = None,
+    mpp: float | None = None,
+    gsd: float | None = None,
+    image_mpp: float | None = None,
+    image_gsd: float | None = None,
     spec: str | Path | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
 
     model: a name of the table, the path of a file of weights, or a classifier built in torch.
-    mode, backend, device, temperature, stride, max_pixels, bands, rescale: see `options.NetworkOptions`.
+    mode, backend, device, temperature, stride, max_pixels, bands, rescale, image_mpp, image_gsd: see
+        `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
-    arch, categories, window, mean, std, eval_size, activation, spec: of a model of one's own, see `OwnModel`.
+    arch, categories, window, mean, std, eval_size, activation, mpp, gsd, spec: of a model of one's own, see
+        `OwnModel`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
     # What may stand for a value becomes one there, or is refused.
-    own = OwnModel(arch, categories, window, mean, std, eval_size, activation=activation, spec=spec)  # type: ignore[arg-type]
+    own = OwnModel(
+        arch=arch,
+        categories=categories,  # type: ignore[arg-type]
+        window=window,
+        mean=mean,  # type: ignore[arg-type]
+        std=std,  # type: ignore[arg-type]
+        eval_size=eval_size,
+        activation=activation,
+        mpp=mpp,
+        gsd=gsd,
+        spec=spec,  # type: ignore[arg-type]
+    )
     options = NetworkOptions(
         mode=checked("mode", mode, Mode),
         stride=stride,
@@ -397,12 +402,19 @@ def load(
         max_pixels=max_pixels,
         bands=parse_bands(bands if isinstance(bands, str) else ",".join(map(str, bands))) if bands else None,
         rescale=parse_rescale(rescale) if isinstance(rescale, str) else rescale,
+        image_mpp=image_mpp,
+        image_gsd=image_gsd,
     )
     return open_classifier(find_model(model, own), options)
 
 
 def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) -> Classifier:
     """The classifier of a model, run as the options say. Raises ModelError and ConversionError."""
+    if options.image_pixel_size is not None and spec.pixel_size is None:
+        raise UsageError(
+            f"{spec.name} is for pixels of any size, so that --image-mpp and --image-gsd change nothing; "
+            "tell the network's own with --mpp or --gsd, or in its JSON file"
+        )
     mode, backend, device = options.mode, options.backend, options.device
     network = open_network(spec, mode, backend, device, options.stride)
 
@@ -422,4 +434,6 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         max_pixels=options.max_pixels or MAX_PIXELS,
         bands=options.bands,
         rescale=options.rescale,
+        pixel_size=spec.pixel_size,
+        image_pixel_size=options.image_pixel_size,
     )

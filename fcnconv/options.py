@@ -271,6 +271,8 @@ class NetworkOptions:
     stride: pixels between windows, the network's own divided by a power of two; None is its own.
     max_memory: bytes for a scan; None is half of what is free, or 2 GB where more is not faster.
     max_pixels: the largest image that is decoded whole; None is `images.MAX_PIXELS`.
+    image_mpp, image_gsd: how large an image's pixels are, where its file does not tell it: micrometres on a
+        slide, or metres on the ground.
     bands, rescale: which bands of a TIFF are its colours, from 1, and what of their values becomes black and
         white; None as the file says.
     """
@@ -326,6 +328,14 @@ class NetworkOptions:
             read=parse_bands,
         ),
     ] = None
+    image_mpp: Annotated[
+        float | None,
+        Told("Micrometres a pixel of an image that does not tell it.", metavar="UM", group="Input", least=0),
+    ] = None
+    image_gsd: Annotated[
+        float | None,
+        Told("Metres a pixel of an image that does not tell it.", metavar="M", group="Input", least=0),
+    ] = None
     rescale: Annotated[
         Rescale | None,
         Told(
@@ -335,6 +345,13 @@ class NetworkOptions:
             read=parse_rescale,
         ),
     ] = None
+
+    @property
+    def image_pixel_size(self) -> float | None:
+        """Metres across an image's pixel, where it is told. Raises UsageError if it is told twice."""
+        if self.image_mpp is not None and self.image_gsd is not None:
+            raise UsageError("--image-mpp and --image-gsd both say how large pixels are; leave out one")
+        return self.image_gsd if self.image_mpp is None else self.image_mpp / 1e6
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
         weights=Path,
         build=lambda _: copy.deepcopy(model).cpu().float().requires_grad_(False).eval(),
         temperature=own.temperature or 1.0,
+        pixel_size=own.pixel_size,
         sha256=lambda _: state_sha256(model),
     )
 

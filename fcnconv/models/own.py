@@ -80,6 +80,8 @@ _CHECKS: dict[str, Check] = {
     "std": _channels,
     "eval_size": _pixels,
     "temperature": _positive,
+    "mpp": _positive,
+    "gsd": _positive,
     "activation": partial(checked, choices=Activation),
     "spec": _spec,
 }
@@ -108,6 +110,8 @@ class OwnModel:
     temperature: by which dense logits are divided, where it was measured.
     activation: ``softmax`` of classes that exclude each other, ``sigmoid`` of independent ones, ``none`` of a
         network that ends in an activation of its own; None is softmax, and sigmoid for a single output.
+    mpp, gsd: how large the pixels were that it learned from, in micrometres on a slide, or metres on the
+        ground; images are scanned at that size. None is any.
     spec: what is said beside; or the path of a JSON file of it, see `read_spec`.
     files: those that were read for all this, which no output may replace.
     """
@@ -124,6 +128,12 @@ class OwnModel:
     std: Annotated[Channels | None, _told("What its input is divided by.", "R,G,B", "std")] = None
     eval_size: Annotated[int | None, _told("The short side of --scales fit.", "PX", least=1)] = None
     temperature: float | None = None
+    mpp: Annotated[
+        float | None, Told("Micrometres a pixel of what it learned from.", metavar="UM", group=_OWN, least=0)
+    ] = None
+    gsd: Annotated[
+        float | None, Told("Metres a pixel of what it learned from.", metavar="M", group=_OWN, least=0)
+    ] = None
     activation: Annotated[
         Activation | None,
         Told(
@@ -142,10 +152,17 @@ class OwnModel:
             if name in ("categories", "spec") and isinstance(value, (str, Path)):
                 object.__setattr__(self, "files", (*self.files, Path(value)))
             object.__setattr__(self, name, _CHECKS[name](name, value))
+        if self.mpp is not None and self.gsd is not None:
+            raise UsageError("mpp and gsd both say how large pixels are; leave out one")
         if self.activation == "none" and self.temperature is not None:
             raise UsageError("a temperature divides logits, and with activation none there are none")
         if self.spec is not None:
             object.__setattr__(self, "files", (*self.files, *self.spec.files))
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Metres across a pixel of what it learned from."""
+        return self.gsd if self.mpp is None else self.mpp / 1e6
 
     def given(self) -> list[str]:
         """The names of what is said."""
@@ -231,6 +248,7 @@ def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> Model
         build=partial(architecture.build, window),
         stride=architecture.stride,
         temperature=own.temperature or 1.0,
+        pixel_size=own.pixel_size,
         arch=own.arch,
         no_fcn=architecture.no_fcn,
     )

@@ -50,6 +50,7 @@ class ModelSpec:
     build: makes the network from that path.
     stride: pixels between the crops of `windows` mode; in `fcn` mode the network's own stride holds.
     temperature: by which dense logits are divided to be as sure as real crops, where it was measured.
+    pixel_size: metres across a pixel of what it learned from, at which images are scanned; None is any.
     arch: the network that `build` makes; it and the weights decide the logits.
     no_fcn: why the network has no fully convolutional form; empty if it has one, or nobody knows yet.
     sha256: gives the SHA-256 of the weights at that path.
@@ -66,6 +67,7 @@ class ModelSpec:
     build: Callable[[Path], nn.Module]
     stride: int = 32
     temperature: float = 1.0
+    pixel_size: float | None = None
     arch: str = ""
     no_fcn: str = ""
     sha256: Callable[[Path], str] = file_sha256

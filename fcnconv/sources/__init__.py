@@ -12,9 +12,10 @@ from pathlib import Path
 
 from fcnconv.options import Rescale
 from fcnconv.sources import slides, tiff
+from fcnconv.sources.pixel_size import pixel_size_of
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
 from fcnconv.sources.samples import Samples, samples_of
-from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, Sized, area
+from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area
 
 __all__ = [
     "REGION_SUFFIXES",
@@ -25,10 +26,10 @@ __all__ = [
     "ReducedSource",
     "ResizedSource",
     "Samples",
-    "Sized",
     "area",
     "open_any",
     "open_regions",
+    "pixel_size_of",
     "read_within",
     "resize",
     "samples_of",

@@ -33,9 +33,14 @@ class GeoReference:
     tags: Mapping[int, Any]
 
     @property
+    def keys(self) -> dict[int, int]:
+        """The keys of GeoTIFF that name the coordinate system: number -> value."""
+        return _directory(self.tags.get(KEYS, ()))
+
+    @property
     def epsg(self) -> int | None:
         """The coordinate system's number in EPSG's list, if it is in it."""
-        keys = _directory(self.tags.get(KEYS, ()))
+        keys = self.keys
         code = keys.get(_PROJECTED) or keys.get(_GEOGRAPHIC)
         return None if code in (None, _USER_DEFINED) else code
 

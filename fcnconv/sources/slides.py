@@ -12,6 +12,7 @@ from PIL import Image
 from fcnconv.errors import ImageError
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.pixel_size import of_slide
 from fcnconv.sources.source import Pixels
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
@@ -39,6 +40,11 @@ class SlideSource:
         """(width, height) in pixels."""
         width, height = self.slide.level_dimensions[self.level]
         return width, height
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Metres across a pixel of the first level, if the slide says it."""
+        return of_slide(self.slide.properties)
 
     @cached_property
     def levels(self) -> tuple[SlideSource, ...]:

@@ -47,16 +47,6 @@ class Placed(Protocol):
     def georeference(self) -> GeoReference | None: ...
 
 
-@runtime_checkable
-class Sized(Protocol):
-    """An image that may know how large its pixels are. pixel_size: metres across one, of a slide or of the
-    ground; None if its file does not say.
-    """
-
-    @property
-    def pixel_size(self) -> float | None: ...
-
-
 @dataclass(frozen=True)
 class MemorySource:
     """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright."""

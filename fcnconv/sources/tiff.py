@@ -16,6 +16,7 @@ from fcnconv.grid import Box
 from fcnconv.options import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.geo import TAGS, GeoReference, read_georeference
+from fcnconv.sources.pixel_size import of_tiff
 from fcnconv.sources.samples import NEARLY_BLACK, Samples, choose_samples
 from fcnconv.sources.source import Pixels
 
@@ -65,6 +66,11 @@ class TiffSource:
         """Where the image lies on the map, if the file says it."""
         tags = {number: tag.value for number in TAGS if (tag := self.page.tags.get(number))}
         return read_georeference(tags)
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Metres across a pixel, if the file says it."""
+        return of_tiff(self.page, self.georeference)
 
     @cached_property
     def levels(self) -> tuple[TiffSource, ...]:

@@ -16,7 +16,7 @@ from fcnconv.grid import Box
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
-from fcnconv.sources import ImageSource, Pixels, Placed, read_within, samples_of
+from fcnconv.sources import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of
 from fcnconv.sources.geo import GeoReference
 
 Record = dict[str, str | int | float]
@@ -119,6 +119,8 @@ def provenance(stream: ScoreStream) -> Record:
             f"{width}x{height}" for width, height in (g.scan_size for g in about.scales)
         )
         record["join"] = about.join
+    if (size := pixel_size_of(about.source)) is not None:
+        record["pixel_size"] = size
     if samples := samples_of(about.source):
         record.update(samples.record())
     if made.agreement is not None:
