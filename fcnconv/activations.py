@@ -87,6 +87,7 @@ def check_outputs(outputs: FloatArray, activation: Activation, model: str) -> No
 
     Raises UsageError if they surely are: if those of each window sum to 1.
     """
+    outputs = outputs[~np.isnan(outputs).any(-1)]
     if activation == "none" or outputs.size < _ENOUGH or outputs.min() < 0 or outputs.max() > 1:
         return
     if outputs.shape[-1] > 1 and np.abs(outputs.sum(-1) - 1).max() < 1e-3:

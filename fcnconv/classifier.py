@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fcnconv.activations import check_outputs
 from fcnconv.backends import open_network
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.grid import Geometry, Grid, Scale, finest_of
+from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
@@ -35,21 +35,23 @@ from fcnconv.options import (
     parse_bands,
     parse_device,
     parse_memory,
+    parse_region,
     parse_rescale,
 )
 from fcnconv.predictions import Classification, answer, classification_work
 from fcnconv.provenance import Activation, Mode, Provenance
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.crops import CROPS, score_crops
+from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
-from fcnconv.scan.joins import joined
+from fcnconv.scan.joins import joined, needed_between
 from fcnconv.scan.parts import Run
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
 from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
-from fcnconv.scores import About, Block, FloatArray, ScoreStream
+from fcnconv.scores import About, Block, FloatArray, Mask, ScoreStream
 from fcnconv.sources import ImageSource, MemorySource, Pixels
 from fcnconv.system.once import once
 from fcnconv.system.progress import done, expect, finished
+from fcnconv.where import Where, where_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,6 +109,9 @@ class Classifier:
         image: ImageLike | ImageSource,
         *,
         scales: str | Sequence[Scale] = OWN_SIZE,
+        region: Box | None = None,
+        mask: str | Path | None = None,
+        tissue: bool = False,
         join: Join = "finest",
         anchors: int | None = None,
         refine: float = 0.0,
@@ -119,12 +124,15 @@ class Classifier:
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, ``fit`` or ``auto``.
         anchors: K: real crops at every K-th window, by which the map between them is corrected; the map's
             `exact` tells which. 0 is the plain network's map; None is 4, and 1 in `windows` mode.
-        join, refine, agreement, seed: as in `options.MapOptions`.
+        region, mask, tissue, join, refine, agreement, seed: as in `options.MapOptions`.
         """
         from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
 
         options = MapOptions(
             scales=as_scales(scales),
+            region=None if region is None else parse_region(",".join(map(str, region))),
+            mask=None if mask is None else str(mask),
+            tissue=tissue,
             join=checked("join", join, Join),
             anchors=anchors,
             refine=refine,
@@ -147,14 +155,16 @@ class Classifier:
         grids = self.grids(source, options.sizes)
         finest = finest_of(grids)
         order = [grid for grid in grids if grid != finest]
-        tilings = self.tilings([*order, finest])
+        where = where_of(source, options)
+        inside = self._inside(where, grids)
+        tilings = self.tilings([*order, finest], inside, correction)
         tally = Tally(activation=self.labels.activation)
-        crops = sum(correction.crops(grid) for grid in tilings if grid.rows * grid.cols > 1)
+        crops = sum(correction.crops(grid, inside.get(grid)) for grid in tilings if grid.rows * grid.cols > 1)
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
         done("opening")
         expect(*scan_work(tilings if correction.dense else {}, self.parts.whole, crops))
-        blocks = self._corrected(source, tilings, correction, tally)
+        blocks = self._corrected(source, tilings, correction, tally, inside)
         temperature = 1.0 if correction.anchors else self._temperature(grids)
         if order:
             blocks = joined(blocks, grids, options.join, temperature, self.labels)
@@ -165,17 +175,39 @@ class Classifier:
             seed=correction.seed,
         )
         scales = tuple(grids) if order else ()
-        about = About(finest, self.labels, made, temperature, scales, source, options.join if order else None)
+        join = options.join if order else None
+        about = About(finest, self.labels, made, temperature, scales, source, join, where.record)
         return ScoreStream(about, blocks, tally.agreement)
 
+    @staticmethod
+    def _inside(where: Where, grids: Sequence[Grid]) -> dict[Grid, Mask]:
+        """The windows of each grid that are looked at, if not all: of the coarser ones those that the finest
+        one's are joined with.
+        """
+        finest = finest_of(grids)
+        cells = where.cells(finest)
+        if cells is None:
+            return {}
+        return {grid: cells if grid == finest else needed_between(grid, finest, cells) for grid in set(grids)}
+
     def _corrected(
-        self, source: ImageSource, tilings: dict[Grid, Tiling], correction: Correction, tally: Tally
+        self,
+        source: ImageSource,
+        tilings: dict[Grid, Tiling],
+        correction: Correction,
+        tally: Tally,
+        inside: dict[Grid, Mask],
     ) -> Iterator[Block]:
         from fcnconv.scan.correct import correct
 
         windows = self.provenance.mode == "windows"
         if windows and correction.anchors == 1:
-            yield from self._scan(source, tilings)
+            if inside:
+                for grid in tilings:
+                    score = partial(self.crops, source, grid)
+                    yield from crops_alone(grid, len(self.labels), inside[grid], score)
+            else:
+                yield from self._scan(source, tilings)
             finished(CROPS)
             return
         scanned: Iterator[tuple[Grid, Iterator[Block] | None]] = ((grid, None) for grid in tilings)
@@ -183,7 +215,7 @@ class Classifier:
             scanned = groupby(self._scan(source, tilings), key=lambda block: block.grid)
         for grid, blocks in scanned:
             score = partial(self.crops, source, grid)
-            yield from correct(grid, len(self.labels), blocks, score, correction, tally)
+            yield from correct(grid, len(self.labels), blocks, score, correction, tally, inside.get(grid))
         finished(CROPS)
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
@@ -291,9 +323,24 @@ class Classifier:
         tell_enlarged(source, grids[0])
         return grids
 
-    def tilings(self, grids: Sequence[Grid]) -> dict[Grid, Tiling]:
-        """How the grids of a scan will be computed within `memory`."""
-        return choose_all(self.parts, grids, self.memory)
+    def tilings(
+        self,
+        grids: Sequence[Grid],
+        inside: Mapping[Grid, Mask] | None = None,
+        correction: Correction | None = None,
+    ) -> dict[Grid, Tiling]:
+        """How the grids of a scan will be computed within `memory`.
+
+        inside: of a grid, bool (rows, cols), the windows that are looked at, if not all; what `correction`
+        takes for them is computed too. A network that looks at the whole image is given all of it.
+        """
+        needed = {}
+        if inside and self.geometry.local:
+            needed = {
+                grid: correction.needed(grid, cells) if correction else cells
+                for grid, cells in inside.items()
+            }
+        return choose_all(self.parts, grids, self.memory, needed)
 
     def _provenance(self, tilings: Iterable[Tiling]) -> Provenance:
         if self.geometry.local:
@@ -305,10 +352,12 @@ class Classifier:
         from fcnconv.scan.correct import correction_of
 
         correction = correction_of(options, self.provenance.mode, self.labels.activation)
-        tilings = self.tilings(self.grids(source, options.sizes))
+        grids = self.grids(source, options.sizes)
+        inside = self._inside(where_of(source, options), grids)
+        tilings = self.tilings(grids, inside, correction)
         window, windows = self.geometry.window, self.provenance.mode == "windows"
         pace = measure_pace(self.run, self.parts, window, self.geometry.step)
-        crops = [correction.crops(grid) for grid in tilings]
+        crops = [correction.crops(grid, inside.get(grid)) for grid in tilings]
         crop = pace.window if windows or not any(crops) else measure_crop(self.open_crops(), window)
         return [
             estimate(grid, tiling, pace, self.parts.whole, len(self.labels), crops=count, crop=crop)
@@ -319,10 +368,11 @@ class Classifier:
         return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)
 
     def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
-        blocks = scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid]))
-        for number, block in enumerate(blocks):
-            if not number:
+        checked = False
+        for block in scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid])):
+            if not checked and not np.isnan(block.logits).all():
                 self._checked(block.logits)
+                checked = True
             yield block
 
     def _checked(self, logits: FloatArray) -> FloatArray:

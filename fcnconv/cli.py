@@ -84,7 +84,10 @@ class _Command(TyperCommand):
         formatter.write(help_page(" ".join(words), self.help or "", groups, formatter.width))
 
 
-HELP_GROUPS = ("Arguments", "Options", "Map", "Picture", "Network", "Own model", "Input", "Running")
+HELP_GROUPS = (
+    *("Arguments", "Options", "Map", "Where to look", "Picture"),
+    *("Network", "Own model", "Input", "Running"),
+)
 """The headings of a command's help, what most need first."""
 
 

@@ -19,7 +19,7 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions, Values, checked
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
-from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, strength, top_k
+from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
 from fcnconv.system.progress import Work, expect
 from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, provenance, save
@@ -226,7 +226,7 @@ def log_foremost(score_map: ScoreMap) -> Selection:
     """The category that shows most in the image, see `scores.strength`, after it was logged."""
     strong, highest = (np.zeros(len(score_map.labels)) for _ in range(2))
     for piece in score_map.stream().pieces():
-        probabilities = piece.probabilities()
+        probabilities = shown(piece.probabilities())
         strong += strength(probabilities)
         np.maximum(highest, probabilities.max((0, 1)), out=highest)
     best = int(strong.argmax())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from fcnconv.errors import UsageError
-from fcnconv.grid import Scale
+from fcnconv.grid import Box, Scale
 from fcnconv.provenance import Mode
 
 Backend = Literal["auto", "onnx", "torch"]
@@ -160,6 +160,18 @@ def parse_bands(text: str) -> tuple[int, ...]:
         return bands
     raise UsageError(
         f"unknown bands {text!r}; give three for red, green and blue, as in 4,3,2, or one; from 1"
+    )
+
+
+def parse_region(text: str) -> Box:
+    """(x0, y0, x1, y1) of a rectangle of pixels such as ``0,0,4000,3000``. Raises UsageError."""
+    if re.fullmatch(r"\d{1,9}(,\d{1,9}){3}", text):
+        x0, y0, x1, y1 = map(int, text.split(","))
+        if x0 < x1 and y0 < y1:
+            return x0, y0, x1, y1
+    raise UsageError(
+        f"unknown region {text!r}; give x0,y0,x1,y1 in pixels of the image, left and top first, as in "
+        "0,0,4000,3000"
     )
 
 
@@ -360,6 +372,9 @@ class MapOptions:
 
     classes: names of the categories and concepts to write; none are all (of a picture, the most probable).
     scales: sizes to scan at; None are all sizes for a map to look at, and else its own.
+    region, mask, tissue: only windows are looked at whose centres lie in this rectangle, (x0, y0, x1, y1) in
+        pixels; where this image is not black, or in the polygons of this GeoJSON; and where the image is
+        coloured, as tissue on a slide is.
     join: what a class scores where several meet, see `scan.joins`.
     anchors: K: real crops at every K-th window, by which the map between them is corrected; 0 is the plain
         network's map, None is 4, and 1 in `windows` mode: every window a real crop.
@@ -390,6 +405,26 @@ class MapOptions:
         tuple[Scale, ...] | None,
         replace(_SCALES, help=f"{_SCALES.help} [default: 1; to look at auto]"),
     ] = None
+    region: Annotated[
+        Box | None,
+        Told(
+            "Look only at this part of the image, in pixels.",
+            metavar="X0,Y0,X1,Y1",
+            group="Where to look",
+            read=parse_region,
+        ),
+    ] = None
+    mask: Annotated[
+        str | None,
+        Told(
+            "Look only where this image is not black, or in a GeoJSON's polygons.",
+            metavar="FILE",
+            group="Where to look",
+        ),
+    ] = None
+    tissue: Annotated[
+        bool, Told("Look only where a slide has tissue.", flags=("--tissue",), group="Where to look")
+    ] = False
     join: Annotated[
         Join,
         Told("How several scales are joined: finest, max or mean.", metavar="HOW"),

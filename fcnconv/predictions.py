@@ -12,7 +12,7 @@ from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import MAP, Block, sum_over, top_k
+from fcnconv.scores import MAP, Block, shown, sum_over, top_k
 from fcnconv.system.progress import Work, done
 
 
@@ -108,9 +108,9 @@ class Peaks:
         self.grid: npt.NDArray[np.object_] = np.empty(count, object)
 
     def update(self, block: Block, probabilities: FloatArray) -> None:
-        """Takes a block's probabilities, float32 (rows, cols, count)."""
+        """Takes a block's probabilities, float32 (rows, cols, count), NaN where it was not looked at."""
         cols = probabilities.shape[1]
-        probabilities = probabilities.reshape(-1, len(self.probability))
+        probabilities = shown(probabilities).reshape(-1, len(self.probability))
         cell = probabilities.argmax(0)
         found = probabilities.max(0)
         better = found > self.probability

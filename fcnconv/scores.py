@@ -7,7 +7,7 @@ feeds every writer; the map in memory, `maps.ScoreMap`, is the case of one piece
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,6 +33,8 @@ class Block:
     logits: float32 (rows, cols, num_classes).
     exact: bool (rows, cols), the cells that were scored as real crops; None where none was.
     best_scale: of joined scales, uint8 (rows, cols), which of them the best class of each cell is from.
+
+    Of a cell that was not looked at, all logits are NaN.
     """
 
     grid: Grid
@@ -56,7 +58,7 @@ class About:
 
     temperature: what probabilities divide the logits by, to be as sure as real crops are.
     scales: the grids of the scales that were joined to this map; empty for one scale.
-    source: the image that was scanned.
+    source: the image that was scanned. looked_at: where, in words by name; empty if everywhere.
     join: how the scales were joined, None for one.
     """
 
@@ -67,6 +69,7 @@ class About:
     scales: tuple[Grid, ...] = ()
     source: ImageSource | None = field(default=None, repr=False, compare=False)
     join: Join | None = None
+    looked_at: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,7 +109,7 @@ class Piece:
         """bool (rows, cols): the cells whose scores are those of real crops, which have no temperature."""
         if self.block.exact is not None:
             return self.block.exact
-        return np.full(self.logits.shape[:2], self.about.provenance.anchors == 1)
+        return (self.about.provenance.anchors == 1) & ~np.isnan(self.logits[:, :, 0])
 
     def probabilities(self) -> FloatArray:
         """float32 (rows, cols, num_classes), 0 to 1: of each cell's logits, divided by the temperature,
@@ -188,6 +191,11 @@ class ScoreStream:
         if self.compared:
             provenance = replace(self.about.provenance, agreement=self.compared())
             self.about = replace(self.about, provenance=provenance)
+
+
+def shown(values: FloatArray) -> FloatArray:
+    """Probabilities as pictures have them: 0 where nothing was looked at, which is NaN."""
+    return np.nan_to_num(values, nan=0.0) if np.isnan(values).any() else values
 
 
 def _log_sum_exp(logits: FloatArray) -> FloatArray:

@@ -22,9 +22,9 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
 from fcnconv.options import OWN_SIZE, MapOptions, parse_memory, parse_scales
-from fcnconv.scan.blocks import spans
 from fcnconv.scan.joins import Join, joined
 from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
+from fcnconv.scan.pieces import block_cells, spans
 from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, choose
 from fcnconv.scores import Block, FloatArray
 from fcnconv.sources import MemorySource
@@ -276,12 +276,12 @@ def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, 
     assume(len(tiling.parts) > 1)
     pixels = np.random.default_rng(0).random((3, rows + 4, cols + 4), np.float32)
     image = PixelCells(lambda box: pixels[None, :, box[1] : box[3], box[0] : box[2]], 5, 1)
-    top = chain(image, tiling.parts, tiling.blocks, (rows - 1, cols - 1))
-    high, wide = top.block
+    high, wide = block_cells(tiling.parts, tiling.blocks)
+    rects = [(down, across) for down in spans(rows + 4, high) for across in spans(cols + 4, wide)]
+    top = chain(image, tiling.parts, tiling.blocks, (rows - 1, cols - 1), rects)
     found = np.full_like(pixels, np.nan)
-    for down in spans(rows + 4, high):
-        for across in spans(cols + 4, wide):
-            found[:, down, across] = top.compute(down.start, down.stop, across.start, across.stop)
+    for down, across in rects:
+        found[:, down, across] = top.compute(down.start, down.stop, across.start, across.stop)
     assert np.array_equal(found, pixels)
     kept, below = 0, top.below
     while isinstance(below, KeptCells):

@@ -50,7 +50,8 @@ GIVEN = {
 
 
 def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
-    about_the_scan = {"classes", "scales", "join", "anchors", "refine", "agreement", "seed"}
+    about_the_scan = {"classes", "scales", "region", "mask", "tissue"}
+    about_the_scan |= {"join", "anchors", "refine", "agreement", "seed"}
     assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan
 
 
@@ -237,7 +238,8 @@ def test_text_is_read_once_and_values_pass() -> None:
 
 def test_help_comes_in_groups_with_what_most_need_first(fcnconv: Command) -> None:
     shown = fcnconv("heatmap", "-h").stdout.decode()
-    places = [shown.index(f"\n{group}:\n") for group in ("Arguments", "Options", "Map", "Picture", "Network")]
+    groups = "Arguments", "Options", "Map", "Where to look", "Picture", "Network"
+    places = [shown.index(f"\n{group}:\n") for group in groups]
     assert places == sorted(places)
     assert shown.index("--out") < shown.index("--scales") < shown.index("--debug")
     assert "[default: 1; to look at auto]" in " ".join(shown.split()) and "finest, max or mean" in shown

@@ -91,7 +91,8 @@ def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndar
     parts = network.parts.cut()
     assert len(parts) > 1
     image = PixelCells(lambda box: np.ascontiguousarray(x[:, :, box[1] : box[3], box[0] : box[2]]), 32, 4)
-    top = chain(image, parts, [(2, 2)] * len(parts), (rows, cols))
+    rects = [(slice(y, y + 2), slice(x, x + 2)) for y in range(0, 10, 2) for x in range(0, 14, 2)]
+    top = chain(image, parts, [(2, 2)] * len(parts), (rows, cols), rects)
     blocks = [[top.compute(y, y + 2, x, x + 2) for x in range(0, 14, 2)] for y in range(0, 10, 2)]
     return np.concatenate([np.concatenate(row, 2) for row in blocks], 1), network.run(x)[0]
 

@@ -27,9 +27,10 @@ from fcnconv.grid import Grid
 from fcnconv.labels import numbered
 from fcnconv.maps import save_map
 from fcnconv.options import MapOptions, parse_scales
-from fcnconv.scan.blocks import scan, work
+from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS
 from fcnconv.scan.parts import Part, stage_of
+from fcnconv.scan.pieces import work
 from fcnconv.scan.tiles import FIXED, Parts
 from fcnconv.scan.tiles import choose as choose_tiling
 from fcnconv.sources import MemorySource
@@ -186,7 +187,7 @@ def test_a_scan_does_the_work_that_was_expected_of_it(
     grid = Grid(5, 1, (cols + 4, rows + 4), (cols + 4, rows + 4))
     tiling = choose_tiling(parts, (rows - 1, cols - 1), FIXED + limit, None if cut else tile)
     source = MemorySource(np.zeros((rows + 4, cols + 4, 3), np.uint8))
-    progress, expected = Progress(), work(grid, tiling)
+    progress, expected = Progress(), work(grid, tiling.parts, tiling.blocks)
     with following(progress):
         expect(*(Work(stage_of(i), "scanning", n, 1.0) for i, n in enumerate(expected)))
         for _ in scan(

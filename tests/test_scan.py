@@ -13,9 +13,10 @@ from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import parse_scales
-from fcnconv.scan.blocks import scan, spans
+from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import Ahead, score_crops
 from fcnconv.scan.parts import Part
+from fcnconv.scan.pieces import spans
 from fcnconv.scan.tiles import Parts, choose
 from fcnconv.sources import MemorySource, resize
 

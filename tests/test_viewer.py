@@ -299,8 +299,8 @@ def test_the_page_tells_how_true_its_map_is() -> None:
     )
     page = page_of(told)
     assert "in 83 % of the windows (estimated, 41 to 97 %); 5 of 12 are real crops." in page
-    bits = zlib.decompress(base64.b64decode(re.findall(r'id="exact">([^<]+)<', page)[0]))
-    np.testing.assert_array_equal(np.unpackbits(np.frombuffer(bits, np.uint8))[:12].reshape(3, 4), exact)
+    origins = zlib.decompress(base64.b64decode(re.findall(r'id="origins">([^<]+)<', page)[0]))
+    np.testing.assert_array_equal(np.frombuffer(origins, np.uint8).reshape(3, 4), exact)
     whole = replace(score_map, block=replace(score_map.block, exact=np.ones((3, 4), np.bool_)))
     assert "Every window is a real crop." in page_of(whole)
 
@@ -747,7 +747,9 @@ def test_a_window_tells_where_its_scores_are_from(tmp_path: Path, open_page: Ope
     score_map = random_map(3, 4, 5)
     exact = np.zeros((3, 4), np.bool_)
     exact[1, 2] = True
-    mixed = replace(score_map, block=replace(score_map.block, exact=exact))
+    logits = score_map.logits.copy()
+    logits[0] = np.nan
+    mixed = replace(score_map, block=replace(score_map.block, exact=exact, logits=logits))
     cases: list[tuple[int, Mode, str]] = [
         (4, "fcn", "corrected by crops nearby"),
         (4, "windows", "interpolated from crops nearby"),
@@ -760,7 +762,10 @@ def test_a_window_tells_where_its_scores_are_from(tmp_path: Path, open_page: Ope
         page = open_page(path)
         for row, col in np.ndindex(3, 4):
             page.script(f"moveTo({row}, {col})")
-            assert page.text("how") == ("scored as a real crop" if exact[row, col] else elsewhere)
+            expected = "scored as a real crop" if exact[row, col] else elsewhere
+            assert page.text("how") == (expected if row else "not looked at")
+            assert (page.text("here") == "–") == (not row)
+            assert len(page.script("return [...$('bars').children]")) == (5 if row else 0)
     assert not page.pixels("dots").any()
     page.script("$('dotted').click()")
     dots = page.pixels("dots")[:, :, 3] > 0

@@ -20,7 +20,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
-from fcnconv.scan.blocks import spans
+from fcnconv.scan.pieces import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
 

@@ -104,7 +104,9 @@ def _prove(network: FullyConvolutional, parts: tuple[Part, ...]) -> None:
         rows, cols = network(x).shape[2:]
     image = PixelCells(pixels, geometry.window, geometry.step)
     try:
-        found = chain(image, parts, [(2, 3)] * len(parts), steps).compute(0, rows, 0, cols)
+        everywhere = slice(0, rows), slice(0, cols)
+        top = chain(image, parts, [(2, 3)] * len(parts), steps, [everywhere])
+        found = top.compute(0, rows, 0, cols)
     except MemoryError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no class but this

@@ -19,6 +19,7 @@ from fcnconv.scores import (
     FloatArray,
     Piece,
     ScoreStream,
+    shown,
     strength,
     strips,
     sum_over,
@@ -74,7 +75,7 @@ class Glance:
         return replace(stream, blocks=passing())
 
     def _see(self, piece: Piece) -> None:
-        probabilities = piece.probabilities()
+        probabilities = shown(piece.probabilities())
         np.maximum(self.highest, probabilities.max((0, 1)), out=self.highest)
         if self.selections:
             probabilities = sum_over(probabilities, self.selections)

@@ -61,11 +61,12 @@ def heatmap(
     from fcnconv.scan.correct import check_together
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
+    inputs: list[str | Path] = [*own.files, *([options.mask] if options.mask else [])]
     writer = None if out is None else find_writer(out, format, options)
     if out is not None and writer is not None:
         refuse_terminal(out, "the map")
         check_writable(out, folder=writer.folder)
-        refuse_overwriting(out, [path, model, *own.files])
+        refuse_overwriting(out, [path, model, *inputs])
     elif data_stream().isatty():
         check_terminal(options)
     elif not dry_run:
@@ -109,7 +110,7 @@ def heatmap(
                 file = out
                 if frame == "all":
                     file = _numbered(out, item.frame or 1)
-                    refuse_overwriting(file, [path, model, *own.files])
+                    refuse_overwriting(file, [path, model, *inputs])
                 save_map(stream, file, writer, choice)
         if score_map is not None:
             show_map(score_map, choice)

@@ -139,6 +139,7 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
 
     from fcnconv.console.preview import draw_map
     from fcnconv.maps import log_foremost
+    from fcnconv.scores import shown
     from fcnconv.writers.contents import photo_of
     from fcnconv.writers.pictures import hint_if_faint, winners_floor
 
@@ -147,8 +148,8 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
         chosen = (log_foremost(score_map),)
     photo = photo_of(score_map.about, PREVIEW_SIDE)
     draw_map(Console(file=data_stream()), photo, score_map, chosen, at_least=floor)
-    shown = score_map.planes(chosen) if chosen else score_map.top_k(1)[1]
-    hint_if_faint(float(shown.max()), [selection.name for selection in chosen], floor if not chosen else None)
+    seen = shown(score_map.planes(chosen) if chosen else score_map.top_k(1)[1])
+    hint_if_faint(float(seen.max()), [selection.name for selection in chosen], floor if not chosen else None)
     for p in score_map.best_windows(choice.options.top_k):
         print_data(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
 

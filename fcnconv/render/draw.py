@@ -18,7 +18,7 @@ from PIL import Image
 from fcnconv.grid import Grid
 from fcnconv.render.colours import Colours, colour_map, distinct_colours, opacity_map
 from fcnconv.render.legend import Key
-from fcnconv.scores import FloatArray
+from fcnconv.scores import FloatArray, shown
 from fcnconv.sources import Pixels
 
 FLOOR = 0.1
@@ -86,7 +86,7 @@ def draw_winners(
         place = np.full(len(names), len(shown))
         place[shown] = np.arange(len(shown))
         which = place[class_idx[:, :, rank], None]
-        highest = np.maximum(np.take_along_axis(planes, which, -1), probability[:, :, rank, None])
+        highest = np.fmax(np.take_along_axis(planes, which, -1), probability[:, :, rank, None])
         np.put_along_axis(planes, which, highest, -1)
 
     def coloured(planes: FloatArray) -> tuple[Colours, FloatArray]:
@@ -131,8 +131,8 @@ def _tinted(
 ) -> Image.Image:
     """The photo with colours over it.
 
-    planes: values (rows, cols, n) of the cells. coloured: makes the colours (h, w, 3) of pixels, and their
-        opacity (h, w), of the values there, (h, w, n).
+    planes: values (rows, cols, n) of the cells, NaN where they were not looked at.
+    coloured: makes the colours (h, w, 3) of pixels, and their opacity (h, w), of the values there, (h, w, n).
     """
     down, across = (
         _Axis.of(length, scanned, grid, count, style)
@@ -140,7 +140,7 @@ def _tinted(
             photo.shape[:2], grid.scan_size[::-1], planes.shape[:2], strict=True
         )
     )
-    picture = np.empty_like(photo)
+    picture, planes = np.empty_like(photo), shown(planes)
     for top in range(0, len(photo), STRIP):  # a large picture takes no more memory than a strip
         rows = slice(top, top + STRIP)
         values = across.spread(down.spread(planes, rows).transpose(1, 0, 2)).transpose(1, 0, 2)

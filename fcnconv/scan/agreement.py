@@ -92,20 +92,28 @@ def sample_windows(
     anchor_cols: npt.NDArray[np.int64],
     count: int,
     seed: int,
+    inside: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.int64]:
     """int64: the numbers of `count` cells, row by row, that are no anchors, each as likely as any other; or
     of all such cells.
 
     shape: (rows, cols) of the grid. Anchors are where a row and a column of them meet.
+    inside: bool (rows, cols), the cells to draw from; None are all.
     """
     rows, cols = shape
+    if inside is not None:
+        others = inside.copy()
+        others[np.ix_(anchor_rows, anchor_cols)] = False
+        places = np.flatnonzero(others)
+        drawn = np.random.default_rng(seed).choice(places, min(count, len(places)), replace=False)
+        return np.sort(drawn)
     free = np.full(rows, cols)
     free[anchor_rows] -= len(anchor_cols)
     ends = free.cumsum()
-    others = int(ends[-1])
+    number = int(ends[-1])
     generator = np.random.default_rng(seed)
     rank = (
-        np.sort(generator.choice(others, min(count, others), replace=False)) if others else np.empty(0, int)
+        np.sort(generator.choice(number, min(count, number), replace=False)) if number else np.empty(0, int)
     )
     row = np.searchsorted(ends, rank, side="right")
     col = rank - (ends[row] - free[row])

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from fcnconv.grid import Grid
 from fcnconv.scan.agreement import Tally, sample_size, sample_windows
 from fcnconv.scan.crops import Ahead
-from fcnconv.scan.lines import Lines, anchor_lines, between, complete
+from fcnconv.scan.lines import Lines, anchor_lines, between, complete, needed_anchors
 from fcnconv.scan.refine import least_sure, put_in
-from fcnconv.scores import Block, FloatArray
+from fcnconv.scores import Block, FloatArray, Mask
 
 Score = Callable[[npt.NDArray[np.int64]], FloatArray]
 """int64 (n,), numbers of cells, row by row -> float32 (n, num_classes): the logits of their real crops."""
@@ -51,12 +51,16 @@ class Anchors:
     dense: float = DENSE_SHARE
 
 
-def corrected(blocks: Iterable[Block], score: Score, anchors: Anchors, tally: Tally) -> Iterator[Block]:
+def corrected(
+    blocks: Iterable[Block], score: Score, anchors: Anchors, tally: Tally, inside: Mask | None = None
+) -> Iterator[Block]:
     """The blocks of one grid, corrected, each with the mask of its exact cells.
 
     blocks: the dense map, as `scan` gives it: rows first, and of a finer grid its last columns after the
         others. Their logits are used up.
     score: scores single windows. tally: is told what is compared, and complete when the blocks are.
+    inside: bool (rows, cols) of the grid, the cells that are looked at; None are all. What the others come
+        out as is not said.
 
     Only the rows after the last row of anchors are held, and of a row of blocks the columns after the last
     column of anchors. A dense map of one window is the classifier itself, and comes back as it is.
@@ -67,7 +71,7 @@ def corrected(blocks: Iterable[Block], score: Score, anchors: Anchors, tally: Ta
             tally.add(Tally(1, 1))
             yield replace(block, exact=np.ones((1, 1), np.bool_))
             continue
-        step = step or _Correction(block.grid, score, anchors, tally)
+        step = step or _Correction(block.grid, score, anchors, tally, inside)
         yield from step.take(block)
 
 
@@ -88,15 +92,20 @@ class _Correction:
     anchors that are still needed, `ends` its last column along all of them, for columns beyond it.
     """
 
-    def __init__(self, grid: Grid, score: Score, anchors: Anchors, tally: Tally):
+    def __init__(self, grid: Grid, score: Score, anchors: Anchors, tally: Tally, inside: Mask | None):
         self.grid, self.anchors, self.tally = grid, anchors, tally
         self.rows = anchor_lines(grid.rows, anchors.every, grid.phases)
         self.cols = anchor_lines(grid.cols, anchors.every, grid.phases)
         native = ((grid.rows - 1) // grid.phases + 1) * ((grid.cols - 1) // grid.phases + 1)
+        anchor_cells = self.rows[:, None] * grid.cols + self.cols
+        self.inside, self.needed = inside, np.ones(anchor_cells.shape, np.bool_)
+        if inside is not None:
+            native = -(-int(inside.sum()) // grid.phases**2)
+            self.needed = needed_anchors(self.rows, self.cols, inside)
         size = sample_size(native) if anchors.sample is None else anchors.sample
-        self.sample = sample_windows((grid.rows, grid.cols), self.rows, self.cols, size, anchors.seed)
-        anchor_cells = (self.rows[:, None] * grid.cols + self.cols).ravel()
-        self.score = Ahead(score, np.union1d(anchor_cells, self.sample))
+        shape = grid.rows, grid.cols
+        self.sample = sample_windows(shape, self.rows, self.cols, size, anchors.seed, inside)
+        self.score = Ahead(score, np.union1d(anchor_cells[self.needed], self.sample))
         self.residuals: dict[int, FloatArray] = {}
         self.ends: dict[int, FloatArray] = {}
         self.band = slice(0, 0)
@@ -143,16 +152,20 @@ class _Correction:
         across = self.cols[(self.cols >= cols.start) & (self.cols < cols.stop)]
         exact = np.zeros(logits.shape[:2], np.bool_)
         places = np.ix_(down - rows.start, across - cols.start)
-        cells = (down[:, None] * self.grid.cols + across).ravel()
-        crops = np.zeros((len(down), len(across), logits.shape[2]), np.float32)
-        if len(cells):
-            crops = self.score(cells).reshape(crops.shape)
-            exact[places] = True
-            self._remember(down, across, crops - np.float32(self.anchors.dense) * logits[places])
+        cells = down[:, None] * self.grid.cols + across
+        needed = self.needed[np.ix_(np.searchsorted(self.rows, down), np.searchsorted(self.cols, across))]
+        crops = np.zeros((*cells.shape, logits.shape[2]), np.float32)
+        if cells.size:
+            if needed.any():
+                crops[needed] = self.score(cells[needed])
+            residuals = crops - np.float32(self.anchors.dense) * logits[places]
+            residuals[~needed] = 0  # nothing is known there, and nothing inside is told by it
+            self._remember(down, across, residuals)
         self._interpolate(rows, cols, logits)
-        logits[places] = crops
-        self._make_exact(rows, cols, logits, exact)
-        self.tally.cells += exact.size
+        inside = np.ones_like(exact) if self.inside is None else self.inside[rows, cols]
+        logits[places], exact[places] = crops, needed & inside[places]
+        self._make_exact(rows, cols, logits, exact, ~inside)
+        self.tally.cells += int(inside.sum())
         self.tally.exact += int(exact.sum())
         yield Block(self.grid, rows, cols, np.ascontiguousarray(logits), exact)
 
@@ -185,10 +198,11 @@ class _Correction:
         line: FloatArray = residuals[low] * (1 - t) + residuals[high] * t
         return line
 
-    def _make_exact(self, rows: slice, cols: slice, logits: FloatArray, exact: npt.NDArray[np.bool_]) -> None:
+    def _make_exact(self, rows: slice, cols: slice, logits: FloatArray, exact: Mask, outside: Mask) -> None:
         """Scores the least sure cells and those of the sample, and puts them in. exact: is marked."""
-        self.wanted += self.anchors.refine * exact.size
-        unsure = least_sure(logits, exact, round(self.wanted) - self.refined, self.tally.activation)
+        self.wanted += self.anchors.refine * int((~outside).sum())
+        count = round(self.wanted) - self.refined
+        unsure = least_sure(logits, exact | outside, count, self.tally.activation)
         self.refined += len(unsure)
         row, col = np.divmod(self.sample, self.grid.cols)
         inside = (row >= rows.start) & (row < rows.stop) & (col >= cols.start) & (col < cols.stop)

@@ -13,10 +13,10 @@ from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.provenance import Activation, Mode
 from fcnconv.scan.agreement import Tally, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
-from fcnconv.scan.lines import anchor_lines
+from fcnconv.scan.lines import Lines, anchor_lines, needed_anchors
 from fcnconv.scan.reach import asked_sample, first_guess, reach
 from fcnconv.scan.refine import refined
-from fcnconv.scores import Block
+from fcnconv.scores import Block, Mask
 from fcnconv.system.scratch import scratch_array
 
 USUAL_ANCHORS = 4
@@ -43,20 +43,38 @@ class Correction:
         """Whether the plain network's map takes part."""
         return self.anchors != 1
 
-    def crops(self, grid: Grid) -> int:
-        """About how many real crops it takes on a grid; with `agreement` a guess."""
-        cells = grid.rows * grid.cols
+    def crops(self, grid: Grid, inside: Mask | None = None) -> int:
+        """About how many real crops it takes on a grid; with `agreement` a guess.
+
+        inside: bool (rows, cols), the cells that are looked at; None are all.
+        """
+        cells = grid.rows * grid.cols if inside is None else int(inside.sum())
         if self.anchors == 1:
             return cells
         if not self.anchors:
             return round(self.refine * cells)
-        lines = (anchor_lines(count, self.anchors, grid.phases) for count in (grid.rows, grid.cols))
-        down, across = map(len, lines)
-        scored = down * across + round(self.refine * cells)
+        down, across = self._lines(grid)
+        anchors = len(down) * len(across)
+        if inside is not None:
+            anchors = int(needed_anchors(down, across, inside).sum())
+        scored = anchors + round(self.refine * cells)
         if self.agreement is None:
             return min(scored + sample_size(cells // grid.phases**2), cells)
         scored = min(scored + asked_sample(cells), cells)
         return scored + round(first_guess(cells, scored, self.agreement))
+
+    def needed(self, grid: Grid, inside: Mask) -> Mask:
+        """bool (rows, cols): the cells of the plain network's map that it takes for those inside."""
+        if self.anchors < 2:
+            return inside
+        down, across = self._lines(grid)
+        needed = inside.copy()
+        needed[np.ix_(down, across)] |= needed_anchors(down, across, inside)
+        return needed
+
+    def _lines(self, grid: Grid) -> tuple[Lines, Lines]:
+        down, across = (anchor_lines(n, self.anchors, grid.phases) for n in (grid.rows, grid.cols))
+        return down, across
 
 
 def correction_of(options: MapOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
@@ -100,16 +118,33 @@ def correct(
     score: Score,
     correction: Correction,
     tally: Tally,
+    inside: Mask | None = None,
 ) -> Iterator[Block]:
     """The blocks of a grid, corrected, each with the mask of its exact cells.
 
     blocks: the plain network's, as `scan` gives them; None where there is no such map.
     score: scores single windows. tally: is told what is compared.
+    inside: bool (rows, cols), the cells that are looked at; None are all. The others come out as NaN.
     """
+    for block in _corrected(grid, num_classes, blocks, score, correction, tally, inside):
+        if inside is not None:
+            block.logits[~inside[block.rows, block.cols]] = np.nan
+        yield block
+
+
+def _corrected(
+    grid: Grid,
+    num_classes: int,
+    blocks: Iterable[Block] | None,
+    score: Score,
+    correction: Correction,
+    tally: Tally,
+    inside: Mask | None,
+) -> Iterator[Block]:
     every = correction.anchors
     if blocks is not None and not every:
         share = correction.refine
-        yield from refined(blocks, score, share, tally.activation) if share else blocks
+        yield from refined(blocks, score, share, tally.activation, inside) if share else blocks
         return
     asked = correction.agreement
     anchors = Anchors(
@@ -122,14 +157,14 @@ def correct(
     if blocks is None:
         blocks = no_dense(grid, num_classes, every)
     if asked is None:
-        yield from corrected(blocks, score, anchors, tally)
+        yield from corrected(blocks, score, anchors, tally, inside)
         return
     uncounted = Tally(activation=tally.activation)
-    whole = _collected(grid, num_classes, corrected(blocks, score, anchors, uncounted))
+    whole = _collected(grid, num_classes, corrected(blocks, score, anchors, uncounted, inside))
     rows, cols = (anchor_lines(count, every, grid.phases) for count in (grid.rows, grid.cols))
-    count = asked_sample(grid.rows * grid.cols)
-    sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed)
-    yield reach(whole, score, sample, asked, tally)
+    count = asked_sample(grid.rows * grid.cols if inside is None else int(inside.sum()))
+    sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed, inside)
+    yield reach(whole, score, sample, asked, tally, inside)
 
 
 def _collected(grid: Grid, num_classes: int, blocks: Iterable[Block]) -> Block:

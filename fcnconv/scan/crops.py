@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.grid import Grid
-from fcnconv.scores import FloatArray
+from fcnconv.scores import Block, FloatArray, Mask
 from fcnconv.sources import ImageSource, Pixels, resize
 
 CROP_BATCH = 32
@@ -52,6 +52,22 @@ def score_crops(
             crops += [strip[..., x : x + grid.window] for x in starts]
         logits.append(run(np.concatenate(crops))[:, :, 0, 0])
     return np.concatenate(logits)
+
+
+def crops_alone(
+    grid: Grid, num_classes: int, inside: Mask, score: Callable[[Cells], FloatArray]
+) -> Iterator[Block]:
+    """Blocks of a row of windows each: those inside scored one by one, the others NaN.
+
+    inside: bool (rows, cols). score: scores single windows, by their numbers.
+    """
+    ahead = Ahead(score, np.flatnonzero(inside))
+    for row, wanted in enumerate(inside):
+        logits = np.full((1, grid.cols, num_classes), np.nan, np.float32)
+        cols = np.flatnonzero(wanted)
+        if len(cols):
+            logits[0, cols] = ahead(row * grid.cols + cols)
+        yield Block(grid, slice(row, row + 1), slice(0, grid.cols), logits, wanted[None])
 
 
 class Ahead:

@@ -10,9 +10,9 @@ from math import inf
 import numpy as np
 
 from fcnconv.grid import Grid
-from fcnconv.scan.blocks import work
 from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.parts import Part, Run, stage_of
+from fcnconv.scan.pieces import work
 from fcnconv.scan.tiles import Parts, Tiling, choose
 from fcnconv.system.progress import Work, duration
 
@@ -104,7 +104,7 @@ def estimate(
     pace: that was measured of `whole`, the network in one piece. crop: seconds for each of the `crops`. The
     work of a network that is not known is that of its crops.
     """
-    parts = work(grid, tiling)
+    parts = work(grid, tiling.parts, tiling.blocks, tiling.needed)
     effort = sum(n * _effort(part) for n, part in zip(parts, tiling.parts, strict=True))
     seconds = pace.multiply_add * effort / _effort(whole) + crop * crops
     return Estimate(grid, tiling, sum(parts), crops, seconds, 4 * grid.rows * grid.cols * num_classes)
@@ -120,7 +120,9 @@ def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, crops: int) -> list[W
             first=0.0 if i else memory,
         )
         for grid, tiling in tilings.items()
-        for i, (part, multiply_adds) in enumerate(zip(tiling.parts, work(grid, tiling), strict=True))
+        for i, (part, multiply_adds) in enumerate(
+            zip(tiling.parts, work(grid, tiling.parts, tiling.blocks, tiling.needed), strict=True)
+        )
         if multiply_adds
     ]
     if crops:

@@ -13,7 +13,7 @@ from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.grid import Grid, finest_of
 from fcnconv.labels import Labels
 from fcnconv.options import Join
-from fcnconv.scores import Block, strips
+from fcnconv.scores import Block, Mask, strips
 from fcnconv.system.progress import Work, done, expect
 from fcnconv.system.scratch import let_go, scratch_array
 
@@ -120,7 +120,8 @@ def _joined(
         cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
         near.append((maps[grid], *_axes(rows, cols)))
         coarse = _between(maps[grid], block, grid) if join == "finest" else maps[grid][near[-1][1:]]
-        (np.logaddexp if join == "mean" else np.maximum)(scores, coarse, out=scores)
+        with np.errstate(invalid="ignore"):  # where it was not looked at
+            (np.logaddexp if join == "mean" else np.maximum)(scores, coarse, out=scores)
     if join == "mean":
         scores -= np.float32(np.log(len(grids)))
     first = scores.argmax(-1)
@@ -175,7 +176,7 @@ def _leave_what_finer_scales_find(
         if level:
             found = _Highest(levels[level], levels[level - 1], coarse.shape[2])
         for row, scores in enumerate(coarse):
-            highest = np.maximum(scores, finer[row])
+            highest = np.fmax(scores, finer[row])
             if level:
                 found.update(Block(levels[level], slice(row, row + 1), slice(0, len(scores)), highest[None]))
             known = np.exp(finer[row] - np.minimum(scores, np.log(FOUND, dtype=np.float32)))
@@ -183,8 +184,23 @@ def _leave_what_finer_scales_find(
             scores *= 1 - np.minimum(known, 1) ** 4
 
 
+def needed_between(coarse: Grid, finest: Grid, inside: Mask) -> Mask:
+    """bool (rows, cols) of a coarser grid: the cells that some cell inside of the finest is joined with.
+
+    inside: bool (rows, cols) of the finest grid.
+    """
+    everywhere = Block(finest, slice(0, finest.rows), slice(0, finest.cols), np.empty((0, 0, 0), np.float32))
+    needed = np.zeros((coarse.rows, coarse.cols), np.bool_)
+    y, x = np.nonzero(inside)
+    for rows, _ in _neighbours(coarse, everywhere, 1):
+        for cols, _ in _neighbours(coarse, everywhere, 0):
+            needed[rows[y], cols[x]] = True
+    return needed
+
+
 class _Highest:
-    """The highest score of each class in the cells of a finer map whose centres lie in a coarser window.
+    """The highest score of each class in the cells of a finer map whose centres lie in a coarser window;
+    those that were not looked at, NaN, do not count.
 
     scores: float32 (rows, cols, num_classes) of the coarser grid; -inf where none came yet.
     """
@@ -199,12 +215,12 @@ class _Highest:
         cols = [(j, place) for j, span in enumerate(self.cols) if (place := _shared(span, block.cols))]
         if not cols:
             return
-        across = np.stack([block.logits[:, place].max(1) for _, place in cols], axis=1)
+        across = np.stack([np.fmax.reduce(block.logits[:, place], 1) for _, place in cols], axis=1)
         columns = slice(cols[0][0], cols[-1][0] + 1)
         for i, span in enumerate(self.rows):
             if place := _shared(span, block.rows):
                 here = self.scores[i, columns]
-                np.maximum(here, across[place].max(0), out=here)
+                np.fmax(here, np.fmax.reduce(across[place], 0), out=here)
 
 
 def _inside(finer: Grid, coarser: Grid, axis: int) -> list[slice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.scores import FloatArray
+from fcnconv.scores import FloatArray, Mask
 
 Lines = npt.NDArray[np.int64]
 """Rows, or columns, by their numbers in a grid, in order."""
@@ -52,3 +52,19 @@ def between(lines: Lines, places: slice) -> tuple[Lines, Lines, FloatArray]:
     high = np.where(on, low, low + 1)
     gap = np.where(on, 1, lines[high] - lines[low])
     return low, high, np.where(on, 0, (place - lines[low]) / gap).astype(np.float32)
+
+
+def needed_anchors(rows: Lines, cols: Lines, inside: Mask) -> Mask:
+    """bool (len(rows), len(cols)): the anchors that some cell inside is interpolated from.
+
+    inside: bool (rows, cols) of the grid.
+    """
+    needed = np.zeros((len(rows), len(cols)), np.bool_)
+    y, x = np.nonzero(inside)
+    down, across = (
+        between(lines, slice(0, count))[:2] for lines, count in zip((rows, cols), inside.shape, strict=True)
+    )
+    for row in down:
+        for col in across:
+            needed[row[y], col[x]] = True
+    return needed

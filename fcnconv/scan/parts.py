@@ -9,7 +9,7 @@ one part, and its blocks are the usual tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,9 @@ from fcnconv.system.progress import done
 
 Run = Callable[[FloatArray], FloatArray]
 """float32 (1, C, h, w) -> (1, C', h', w'): a network, or a part of one."""
+
+Rect = tuple[slice, slice]
+"""Rows and columns of a map's cells."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class FeatureCells:
 class KeptCells(FeatureCells):
     """The output of a part in rows that are kept for the next part, each until it is not needed any more.
 
-    rows_kept: how many are needed at once. first: (row, col) of the first cell that will be read.
+    rows_kept: how many are needed at once. rects: what will be read of each block, as `computed_rects` gives
+    it; nothing else is computed.
 
     Whole rows of blocks are computed, so that the parts below need not keep what an unfinished row would
     still ask for. The rows lie in one array that is used in a circle: arrays that come and go by the
@@ -128,23 +132,24 @@ class KeptCells(FeatureCells):
         block: tuple[int, int],
         stage: str,
         rows_kept: int,
-        first: tuple[int, int],
+        rects: Sequence[Rect],
     ):
         super().__init__(part, below, steps, block, stage)
-        high, wide = self.block
-        self.ready, self.left = first[0] // high * high, first[1] // wide * wide
-        self.kept = _empty(part, rows_kept, self.cols - self.left)
+        high = self.block[0]
+        self.rects: dict[int, list[Rect]] = {}
+        for rect in rects:
+            self.rects.setdefault(rect[0].start // high * high, []).append(rect)
+        self.ready = min(self.rects)
+        self.left = min(cols.start for _, cols in rects)
+        self.kept = _empty(part, rows_kept, max(cols.stop for _, cols in rects) - self.left)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
-        high, wide = self.block
         while self.ready < bottom:
-            last = min(self.ready + high, self.rows)
-            for col in range(self.left, self.cols, wide):
-                end = min(col + wide, self.cols)
-                cells = self.compute(self.ready, last, col, end)
-                for place, rows in self._places(self.ready, last):
-                    self.kept[:, place, col - self.left : end - self.left] = cells[:, rows]
-            self.ready = last
+            for rows, cols in self.rects.get(self.ready, ()):
+                cells = self.compute(rows.start, rows.stop, cols.start, cols.stop)
+                for place, part in self._places(rows.start, rows.stop):
+                    self.kept[:, place, cols.start - self.left : cols.stop - self.left] = cells[:, part]
+            self.ready = min(self.ready + self.block[0], self.rows)
         out = _empty(self.part, bottom - top, right - left)
         for place, rows in self._places(top, bottom):
             out[:, rows] = self.kept[:, place, left - self.left : right - self.left]
@@ -173,27 +178,55 @@ def chain(
     parts: Sequence[Part],
     blocks: Sequence[tuple[int, int]],
     steps: tuple[int, int],
-    first: tuple[int, int] = (0, 0),
+    rects: Sequence[Rect],
 ) -> FeatureCells:
     """The last part's map of an image, above those of the parts before it.
 
-    blocks: of each part, in steps. first: (row, col) of the first cell that will be computed.
+    blocks: of each part, in steps. rects: what of the map will be computed, rows first.
     """
     below: Cells = pixels
-    firsts = _firsts(parts, steps, first)
+    needed = computed_rects(parts, blocks, steps, rects)
     for i, above in enumerate(parts[1:]):
         held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
-        below = KeptCells(parts[i], below, steps, blocks[i], stage_of(i), held, firsts[i])
+        below = KeptCells(parts[i], below, steps, blocks[i], stage_of(i), held, needed[i])
     return FeatureCells(parts[-1], below, steps, blocks[-1], stage_of(len(parts) - 1))
 
 
-def _firsts(parts: Sequence[Part], steps: tuple[int, int], first: tuple[int, int]) -> list[tuple[int, int]]:
-    """The first cell of each part's map that will be read, where `first` is that of the last one's."""
-    firsts = [first]
-    for part, lower in zip(parts[:0:-1], parts[-2::-1], strict=True):
-        starts = [_region(part, n, cell, cell + 1)[0] for n, cell in zip(steps, firsts[0], strict=True)]
-        firsts.insert(0, (starts[0] * lower.pitch, starts[1] * lower.pitch))
-    return firsts
+def computed_rects(
+    parts: Sequence[Part], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
+) -> list[list[Rect]]:
+    """What is computed of each part's map, rows first: `rects` of the last one's, and of each block of the
+    others the rectangle that what is above them reads.
+    """
+    needed = [list(rects)]
+    for i in range(len(parts) - 1, 0, -1):
+        part, below = parts[i], parts[i - 1]
+        high, wide = (max(side, 1) * below.pitch for side in blocks[i - 1])
+        read: dict[tuple[int, int], Rect] = {}
+        for rect in needed[0]:
+            down, across = (_read(part, below, n, span) for n, span in zip(steps, rect, strict=True))
+            for row in range(down.start // high, -(-down.stop // high)):
+                for col in range(across.start // wide, -(-across.stop // wide)):
+                    here = _shared(down, row, high), _shared(across, col, wide)
+                    before = read.get((row, col), here)
+                    read[row, col] = _around(before[0], here[0]), _around(before[1], here[1])
+        needed.insert(0, [read[place] for place in sorted(read)])
+    return needed
+
+
+def _read(part: Part, below: Part, steps: int, cells: slice) -> slice:
+    """What a part reads of the one below it, along an axis, for some of its cells."""
+    start, count = _region(part, steps, cells.start, cells.stop)
+    return slice(start * below.pitch, (start + count) * below.pitch + below.native)
+
+
+def _shared(cells: slice, number: int, size: int) -> slice:
+    """What of some cells lies in a block along an axis, by its number."""
+    return slice(max(cells.start, number * size), min(cells.stop, (number + 1) * size))
+
+
+def _around(one: slice, other: slice) -> slice:
+    return slice(min(one.start, other.start), max(one.stop, other.stop))
 
 
 def stage_of(part: int) -> str:
@@ -202,30 +235,17 @@ def stage_of(part: int) -> str:
 
 
 def chain_work(
-    parts: Sequence[Part],
-    blocks: Sequence[tuple[int, int]],
-    steps: tuple[int, int],
-    cells: tuple[Sequence[slice], Sequence[slice]],
+    parts: Sequence[Part], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[float]:
-    """Multiply-adds of each part, where the last one's map is computed in blocks, and all others' in theirs.
-
-    blocks, steps: as for `chain`. cells: the last part's rows and columns of blocks, in order.
-    """
+    """Multiply-adds of each part, where `rects` of the last one's map are computed, as by `chain`."""
     work = []
-    last = len(parts) - 1
-    firsts = _firsts(parts, steps, (cells[0][0].start, cells[1][0].start))
-    for i, part in enumerate(parts):
-        sides = []
-        for axis in (0, 1):
-            size = max(blocks[i][axis], 1) * part.pitch
-            end, start = part.native + part.pitch * steps[axis], firsts[i][axis] // size * size
-            pieces = [slice(n, min(n + size, end)) for n in range(start, end, size)]
-            regions = (
-                _region(part, steps[axis], piece.start, piece.stop)[1]
-                for piece in (cells[axis] if i == last else pieces)
-            )
-            sides.append(sum(map(part.computed, regions)))
-        work.append(part.multiply_adds * sides[0] * sides[1])
+    for part, needed in zip(parts, computed_rects(parts, blocks, steps, rects), strict=True):
+        areas = (
+            part.computed(_region(part, steps[0], down.start, down.stop)[1])
+            * part.computed(_region(part, steps[1], across.start, across.stop)[1])
+            for down, across in needed
+        )
+        work.append(part.multiply_adds * sum(areas))
     return work
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fcnconv.scan.agreement import SAMPLE_OF, Tally, sample_size
 from fcnconv.scan.crops import CROPS
 from fcnconv.scan.refine import least_sure, put_in
-from fcnconv.scores import Block, FloatArray
+from fcnconv.scores import Block, FloatArray, Mask
 from fcnconv.system.progress import more
 
 SAMPLE_TIMES = 4
@@ -50,6 +50,7 @@ def reach(
     sample: npt.NDArray[np.int64],
     share: float,
     tally: Tally,
+    inside: Mask | None = None,
 ) -> Block:
     """The block with as many windows scored exactly as it takes for the lower end of the estimate of its
     agreement with real crops to reach `share`, or all of them.
@@ -57,27 +58,29 @@ def reach(
     block: a whole corrected map with its mask of exact cells, changed in place.
     score: scores single windows, by their numbers. sample: random cells that are not exact; they are compared
         at each look, and put in at the end. tally: is told what the last look found.
+    inside: bool (rows, cols), the cells that are looked at; None are all.
 
     The least sure windows come first. Those of the sample among them count as exact from then on, and no
     more for the others: what is left of it stays a random sample of the windows that are left.
     """
     logits, exact = block.logits, np.array(block.exact)
-    cols = exact.shape[1]
+    cols, outside = exact.shape[1], np.zeros_like(exact) if inside is None else ~inside
+    cells_inside = exact.size - int(outside.sum())
     crops = score(sample) if len(sample) else np.empty((0, logits.shape[2]), np.float32)
     place = {int(cell): i for i, cell in enumerate(sample)}
-    count = max(round(STEP * exact.size), 1)
-    expected = first_guess(exact.size, int(exact.sum()) + len(sample), share)
+    count = max(round(STEP * cells_inside), 1)
+    expected = first_guess(cells_inside, int(exact.sum()) + len(sample), share)
     while True:
         y, x = np.divmod(sample, cols)
         left = ~exact[y, x]
-        found = Tally(exact.size, int(exact.sum()) + int(left.sum()), activation=tally.activation)
+        found = Tally(cells_inside, int(exact.sum()) + int(left.sum()), activation=tally.activation)
         found.compare(logits[y[left], x[left]], crops[left])
         told = found.agreement()
-        if exact.all() or (told is not None and told.low >= share):
+        if (exact | outside).all() or (told is not None and told.low >= share):
             break
-        now = lacking(exact.size, found.exact, told.low if told else found.exact / exact.size, share)
+        now = lacking(cells_inside, found.exact, told.low if told else found.exact / cells_inside, share)
         more(CROPS, now - expected)
-        cells = least_sure(logits, exact, count, tally.activation)
+        cells = least_sure(logits, exact | outside, count, tally.activation)
         known = np.array([int(cell) in place for cell in cells])
         right = np.empty((len(cells), logits.shape[2]), np.float32)
         right[known] = crops[[place[int(cell)] for cell in cells[known]]]

@@ -71,16 +71,19 @@ def refined(
     score: Callable[[npt.NDArray[np.int64]], FloatArray],
     share: float,
     activation: Activation = "softmax",
+    inside: Mask | None = None,
 ) -> Iterator[Block]:
     """The blocks of a plain map, of each block this share of cells scored exactly: the least sure ones.
 
     score: scores single windows, by their numbers in the grid. The other cells stay as they are.
+    inside: bool (rows, cols) of the grid, the cells that are looked at; None are all.
     """
     wanted, done = 0.0, 0
     for block in blocks:
         exact: Mask = np.zeros(block.logits.shape[:2], np.bool_)
-        wanted += share * exact.size
-        cells = least_sure(block.logits, exact, round(wanted) - done, activation)
+        outside = exact if inside is None else ~inside[block.rows, block.cols]
+        wanted += share * int((~outside).sum())
+        cells = least_sure(block.logits, outside, round(wanted) - done, activation)
         done += len(cells)
         if len(cells):
             y, x = np.divmod(cells, exact.shape[1])

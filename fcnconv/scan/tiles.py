@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, inf, sqrt
 
 from fcnconv.grid import Grid, finest_of
 from fcnconv.scan.parts import Part, rows_kept
+from fcnconv.scan.pieces import work
+from fcnconv.scores import Mask
 from fcnconv.system.machine import free_memory
 
 SHARE_OF_FREE = 0.5
@@ -53,6 +55,7 @@ class Tiling:
     memory: bytes expected at the worst moment, beside the image and the scores.
     multiply_adds: work, with the halos.
     tiles: blocks of the last part.
+    needed: bool (rows, cols), the cells of the grid that are computed; None are all.
     """
 
     parts: tuple[Part, ...]
@@ -60,6 +63,7 @@ class Tiling:
     memory: float
     multiply_adds: float
     tiles: int
+    needed: Mask | None = field(default=None, repr=False, compare=False)
 
     @property
     def in_parts(self) -> bool:
@@ -73,20 +77,53 @@ scanned (20000 × 20000 px at all scales: 2.6 GB in all instead of 3.7).
 """
 
 
-def choose_all(parts: Parts, grids: Sequence[Grid], memory: float) -> dict[Grid, Tiling]:
+SPARSE_BLOCKS = (64, 32, 16, 8)
+"""Sides of blocks that are tried, in steps, where not all cells are needed."""
+
+
+def choose_all(
+    parts: Parts, grids: Sequence[Grid], memory: float, needed: Mapping[Grid, Mask] | None = None
+) -> dict[Grid, Tiling]:
     """How the grids of a scan are computed within `memory` bytes: each whole if that fits; or, if one does
     not, all in parts and blocks, as the network whole and in parts would each hold memory of its own.
+
+    needed: of a grid, bool (rows, cols): the cells that are computed, if not all.
     """
 
     def tiling(grid: Grid, share: float = 1, *, in_parts: bool = False) -> Tiling:
         steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
-        return choose(parts, steps, share * memory, in_parts=in_parts)
+        chosen = choose(parts, steps, share * memory, in_parts=in_parts)
+        cells = needed.get(grid) if needed else None
+        return chosen if cells is None else _sparse(parts, grid, steps, chosen, cells)
 
     tilings = {grid: tiling(grid) for grid in grids}
     if any(chosen.in_parts for chosen in tilings.values()):
         finest = finest_of(grids)
         tilings = {grid: tiling(grid, 1 if grid == finest else COARSE_SHARE, in_parts=True) for grid in grids}
     return tilings
+
+
+def _sparse(parts: Parts, grid: Grid, steps: tuple[int, int], chosen: Tiling, needed: Mask) -> Tiling:
+    """The tiling of least work, no larger than `chosen`, where some cells are needed and others are not.
+
+    The network is cut into parts, which have smaller halos, where half of its work or more would be halo.
+    """
+
+    def fitted(tiling: Tiling) -> Tiling:
+        return replace(
+            tiling, multiply_adds=sum(work(grid, tiling.parts, tiling.blocks, needed)), needed=needed
+        )
+
+    def tried(parts: tuple[Part, ...]) -> list[Tiling]:
+        ways = (_tiling(parts, steps, ((side, side),) * len(parts)) for side in SPARSE_BLOCKS)
+        return [fitted(tiling) for tiling in ways if tiling.memory <= chosen.memory]
+
+    ways = [fitted(chosen), *tried((parts.whole,))]
+    best = min(ways, key=lambda tiling: tiling.multiply_adds)
+    least = parts.whole.multiply_adds * float(needed.sum()) / grid.phases**2
+    if chosen.in_parts or best.multiply_adds > 2 * least:
+        best = min([best, *tried(parts.cut())], key=lambda tiling: tiling.multiply_adds)
+    return best
 
 
 def choose(

@@ -15,7 +15,7 @@ from fcnconv.sources import slides, tiff
 from fcnconv.sources.pixel_size import pixel_size_of
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
 from fcnconv.sources.samples import Samples, samples_of
-from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area
+from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area, known_of
 
 __all__ = [
     "REGION_SUFFIXES",
@@ -27,6 +27,7 @@ __all__ = [
     "ResizedSource",
     "Samples",
     "area",
+    "known_of",
     "open_any",
     "open_regions",
     "pixel_size_of",

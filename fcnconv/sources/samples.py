@@ -36,7 +36,7 @@ class Samples:
         """uint8 (H, W, 3), from all bands (H, W, bands) of any type."""
         chosen = self.chosen(samples)
         low, high = np.array(self.ranges).T
-        unknown = ~np.isfinite(chosen).all(-1) | self.missing(chosen)
+        unknown = self.unknown(chosen)
         scaled = np.nan_to_num((chosen - low) * (255 / (high - low)), nan=0, posinf=255, neginf=0)
         seen: Pixels = np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
         seen[unknown] = 255
@@ -46,12 +46,12 @@ class Samples:
         """float64 (H, W, len(bands)): the bands that are seen."""
         return samples[:, :, [band - 1 for band in self.bands]].astype(np.float64)
 
-    def missing(self, chosen: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """bool (H, W): the pixels that have no data in any of the bands that are seen."""
-        if self.nodata is None:
-            return np.zeros(chosen.shape[:2], np.bool_)
-        missing: npt.NDArray[np.bool_] = (chosen == self.nodata).all(-1)
-        return missing
+    def unknown(self, chosen: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """bool (H, W): the pixels without data in any of the bands that are seen, or no number in one."""
+        unknown = np.logical_not(np.isfinite(chosen).all(-1))
+        if self.nodata is not None:
+            unknown |= (chosen == self.nodata).all(-1)
+        return np.asarray(unknown)
 
     def fitted(self, parts: Sequence[npt.NDArray[Any]], percentiles: Range, name: str) -> Samples:
         """The same with each band's range between two percentiles of its values in parts of the image, (H, W,
@@ -60,7 +60,7 @@ class Samples:
         values = []
         for part in parts:
             chosen = self.chosen(part)
-            values.append(chosen[np.isfinite(chosen).all(-1) & ~self.missing(chosen)])
+            values.append(chosen[~self.unknown(chosen)])
         known = np.concatenate(values)
         if not len(known):
             raise ImageError(

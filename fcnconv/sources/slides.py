@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.pixel_size import of_slide
-from fcnconv.sources.source import Pixels
+from fcnconv.sources.resized import REGION_PIXELS
+from fcnconv.sources.source import ENOUGH_SIDE, Pixels, area
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
 """Of formats that OpenSlide reads and nothing else does, or not as well."""
@@ -51,6 +53,20 @@ class SlideSource:
         """This level and the smaller ones."""
         smaller = range(self.level + 1, self.slide.level_count)
         return self, *(SlideSource(self.slide, self.name, level) for level in smaller)
+
+    def known(self) -> npt.NDArray[np.bool_] | None:
+        """Where the scanner was: opaque in the smallest level that is no thumbnail."""
+        import openslide
+
+        sizes = self.slide.level_dimensions
+        level = max(i for i, size in enumerate(sizes) if i == 0 or min(size) >= ENOUGH_SIDE)
+        if area(sizes[level]) > REGION_PIXELS:
+            return None  # no overview tells, and reading all of it to know takes as long as the scan
+        try:
+            overview = self.slide.read_region((0, 0), level, sizes[level])
+        except openslide.OpenSlideError as error:
+            raise ImageError(f"{self.name}: damaged or cut short: {error}") from error
+        return np.asarray(overview.getchannel("A")) > 0
 
     @classmethod
     def open(cls, path: Path, name: str) -> SlideSource | None:

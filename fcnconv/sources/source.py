@@ -47,6 +47,22 @@ class Placed(Protocol):
     def georeference(self) -> GeoReference | None: ...
 
 
+ENOUGH_SIDE = 512
+"""Pixels of the shorter side of a level that tells where an image has data, and what values."""
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """An image that may have no data in places. known: where it has, as `known_of` tells."""
+
+    def known(self) -> npt.NDArray[np.bool_] | None: ...
+
+
+def known_of(source: ImageSource) -> npt.NDArray[np.bool_] | None:
+    """Where an image has data, bool (h, w) of an overview of it of any size; None where no part lacks any."""
+    return source.known() if isinstance(source, Partial) else None
+
+
 @dataclass(frozen=True)
 class MemorySource:
     """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright."""

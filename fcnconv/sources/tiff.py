@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.geo import TAGS, GeoReference, read_georeference
 from fcnconv.sources.pixel_size import of_tiff
 from fcnconv.sources.samples import NEARLY_BLACK, Samples, choose_samples
-from fcnconv.sources.source import Pixels
+from fcnconv.sources.source import ENOUGH_SIDE, Pixels
 
 log = logging.getLogger("fcnconv")
 
@@ -34,7 +35,7 @@ class TiffSource:
 
     page: of tifffile. file: what must stay open. smaller: pages of the same picture, the largest first.
     frames: how many pictures the file holds, of which this is one. samples: how those that are no plain
-        colours are seen.
+        colours are seen. mask: the page that tells where it has data.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class TiffSource:
         smaller: tuple[Any, ...] = (),
         frames: int = 1,
         samples: Samples | None = None,
+        mask: Any = None,
     ):
         self.frames = frames
+        self.mask = mask
         self.samples = samples
         self.page = page
         self.name = name
@@ -110,18 +113,57 @@ class TiffSource:
                 return None
             fits = _is_upright if samples else _plain
             smaller = tuple(filter(fits, pages[1:])) if frame == 1 else ()
-            source = cls(page, name, file, smaller, len(frames))
+            mask = _mask_of(page) if frame == 1 else None
+            source = cls(page, name, file, smaller, len(frames), mask=mask)
             source._decode(0)
         except (ImageError, ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None  # a compression that needs a package, or damage: Pillow may know, or tells
         if samples:
-            source = cls(page, name, file, smaller, len(frames), source._seen(bands, rescale))
+            source.samples = source._seen(bands, rescale)
         elif str(page.dtype) == "uint16":
             source._tell_if_dark()
         return source
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)
+
+    def known(self) -> npt.NDArray[np.bool_] | None:
+        """Where it has data: by the value that GDAL marks, by NaN, by opacity or by a mask of its own.
+
+        What is marked in the smallest level that tells enough; each pixel of the overview stands for a square
+        of that, and has data where any pixel of it has.
+        """
+        if self.mask is not None:
+            return TiffSource(self.mask, self.name, self.file)._overview(
+                lambda samples: samples[:, :, 0] != 0
+            )
+        level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
+        page = level.page
+        if (alpha := _alpha(page)) is not None:
+            return level._overview(lambda samples: samples[:, :, alpha] != 0)
+        seen, nodata = self.samples, _nodata(self.page)
+        if seen is not None and (nodata is not None or page.dtype.kind == "f"):
+            return level._overview(lambda samples: ~seen.unknown(seen.chosen(samples)))
+        if nodata is not None:
+            return level._overview(lambda samples: (samples != nodata).any(-1))
+        return None
+
+    def _overview(self, known: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+        """bool (h, w): of squares of pixels, whether any of them is known.
+
+        known: samples (H, W, bands) of a segment -> bool (H, W).
+        """
+        (width, height), (wide, high) = self.size, self.blocks.block
+        factor = -(-max(self.size) // KNOWN_SIDE)
+        found = np.zeros((-(-height // factor), -(-width // factor)), np.bool_)
+        for row in range(-(-height // high)):
+            for col in range(self.across):
+                segment = self._segments(row, col)
+                if segment is None:
+                    continue
+                y, x = np.nonzero(known(segment[: height - row * high, : width - col * wide]))
+                found[(y + row * high) // factor, (x + col * wide) // factor] = True
+        return found
 
     def _seen(self, bands: tuple[int, ...] | None, rescale: Rescale | None) -> Samples:
         page, name = self.page, self.name
@@ -216,8 +258,11 @@ def _segment(page: Any) -> tuple[int, int]:
     return (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
 
 
-ENOUGH_SIDE, ENOUGH_SAMPLES = 512, 4_000_000
-"""Pixels of the shorter side of a level that tells what values an image has, and how many of them tell it."""
+ENOUGH_SAMPLES = 4_000_000
+"""Pixels of a level that tell what values an image has."""
+
+KNOWN_SIDE = 4096
+"""Pixels of the longest side of what tells where an image has data."""
 
 _WHITE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 """Of types of samples, what is black and white unless it is told. Of others no file says it."""
@@ -256,6 +301,19 @@ def _nodata(page: Any) -> float | None:
         return None
 
 
+def _alpha(page: Any) -> int | None:
+    """The channel of a page that is its opacity, from 0."""
+    extra = [int(kind) for kind in page.extrasamples]
+    colours = page.samplesperpixel - len(extra)
+    return next((colours + i for i, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
+
+
+def _mask_of(page: Any) -> Any:
+    """The page of a file that is another page's mask, as GDAL writes one; None if it has none."""
+    masks = (other for other in page.parent.pages if other.is_mask and other.shape[:2] == page.shape[:2])
+    return next(masks, None)
+
+
 def _plain(page: Any) -> bool:
     """Whether a page is an upright picture of segments that are small, and not all of it, or that Pillow
     cannot read at all: colours in 16 bits.
@@ -277,12 +335,12 @@ def _rgb(samples: npt.NDArray[Any], page: Any) -> Pixels:
     """uint8 (H, W, 3), from all channels of a segment (H, W, C)."""
     if samples.dtype == np.uint16:
         samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    extra = [int(kind) for kind in page.extrasamples]
-    colours = samples.shape[2] - len(extra)
+    colours = samples.shape[2] - len(page.extrasamples)
     rgb: Pixels = samples[:, :, :colours]
-    alpha = next((i for i, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
+    alpha = _alpha(page)
     if alpha is not None:
-        opacity = samples[:, :, colours + alpha, None].astype(np.uint16)
-        parts = rgb * opacity if extra[alpha] == _UNASSOCIATED else rgb * np.uint16(255)
+        opacity = samples[:, :, alpha, None].astype(np.uint16)
+        straight = int(page.extrasamples[alpha - colours]) == _UNASSOCIATED
+        parts = rgb * opacity if straight else rgb * np.uint16(255)
         rgb = np.minimum((parts + (255 - opacity) * 255 + 127) // 255, 255).astype(np.uint8)
     return np.repeat(rgb, 3, axis=2) if colours == 1 else rgb

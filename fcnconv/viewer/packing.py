@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.labels import Selection
-from fcnconv.scores import FloatArray, Mask, ScoreStream, strength, top_k
+from fcnconv.scores import FloatArray, Mask, ScoreStream, shown, strength, top_k
 
 MAX_VALUES = 20_000_000
 """Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""
@@ -35,7 +35,7 @@ class Packed:
         the probability (q / 255)².
     error, concept_error: largest difference from the map's own probabilities, of a class and of a concept;
         measured. A class that is not kept in a cell counts as 0 there.
-    exact: bool (rows, cols), the cells whose scores are those of real crops.
+    exact: bool (rows, cols), the cells whose scores are those of real crops. looked_at: those that have any.
     foremost: the class that shows most, see `scores.strength`.
     best_scale: uint8 (rows, cols), of joined scales which one the best class of a cell is from; else zeros.
     """
@@ -46,6 +46,7 @@ class Packed:
     error: float
     concept_error: float
     exact: Mask
+    looked_at: Mask
     best_scale: npt.NDArray[np.uint8]
     foremost: int
 
@@ -58,14 +59,15 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
     index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
     index = np.zeros((kept, rows, cols), index_type)
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
+    looked_at = np.zeros((rows, cols), np.bool_)
     exact, best_scale = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.uint8)
     error = concept_error = 0.0
     strong = np.zeros(num_classes)
     for piece in stream.pieces():
-        exact[piece.place] = piece.exact
+        exact[piece.place], looked_at[piece.place] = piece.exact, ~np.isnan(piece.logits[:, :, 0])
         if piece.block.best_scale is not None:
             best_scale[piece.place] = piece.block.best_scale
-        for row, probabilities in enumerate(piece.probabilities(), start=piece.block.rows.start):
+        for row, probabilities in enumerate(shown(piece.probabilities()), start=piece.block.rows.start):
             strong += strength(probabilities)
             quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
             if kept:
@@ -82,7 +84,8 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
             concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
     data = zlib.compress(index.tobytes() + value.tobytes(), 9)
     return Packed(
-        kept, index_type.itemsize, data, error, concept_error, exact, best_scale, int(strong.argmax())
+        *(kept, index_type.itemsize, data, error, concept_error),
+        *(exact, looked_at, best_scale, int(strong.argmax())),
     )
 
 

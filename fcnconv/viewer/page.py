@@ -59,11 +59,11 @@ def viewer_page(
         "width": str(about.grid.image_size[0]),
         "height": str(about.grid.image_size[1]),
         "subtitle": _subtitle(about),
-        "agreement": _agreement(about, int(packed.exact.sum())),
+        "agreement": _agreement(about, int(packed.exact.sum()), int(packed.looked_at.sum())),
         "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
         "provenance": terms(told),
         "data": base64.b64encode(packed.data).decode(),
-        "exact": base64.b64encode(zlib.compress(np.packbits(packed.exact).tobytes(), 9)).decode(),
+        "origins": base64.b64encode(zlib.compress(_origins(packed), 9)).decode(),
         "best": base64.b64encode(zlib.compress(packed.best_scale.tobytes(), 9)).decode(),
     }
     facts = _facts(name, about, packed, shown)
@@ -76,6 +76,11 @@ def viewer_page(
         "facts": script_json(facts),
     }
     return page("viewer", SCRIPTS, {**values, "tiles": _tiles(sharp)})
+
+
+def _origins(packed: Packed) -> bytes:
+    """A byte a cell: 2 where it was not looked at, 1 where it is a real crop, else 0."""
+    return np.where(packed.looked_at, packed.exact, 2).astype(np.uint8).tobytes()
 
 
 def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
@@ -121,9 +126,8 @@ def _subtitle(about: About) -> str:
     return f"{width:,} × {height:,} px · {windows}{at}"
 
 
-def _agreement(about: About, exact: int) -> str:
-    """A sentence about how true the map is, as far as that is known."""
-    cells = about.grid.rows * about.grid.cols
+def _agreement(about: About, exact: int, cells: int) -> str:
+    """A sentence about how true the map is, as far as that is known. exact: real crops, of so many cells."""
     if exact == cells:
         return "Every window is a real crop."
     how = "Not compared with real crops"

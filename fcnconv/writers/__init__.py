@@ -118,7 +118,10 @@ TERMINAL = ("top_k", "argmax", "at_least")
 """The fields of `MapOptions` that change what a terminal shows."""
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif"}
-_ALWAYS = ("classes", "scales", "join", "anchors", "refine", "agreement", "seed")
+_ALWAYS = (
+    *("classes", "scales", "join", "anchors", "refine", "agreement", "seed"),
+    *("region", "mask", "tissue"),
+)
 
 
 def find_writer(out: str, format: str | None = None, options: MapOptions | None = None) -> Writer:

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
@@ -133,11 +135,13 @@ def _feature(
 
 
 def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
-    """Each cell's row and column, with the chosen selections or else its best categories."""
+    """The row and column of each cell that was looked at, with the chosen selections or else its best
+    categories.
+    """
     categories = labels.all_categories()
     rows, cols = kept.probability.shape[:2]
     for row in range(rows):
-        for col in range(cols):
+        for col in np.flatnonzero(~np.isnan(kept.probability[row, :, 0])).tolist():
             found: Sequence[Selection] = choice.selections
             if kept.class_idx is not None:
                 found = [categories[i] for i in kept.class_idx[row, col].tolist()]

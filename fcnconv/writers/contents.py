@@ -114,6 +114,7 @@ def provenance(stream: ScoreStream) -> Record:
         "exact_cells": stream.exact_cells,
         "version": __version__,
     }
+    record.update(about.looked_at)
     if about.join is not None:
         record["scales"] = ",".join(
             f"{width}x{height}" for width, height in (g.scan_size for g in about.scales)

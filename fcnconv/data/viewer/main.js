@@ -91,8 +91,8 @@ async function start() {
     item.append(chip);
     return item;
   }));
-  const crops = exact.reduce((sum, one) => sum + one, 0);
-  $("dotted-label").hidden = crops === 0 || crops === cells; // nothing to tell apart
+  const others = new Set(origins.filter((origin) => origin !== NOT_LOOKED_AT));
+  $("dotted-label").hidden = others.size < 2; // nothing to tell apart
   setOpacity(opacity.findings);
   show(offered[0] ?? foremost);
   followAddress();

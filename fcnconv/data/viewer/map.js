@@ -127,7 +127,7 @@ function drawDots(context) {
   const [firstCol, lastCol] = [seen.x, seen.x + seen.w].map((v) => clamp(Math.floor((v - covered.x) / (stride * perX)), 0, cols - 1));
   for (const [colour, size] of [["#000a", dot + 2 * rim], ["#fff", dot]]) {
     context.fillStyle = colour;
-    for (let r = firstRow; r <= lastRow; r++) for (let c = firstCol; c <= lastCol; c++) if (exact[r * cols + c])
+    for (let r = firstRow; r <= lastRow; r++) for (let c = firstCol; c <= lastCol; c++) if (origins[r * cols + c] === EXACT)
       context.fillRect(((c * stride + side / 2) * perX - seen.x) * across - size / 2, ((r * stride + side / 2) * perY - seen.y) * down - size / 2, size, size);
   }
 }

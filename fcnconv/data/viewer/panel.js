@@ -86,8 +86,9 @@ function windowBox() {
 
 // Where a cell's scores come from.
 function originOf(cell) {
+  if (origins[cell] === NOT_LOOKED_AT) return "not looked at";
   if (map.scales.length) return map.anchors ? "joined of sizes corrected by crops" : "joined of several sizes";
-  if (exact[cell]) return "scored as a real crop";
+  if (origins[cell] === EXACT) return "scored as a real crop";
   if (!map.anchors) return "plain network";
   return map.mode === "windows" ? "interpolated from crops nearby" : "corrected by crops nearby";
 }
@@ -99,7 +100,8 @@ function drawWindow() {
   put($("cell"), covered.x + col * stride * perX, covered.y + row * stride * perY, stride * perX, stride * perY);
   Object.assign(stage.dataset, { row, col });
 
-  $("here").textContent = told(plane[cell]);
+  const unknown = origins[cell] === NOT_LOOKED_AT;
+  $("here").textContent = unknown ? "–" : told(plane[cell]);
   $("mark").style.left = `${100 * Math.min(plane[cell] / greatest, 1)}%`;
   const edges = [x, x + w, y, y + h].map((v) => Math.round(v));
   $("where").textContent = `row ${row}, column ${col}\nx ${edges[0]}–${edges[1]}, y ${edges[2]}–${edges[3]}`;
@@ -107,7 +109,7 @@ function drawWindow() {
   $("held").textContent = held ? "held; click to release" : "";
   drawCrop();
 
-  $("bars").replaceChildren(...best(cell, 5).map(({ entry: one, p }) => {
+  $("bars").replaceChildren(...(unknown ? [] : best(cell, 5)).map(({ entry: one, p }) => {
     const item = make("li", "", entry.members.includes(one.members[0]) ? "part" : ""), button = make("button"), track = make("span", "", "track"), bar = make("i");
     button.type = "button";
     button.title = "Show its map";
@@ -129,8 +131,9 @@ let speaking;
 function speak() {
   clearTimeout(speaking);
   speaking = setTimeout(() => {
-    const [first] = best(row * cols + col, 1), cell = row * cols + col;
-    $("told").textContent = `Row ${row}, column ${col}, ${originOf(cell)}: ${first.entry.name} ${told(first.p)}; ${entry.name} ${told(plane[cell])}`;
+    const cell = row * cols + col, [first] = best(cell, 1);
+    const scores = `: ${first.entry.name} ${told(first.p)}; ${entry.name} ${told(plane[cell])}`;
+    $("told").textContent = `Row ${row}, column ${col}, ${originOf(cell)}${origins[cell] === NOT_LOOKED_AT ? "" : scores}`;
   }, 250);
 }
 

@@ -24,9 +24,10 @@ const offered = map.shown.map((one) => one[1].length === 1 ? classEntry(one[1][0
     ?? { ...concept(one), label: `${one[0]} (${one[1].length} classes)` });
 
 let values, index;             // the packed bytes; index only where the best classes alone are kept
-let exact;                     // of each cell, whether it was scored as a real crop
+let origins;                   // of each cell, where its scores come from
 let bestScale;                 // of each cell, the scale that its best class is from, where several were joined
 
+const EXACT = 1, NOT_LOOKED_AT = 2; // of origins: a real crop; no scores at all
 const NEAR_ZERO = 0.1;         // a class that is nowhere more probable was not found
 
 async function inflated(id) {
@@ -38,13 +39,12 @@ async function inflated(id) {
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
 async function unpack() {
-  const [buffer, bits, best] = await Promise.all([inflated("data"), inflated("exact"), inflated("best")]);
+  const [buffer, bytes, best] = await Promise.all([inflated("data"), inflated("origins"), inflated("best")]);
   const Index = map.indexBytes === 2 ? Uint16Array : Uint32Array;
   index = kept ? new Index(buffer, 0, kept * cells) : null;
   values = new Uint8Array(buffer, kept * cells * map.indexBytes);
   bestScale = new Uint8Array(best);
-  const packed = new Uint8Array(bits);
-  exact = Uint8Array.from({ length: cells }, (_, c) => packed[c >> 3] >> (7 - (c & 7)) & 1);
+  origins = new Uint8Array(bytes);
 }
 
 // The probability of a set of classes in each cell.

@@ -1,0 +1,81 @@
+"""Areas of an image: functions that say which points lie inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.grid import Box, Grid
+
+Points = npt.NDArray[np.float64]
+Inside = npt.NDArray[np.bool_]
+
+Area = Callable[[Points, Points], Inside]
+"""(x (cols,), y (rows,)), rising, in pixels of the image -> bool (rows, cols): which points are inside."""
+
+Rings = Sequence[Points]
+"""A polygon: its outer ring and its holes, float64 (n, 2) each, x and y."""
+
+
+def rectangle(box: Box) -> Area:
+    """The area of (x0, y0, x1, y1)."""
+    x0, y0, x1, y1 = box
+
+    def inside(x: Points, y: Points) -> Inside:
+        return ((y >= y0) & (y < y1))[:, None] & ((x >= x0) & (x < x1))
+
+    return inside
+
+
+def raster(mask: Inside, image_size: tuple[int, int]) -> Area:
+    """Where a mask is true, bool (h, w), which lies over the whole image, of any size itself."""
+
+    def inside(x: Points, y: Points) -> Inside:
+        col, row = (
+            np.clip((points * cells / length).astype(np.intp), 0, cells - 1)
+            for points, cells, length in zip((x, y), mask.shape[::-1], image_size, strict=True)
+        )
+        return mask[np.ix_(row, col)]
+
+    return inside
+
+
+def polygons(shapes: Iterable[Rings]) -> Area:
+    """What lies in any of some polygons, and not in its holes."""
+    each = list(shapes)
+
+    def inside(x: Points, y: Points) -> Inside:
+        found = np.zeros((len(y), len(x)), np.bool_)
+        for rings in each:
+            _fill(found, rings, x, y)
+        return found
+
+    return inside
+
+
+def _fill(found: Inside, rings: Rings, x: Points, y: Points) -> None:
+    """Marks the points inside a polygon: those with an odd number of its edges to their left."""
+    starts = np.concatenate(rings)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    first, last = np.searchsorted(y, (starts[:, 1].min(), starts[:, 1].max()))
+    for row in range(first, min(last + 1, len(y))):
+        crossed = (starts[:, 1] <= y[row]) != (ends[:, 1] <= y[row])
+        a, b = starts[crossed], ends[crossed]
+        edges = np.sort(a[:, 0] + (y[row] - a[:, 1]) * (b[:, 0] - a[:, 0]) / (b[:, 1] - a[:, 1]))
+        found[row] |= np.searchsorted(edges, x, side="right") % 2 == 1
+
+
+def cells_inside(areas: Iterable[Area], grid: Grid) -> Inside:
+    """bool (rows, cols): the windows whose centres lie in all of the areas."""
+    x, y = (
+        np.asarray((np.arange(count) * grid.stride + grid.window / 2) * (length / scanned), np.float64)
+        for count, length, scanned in zip(
+            (grid.cols, grid.rows), grid.image_size, grid.scan_size, strict=True
+        )
+    )
+    found = np.ones((grid.rows, grid.cols), np.bool_)
+    for area in areas:
+        found &= area(x, y)
+    return found
