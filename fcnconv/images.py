@@ -34,6 +34,7 @@ from fcnconv.sources import (
     pillow,
     slide_hint,
 )
+from fcnconv.sources.geo import read_world_file
 
 log = logging.getLogger("fcnconv")
 
@@ -144,10 +145,13 @@ def _decoded(
                     f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of "
                     f"{max_pixels:,}; --max-pixels {width * height} lets it in"
                 )
+            place = read_world_file(path) if path else None
             if not (short_side and pillow.reduce(opened, short_side)):
-                return MemorySource(pillow.upright_rgb(opened), name)
+                return MemorySource(pillow.upright_rgb(opened), name, place)
             size = (height, width) if pillow.is_turned(opened) else (width, height)
-            return ReducedSource(pillow.upright_rgb(opened), size, name, partial(_whole, content, name))
+            return ReducedSource(
+                pillow.upright_rgb(opened), size, name, partial(_whole, content, name), place
+            )
 
 
 def _tell_frames(name: str, count: int, frame: int | None) -> None:

@@ -22,6 +22,7 @@ Backend = Literal["auto", "onnx", "torch"]
 Join = Literal["finest", "max", "mean"]
 Values = Literal["probabilities", "logits"]
 Store = Literal["auto", "all", "top-k"]
+DType = Literal["float32", "uint8", "uint16"]
 Level = Literal["category", "concept"]
 
 
@@ -385,8 +386,11 @@ class MapOptions:
     top_k: classes a cell in formats that list the best.
     at_least: probability that a cell must reach in formats that list regions, and a winner to be coloured;
         None is their own.
+    projected: in GeoJSON the coordinates are those of the image's own map.
+    dtype: how probabilities are written, None is the format's own: float32, or whole numbers up to 1.
     store: whether every class of a window is kept, or the best; `auto` keeps the best of very large maps.
     argmax: a picture shows the most probable class of each window.
+    plain: a picture is one class alone, in grey: black is 0 and white 1.
     no_legend: a picture is the photo and the map alone, of the photo's own size.
     cells: a picture fills each window's own square instead of running smoothly between them.
     max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
@@ -461,16 +465,27 @@ class MapOptions:
     at_least: Annotated[
         float | None,
         Told(
-            "The least that counts. [default: 0.5 in a .geojson, 0.1 for --argmax]",
+            "The least that counts. [default: 0 in a .geojson, 0.1 for --argmax]",
             metavar="P",
             least=0,
             most=1,
         ),
     ] = None
+    projected: Annotated[
+        bool,
+        Told("Write the image's own map coordinates, not longitudes and latitudes.", flags=("--projected",)),
+    ] = False
+    dtype: Annotated[
+        DType | None,
+        Told("Numbers of a .tif, or with --plain. [default: float32; with --plain uint8]", metavar="TYPE"),
+    ] = None
     store: Annotated[
         Store,
         Told("What an .npz keeps: all, top-k or auto, the best of over 1 GiB.", metavar="WHAT"),
     ] = "auto"
+    plain: Annotated[
+        bool, Told("A grey picture of a class, without the photo.", flags=("--plain",), group="Picture")
+    ] = False
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
     cells: Annotated[bool, Told("Fill each window's cell; no interpolation.", group="Picture")] = False
     no_legend: Annotated[

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import choose, make_map
 
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
+from fcnconv.maps import ScoreMap
 from fcnconv.options import Rescale, parse_rescale
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.resized import AveragedSource
@@ -25,6 +27,7 @@ from fcnconv.writers import find_writer, save
 
 tifffile = pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")
+geopandas = pytest.importorskip("geopandas")
 
 PIXELS = np.asarray(
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((300, 210))
@@ -160,12 +163,129 @@ def test_maps_lie_where_the_image_lies(crs: str, turned: float, tmp_path: Path) 
         assert np.allclose(written.read(1), score_map.probabilities()[:, :, 1])
     save(score_map.stream(), str(geojson), find_writer("map.geojson", None), choice)
     told = json.loads(geojson.read_text())
+    assert "crs" not in told  # longitudes and latitudes, as RFC 7946 has them
+    theirs = rasterio.crs.CRS.from_string(crs)
+    for feature in told["features"]:
+        ring, properties = np.array(feature["geometry"]["coordinates"][0]), feature["properties"]
+        x0, y0, x1, y1 = grid.square(properties["row"], properties["col"])
+        placed = [at(transform, x, y) for x, y in ((x0, y0), (x0, y1), (x1, y1), (x1, y0), (x0, y0))]
+        there = np.stack(rasterio.warp.transform(theirs, "EPSG:4326", *np.array(placed).T), -1)
+        assert np.allclose(ring, there, rtol=0, atol=2e-8)
+        (ax, ay), (bx, by) = ring[1] - ring[0], ring[2] - ring[1]
+        assert ax * by - ay * bx > 0  # counterclockwise
+    choice = choose(at_least=0.0, projected=True)
+    save(score_map.stream(), str(geojson), find_writer("map.geojson", None), choice)
+    told = json.loads(geojson.read_text())
     code = rasterio.crs.CRS.from_string(crs).to_epsg()
-    name = told.get("crs", {"properties": {"name": None}})["properties"]["name"]
-    names = {None: None, 4326: "urn:ogc:def:crs:OGC:1.3:CRS84"}
-    assert name == names.get(code, f"urn:ogc:def:crs:EPSG::{code}")
+    name = told["crs"]["properties"]["name"]
+    if code is None:  # well-known text
+        assert rasterio.crs.CRS.from_string(name) == photo.crs
+    else:
+        assert name == {4326: "urn:ogc:def:crs:OGC:1.3:CRS84"}.get(code, f"urn:ogc:def:crs:EPSG::{code}")
+    save(score_map.stream(), str(tmp_path / "map.gpkg"), find_writer("map.gpkg", None), choose())
+    layer = geopandas.read_file(tmp_path / "map.gpkg")
+    assert layer.crs == photo.crs and np.allclose(
+        layer.geometry[0].exterior.coords[0], at(transform, *grid.square(0, 0)[:2]), rtol=0, atol=1e-9
+    )
     feature = told["features"][1]["geometry"]["coordinates"][0]
     assert np.allclose(feature[0], at(transform, *grid.square(0, 1)[:2]), rtol=0, atol=1e-6)
+
+
+def placed_map(image: Path, cols: int = 700) -> ScoreMap:
+    """A map of 3 rows over an image, of which the first cell was not looked at."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, cols, 2)).astype(np.float32)
+    logits[0, 0] = np.nan
+    source = open_image(image)
+    grid = Grid(8, 4, source.size, (8 + 4 * (cols - 1), 16))
+    return make_map(logits, grid, Labels(("cat", "a <dog> & more")), source=source)
+
+
+def test_on_the_map_a_tif_is_cloud_optimised(tmp_path: Path) -> None:
+    image, tif = tmp_path / "image.tif", tmp_path / "map.tif"
+    write_map(image, affine(500000, 5.2e6, 0, 0.5, 0.5))
+    score_map = placed_map(image)
+    expected = score_map.probabilities().transpose(2, 0, 1)
+    save(score_map.stream(), str(tif), find_writer("map.tif"), choose())
+    with rasterio.open(tif) as written:
+        assert written.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert written.overviews(1) == [2] and written.dtypes[0] == "float32"
+        assert math.isnan(written.nodata) and (written.read_masks(1) == 0).sum() == 1
+        assert written.descriptions == ("cat", "a <dog> & more")
+        assert np.array_equal(written.read(), expected, equal_nan=True)
+        assert json.loads(written.tags()["TIFFTAG_IMAGEDESCRIPTION"])["window"] == 8
+    save(score_map.stream(), str(tif), find_writer("map.tif"), choose(dtype="uint8"))
+    with rasterio.open(tif) as written:
+        assert (written.dtypes[0], written.nodata) == ("uint8", 255)
+        scaled = written.read(masked=True) * written.scales[0]
+        assert (scaled.mask == np.isnan(expected)).all()
+        assert np.abs(scaled.filled(0) - np.nan_to_num(expected)).max() < 0.51 / 254
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["image.tif", "map.tif"]
+
+
+def test_without_rasterio_a_tif_is_a_plain_geotiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, tif = tmp_path / "image.tif", tmp_path / "map.tif"
+    write_map(image, affine(500000, 5.2e6, 0, 0.5, 0.5))
+    score_map = placed_map(image)
+    monkeypatch.setattr("fcnconv.writers.tiffs.find_spec", lambda name: None)
+    with caplog.at_level("INFO", logger="fcnconv"):
+        save(score_map.stream(), str(tif), find_writer("map.tif"), choose())
+    assert "pip install 'fcnconv[geo]'" in caplog.text
+    with rasterio.open(tif) as written:
+        assert written.crs.to_epsg() == 32633 and not written.overviews(1)
+        assert math.isnan(written.nodata)
+    monkeypatch.setitem(sys.modules, "rasterio.warp", None)
+    with pytest.raises(ImageError, match=r"EPSG:32633 to those of EPSG:4326 goes rasterio: pip install"):
+        save(score_map.stream(), str(tmp_path / "map.geojson"), find_writer("map.geojson"), choose())
+    assert not (tmp_path / "map.geojson").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "world"), [(".jpg", ".jgw"), (".png", ".pngw"), (".tif", ".TFW"), (".png", ".wld")]
+)
+def test_world_files_tell_where_an_image_lies(suffix: str, world: str, tmp_path: Path) -> None:
+    image = tmp_path / f"image{suffix}"
+    Image.fromarray(PIXELS).save(image)
+    # the centre of the first pixel, and 2 m to the next
+    image.with_suffix(world).write_text("2.0\n0.0\n0.0\n-2.0\n500001.0\n5199999.0\n")
+    place = open_image(image).georeference  # type: ignore[attr-defined]
+    assert place.transform == (2, 0, 500000, 0, -2, 5200000) and place.system is None
+    with rasterio.open(image) as theirs:
+        assert theirs.transform[:6] == place.transform
+    wkt = rasterio.crs.CRS.from_epsg(32633).to_wkt(version="WKT1_ESRI")
+    image.with_suffix(".prj").write_text(wkt)
+    score_map = placed_map(image)
+    save(score_map.stream(), str(tmp_path / "map.tif"), find_writer("map.tif"), choose())
+    x0, y0, _, _ = score_map.grid.square(0, 0)
+    with rasterio.open(tmp_path / "map.tif") as written:
+        assert written.crs.to_epsg(confidence_threshold=50) == 32633
+        assert written.transform.c == pytest.approx(500000 + 2 * x0)
+        assert written.transform.f == pytest.approx(5200000 - 2 * y0)
+    save(score_map.stream(), str(tmp_path / "map.geojson"), find_writer("map.geojson"), choose())
+    ring = json.loads((tmp_path / "map.geojson").read_text())["features"][0]["geometry"]["coordinates"][0]
+    assert np.allclose(ring, [15.0, 46.95], atol=0.02)
+
+
+def test_a_damaged_world_file_is_told(tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    Image.fromarray(PIXELS).save(image)
+    image.with_suffix(".pgw").write_text("2.0\n0.0\n")
+    with pytest.raises(ImageError, match=r"image.pgw: no world file, which has six numbers"):
+        open_image(image)
+
+
+def test_coordinates_that_no_file_tells_are_refused(tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    Image.fromarray(PIXELS).save(image)
+    with pytest.raises(UsageError, match="--projected writes coordinates of the image's own map"):
+        save(
+            placed_map(image).stream(),
+            str(tmp_path / "map.geojson"),
+            find_writer("map.geojson"),
+            choose(projected=True),
+        )
 
 
 def test_an_overview_is_read_where_it_is_large_enough(tmp_path: Path) -> None:

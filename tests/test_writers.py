@@ -1,17 +1,22 @@
 """The formats of a score map: what is written is read back, by the readers that users have."""
 
 import csv
+import gzip
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from tiny import choose, make_map
 
 from fcnconv.activations import softmax
@@ -22,7 +27,8 @@ from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
 from fcnconv.scan.pieces import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
-from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save
+from fcnconv.sources import MemorySource
+from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save, suffix_of
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]
 ROUNDING = 5.1e-7
@@ -85,28 +91,91 @@ def read_csv(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
 
 
 def read_geojson(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
-    """Exact only with at_least=0, where every cell is there."""
-    document = json.loads(path.read_text(encoding="utf-8"))
+    return features_of(json.loads(path.read_text(encoding="utf-8")), score_map)
+
+
+def read_packed_geojson(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    return features_of(json.loads(gzip.decompress(path.read_bytes())), score_map)
+
+
+def features_of(document: Any, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     assert document["provenance"] == provenance(score_map.stream())
-    names = list(dict.fromkeys(f["properties"]["classification"]["name"] for f in document["features"]))
+    names = list(document["features"][0]["properties"]["measurements"])
     scores = np.full((score_map.grid.rows, score_map.grid.cols, len(names)), np.nan)
     for feature in document["features"]:
         about, (ring,) = feature["properties"], feature["geometry"]["coordinates"]
         place = about["row"], about["col"]
         x0, y0, x1, y1 = score_map.grid.square(*place)
         assert ring[0] == ring[-1] and np.allclose(ring[0] + ring[2], (x0, y0, x1, y1), atol=1e-3)
-        scores[(*place, names.index(about["classification"]["name"]))] = about["measurements"]["probability"]
+        measured = about["measurements"]
+        assert list(measured) == names and about["objectType"] == "tile"
+        best = max(measured, key=measured.__getitem__)
+        assert about["classification"] == {"name": best} and about["category"] == best
+        assert about["probability"] == measured[best]
+        scores[place] = list(measured.values())
     return scores, names
+
+
+def read_gpkg(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    geopandas = pytest.importorskip("geopandas")
+    cells = geopandas.read_file(path, layer="cells")
+    names = [column.removeprefix("prob_") for column in cells.columns if column.startswith("prob_")]
+    scores = np.full((score_map.grid.rows, score_map.grid.cols, len(names)), np.nan)
+    for _, cell in cells.iterrows():
+        x0, y0, x1, y1 = score_map.grid.square(cell.row, cell.col)
+        assert np.allclose(cell.geometry.bounds, (x0, -y1, x1, -y0)) and cell.geometry.is_valid
+        scores[cell.row, cell.col] = [cell[f"prob_{name}"] for name in names]
+        assert cell.category == names[int(np.argmax(scores[cell.row, cell.col]))]
+    return scores, names
+
+
+CHANNEL = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}Channel"
+
+
+def read_ome_tif(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffFile(path) as file:
+        assert file.is_ome and file.series[0].axes == ("CYX" if file.series[0].ndim == 3 else "YX")
+        scores = file.asarray().reshape(-1, score_map.grid.rows, score_map.grid.cols).transpose(1, 2, 0)
+        names = [
+            channel.get("Name", "") for channel in ElementTree.fromstring(file.ome_metadata).iter(CHANNEL)
+        ]
+        image = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]
+    pixels = image["Pixels"]
+    assert json.loads(image["Description"]).items() >= provenance(score_map.stream()).items()
+    x0, y0, x1, y1 = score_map.grid.square(0, 0)
+    assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (pytest.approx(x1 - x0), "pixel")
+    assert pixels["PhysicalSizeY"] == pytest.approx(y1 - y0)
+    return scores, names
+
+
+def read_ome_zarr(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
+    reader = pytest.importorskip("ome_zarr.reader")
+    io = pytest.importorskip("ome_zarr.io")
+    (node,) = reader.Reader(io.parse_url(path))()
+    assert [axis["name"] for axis in node.metadata["axes"]] == ["c", "y", "x"]
+    scale, translation = node.metadata["coordinateTransformations"][0]
+    x0, y0, x1, y1 = score_map.grid.square(0, 0)
+    assert scale["scale"] == pytest.approx([1, y1 - y0, x1 - x0])
+    assert translation["translation"] == pytest.approx([0, (y0 + y1) / 2, (x0 + x1) / 2])
+    zarr = pytest.importorskip("zarr")
+    about = zarr.open_group(path, mode="r").attrs["fcnconv"]
+    assert about.items() >= provenance(score_map.stream()).items()
+    return np.asarray(node.data[0]).transpose(1, 2, 0), node.metadata["channel_names"]
 
 
 READERS: dict[str, Read] = {
     "npy": read_npy,
     "npz": read_npz,
     "tif": read_tif,
+    "ome.tif": read_ome_tif,
+    "ome.zarr": read_ome_zarr,
     "zarr": read_zarr,
     "json": read_json,
     "csv": read_csv,
     "geojson": read_geojson,
+    "geojson.gz": read_packed_geojson,
+    "gpkg": read_gpkg,
 }
 
 NAMES = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=12).filter(
@@ -244,10 +313,45 @@ def test_geojson_has_the_cells_over_the_threshold_only(tmp_path: Path) -> None:
         features = json.loads(path.read_text())["features"]
         return [(f["properties"]["classification"]["name"], f["properties"]["col"]) for f in features]
 
+    assert found(choose()) == [("basset", 0), ("teapot", 1)]
     assert found(choose(at_least=0.5)) == [("teapot", 1)]
-    assert found(choose(at_least=0.4)) == [("basset", 0), ("teapot", 1)]
     assert found(choose(imagenet().find("dog"), at_least=0.5)) == [("dog", 0)]
     assert found(choose(imagenet().find("dog"), at_least=0.95)) == []
+
+
+def test_of_many_classes_polygons_tell_the_best(tmp_path: Path) -> None:
+    pytest.importorskip("pyogrio")
+    geopandas = pytest.importorskip("geopandas")
+    save(two_cells().stream(), str(tmp_path / "map.geojson"), WRITERS["geojson"], choose(top_k=2))
+    first, second = json.loads((tmp_path / "map.geojson").read_text())["features"]
+    assert first["properties"]["measurements"] == {"basset": 0.45, "beagle": 0.45}
+    assert next(iter(second["properties"]["measurements"])) == "teapot"
+    save(two_cells().stream(), str(tmp_path / "map.gpkg"), WRITERS["gpkg"], choose(top_k=2))
+    cells = geopandas.read_file(tmp_path / "map.gpkg")
+    assert cells[["category", "category_2"]].loc[0].tolist() == ["basset", "beagle"]
+    assert cells.probability_2.loc[0] == pytest.approx(0.45)
+    save(two_cells().stream(), str(tmp_path / "map.gpkg"), WRITERS["gpkg"], choose(at_least=0.99))
+    assert len(geopandas.read_file(tmp_path / "map.gpkg")) == 0
+
+
+def test_classes_of_one_name_stay_apart_in_polygons(tmp_path: Path) -> None:
+    labels, path = Labels(("crane", "Crane", "egret")), tmp_path / "map.geojson"
+    score_map = make_map(np.zeros((1, 1, 3), np.float32), Grid(8, 4, (8, 8), (8, 8)), labels)
+    save(score_map.stream(), str(path), WRITERS["geojson"], choose())
+    (feature,) = json.loads(path.read_text())["features"]
+    assert list(feature["properties"]["measurements"]) == ["crane 0", "Crane 1", "egret"]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "format"),
+    [
+        ("map.geojson.gz", ".geojson.gz", "geojson.gz"),
+        ("a.b/map.v2.TIFF", ".TIFF", "tif"),
+        ("map.json.png", ".png", "png"),
+    ],
+)
+def test_the_longest_suffix_names_the_format(name: str, suffix: str, format: str) -> None:
+    assert (suffix_of(name), find_writer(name).suffix) == (suffix, format)
 
 
 def test_a_concept_sums_its_classes() -> None:
@@ -269,7 +373,8 @@ def test_an_unknown_suffix_names_the_known_ones() -> None:
 def test_logits_are_refused_where_only_probabilities_fit(name: str) -> None:
     with pytest.raises(
         UsageError,
-        match=rf"--values logits changes nothing in a .{name}; it applies to .npy, .npz, .zarr, .tif$",
+        match=rf"--values logits changes nothing in a .{name}; it applies to .npy, .npz, .zarr, .tif, "
+        ".ome.tif, .ome.zarr$",
     ):
         find_writer(f"map.{name}", None, MapOptions(values="logits"))
 
@@ -281,6 +386,113 @@ def test_a_missing_package_is_named_with_its_command(name: str, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(OutputError, match=rf"needs the package {package}: pip install 'fcnconv\[{extra}\]'"):
         find_writer(f"map.{name}", None)
+
+
+def wide_map() -> ScoreMap:
+    """A map of 3 × 600 cells and two classes, the left half of which was not looked at."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 600, 2)).astype(np.float32)
+    logits[:, :300] = np.nan
+    size = 8 + 4 * 599, 16
+    return make_map(logits, Grid(8, 4, size, size), Labels(("cat", "dog")), source=Sized(0.5e-6))
+
+
+class Sized(MemorySource):
+    """An image that tells how large its pixels are."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__(np.zeros((1, 1, 3), np.uint8))
+        object.__setattr__(self, "pixel_size", size)
+
+
+def quarter(plane: np.ndarray) -> np.ndarray:
+    """The naive half of a plane: means of the squares of four that were looked at."""
+    rows, cols = plane.shape
+    half = np.full((-(-rows // 2), -(-cols // 2)), np.nan)
+    for row, col in np.ndindex(half.shape):
+        seen = plane[2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
+        if not np.isnan(seen).all():
+            half[row, col] = np.nanmean(seen)
+    return half
+
+
+def test_microscopy_has_micrometres_and_smaller_sizes(tmp_path: Path) -> None:
+    tifffile, zarr = pytest.importorskip("tifffile"), pytest.importorskip("zarr")
+    score_map = wide_map()
+    whole = score_map.probabilities().transpose(2, 0, 1)
+    expected = [whole]
+    for _ in range(2):
+        expected.append(np.stack([quarter(plane) for plane in expected[-1]]))
+    save(score_map.stream(), str(tmp_path / "map.ome.tif"), WRITERS["ome.tif"], choose())
+    with tifffile.TiffFile(tmp_path / "map.ome.tif") as file:
+        found = [level.asarray() for level in file.series[0].levels]
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (2.0, "µm")
+    save(score_map.stream(), str(tmp_path / "map.ome.zarr"), WRITERS["ome.zarr"], choose())
+    group = zarr.open_group(tmp_path / "map.ome.zarr", mode="r")
+    (about,) = group.attrs["ome"]["multiscales"]
+    stored = [group[dataset["path"]][:] for dataset in about["datasets"]]
+    for levels in (found, stored):
+        assert len(levels) == len(expected) == 3
+        for level, plane in zip(levels, expected, strict=True):
+            assert np.allclose(level, plane, atol=1e-6, equal_nan=True)
+    assert about["axes"][2] == {"name": "x", "type": "space", "unit": "micrometer"}
+    places = [dataset["coordinateTransformations"] for dataset in about["datasets"]]
+    assert [scale["scale"] for scale, _ in places] == [[1, 2, 2], [1, 4, 4], [1, 8, 8]]
+    # the centres of the first windows: 4 px; then of two, and of four of them: 6 and 10
+    assert [there["translation"][2] for _, there in places] == [2, 3, 5]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_whole_numbers_are_read_back_as_probabilities(dtype: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    score_map, path = wide_map(), tmp_path / "map.tif"
+    save(score_map.stream(), str(path), WRITERS["tif"], choose(dtype=dtype))
+    found, most = tifffile.imread(path), np.iinfo(dtype).max
+    expected = score_map.probabilities().transpose(2, 0, 1)
+    assert found.dtype == dtype and ((found == most) == np.isnan(expected)).all()
+    assert np.nanmax(np.abs(found / (most - 1) - expected)) < 0.51 / (most - 1)
+    with pytest.raises(UsageError, match="holds probabilities"):
+        find_writer("map.tif", None, MapOptions(dtype=dtype, values="logits"))
+
+
+@pytest.mark.parametrize("dtype", [None, "uint8", "uint16"])
+@pytest.mark.parametrize("cells", [False, True])
+def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool, tmp_path: Path) -> None:
+    probabilities = np.array([[[0.25, 0.75], [0.5, 0.5]], [[1, 0], [np.nan, np.nan]]], np.float32)
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities)
+    labels = Labels(("cat", "dog"))
+    score_map = make_map(logits, Grid(8, 4, (24, 24), (12, 12)), labels)
+    options = {"plain": True, "dtype": dtype, "cells": cells}
+    path = tmp_path / "map.png"
+    save(score_map.stream(), str(path), WRITERS["png"], choose(labels.find("cat"), **options))
+    with Image.open(path) as picture:
+        grey = np.asarray(picture)
+        assert json.loads(picture.text["fcnconv"])["window"] == 8
+    most = 65535 if dtype == "uint16" else 255
+    assert grey.shape == (24, 24) and grey.dtype == (dtype or "uint8")
+    assert grey[7, 7] == round(0.25 * most)  # the centres of the windows lie at 8 and 16
+    if cells:
+        assert (grey[:4] == 0).all() and (grey[4:12, 12:20] == round(0.5 * most)).all()
+        assert (grey[12:20, 4:12] == most).all() and (grey[12:20, 12:20] == 0).all()
+    else:
+        assert (grey[:8, :8] == round(0.25 * most)).all() and grey[23, 0] == most and grey[23, 23] == 0
+        assert (np.diff(grey[:, 0].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plain": True, "argmax": True}, "--plain shows the probability of a class and nothing else"),
+        ({"plain": True, "classes": ("cat", "dog")}, "--plain shows one class"),
+        ({"plain": True, "dtype": "float32"}, "--dtype float32 is none that a .png can hold"),
+        ({"dtype": "uint16"}, "add --plain"),
+    ],
+)
+def test_what_a_plain_picture_is_not_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        find_writer("map.png", None, MapOptions(**options))
 
 
 def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def heatmap(
     """The score map of an image: every class in every window.
 
     FILE's suffix names the format: .png, .jpg, .webp show a class over the photo, .html every class in the
-    browser; .npz, .npy, .zarr, .tif hold the scores; .json, .csv, .geojson list the cells. Without FILE the
-    map is drawn on the terminal.
+    browser; .npz, .npy, .zarr, .tif hold the scores; .json, .csv, .geojson, .gpkg list the cells. Without
+    FILE the map is drawn on the terminal.
 
         fcnconv heatmap photo.jpg -o map.png           # its foremost class
         fcnconv heatmap photo.jpg -o map.png -c cat    # a class by its name
@@ -119,7 +119,10 @@ def heatmap(
 
 def _numbered(out: str, frame: int) -> str:
     """The file of a frame's map: the number stands before the suffix, as in ``map.0003.png``."""
-    return str(Path(out).with_suffix(f".{frame:04}{Path(out).suffix}"))
+    from fcnconv.writers import suffix_of
+
+    suffix = suffix_of(out)
+    return f"{out.removesuffix(suffix)}.{frame:04}{suffix}"
 
 
 def _tell_agreement(stream: ScoreStream) -> None:

@@ -8,7 +8,7 @@ class is improbable the photo is seen as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,23 +134,45 @@ def _tinted(
     planes: values (rows, cols, n) of the cells, NaN where they were not looked at.
     coloured: makes the colours (h, w, 3) of pixels, and their opacity (h, w), of the values there, (h, w, n).
     """
-    down, across = (
-        _Axis.of(length, scanned, grid, count, style)
-        for length, scanned, count in zip(
-            photo.shape[:2], grid.scan_size[::-1], planes.shape[:2], strict=True
-        )
-    )
-    picture, planes = np.empty_like(photo), shown(planes)
-    for top in range(0, len(photo), STRIP):  # a large picture takes no more memory than a strip
-        rows = slice(top, top + STRIP)
-        values = across.spread(down.spread(planes, rows).transpose(1, 0, 2)).transpose(1, 0, 2)
+    picture = np.empty_like(photo)
+    for rows, values, weight in _strips(planes, grid, photo.shape[:2], style):
         colours, opacity = coloured(values)
-        share = (opacity * down.weight[rows, None] * across.weight)[:, :, None].astype(np.float32)
+        share = (opacity * weight)[:, :, None].astype(np.float32)
         under = photo[rows].astype(np.float32)
         grey = (under @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
         under += np.minimum(_GREYED * share, 1) * (grey - under)  # whose hues cannot mislead
         picture[rows] = np.round(share * colours + (1 - share) * under)
     return Image.fromarray(picture)
+
+
+def spread(
+    plane: FloatArray, grid: Grid, size: tuple[int, int], style: Style = SMOOTH
+) -> Iterator[tuple[slice, FloatArray]]:
+    """The probability of one class in the pixels of a picture: some rows, and their values, float32 (h,
+    width).
+
+    plane: float32 (rows, cols), of the cells. size: (height, width) of the picture. Beyond the outermost
+    windows' centres the value is carried outward; of single cells it is 0 there.
+    """
+    for rows, values, weight in _strips(plane[:, :, None], grid, size, style):
+        yield rows, values[:, :, 0] * (weight if style.cells else np.float32(1))
+
+
+def _strips(
+    planes: FloatArray, grid: Grid, size: tuple[int, int], style: Style
+) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+    """The rows of a picture, a strip at a time, which is all the memory that a large one takes: which, the
+    values there (h, width, n), and how much of the map is seen there, 0 to 1, (h, width).
+    """
+    down, across = (
+        _Axis.of(length, scanned, grid, count, style)
+        for length, scanned, count in zip(size, grid.scan_size[::-1], planes.shape[:2], strict=True)
+    )
+    planes = shown(planes)
+    for top in range(0, size[0], STRIP):
+        rows = slice(top, min(top + STRIP, size[0]))
+        values = across.spread(down.spread(planes, rows).transpose(1, 0, 2)).transpose(1, 0, 2)
+        yield rows, values, down.weight[rows, None] * across.weight
 
 
 @dataclass(frozen=True)

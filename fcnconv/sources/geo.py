@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.errors import ImageError
 
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
 """The tags for the place of pixels."""
@@ -26,11 +34,12 @@ class GeoReference:
     """Where an image lies on the map.
 
     transform: from the image's pixels to the map. tags: those that name the coordinate system, number ->
-    value, as they are written.
+    value, as they are written. text: the system in words, as well-known text, where it has no number.
     """
 
     transform: Affine
     tags: Mapping[int, Any]
+    text: str = ""
 
     @property
     def keys(self) -> dict[int, int]:
@@ -44,16 +53,57 @@ class GeoReference:
         code = keys.get(_PROJECTED) or keys.get(_GEOGRAPHIC)
         return None if code in (None, _USER_DEFINED) else code
 
+    @property
+    def system(self) -> str | None:
+        """The coordinate system as PROJ reads it; None if it is not known."""
+        return (f"EPSG:{self.epsg}" if self.epsg else self.text) or None
+
     def place(self, x: float, y: float) -> tuple[float, float]:
         """The map's coordinates of a point of the image, in pixels."""
         a, b, c, d, e, f = self.transform
         return a * x + b * y + c, d * x + e * y + f
 
+    def place_all(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The same of many: (…, 2), x and y."""
+        a, b, c, d, e, f = self.transform
+        x, y = points[..., 0], points[..., 1]
+        return np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
+
     def of_part(self, x: float, y: float, wide: float, high: float) -> GeoReference:
         """The place of a raster whose first pixel covers `wide` × `high` of this one's from (x, y) on."""
         a, b, _, d, e, _ = self.transform
         c, f = self.place(x, y)
-        return GeoReference((a * wide, b * high, c, d * wide, e * high, f), self.tags)
+        return replace(self, transform=(a * wide, b * high, c, d * wide, e * high, f))
+
+
+IN_PIXELS = GeoReference((1.0, 0.0, 0.0, 0.0, -1.0, 0.0), {})
+"""The place of an image that has none. On a map y grows upwards."""
+
+LONGITUDES = "EPSG:4326"
+"""Longitudes and latitudes, as GPS tells them. RFC 7946 knows no other coordinates."""
+
+
+def transformed(points: npt.NDArray[np.float64], theirs: str, own: str) -> npt.NDArray[np.float64]:
+    """Points (n, 2) of one coordinate system in another. theirs, own: as PROJ reads them; x goes before y.
+
+    Raises ImageError where rasterio is needed and is not there.
+    """
+    if theirs == own:
+        return points
+    try:
+        from rasterio.warp import transform
+    except ImportError as error:
+        raise ImageError(
+            f"from the coordinates of {_short(theirs)} to those of {_short(own)} goes rasterio: "
+            "pip install 'fcnconv[geo]'"
+        ) from error
+    return np.stack(transform(theirs, own, points[:, 0], points[:, 1]), axis=1)
+
+
+def _short(system: str) -> str:
+    """The name of a coordinate system, where it is a long text."""
+    named = re.match(r'\w+\["([^"]+)"', system)
+    return named[1] if named else system
 
 
 def read_georeference(tags: Mapping[int, Any]) -> GeoReference | None:
@@ -75,6 +125,42 @@ def read_georeference(tags: Mapping[int, Any]) -> GeoReference | None:
         keys = [_AREA if i % 4 == 3 and keys[i - 3] == _RASTER_TYPE else key for i, key in enumerate(keys)]
     named = {number: tags[number] for number in (NUMBERS, TEXTS) if number in tags}
     return GeoReference((a, b, c, d, e, f), {KEYS: tuple(keys), **named} if keys else {})
+
+
+def named_by_gdal(place: GeoReference, path: Path) -> GeoReference:
+    """The place with its coordinate system in words, for one without a number; unchanged without rasterio."""
+    try:
+        import rasterio
+    except ImportError:
+        return place
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it lies nowhere
+        try:
+            with rasterio.open(path) as file:
+                return replace(place, text=file.crs.to_wkt() if file.crs else "")
+        except rasterio.errors.RasterioError:
+            return place
+
+
+def read_world_file(path: Path) -> GeoReference | None:
+    """The place that a world file beside an image tells, six numbers in as many lines: ``.tfw``, ``.jgw``, …
+    or ``.wld``. The coordinate system is that of a ``.prj`` beside them, if there is one.
+    """
+    suffix = path.suffix
+    ends = (f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld") if suffix else (".wld",)
+    names = [path.with_suffix(case(end)) for end in ends for case in (str.lower, str.upper)]
+    found = next((name for name in names if name.is_file()), None)
+    if found is None:
+        return None
+    try:
+        a, d, b, e, x, y = map(float, found.read_text(encoding="ascii").split())
+    except ValueError as error:
+        raise ImageError(
+            f"{found}: no world file, which has six numbers; move it away, or mend it"
+        ) from error
+    projection = path.with_suffix(".prj")
+    text = projection.read_text(encoding="utf-8", errors="replace").strip() if projection.is_file() else ""
+    return GeoReference((a, b, x - (a + b) / 2, d, e, y - (d + e) / 2), {}, text)
 
 
 def tiff_tags(place: GeoReference) -> list[tuple[int, str, int, Any, bool]]:

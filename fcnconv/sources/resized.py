@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.geo import GeoReference
 from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, area
 
 REGION_PIXELS = 64 * 1024**2
@@ -58,12 +59,14 @@ class ReducedSource:
 
     pixels: uint8 (h, w, 3), RGB, upright. size: (width, height) of the photo itself.
     decode: gives all of its pixels, uint8 (height, width, 3), for a picture that shows more than was scanned.
+    georeference: where it lies on the map.
     """
 
     pixels: Pixels
     size: tuple[int, int]
     name: str
     decode: Callable[[], Pixels]
+    georeference: GeoReference | None = None
 
     @cached_property
     def whole(self) -> MemorySource:

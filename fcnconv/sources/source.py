@@ -65,10 +65,11 @@ def known_of(source: ImageSource) -> npt.NDArray[np.bool_] | None:
 
 @dataclass(frozen=True)
 class MemorySource:
-    """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright."""
+    """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright. georeference: where it lies."""
 
     pixels: Pixels
     name: str = "image"
+    georeference: GeoReference | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from fcnconv.errors import ImageError
 from fcnconv.grid import Box
 from fcnconv.options import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
-from fcnconv.sources.geo import TAGS, GeoReference, read_georeference
+from fcnconv.sources.geo import TAGS, GeoReference, named_by_gdal, read_georeference, read_world_file
 from fcnconv.sources.pixel_size import of_tiff
 from fcnconv.sources.samples import NEARLY_BLACK, Samples, choose_samples
 from fcnconv.sources.source import ENOUGH_SIDE, Pixels
@@ -64,11 +64,18 @@ class TiffSource:
         """(width, height) in pixels."""
         return self.page.imagewidth, self.page.imagelength
 
-    @property
+    @cached_property
     def georeference(self) -> GeoReference | None:
         """Where the image lies on the map, if the file says it."""
         tags = {number: tag.value for number in TAGS if (tag := self.page.tags.get(number))}
-        return read_georeference(tags)
+        place = read_georeference(tags)
+        if place is None:
+            return read_world_file(self._path)
+        return place if place.system or not place.tags else named_by_gdal(place, self._path)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.page.parent.filehandle.path)
 
     @property
     def pixel_size(self) -> float | None:

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 
 from fcnconv.errors import ImageError
-from fcnconv.sources.geo import GeoReference
+from fcnconv.sources.geo import LONGITUDES, GeoReference, transformed
 from fcnconv.where.areas import Points, Rings
-
-_LONGITUDES = 4326
-"""EPSG's number of longitudes and latitudes, as GPS tells them. RFC 7946 knows no other coordinates."""
 
 
 def read_polygons(path: Path) -> tuple[list[Rings], str | None]:
@@ -68,23 +65,10 @@ def to_pixels(ring: Points, place: GeoReference, system: str | None) -> Points:
     system: the name of their coordinates' system; None are longitudes and latitudes, or of an image whose
         own system is not told, that. Raises ImageError where rasterio is needed and is not there.
     """
-    if place.epsg is not None:
+    if place.system is not None:
         number = re.search(r"EPSG:.*?(\d+)$", system or "")
-        theirs = int(number[1]) if number else _LONGITUDES
-        if theirs != place.epsg:
-            ring = _transformed(ring, theirs, place.epsg)
+        ring = transformed(ring, f"EPSG:{number[1]}" if number else LONGITUDES, place.system)
     a, b, c, d, e, f = place.transform
     x, y = ring[:, 0] - c, ring[:, 1] - f
     determinant = a * e - b * d
     return np.stack([(e * x - b * y) / determinant, (a * y - d * x) / determinant], axis=1)
-
-
-def _transformed(ring: Points, theirs: int, own: int) -> Points:
-    try:
-        from rasterio.warp import transform
-    except ImportError as error:
-        raise ImageError(
-            f"the regions lie in EPSG:{theirs}, the image in EPSG:{own}; pip install 'fcnconv[geo]' goes "
-            "from one to the other"
-        ) from error
-    return np.stack(transform(f"EPSG:{theirs}", f"EPSG:{own}", ring[:, 0], ring[:, 1]), axis=1)

@@ -14,12 +14,25 @@ from fcnconv.scores import About, ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT, written
 from fcnconv.system.progress import Work
 from fcnconv.writers import expected
-from fcnconv.writers.arrays import write_npy, write_npz, write_tif, write_zarr
-from fcnconv.writers.cells import write_csv, write_geojson, write_json
+from fcnconv.writers.arrays import write_npy, write_npz
+from fcnconv.writers.cells import write_csv, write_json
 from fcnconv.writers.contents import Choice, is_map, provenance
 from fcnconv.writers.pictures import write_picture, write_viewer
+from fcnconv.writers.polygons import write_geojson, write_gpkg, write_packed_geojson
+from fcnconv.writers.tiffs import write_ome_tif, write_tif
+from fcnconv.writers.zarrs import write_ome_zarr, write_zarr
 
-__all__ = ["WRITERS", "Choice", "Writer", "check_terminal", "find_writer", "is_map", "provenance", "save"]
+__all__ = [
+    "WRITERS",
+    "Choice",
+    "Writer",
+    "check_terminal",
+    "find_writer",
+    "is_map",
+    "provenance",
+    "save",
+    "suffix_of",
+]
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,16 @@ class Writer:
 
 
 _PICTURE = ("argmax", "at_least", "cells", "no_legend", "max_side")
+_PLAIN = ("plain", "dtype")
 
 
-def _picture(suffix: str, format: str, about: str, encoding: float) -> Writer:
+def _picture(suffix: str, format: str, about: str, encoding: float, *more: str) -> Writer:
     write, costs = partial(write_picture, format=format), expected.picture(encoding)
-    return Writer(suffix, write, about, costs, takes=_PICTURE, needs_class=True, looked_at=True)
+    return Writer(suffix, write, about, costs, takes=(*_PICTURE, *more), needs_class=True, looked_at=True)
+
+
+def _polygons(suffix: str, write: Callable[[Path, ScoreStream, Choice], None], about: str) -> Writer:
+    return Writer(suffix, write, about, expected.GEOJSON, takes=("top_k", "at_least", "projected"))
 
 
 _ROWS = (
@@ -83,21 +101,41 @@ _ROWS = (
         write_tif,
         "a page a class, for ImageJ and GIS",
         expected.PLANES,
+        takes=("values", "dtype"),
+        needs=("tifffile", "tiff"),
+    ),
+    Writer(
+        "ome.tif",
+        write_ome_tif,
+        "a channel a class with its name and its size, for microscopy",
+        expected.PYRAMID,
         takes=("values",),
         needs=("tifffile", "tiff"),
+    ),
+    Writer(
+        "ome.zarr",
+        write_ome_zarr,
+        "the same as OME-Zarr, a directory",
+        expected.PYRAMID,
+        takes=("values",),
+        folder=True,
+        needs=("zarr", "zarr"),
     ),
     Writer(
         "json", write_json, "the best classes of each cell, with its box", expected.JSON, takes=("top_k",)
     ),
     Writer("csv", write_csv, "the same as a table, a row a cell", expected.CSV, takes=("top_k",)),
+    _polygons("geojson", write_geojson, "the cells as polygons, for QuPath and GIS"),
+    _polygons("geojson.gz", write_packed_geojson, "the same, compressed"),
     Writer(
-        "geojson",
-        write_geojson,
-        "the cells over a probability as polygons, for QuPath and GIS",
+        "gpkg",
+        write_gpkg,
+        "the same as a GeoPackage, in the image's own map coordinates",
         expected.GEOJSON,
-        takes=("at_least",),
+        takes=("top_k", "at_least"),
+        needs=("pyogrio", "geo"),
     ),
-    _picture("png", "PNG", "the photo with one class's probability over it", 1.7e-7),
+    _picture("png", "PNG", "the photo with one class's probability over it", 1.7e-7, *_PLAIN),
     _picture("jpg", "JPEG", "the same as a JPEG", 5e-9),
     _picture("webp", "WEBP", "the same as WebP", 9e-8),
     Writer(
@@ -117,7 +155,7 @@ WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
 TERMINAL = ("top_k", "argmax", "at_least")
 """The fields of `MapOptions` that change what a terminal shows."""
 
-_ALIASES = {"jpeg": "jpg", "tiff": "tif"}
+_ALIASES = {"jpeg": "jpg", "tiff": "tif", "ome.tiff": "ome.tif"}
 _ALWAYS = (
     *("classes", "scales", "join", "anchors", "refine", "agreement", "seed"),
     *("region", "mask", "tissue"),
@@ -131,7 +169,7 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
 
     Raises UsageError if there is none or it does not take an option, OutputError if its package is missing.
     """
-    suffix = (format or ("" if out in STANDARD_OUTPUT else Path(out).suffix)).lstrip(".").lower()
+    suffix = (format or ("" if out in STANDARD_OUTPUT else suffix_of(out))).lstrip(".").lower()
     writer = WRITERS.get(_ALIASES.get(suffix, suffix))
     if writer is None:
         known = ", ".join(WRITERS)
@@ -146,6 +184,16 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
         package, extra = writer.needs
         raise OutputError(f".{suffix} needs the package {package}: pip install 'fcnconv[{extra}]'")
     return writer
+
+
+def suffix_of(out: str) -> str:
+    """What a file's name ends in that names a format, which may have a dot within (``.geojson.gz``); else its
+    last suffix. With the dot.
+    """
+    name = Path(out).name
+    known = sorted((*WRITERS, *_ALIASES), key=len, reverse=True)
+    found = next((suffix for suffix in known if name.lower().endswith(f".{suffix}")), None)
+    return name[-len(found) - 1 :] if found else Path(out).suffix
 
 
 def check_terminal(options: MapOptions) -> None:
@@ -176,13 +224,32 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
         raise UsageError(
             "--top-k lists the best of all classes, and --class those that it names; leave one out"
         )
-    if options.at_least is not None and takes != ("at_least",) and not options.argmax:
+    if options.at_least is not None and "argmax" in takes and not options.argmax:
         raise UsageError(
             "--at-least is the least probability that --argmax colours in a picture; add --argmax"
         )
+    if options.dtype not in (None, "float32") and options.values == "logits":
+        raise UsageError(f"--dtype {options.dtype} holds probabilities; leave out --values logits")
+    if "plain" in takes:
+        _check_plain(options)
     one = len(options.sizes) == 1 and not options.sizes[0].pyramid
     if one and options.join != PLAIN_MAP.join:
         raise UsageError(f"--join {options.join} joins several --scales, and one is named; leave it out")
+
+
+def _check_plain(options: MapOptions) -> None:
+    """Raises UsageError for what does not go together in a picture."""
+    if not options.plain and options.dtype is not None:
+        raise UsageError(f"--dtype {options.dtype} is for a grey picture of a class: add --plain")
+    if not options.plain:
+        return
+    if options.dtype == "float32":
+        raise UsageError("--dtype float32 is none that a .png can hold; uint8 or uint16, or a .tif")
+    if options.argmax or options.no_legend:
+        flag = "--argmax" if options.argmax else "--no-legend"
+        raise UsageError(f"--plain shows the probability of a class and nothing else; leave out {flag}")
+    if len(options.classes) > 1:
+        raise UsageError("--plain shows one class; name one with --class, or write a .tif for several")
 
 
 _TOLD = told(MapOptions)

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
-from fcnconv.sources.geo import GeoReference
 from fcnconv.system.progress import done
-from fcnconv.writers.contents import Choice, Kept, keep, place_of, provenance
+from fcnconv.writers.contents import Choice, Kept, keep, provenance
 from fcnconv.writers.expected import CELLS
-
-log = logging.getLogger("fcnconv")
-
-AT_LEAST = 0.5
-"""Probability that a cell must reach in a list of regions, if none is given."""
 
 Ranking = list[tuple[Selection, float]]
 
@@ -73,65 +65,6 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 
 _BOX_COLUMNS = ("minx", "miny", "width", "height")
-
-
-def write_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The cells where a chosen class, or else the best one, has at least ``options.at_least`` (else
-    `AT_LEAST`): for each the square around its window's centre, classified as QuPath reads it. In pixels of
-    the image; of a GeoTIFF in its map's coordinates, with their system named in the member ``crs`` of GeoJSON
-    2008, which GIS read.
-    """
-    kept, place = keep(stream, choice.selections, 1), place_of(stream.about)
-    at_least = AT_LEAST if choice.options.at_least is None else choice.options.at_least
-    head: dict[str, object] = {"type": "FeatureCollection", "provenance": provenance(stream)}
-    if place is not None and place.epsg:
-        head["crs"] = {"type": "name", "properties": {"name": _crs_name(place.epsg)}}
-    elif place is not None:
-        log.warning("the image's coordinate system has no EPSG number: name it where you open the .geojson")
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(head)[:-1] + ', "features": [')
-        number = 0
-        for row, col, ranking in _cells(kept, stream.about.labels, choice):
-            for selection, probability in ranking:
-                if probability >= at_least:
-                    exact = bool(kept.exact[row, col])
-                    feature = _feature(stream.about.grid, row, col, selection.name, probability, exact, place)
-                    file.write((",\n" if number else "\n") + json.dumps(feature))
-                    number += 1
-        file.write("\n]}\n")
-
-
-def _crs_name(epsg: int) -> str:
-    """The name of a coordinate system. Of WGS 84's two orders of axes GeoJSON's is longitude first."""
-    return "urn:ogc:def:crs:OGC:1.3:CRS84" if epsg == 4326 else f"urn:ogc:def:crs:EPSG::{epsg}"
-
-
-def _feature(
-    grid: Grid,
-    row: int,
-    col: int,
-    name: str,
-    probability: float,
-    exact: bool,
-    place: GeoReference | None,
-) -> dict[str, object]:
-    x0, y0, x1, y1 = (round(edge, 3) for edge in grid.square(row, col))
-    ring = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
-    if place is not None:
-        ring = [place.place(x, y) for x, y in ring]
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {
-            "objectType": "tile",
-            "classification": {"name": name},
-            "measurements": {"probability": round(probability, 6)},
-            "row": row,
-            "col": col,
-            "exact": exact,
-            "window": grid.box(row, col),
-        },
-    }
 
 
 def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:

@@ -35,6 +35,7 @@ CELLS, DRAWING, FILE = "cells", "drawing", "file"
 NPY = (Cost(MAP, "scores", 6e-9),)
 NPZ = (*NPY, Cost(FILE, "scores", 3e-9))
 PLANES = (Cost(MAP, "scores", 3e-8),)
+PYRAMID = (*PLANES, Cost(FILE, "scores", 6e-8))
 JSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 2.2e-5))
 CSV = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 1.1e-5))
 GEOJSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 5e-6))

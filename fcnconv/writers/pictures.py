@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from fcnconv.errors import UsageError
 from fcnconv.labels import Labels
 from fcnconv.options import MapOptions
-from fcnconv.render.draw import FLOOR, Style, draw_winners
+from fcnconv.render.draw import FLOOR, Style, draw_winners, spread
 from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import FloatArray, ScoreStream, top_k
 from fcnconv.system.progress import done, finished
@@ -47,7 +47,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
 
     format: Pillow's name of the file format.
     """
-    picture = picture_of(stream, choice)
+    picture = plain_picture_of(stream, choice) if choice.options.plain else picture_of(stream, choice)
     record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
@@ -89,6 +89,24 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)  # legends add to it
     done(DRAWING)
     return picture
+
+
+def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
+    """The probability of the chosen selection in grey, in the size of the photo or of ``options.max_side``:
+    black is 0 and what was not looked at, white is 1; in 8 bits, or with ``options.dtype`` uint16 in 16.
+    Beyond the outermost windows' centres it is carried outward.
+    """
+    options, about = choice.options, stream.about
+    longest = max(about.grid.image_size)
+    share = min((options.max_side or PICTURE_SIDE) / longest, 1)
+    width, height = (max(round(side * share), 1) for side in about.grid.image_size)
+    plane = keep(stream, choice.selections[:1], 1).probability[:, :, 0]
+    most = np.iinfo(np.dtype(options.dtype or "uint8"))
+    grey = np.empty((height, width), most.dtype)
+    for rows, values in spread(plane, about.grid, (height, width), Style(cells=options.cells)):
+        grey[rows] = np.rint(values * most.max)
+    done(DRAWING)
+    return Image.fromarray(grey)
 
 
 def _best_first(kept: Kept) -> tuple[npt.NDArray[np.integer], FloatArray]:

@@ -1,0 +1,68 @@
+"""Maps as planes, one a class, at several sizes: what viewers of microscopy open."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from fcnconv.scores import About, FloatArray, ScoreStream
+from fcnconv.sources import pixel_size_of
+from fcnconv.system.scratch import let_go, scratch_array
+from fcnconv.writers.contents import Choice
+
+TILE = 256
+"""Cells along a side of a tile, or of a chunk; a map that is not larger has no smaller copy."""
+
+
+def planes(stream: ScoreStream, choice: Choice) -> FloatArray:
+    """float32 (planes, rows, cols): the chosen scores, in memory, or on disk where they are large. Reads the
+    map.
+    """
+    rows, cols, _ = stream.about.shape
+    found = scratch_array((len(choice.names(stream.about)), rows, cols))
+    for piece in stream.pieces():
+        found[(slice(None), *piece.place)] = choice.scores(piece).transpose(2, 0, 1)
+        let_go(found)
+    return found
+
+
+def levels(rows: int, cols: int) -> int:
+    """How many sizes a map of so many cells has, each half of the one before."""
+    return max(math.ceil(math.log2(max(rows, cols) / TILE)), 0) + 1
+
+
+def pyramid(found: FloatArray) -> Iterator[FloatArray]:
+    """Planes (n, rows, cols) at each of their `levels`, the largest first."""
+    yield found
+    for _ in range(levels(*found.shape[1:]) - 1):
+        smaller = scratch_array((len(found), *(-(-side // 2) for side in found.shape[1:])))
+        for plane, half in zip(found, smaller, strict=True):
+            half[:] = halved(plane)
+        yield smaller
+        found = smaller
+
+
+def halved(plane: FloatArray) -> FloatArray:
+    """A plane at half its size, the means of squares of four cells, without those that were not looked at."""
+    rows, cols = plane.shape
+    even = np.full((rows + rows % 2, cols + cols % 2), np.nan, np.float32)
+    even[:rows, :cols] = plane
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # four cells of which none was looked at
+        mean: FloatArray = np.nanmean(even.reshape(len(even) // 2, 2, -1, 2), axis=(1, 3), dtype=np.float32)
+    return mean
+
+
+def cell_size(about: About) -> tuple[float, float, float, float, bool]:
+    """Where the planes lie on the image: how wide and how high a cell is, and x and y of the first one's
+    centre.
+
+    In micrometres if the image tells how large its pixels are, which is the last value; else in pixels.
+    """
+    grid, size = about.grid, pixel_size_of(about.source)
+    x0, y0, x1, y1 = grid.square(0, 0)
+    unit = 1.0 if size is None else size * 1e6
+    return (x1 - x0) * unit, (y1 - y0) * unit, (x0 + x1) / 2 * unit, (y0 + y1) / 2 * unit, size is not None
