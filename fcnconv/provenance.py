@@ -16,8 +16,8 @@ Mode = Literal["fcn", "windows"]
 Activation = Literal["softmax", "sigmoid", "none"]
 """How a network's outputs become probabilities, see `activations.ACTIVATIONS`."""
 
-Channels = tuple[float, float, float]
-"""One number for each of red, green and blue."""
+Channels = tuple[float, ...]
+"""One number for each channel of a network's input: red, green and blue."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,14 @@ QUICK = (
 ).split()
 """One of each kind of head and of each window; the others run with ``pytest -m slow``."""
 
+GIANT = (
+    "efficientnet_v2_l efficientnet_v2_m efficientnet_b7 regnet_y_128gf resnext101_64x4d convnext_large "
+    "convnext_base wide_resnet101_2 resnext101_32x8d"
+).split()
+"""Those that take a minute or more each, and differ from smaller ones in their sizes only: ``pytest -m
+giant``.
+"""
+
 
 def convolutional() -> Iterator[Any]:
     """Each model once, at its smallest window: regnet_y_128gf at 224 instead of 384 pixels."""
@@ -35,7 +43,8 @@ def convolutional() -> Iterator[Any]:
         specs = [spec for spec in models().values() if spec.arch == arch]
         if not specs[0].no_fcn:
             window = min(spec.window for spec in specs)
-            yield pytest.param(arch, window, marks=[] if arch in QUICK else [pytest.mark.slow])
+            rest = pytest.mark.giant if arch in GIANT else pytest.mark.slow
+            yield pytest.param(arch, window, marks=[] if arch in QUICK else [rest])
 
 
 def logits_of_windows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,7 @@ _COMPLETE: dict[str, Callable[[str], Any]] = {"--model": complete_model, "--clas
 Model = Annotated[
     str,
     Told(
-        "The network: a name, or a file of weights.",
+        "The network: a name, a file of weights, a folder, or hf-hub:USER/REPO.",
         flags=("--model", "-m"),
         metavar="NAME",
         group="",

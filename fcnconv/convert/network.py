@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -169,16 +170,29 @@ def _graph(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Grap
     again with each answer.
     """
     decisions: list[bool] = []
+    shapes = _shapes_of(model)
     while True:
         try:
             return _Tracer(decisions).trace(model), bool(decisions)
         except _UndecidedError as undecided:
-            images = [probe(1, window + more, window + more, device) for more in (0, *LARGER)]
-            images += [-x for x in images]  # whose pixels are others
-            answers = {bool(_value(undecided.node, model, x, {})) for x in images}
+            sides = [window + more for more in (0, *LARGER)]
+            try:
+                images = [torch.empty(1, 3, side, side, device="meta") for side in sides]
+                answers = {bool(_value(undecided.node, shapes, x, {})) for x in images}
+            except Exception:  # more than the size is asked for, or what has no shape alone
+                images = [probe(1, side, side, device) for side in sides]
+                images += [-x for x in images]  # whose pixels are others
+                answers = {bool(_value(undecided.node, model, x, {})) for x in images}
             if len(answers) > 1:
-                raise
+                raise undecided from None
             decisions.append(answers.pop())
+
+
+def _shapes_of(model: nn.Module) -> nn.Module:
+    """The model without its tensors' values: what it makes of an image has a size and takes no time."""
+    tensors = chain(model.parameters(), model.buffers())
+    ghost: nn.Module = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
+    return ghost
 
 
 LARGER = (32, 64)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet
+from fcnconv.models.folder import folder_spec, is_folder
 from fcnconv.models.own import OwnModel, is_weights, own_spec
 from fcnconv.models.packaged import package_file, packaged_weights
 from fcnconv.models.spec import ModelSpec, Published
@@ -93,7 +94,7 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
     """The model that `name` names: a row of the table, or a file of weights; or a classifier built in torch.
 
     name: ``resnet50`` (torchvision's default weights), ``resnet50.IMAGENET1K_V1``, ``timm/NAME`` (from its
-        hub), or the path of a file of weights.
+        hub), ``hf-hub:user/repo@revision``, ``local-dir:FOLDER``, or the path of a file of weights.
     own: what was said about a model of one's own.
 
     Raises UsageError with the nearest name there is, or for a file of weights of an unknown architecture.
@@ -105,6 +106,8 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
         return module_spec(name, own or OwnModel())
     if name == DEFAULT_MODEL and own in (None, OwnModel()):
         return _embedded()
+    if is_folder(name):
+        return folder_spec(name, own or OwnModel(), models())
     if is_weights(name):
         return own_spec(Path(name), own or OwnModel(), models())
     if own is not None and own != OwnModel():

@@ -27,6 +27,7 @@ class Architecture:
 
     name: what `OwnModel.arch` calls it.
     make: builds it for a window in pixels and a number of classes, in evaluation mode.
+    finish: makes of it, when it has its weights, what gives logits and nothing else; None if it does.
     The rest is as in `ModelSpec`.
     """
 
@@ -38,6 +39,7 @@ class Architecture:
     std: Channels
     stride: int = 32
     no_fcn: str = ""
+    finish: Callable[[nn.Module], nn.Module] | None = None
 
     def build(self, window: int, weights: Path) -> nn.Module:
         """The network of a file of weights, made for as many classes as they have. Raises ModelError."""
@@ -46,7 +48,8 @@ class Architecture:
         make = partial(self.make, window)
         tensors = read_tensors(weights)
         count = count_classes(make, tensors, str(weights))
-        return fill(skeleton(lambda: make(count)), tensors, str(weights))
+        network = fill(skeleton(lambda: make(count)), tensors, str(weights))
+        return network if self.finish is None else self.finish(network)
 
     def labels(
         self,

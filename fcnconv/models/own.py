@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fcnconv.errors import ModelError, UsageError
-from fcnconv.labels import Labels
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
 from fcnconv.options import Told, checked
@@ -235,26 +234,37 @@ def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> Model
         raise UsageError(
             f"{weights}: name the network that these weights belong to with --arch, such as --arch resnet18"
         )
-    architecture = _architecture(own.arch, table)
+    return described_spec(str(weights), partial(_existing, weights), own, find_architecture(own.arch, table))
+
+
+def described_spec(
+    name: str, weights: Callable[[], Path], own: OwnModel, architecture: Architecture
+) -> ModelSpec:
+    """The spec of a network whose weights are somewhere.
+
+    name: what it is called. weights: gives their path. own: how the network is used, where that is not as
+    `architecture` is.
+    """
     window = own.window or architecture.window
     return ModelSpec(
-        name=str(weights),
+        name=name,
         window=window,
         eval_size=own.eval_size or round(architecture.eval_size * window / architecture.window),
         mean=own.mean or architecture.mean,
         std=own.std or architecture.std,
-        labels=partial(_labels, architecture, window, own, weights),
-        weights=partial(_existing, weights),
+        labels=lambda: architecture.labels(window, own.categories, weights(), own.activation),
+        weights=weights,
         build=partial(architecture.build, window),
         stride=architecture.stride,
         temperature=own.temperature or 1.0,
         pixel_size=own.pixel_size,
-        arch=own.arch,
+        arch=architecture.name,
         no_fcn=architecture.no_fcn,
     )
 
 
-def _architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
+def find_architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
+    """The network of a name: one of torchvision's, or ``timm/NAME``. Raises UsageError and ModelError."""
     if arch.startswith("timm/"):
         from fcnconv.models.timm import timm_architecture
 
@@ -268,10 +278,6 @@ def _architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
     from fcnconv.models.torchvision import torchvision_architecture
 
     return torchvision_architecture(spec)
-
-
-def _labels(architecture: Architecture, window: int, own: OwnModel, weights: Path) -> Labels:
-    return architecture.labels(window, own.categories, _existing(weights), own.activation)
 
 
 def _existing(weights: Path) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcnconv.errors import ModelError, UsageError, first_line
+from fcnconv.errors import ModelError, UsageError
 from fcnconv.models.architecture import Architecture, named_or_numbered
 from fcnconv.models.facts import Facts, remembered
+from fcnconv.models.hub import hub_file
 from fcnconv.models.spec import ModelSpec
 from fcnconv.provenance import Channels
 
@@ -31,14 +33,17 @@ class _Config:
     repository: str | None
 
 
-def timm_architecture(name: str) -> Architecture:
+def timm_architecture(name: str, arguments: Mapping[str, Any] | None = None) -> Architecture:
     """timm's network of this name, used as its default weights are.
 
-    name: such as ``resnet18`` or ``resnet18.a1_in1k``. Raises ModelError without timm, and UsageError.
+    name: such as ``resnet18`` or ``resnet18.a1_in1k``. arguments: of its constructor. Raises ModelError
+    without timm, and UsageError.
     """
     config = _config(name)
-    make = partial(_make, name, config.window)
-    return Architecture(f"timm/{name}", make, config.window, config.eval_size, config.mean, config.std)
+    given = dict(arguments or {})
+    make = partial(_make, name, config.window, given)
+    told = f" {json.dumps(given, sort_keys=True)}" if given else ""
+    return Architecture(f"timm/{name}{told}", make, config.window, config.eval_size, config.mean, config.std)
 
 
 def timm_spec(name: str) -> ModelSpec:
@@ -88,15 +93,17 @@ def _config(name: str) -> _Config:
     return config
 
 
-def _make(name: str, own_window: int, window: int, num_classes: int) -> nn.Module:
+def _make(name: str, own_window: int, arguments: dict[str, Any], window: int, num_classes: int) -> nn.Module:
     import timm
 
     # Only networks that depend on it, such as transformers, accept the size of their input.
     size: dict[str, Any] = {"img_size": window} if window != own_window else {}
     try:
-        model: nn.Module = timm.create_model(name, num_classes=num_classes, exportable=True, **size)
+        model: nn.Module = timm.create_model(
+            name, num_classes=num_classes, exportable=True, **size, **arguments
+        )
     except TypeError:
-        model = timm.create_model(name, num_classes=num_classes, exportable=True)
+        model = timm.create_model(name, num_classes=num_classes, exportable=True, **arguments)
     return model.eval()
 
 
@@ -104,22 +111,9 @@ def _from_hub(name: str, repository: str | None) -> Path:
     if not repository:
         raise ModelError(f"timm/{name}: timm's hub has no weights for it; give a file and --arch timm/{name}")
 
-    def fetched() -> Facts:
-        from huggingface_hub import hf_hub_download
-
-        try:
-            return {"path": hf_hub_download(repository, "model.safetensors")}
-        except Exception as error:  # its errors, of many libraries, share no parent
-            raise ModelError(
-                f"timm/{name}: the weights cannot be fetched from {repository} ({first_line(error)}); "
-                f"give a file of them with --model FILE --arch timm/{name}"
-            ) from error
-
-    def there(facts: Facts) -> Path:
-        path = Path(facts["path"])
-        path.stat()
-        return path
-
-    # The hub's own client is slow to import, and asks the hub each time.
-    path: Path = _remembered("timm-weights", name, fetched, there)
+    path = hub_file(repository, "main", "model.safetensors")
+    if path is None:
+        raise ModelError(
+            f"timm/{name}: {repository} has no model.safetensors; give a file and --arch timm/{name}"
+        )
     return path

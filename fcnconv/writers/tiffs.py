@@ -113,11 +113,13 @@ def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
     with rasterio.open(path, "r+") as file:
         if file.crs is None and place.system is not None:  # that of a world file
             file.crs = place.system
-    block = next((b for b in (512, 256, 128, 64) if b * b * bytes_of_all_bands <= _BLOCK_BYTES), 32)
-    creation = {"BLOCKSIZE": block, "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "BIGTIFF": "IF_SAFER"}
+    block = next((b for b in (512, 256) if b * b * bytes_of_all_bands <= _BLOCK_BYTES), 128)
+    creation = {"BLOCKSIZE": block, "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "NUM_THREADS": "ALL_CPUS"}
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
         made = Path(folder, "map.tif")
-        rasterio.shutil.copy(path, made, driver="COG", OVERVIEW_RESAMPLING="AVERAGE", **creation)
+        rasterio.shutil.copy(
+            path, made, driver="COG", OVERVIEW_RESAMPLING="AVERAGE", BIGTIFF="IF_SAFER", **creation
+        )
         made.replace(path)
     done(FILE)
 

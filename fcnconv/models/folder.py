@@ -1,0 +1,169 @@
+"""Models as they are shared: a folder, or a repository of the hub, with weights and a ``config.json`` beside
+them.
+
+Three kinds are read, each by what its ``config.json`` has: timm's, transformers' and WSInfer's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcnconv.errors import ModelError, UsageError
+from fcnconv.models.architecture import Architecture
+from fcnconv.models.hub import HUB, files_of, parse_repository
+from fcnconv.models.own import OwnModel, described_spec, find_architecture
+from fcnconv.models.spec import ModelSpec
+
+FOLDER = "local-dir:"
+"""What the name of a folder begins with; a path of one does as well."""
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt", "pytorch_model.pth", "model.pth")
+"""The file of weights in a folder, the first of these that is there."""
+
+Files = Callable[[str], Path | None]
+"""The files of a folder: name -> path, or None if there is none."""
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a folder tells of its model: the network without weights, and how it is used."""
+
+    architecture: Architecture
+    own: OwnModel
+
+
+def is_folder(name: str) -> bool:
+    """Whether `name` is a folder of a model, or a repository of the hub."""
+    return name.startswith((HUB, FOLDER)) or Path(name).joinpath("config.json").is_file()
+
+
+def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelSpec:
+    """The spec of a folder or a repository.
+
+    own: what was said beside, which goes before what is told there. table: the known models.
+
+    Raises UsageError, and ModelError for a folder that cannot be read or is of no known kind.
+    """
+    if name.startswith(HUB):
+        files = files_of(*parse_repository(name))
+    else:
+        files = _of_folder(Path(name.removeprefix(FOLDER)))
+    path = files("config.json")
+    if path is None:
+        raise ModelError(f"{name}: has no config.json, which says what its weights are")
+    config = read_json(path)
+    kind = next((kind for key, kind in KINDS.items() if key in config), None)
+    if kind is None:
+        raise ModelError(
+            f"{path}: is of none of the kinds that are known, which have {', '.join(map(repr, KINDS))}; name "
+            "the file of weights itself, with --arch"
+        )
+    try:
+        described = kind(config, files, table)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ModelError(f"{path}: cannot be read as what it seems to be: {error!r}") from error
+    own = own.over(described.own)
+    return described_spec(name, lambda: _weights(name, files), own, described.architecture)
+
+
+def _of_folder(folder: Path) -> Files:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    return lambda filename: folder / filename if (folder / filename).is_file() else None
+
+
+def _weights(name: str, files: Files) -> Path:
+    found = next((path for filename in WEIGHTS if (path := files(filename))), None)
+    if found is None:
+        raise ModelError(f"{name}: has no file of weights, {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
+    return found
+
+
+def read_json(path: Path) -> Config:
+    """The object that a JSON file holds. Raises ModelError."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise ModelError(f"{path}: an object was expected, not a {type(record).__name__}")
+    return record
+
+
+def _timm(config: Config, files: Files, table: dict[str, ModelSpec]) -> Described:
+    """timm's: ``architecture``, ``pretrained_cfg``, ``label_names``, ``model_args``."""
+    from fcnconv.models.timm import timm_architecture
+
+    used = config.get("pretrained_cfg") or config  # its first files had all in one
+    channels, window, _ = used.get("input_size") or (3, 224, 224)
+    _require_three(config["architecture"], channels)
+    names, texts = config.get("label_names"), config.get("label_descriptions") or {}
+    categories = tuple(str(texts.get(name, name)) for name in names) if names else None
+    own = OwnModel(
+        categories=categories,
+        window=window,
+        eval_size=round(window / (used.get("crop_pct") or 1.0)),
+        mean=used.get("mean"),
+        std=used.get("std"),
+    )
+    return Described(timm_architecture(config["architecture"], config.get("model_args") or {}), own)
+
+
+def _transformers(config: Config, files: Files, table: dict[str, ModelSpec]) -> Described:
+    """transformers': ``model_type``, ``id2label``, and beside it how images are prepared."""
+    from fcnconv.models.transformers import preparation, transformers_architecture
+
+    _require_three(config["model_type"], config.get("num_channels", 3))
+    labels = config.get("id2label")
+    categories = tuple(labels[key] for key in sorted(labels, key=int)) if labels else None
+    prepared = files("preprocessor_config.json")
+    if prepared is None:
+        raise ModelError("preprocessor_config.json is missing, which says how images are prepared")
+    return Described(
+        transformers_architecture(config), preparation(read_json(prepared), categories, str(prepared))
+    )
+
+
+def _wsinfer(config: Config, files: Files, table: dict[str, ModelSpec]) -> Described:
+    """WSInfer's (its ``schemas/model-config.schema.json``): tiles of ``patch_size_pixels`` at
+    ``spacing_um_px``, which a transform may resize.
+    """
+    window, mean, std = config["patch_size_pixels"], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    for step in config.get("transform", ()):
+        given = step.get("arguments") or {}
+        if step["name"] == "Resize":
+            size = given["size"]
+            window = size if isinstance(size, int) else size[0]
+        elif step["name"] == "Normalize":
+            mean, std = tuple(given["mean"]), tuple(given["std"])
+        elif step["name"] != "ToTensor":
+            raise ModelError(f"its images pass through {step['name']}, which is not known here")
+    name = config["architecture"]
+    own = OwnModel(
+        categories=tuple(config["class_names"]),
+        window=window,
+        eval_size=window,
+        mean=mean,
+        std=std,
+        mpp=config["spacing_um_px"] * config["patch_size_pixels"] / window,
+    )
+    return Described(find_architecture(name if name in table else f"timm/{name}", table), own)
+
+
+def _require_three(network: str, channels: int) -> None:
+    if channels != 3:
+        raise ModelError(f"{network} takes images of {channels} channels; here they have red, green and blue")
+
+
+KINDS: dict[str, Callable[[Config, Files, dict[str, ModelSpec]], Described]] = {
+    "spacing_um_px": _wsinfer,
+    "model_type": _transformers,
+    "architecture": _timm,
+}
+"""What a ``config.json`` has that only those of a kind have, and what reads it."""
