@@ -48,7 +48,7 @@ from fcnconv.scan.parts import Run
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
 from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, Mask, ScoreStream
-from fcnconv.sources import ImageSource, MemorySource, Pixels
+from fcnconv.sources import ImageSource, MemorySource, Pixels, channels_in
 from fcnconv.system.once import once
 from fcnconv.system.progress import done, expect, finished
 from fcnconv.where import Where, where_of
@@ -76,6 +76,7 @@ class Classifier:
     bands, rescale: how the samples of a TIFF are seen, as in `options.NetworkOptions`.
     pixel_size: metres across the pixels that the network learned from, at which images are scanned; None is
         any. image_pixel_size: the same of images whose files do not tell it.
+    channels: of the images that the network takes.
     """
 
     labels: Labels
@@ -92,6 +93,7 @@ class Classifier:
     rescale: Rescale | None = None
     pixel_size: float | None = None
     image_pixel_size: float | None = None
+    channels: int = 3
 
     def __repr__(self) -> str:
         g, made = self.geometry, self.provenance
@@ -288,6 +290,10 @@ class Classifier:
         frame: of an animation, or the page of a TIFF, from 1.
         """
         if isinstance(image, ImageSource):
+            if channels_in(image) != self.channels:
+                raise ImageError(
+                    f"{image.name}: has {channels_in(image)} channels, and the network takes {self.channels}"
+                )
             return image
         sides = [scale.pixels(self.eval_size, self.geometry.window) for scale in as_scales(scales)]
         short_side = None if None in sides else max(side for side in sides if side)
@@ -299,6 +305,7 @@ class Classifier:
             frame=frame,
             bands=self.bands,
             rescale=self.rescale,
+            channels=self.channels,
         )
 
     def grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
@@ -486,4 +493,5 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         rescale=options.rescale,
         pixel_size=spec.pixel_size,
         image_pixel_size=options.image_pixel_size,
+        channels=len(spec.mean),
     )

@@ -50,14 +50,14 @@ def image_suffixes() -> frozenset[str]:
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    """float32 (1, 3, H, W): ``(pixels / 255 - mean) / std`` for each channel.
+    """float32 (1, channels, H, W): ``(pixels / 255 - mean) / std`` for each channel.
 
-    pixels: uint8 (H, W, 3). mean, std: one value a channel, for intensities 0 to 1.
+    pixels: uint8 (H, W, channels). mean, std: one value a channel, for intensities 0 to 1.
     """
     scale = np.float32(1) / (np.float32(255) * np.asarray(std, np.float32))
     shift = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    out = np.empty((1, 3, *pixels.shape[:2]), np.float32)
-    for channel in range(3):  # (H, W, 3) -> (3, H, W), a plane at a time: no interleaved float copy
+    out = np.empty((1, len(mean), *pixels.shape[:2]), np.float32)
+    for channel in range(len(mean)):  # (H, W, 3) -> (3, H, W), a plane at a time: no interleaved float copy
         np.multiply(pixels[:, :, channel], scale[channel], out=out[0, channel])
         out[0, channel] += shift[channel]
     return out
@@ -72,24 +72,29 @@ def open_image(
     frame: int | None = None,
     bands: tuple[int, ...] | None = None,
     rescale: Rescale | None = None,
+    channels: int = 3,
 ) -> ImageSource:
     """The image, opened, decoded and turned upright.
 
-    image: a path (``-`` reads standard input), an encoded file as bytes, a PIL image, or uint8 (H, W, 3) RGB.
+    image: a path (``-`` reads standard input), an encoded file as bytes, a PIL image, or uint8 (H, W,
+        channels), RGB.
     max_pixels: an image of more pixels is refused before it is decoded.
-    short_side: the largest short side, in pixels, at which the image will be read; None if that is its own.
-        A JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
+    short_side: the largest short side, in pixels, at which the image will be read; None if that is its own. A
+        JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
     name: what messages call it; None says the path.
     frame: of an animation, or the page of a TIFF, from 1; None is the first, and logs that there are more.
-    bands, rescale: of a TIFF, as in `options.NetworkOptions`.
+    bands, rescale: of a TIFF, as in `options.NetworkOptions`. channels: that the network takes.
 
     Raises ImageError, whose message starts with the path.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise UsageError(f"an image array must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8 or 0 in image.shape:
+            wanted = f"uint8 (H, W, {channels})"
+            raise UsageError(f"an image array must be {wanted}, got {image.dtype} {image.shape}")
         return MemorySource(image)
     if isinstance(image, Image.Image):
+        if channels != 3:
+            raise UsageError(f"an image of the network's {channels} channels is an array or a TIFF file")
         return MemorySource(pillow.upright_rgb(image))
     content: Path | bytes
     if isinstance(image, bytes):
@@ -103,10 +108,15 @@ def open_image(
             content = file.getvalue()
         path = content if isinstance(content, Path) else None
         with _explained(name, path):
-            regions = open_regions(path, name, frame or 1, bands, rescale) if path else None
+            regions = open_regions(path, name, frame or 1, bands, rescale, channels) if path else None
         if regions is not None:  # never whole in memory, so that there is no limit
             _tell_frames(name, getattr(regions, "frames", 1), frame)
             return regions
+        if channels != 3:
+            raise ImageError(
+                f"{name}: the network takes images of {channels} channels, as TIFF files on disk have (extra "
+                "tiff: pip install 'fcnconv[tiff]'), or arrays in Python"
+            )
         if bands or rescale:
             raise ImageError(
                 f"{name}: --bands and --rescale are for the samples of TIFF files, by the extra tiff "

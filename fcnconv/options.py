@@ -156,11 +156,14 @@ def parse_rescale(text: str) -> Rescale:
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
-    """Three bands for red, green and blue, or one for grey, from 1. Raises UsageError."""
-    if re.fullmatch(r"\d{1,6}(,\d{1,6}){2}|\d{1,6}", text) and min(bands := tuple(map(int, text.split(",")))):
+    """Three bands for red, green and blue, one for grey, or as many as the network takes, from 1. Raises
+    UsageError.
+    """
+    if re.fullmatch(r"\d{1,6}(,\d{1,6})*", text) and min(bands := tuple(map(int, text.split(",")))):
         return bands
     raise UsageError(
-        f"unknown bands {text!r}; give three for red, green and blue, as in 4,3,2, or one; from 1"
+        f"unknown bands {text!r}; give three for red, green and blue, as in 4,3,2, one, or as many as the "
+        "network takes; from 1"
     )
 
 
@@ -335,7 +338,7 @@ class NetworkOptions:
     bands: Annotated[
         tuple[int, ...] | None,
         Told(
-            "Of a TIFF, the bands that are red, green and blue, as 4,3,2; or one.",
+            "Of a TIFF, the bands that the network takes: red, green and blue, as 4,3,2.",
             metavar="LIST",
             group="Input",
             read=parse_bands,

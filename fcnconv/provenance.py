@@ -37,7 +37,8 @@ class Identity:
     def preprocessing(self) -> str:
         """What is done to the pixels, in words that can be followed."""
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
-        return f"RGB, bicubic resize, (pixels / 255 - [{mean}]) / [{std}]"
+        channels = "RGB" if len(self.mean) == 3 else f"{len(self.mean)} bands"
+        return f"{channels}, bicubic resize, (pixels / 255 - [{mean}]) / [{std}]"
 
 
 @dataclass(frozen=True)

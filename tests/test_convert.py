@@ -179,8 +179,11 @@ def test_convolutions_in_float64_are_torchs(layer: nn.Conv2d) -> None:
 
 
 def test_the_comparison_refuses_other_shapes_and_what_is_no_number() -> None:
-    x = probe(2, 8, 8)
-    assert torch.equal(x, probe(2, 8, 8)) and compare("same", x, x.numpy(), EXACT, ConversionError) == 0
+    network = nn.Conv2d(3, 4, 1)
+    x = probe(network, 2, 8, 8)
+    assert (
+        torch.equal(x, probe(network, 2, 8, 8)) and compare("same", x, x.numpy(), EXACT, ConversionError) == 0
+    )
     with pytest.raises(
         ConversionError, match=r"cut off: logits have shape \(2, 3, 8, 7\), not \(2, 3, 8, 8\)"
     ):

@@ -42,7 +42,7 @@ def make_plan(
         identity=spec.identity(weights),
         mode=mode,
         version=__version__,
-        num_classes=run(probe(1, spec.window, spec.window).numpy()).shape[1],
+        num_classes=run(probe(network, 1, spec.window, spec.window).numpy()).shape[1],
         geometry=converted.geometry if converted else None,
         proof=converted.proof if converted else None,
         export_error=export_error,
@@ -63,7 +63,7 @@ def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -
     larger = (window + 96, window + 160) if any_size else (window, window)
     errors = []
     for count, size in ((1, (window, window)), (2, larger)):
-        x = probe(count, *size)
+        x = probe(network, count, *size)
         try:
             found = run(x.numpy())
         except Exception as reason:  # ONNX Runtime's errors share no class but this
@@ -93,7 +93,7 @@ def _prove(network: FullyConvolutional, parts: tuple[Part, ...]) -> None:
     """Compares the parts, run block by block, with the network. Raises PlanError."""
     geometry, steps = network.geometry, (2, 4)
     height, width = (geometry.window + geometry.step * n for n in steps)
-    x = probe(1, height, width)
+    x = probe(network, 1, height, width)
 
     def pixels(box: tuple[int, int, int, int]) -> FloatArray:
         x0, y0, x1, y1 = box

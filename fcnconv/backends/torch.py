@@ -122,7 +122,7 @@ def half_type(network: nn.Module, device: torch.device, window: int) -> torch.dt
 
 def half_error(network: nn.Module, device: torch.device, half: torch.dtype, window: int) -> float:
     """The largest difference of a logit that half precision makes, as a share of the largest logit."""
-    x = _moved(probe(4, window, window).numpy(), device)
+    x = _moved(probe(network, 4, window, window).cpu().numpy(), device)
     with torch.inference_mode():
         expected = network(x)
         with torch.autocast(device.type, dtype=half):

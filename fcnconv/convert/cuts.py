@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.graph import Shapes, device_of, layer_of, output_shape
+from fcnconv.convert.graph import Shapes, channels_of, device_of, layer_of, output_shape
 from fcnconv.convert.phases import SplitPhases
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.grid import Geometry
@@ -85,7 +85,7 @@ class _Costs:
         for size in (geometry.window, geometry.window + geometry.step):
             # Computed in earnest: torch's computing of shapes alone costs 133 MB and a second to import.
             with torch.inference_mode():
-                Shapes(network).run(torch.zeros(1, 3, size, size, device=device))
+                Shapes(network).run(torch.zeros(1, channels_of(network), size, size, device=device))
             shapes.append([output_shape(node) for node in self.nodes])
         self.native, self.grown = shapes
         self.size = [self._bytes(i) for i in range(len(self.nodes))]

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from fcnconv.convert.graph import Shapes, drop_assertions, output_shape
+from fcnconv.convert.graph import Shapes, channels_of, drop_assertions, output_shape
 from fcnconv.convert.head import Head
 from fcnconv.convert.phases import finer
 from fcnconv.convert.plain import plain
@@ -104,10 +104,10 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
 
 
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
-    x = torch.zeros(2, 3, window, window, device=device)
+    x = torch.zeros(2, channels_of(model), window, window, device=device)
     try:
         prepared = plain(model, x[:1])
-        graph, decided = _graph(prepared, window, device)
+        graph, decided = _graph(prepared, window)
         traced = fx.GraphModule(prepared, graph)
         drop_assertions(traced.graph)
         with nullcontext() if prepared is model else Float64():
@@ -117,15 +117,15 @@ def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModul
             f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); {WAY_OUT}"
         ) from error
     if device.type != "meta" and (decided or prepared is not model):
-        _check_larger(model, traced, window + LARGER[-1], device)
+        _check_larger(model, traced, window + LARGER[-1])
     return traced
 
 
-def _check_larger(model: nn.Module, traced: nn.Module, size: int, device: torch.device) -> None:
+def _check_larger(model: nn.Module, traced: nn.Module, size: int) -> None:
     """Raises ConversionError if at a larger size a network does not compute what was traced at the native
     one; not if it takes no images of that size.
     """
-    x = probe(1, size, size, device)
+    x = probe(model, 1, size, size)
     with Float64():
         try:
             expected = model(x)
@@ -162,7 +162,7 @@ class _UndecidedError(Exception):
         self.node = node
 
 
-def _graph(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Graph, bool]:
+def _graph(model: nn.Module, window: int) -> tuple[fx.Graph, bool]:
     """The traced graph, and whether the network decides by the image what to compute. If by its size, it is
     that of the native size, if larger images are decided alike.
 
@@ -177,10 +177,10 @@ def _graph(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Grap
         except _UndecidedError as undecided:
             sides = [window + more for more in (0, *LARGER)]
             try:
-                images = [torch.empty(1, 3, side, side, device="meta") for side in sides]
+                images = [probe(shapes, 1, side, side) for side in sides]
                 answers = {bool(_value(undecided.node, shapes, x, {})) for x in images}
             except Exception:  # more than the size is asked for, or what has no shape alone
-                images = [probe(1, side, side, device) for side in sides]
+                images = [probe(model, 1, side, side) for side in sides]
                 images += [-x for x in images]  # whose pixels are others
                 answers = {bool(_value(undecided.node, model, x, {})) for x in images}
             if len(answers) > 1:

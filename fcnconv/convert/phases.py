@@ -17,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.graph import Shapes, device_of, function_name, layer_of, node_text, output_shape
+from fcnconv.convert.graph import (
+    Shapes,
+    channels_of,
+    device_of,
+    function_name,
+    layer_of,
+    node_text,
+    output_shape,
+)
 from fcnconv.convert.proof import Float64, compare, probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
@@ -56,7 +64,7 @@ def finer(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.
 def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
     """Splits the output of the layers that lead to `stride`, and joins the network's output."""
     device = device_of(network)
-    Shapes(network).run(torch.zeros(1, 3, window, window, device=device))
+    Shapes(network).run(torch.zeros(1, channels_of(network), window, window, device=device))
     fields_down, modules = fields(network, 0), dict(network.named_modules())
     layers = [node for node in network.graph.nodes if _leads_to(node, stride, fields_down)]
     if not layers:
@@ -174,7 +182,7 @@ class JoinPhases(nn.Module):
 def _prove(network: fx.GraphModule, fine: fx.GraphModule, geometry: Geometry) -> None:
     """Compares phase (0, 0) with the coarse map, in float64: in float32 kernels differ with the batch."""
     height, width = geometry.window, geometry.window + geometry.step
-    x = probe(1, height, width, device_of(network))
+    x = probe(network, 1, height, width)
     with Float64():
         coarse, dense = network(x), fine(x)
     expected = (1, geometry.phases + 1)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from fcnconv.convert.graph import channels_of, device_of
 from fcnconv.errors import WAY_OUT, ConversionError, ModelError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.provenance import EXACT, Proof
@@ -86,16 +87,16 @@ def _widened(value: Any) -> Any:
     return torch.float64 if value is torch.float32 else value
 
 
-def probe(count: int, height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """float (count, 3, height, width): images to compare networks on, always the same. Noise and smooth ones
-    take turns, as they excite a network differently.
+def probe(network: nn.Module, count: int, height: int, width: int) -> torch.Tensor:
+    """float (count, channels, height, width): images to compare networks on, always the same, of the channels
+    that this one takes, and where it is. Noise and smooth ones take turns, as they excite it differently.
     """
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(count, 3, height, width, generator=generator)
-    coarse = torch.randn(count // 2, 3, 7, 7, generator=generator)
+    generator, channels = torch.Generator().manual_seed(0), channels_of(network)
+    x = torch.randn(count, channels, height, width, generator=generator)
+    coarse = torch.randn(count // 2, channels, 7, 7, generator=generator)
     if len(coarse):
         x[1::2] = F.interpolate(coarse, (height, width), mode="bicubic")
-    return x.to(device)
+    return x.to(device_of(network))
 
 
 def difference(expected: Logits, found: Logits) -> float:
@@ -150,7 +151,9 @@ def check_grid(network: nn.Module, geometry: Geometry, device: torch.device) -> 
     height, width = geometry.window + geometry.stride, geometry.window + 2 * geometry.stride
     try:
         # forward: the call of a traced network would print its error
-        shape = tuple(network.forward(torch.zeros(1, 3, height, width, device=device)).shape[2:])
+        shape = tuple(
+            network.forward(torch.zeros(1, channels_of(network), height, width, device=device)).shape[2:]
+        )
     except Exception as error:  # a network tied to its native size fails in its own way
         raise ConversionError(
             f"the network accepts no image larger than {geometry.window} px; {WAY_OUT}"
@@ -169,7 +172,7 @@ def prove(
 
     Raises ConversionError over `EXACT`, or if the logits hardly depend on the images.
     """
-    x = probe(2, window, window, device)
+    x = probe(model, 2, window, window)
     with Float64():
         expected = _logits(model(x))
         try:
@@ -198,7 +201,7 @@ def measured(network: nn.Module, window: int, error: float, exact: torch.Tensor)
 
     error, exact: as `prove` gives them.
     """
-    x = probe(2, window, window, exact.device)
+    x = probe(network, 2, window, window)
     rounding, scale = difference(exact[:, :, None, None], network(x)), float(exact.abs().max())
     if not rounding <= TOLERANCE:
         log.warning(

@@ -41,14 +41,18 @@ class Architecture:
     no_fcn: str = ""
     finish: Callable[[nn.Module], nn.Module] | None = None
 
-    def build(self, window: int, weights: Path) -> nn.Module:
-        """The network of a file of weights, made for as many classes as they have. Raises ModelError."""
-        from fcnconv.models.checkpoint import count_classes, fill, read_tensors, skeleton
+    def build(self, window: int, channels: int, weights: Path) -> nn.Module:
+        """The network of a file of weights, made for as many classes as they have.
+
+        channels: of its images. Raises ModelError if the weights are for others.
+        """
+        from fcnconv.models.checkpoint import count_classes, fill, read_tensors, skeleton, take_channels
 
         make = partial(self.make, window)
         tensors = read_tensors(weights)
         count = count_classes(make, tensors, str(weights))
-        network = fill(skeleton(lambda: make(count)), tensors, str(weights))
+        network = take_channels(skeleton(lambda: make(count)), tensors, channels, str(weights))
+        network = fill(network, tensors, str(weights))
         return network if self.finish is None else self.finish(network)
 
     def labels(

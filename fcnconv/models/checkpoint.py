@@ -172,6 +172,27 @@ def count_classes(make: Callable[[int], nn.Module], tensors: Tensors, source: st
     return int(tensors[found[0]].shape[0])
 
 
+def take_channels(model: nn.Module, tensors: Tensors, channels: int, source: str) -> nn.Module:
+    """The model, its first convolution made for images of as many channels as its weights are.
+
+    channels: that its images will have. Raises ModelError if these are others.
+    """
+    convolutions = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
+    name, first = next(convolutions, ("", None))
+    weight = tensors.get(f"{name}.weight")
+    if first is None or weight is None or weight.ndim != 4 or first.groups != 1:
+        return model
+    if weight.shape[1] != channels:
+        raise ModelError(
+            f"{source}: the network takes images of {weight.shape[1]} channels, and mean and std are of "
+            f"{channels}; give --mean and --std with a number for each channel"
+        )
+    if first.in_channels != channels:
+        first.in_channels = channels
+        first.weight = nn.Parameter(first.weight.new_empty((len(first.weight), channels, *first.kernel_size)))
+    return model
+
+
 class _Unallocated(TorchFunctionMode):
     """Inside, new parameters get a shape but no memory, and their initialisation is skipped."""
 

@@ -101,8 +101,7 @@ def _timm(config: Config, files: Files, table: dict[str, ModelSpec]) -> Describe
     from fcnconv.models.timm import timm_architecture
 
     used = config.get("pretrained_cfg") or config  # its first files had all in one
-    channels, window, _ = used.get("input_size") or (3, 224, 224)
-    _require_three(config["architecture"], channels)
+    _, window, _ = used.get("input_size") or (3, 224, 224)
     names, texts = config.get("label_names"), config.get("label_descriptions") or {}
     categories = tuple(str(texts.get(name, name)) for name in names) if names else None
     own = OwnModel(
@@ -119,7 +118,6 @@ def _transformers(config: Config, files: Files, table: dict[str, ModelSpec]) -> 
     """transformers': ``model_type``, ``id2label``, and beside it how images are prepared."""
     from fcnconv.models.transformers import preparation, transformers_architecture
 
-    _require_three(config["model_type"], config.get("num_channels", 3))
     labels = config.get("id2label")
     categories = tuple(labels[key] for key in sorted(labels, key=int)) if labels else None
     prepared = files("preprocessor_config.json")
@@ -154,11 +152,6 @@ def _wsinfer(config: Config, files: Files, table: dict[str, ModelSpec]) -> Descr
         mpp=config["spacing_um_px"] * config["patch_size_pixels"] / window,
     )
     return Described(find_architecture(name if name in table else f"timm/{name}", table), own)
-
-
-def _require_three(network: str, channels: int) -> None:
-    if channels != 3:
-        raise ModelError(f"{network} takes images of {channels} channels; here they have red, green and blue")
 
 
 KINDS: dict[str, Callable[[Config, Files, dict[str, ModelSpec]], Described]] = {

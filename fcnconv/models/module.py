@@ -13,24 +13,26 @@ from torch import nn
 from fcnconv.errors import ModelError, UsageError, first_line
 from fcnconv.labels import Labels
 from fcnconv.models.architecture import named_or_numbered
-from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel
+from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours
 from fcnconv.models.spec import ModelSpec
 
 
 def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
-    """The spec of a classifier in memory: float (N, 3, window, window) -> logits (N, num_classes).
+    """The spec of a classifier in memory: float (N, channels, window, window) -> logits (N, num_classes).
 
-    own: its window (224 if it is not said), preprocessing (ImageNet's) and categories.
+    own: its window (224 if it is not said), preprocessing (ImageNet's), of as many channels as its images
+        have, and categories.
     """
     if own.arch is not None:
         raise UsageError(f"arch: a module is its own architecture, and needs no {own.arch!r}")
     name, window = type(model).__name__, own.window or 224
+    mean, std = colours(name, own, IMAGENET_MEAN, IMAGENET_STD)
     return ModelSpec(
         name=name,
         window=window,
         eval_size=own.eval_size or round(window * 8 / 7),
-        mean=own.mean or IMAGENET_MEAN,
-        std=own.std or IMAGENET_STD,
+        mean=mean,
+        std=std,
         labels=partial(_labels, model, window, own),
         weights=Path,
         build=lambda _: copy.deepcopy(model).cpu().float().requires_grad_(False).eval(),
@@ -42,9 +44,10 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
 
 def _labels(model: nn.Module, window: int, own: OwnModel) -> Labels:
     name = type(model).__name__
+    image = torch.zeros(1, len(own.mean or IMAGENET_MEAN), window, window)
     try:
         with torch.inference_mode():
-            logits = copy.deepcopy(model).cpu().float().eval()(torch.zeros(1, 3, window, window))
+            logits = copy.deepcopy(model).cpu().float().eval()(image)
     except Exception as error:  # the model's own code raises whatever it likes
         raise ModelError(f"{name} fails on an image of {window} × {window}: {first_line(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:

@@ -6,6 +6,7 @@ What is not said comes from the JSON file beside the weights, then from the arch
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -56,12 +57,14 @@ def _positive(name: str, value: object) -> float:
 def _channels(name: str, value: object) -> Channels:
     parts = value.split(",") if isinstance(value, str) else value
     try:
-        red, green, blue = map(float, parts)  # type: ignore[call-overload]
+        channels = tuple(map(float, parts))  # type: ignore[call-overload]
+        if not channels or not all(map(math.isfinite, channels)):
+            raise ValueError
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is three numbers, one a channel, not {value!r}") from error
-    if name == "std" and not min(red, green, blue) > 0:
+        raise UsageError(f"{name} is numbers, one a channel, as 0.5,0.5,0.5, not {value!r}") from error
+    if name == "std" and not min(channels) > 0:
         raise UsageError(f"std must be over 0, not {value!r}")
-    return red, green, blue
+    return channels
 
 
 def _spec(_name: str, value: object) -> OwnModel:
@@ -121,9 +124,9 @@ class OwnModel:
         _told("Its classes, one name a line, in index order.", "FILE"),
     ] = None
     window: Annotated[int | None, _told("The side of its native input.", "PX", least=1)] = None
-    mean: Annotated[Channels | None, _told("What its input is centred on, of 0 to 1.", "R,G,B", "mean")] = (
-        None
-    )
+    mean: Annotated[
+        Channels | None, _told("What its input is centred on, of 0 to 1, a channel each.", "R,G,B", "mean")
+    ] = None
     std: Annotated[Channels | None, _told("What its input is divided by.", "R,G,B", "std")] = None
     eval_size: Annotated[int | None, _told("The short side of --scales fit.", "PX", least=1)] = None
     temperature: float | None = None
@@ -246,21 +249,35 @@ def described_spec(
     `architecture` is.
     """
     window = own.window or architecture.window
+    mean, std = colours(name, own, architecture.mean, architecture.std)
     return ModelSpec(
         name=name,
         window=window,
         eval_size=own.eval_size or round(architecture.eval_size * window / architecture.window),
-        mean=own.mean or architecture.mean,
-        std=own.std or architecture.std,
+        mean=mean,
+        std=std,
         labels=lambda: architecture.labels(window, own.categories, weights(), own.activation),
         weights=weights,
-        build=partial(architecture.build, window),
+        build=partial(architecture.build, window, len(mean)),
         stride=architecture.stride,
         temperature=own.temperature or 1.0,
         pixel_size=own.pixel_size,
         arch=architecture.name,
         no_fcn=architecture.no_fcn,
     )
+
+
+def colours(name: str, own: OwnModel, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
+    """What the images of a network are centred on and divided by: as told, else `mean` and `std`.
+
+    name: of the network. Raises UsageError if these are of different numbers of channels.
+    """
+    mean, std = own.mean or mean, own.std or std
+    if len(mean) != len(std):
+        raise UsageError(
+            f"{name}: mean is of {len(mean)} channels, and std of {len(std)}; give both, one number a channel"
+        )
+    return mean, std
 
 
 def find_architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:

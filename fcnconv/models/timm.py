@@ -57,7 +57,7 @@ def timm_spec(name: str) -> ModelSpec:
         std=architecture.std,
         labels=partial(named_or_numbered, None, config.num_classes, architecture.name),
         weights=partial(_from_hub, name, config.repository),
-        build=partial(architecture.build, architecture.window),
+        build=partial(architecture.build, architecture.window, len(config.mean)),
         arch=architecture.name,
     )
 
@@ -82,8 +82,7 @@ def _config(name: str) -> _Config:
         config = timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg(input_size=(3, 224, 224))
         window = config.input_size[1]
         eval_size = round(window / (config.crop_pct or 1.0))
-        (r, g, b), (sr, sg, sb) = config.mean, config.std
-        colours = (r, g, b), (sr, sg, sb)
+        colours = tuple(config.mean), tuple(config.std)
         return asdict(_Config(window, eval_size, *colours, config.num_classes, config.hf_hub_id))
 
     def read(facts: Facts) -> _Config:

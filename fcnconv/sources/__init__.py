@@ -15,7 +15,16 @@ from fcnconv.sources import slides, tiff
 from fcnconv.sources.pixel_size import pixel_size_of
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
 from fcnconv.sources.samples import Samples, samples_of
-from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Placed, area, known_of
+from fcnconv.sources.source import (
+    ImageSource,
+    MemorySource,
+    Pixels,
+    Placed,
+    area,
+    channels_in,
+    known_of,
+    seen,
+)
 
 __all__ = [
     "REGION_SUFFIXES",
@@ -27,6 +36,7 @@ __all__ = [
     "ResizedSource",
     "Samples",
     "area",
+    "channels_in",
     "known_of",
     "open_any",
     "open_regions",
@@ -34,6 +44,7 @@ __all__ = [
     "read_within",
     "resize",
     "samples_of",
+    "seen",
     "slide_hint",
 ]
 
@@ -50,21 +61,23 @@ def open_regions(
     frame: int = 1,
     bands: tuple[int, ...] | None = None,
     rescale: Rescale | None = None,
+    channels: int = 3,
 ) -> ImageSource | None:
     """A slide or a TIFF as a source that reads regions; None if it is neither, or must be decoded whole.
 
-    frame: the number of a TIFF's page, from 1. bands, rescale: of its samples. Raises ImageError.
+    frame: the number of a TIFF's page, from 1. bands, rescale: of its samples. channels: that the network
+        takes. Raises ImageError.
     """
     suffix, source = path.suffix.lower(), None
     if (
         frame == 1
-        and not (bands or rescale)
+        and not (bands or rescale or channels != 3)
         and suffix in (*slides.SUFFIXES, *tiff.SUFFIXES)
         and find_spec("openslide")
     ):
         source = slides.SlideSource.open(path, name)
     if source is None and suffix in tiff.SUFFIXES and find_spec("tifffile"):
-        return tiff.TiffSource.open(path, name, frame, bands, rescale)
+        return tiff.TiffSource.open(path, name, frame, bands, rescale, channels)
     return source
 
 

@@ -22,7 +22,7 @@ class Blocks:
     """Reads regions from blocks.
 
     size: (width, height) of the image. block: the same of a block; they start at the image's corner.
-    make: (row, col) of a block -> uint8 (H, W, 3), at least all of it that lies inside the image.
+    make: (row, col) of a block -> uint8 (H, W, channels), at least all of it that lies inside the image.
     """
 
     def __init__(self, size: tuple[int, int], block: tuple[int, int], make: Callable[[int, int], Pixels]):
@@ -33,17 +33,20 @@ class Blocks:
         self.kept: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
 
     def read(self, box: Box) -> Pixels:
-        """uint8 (y1 - y0, x1 - x0, 3): the pixels of a box inside the image."""
+        """uint8 (y1 - y0, x1 - x0, channels): the pixels of a box inside the image."""
         x0, y0, x1, y1 = box
         wide, high = self.block
-        out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+        out: Pixels | None = None
         for row in range(y0 // high, -(-y1 // high)):
             for col in range(x0 // wide, -(-x1 // wide)):
                 block = self._block(row, col)
+                if out is None:
+                    out = np.empty((y1 - y0, x1 - x0, block.shape[2]), np.uint8)
                 top, left = row * high, col * wide
                 a, b = max(y0, top), min(y1, top + high)
                 c, d = max(x0, left), min(x1, left + wide)
                 out[a - y0 : b - y0, c - x0 : d - x0] = block[a - top : b - top, c - left : d - left]
+        assert out is not None  # as no box is empty
         return out
 
     def _block(self, row: int, col: int) -> Pixels:

@@ -13,7 +13,7 @@ from PIL import Image
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.geo import GeoReference
-from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, area
+from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, area, seen
 
 REGION_PIXELS = 64 * 1024**2
 """Images of more pixels are read, and resized, region by region where that can be."""
@@ -40,12 +40,24 @@ def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
         source = source.at_least(size)
     if not isinstance(source, MemorySource) or max(area(size), area(source.size)) > REGION_PIXELS:
         return ResizedSource(source, size)
-    whole = Image.fromarray(source.pixels)
-    return MemorySource(np.asarray(whole.resize(size, Image.Resampling.BICUBIC)), source.name)
+    return MemorySource(
+        _each(source.pixels, lambda whole: whole.resize(size, Image.Resampling.BICUBIC)), source.name
+    )
+
+
+def _each(pixels: Pixels, make: Callable[[Image.Image], Image.Image]) -> Pixels:
+    """What Pillow makes of pixels (H, W, channels): it knows three channels at once, or one."""
+    if pixels.shape[2] == 3:
+        return np.asarray(make(Image.fromarray(pixels)))
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.stack([np.asarray(make(Image.fromarray(plane))) for plane in planes], axis=-1)
 
 
 def read_within(source: ImageSource, max_side: int) -> Pixels:
-    """uint8 (H, W, 3): the whole image, made smaller where a side is longer than `max_side` pixels."""
+    """uint8 (H, W, 3): the whole image as it is looked at, made smaller where a side is longer than
+    `max_side` pixels.
+    """
+    source = seen(source)
     factor = max_side / max(source.size)
     if factor < 1:
         width, height = (max(round(side * factor), 1) for side in source.size)
@@ -112,9 +124,10 @@ class ResizedSource:
         right, bottom = min(left + wide, self.size[0]), min(top + high, self.size[1])
         across, x = _axis(left, right, self.size[0], self.length[0])
         down, y = _axis(top, bottom, self.size[1], self.length[1])
-        region = Image.fromarray(self.source.read((across[0], down[0], across[1], down[1])))
+        region = self.source.read((across[0], down[0], across[1], down[1]))
         box = (x[0] - across[0], y[0] - down[0], x[1] - across[0], y[1] - down[0])
-        return np.asarray(region.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box))
+        size = right - left, bottom - top
+        return _each(region, lambda image: image.resize(size, Image.Resampling.BICUBIC, box=box))
 
 
 class AveragedSource:
@@ -136,8 +149,8 @@ class AveragedSource:
         wide, high = (side * self.factor for side in self.blocks.block)
         left, top = col * wide, row * high
         right, bottom = min(left + wide, self.source.size[0]), min(top + high, self.source.size[1])
-        region = Image.fromarray(self.source.read((left, top, right, bottom)))
-        return np.asarray(region.reduce(self.factor))
+        region = self.source.read((left, top, right, bottom))
+        return _each(region, lambda image: image.reduce(self.factor))
 
 
 def _axis(first: int, last: int, size: int, source: float) -> tuple[tuple[int, int], tuple[float, float]]:

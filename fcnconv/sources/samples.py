@@ -23,24 +23,26 @@ NEARLY_BLACK = 1 / 8
 class Samples:
     """Which bands of a file are seen, and how.
 
-    bands: three of them for red, green and blue, or one for grey, from 1.
+    bands: three of them for red, green and blue, or one for grey; or as many as the network takes; from 1.
     ranges: of each, the values that become 0 and 255; what lies beyond is cut off.
     nodata: the value of pixels that nothing is known of, which are white, as those that are no number.
+    channels: of the network's images.
     """
 
     bands: tuple[int, ...]
     ranges: tuple[Range, ...]
     nodata: float | None = None
+    channels: int = 3
 
     def pixels(self, samples: npt.NDArray[Any]) -> Pixels:
-        """uint8 (H, W, 3), from all bands (H, W, bands) of any type."""
+        """uint8 (H, W, channels), from all bands (H, W, bands) of any type."""
         chosen = self.chosen(samples)
         low, high = np.array(self.ranges).T
         unknown = self.unknown(chosen)
         scaled = np.nan_to_num((chosen - low) * (255 / (high - low)), nan=0, posinf=255, neginf=0)
         seen: Pixels = np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
         seen[unknown] = 255
-        return np.repeat(seen, 3, axis=2) if seen.shape[2] == 1 else seen
+        return np.repeat(seen, self.channels, axis=2) if seen.shape[2] == 1 else seen
 
     def chosen(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """float64 (H, W, len(bands)): the bands that are seen."""
@@ -93,16 +95,29 @@ def choose_samples(
     bands: tuple[int, ...] | None,
     rescale: Rescale | None,
     nodata: float | None = None,
+    channels: int = 3,
 ) -> Samples:
     """The bands of an image that are seen, and their ranges; for percentiles to be fitted still.
 
     count: how many bands the file has. usual: those that it says are its colours; None if it does not.
     white: the range that it says its values have; None if it does not.
-    bands, rescale: what was asked for.
+    bands, rescale: what was asked for. channels: that the network takes.
 
     Raises ImageError for bands that are not there, and where something must be told.
     """
+    if channels != 3 and bands is None:
+        if count != channels:
+            raise ImageError(
+                f"{name}: has {count} bands, and the network takes {channels}; name these in its order with "
+                "--bands"
+            )
+        usual = tuple(range(1, channels + 1))
     bands = bands or usual
+    if bands is not None and len(bands) not in ({1, 3} if channels == 3 else {channels}):
+        raise ImageError(
+            f"{name}: --bands names {len(bands)}, and the network takes {channels}"
+            + (", or one for all" if channels == 3 else "")
+        )
     if bands is None:
         raise ImageError(
             f"{name}: has {count} bands, and does not say which are its colours; --bands 3,2,1 does"
@@ -119,4 +134,4 @@ def choose_samples(
         ranges = rescale.ranges
         if len(ranges) not in (1, len(bands)):
             raise ImageError(f"{name}: --rescale {rescale} has {len(ranges)} ranges for {len(bands)} bands")
-    return Samples(bands, ranges * len(bands) if len(ranges) == 1 else ranges, nodata)
+    return Samples(bands, ranges * len(bands) if len(ranges) == 1 else ranges, nodata, channels)

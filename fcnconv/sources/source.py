@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """An upright RGB image that can be read region by region."""
+    """An upright image in RGB, or of the channels that a network takes, that can be read region by region."""
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class ImageSource(Protocol):
         """(width, height) in pixels."""
 
     def read(self, box: Box) -> Pixels:
-        """uint8 (height, width, 3): the pixels of `box` = (x0, y0, x1, y1), which lies inside the image."""
+        """uint8 (height, width, channels): the pixels of `box` = (x0, y0, x1, y1) inside the image."""
 
 
 @runtime_checkable
@@ -65,7 +65,10 @@ def known_of(source: ImageSource) -> npt.NDArray[np.bool_] | None:
 
 @dataclass(frozen=True)
 class MemorySource:
-    """An image that is held in memory. pixels: uint8 (H, W, 3), RGB, upright. georeference: where it lies."""
+    """An image that is held in memory.
+
+    pixels: uint8 (H, W, 3), RGB, or of other channels; upright. georeference: where it lies.
+    """
 
     pixels: Pixels
     name: str = "image"
@@ -76,9 +79,51 @@ class MemorySource:
         height, width, _ = self.pixels.shape
         return width, height
 
+    @property
+    def channels(self) -> int:
+        """Of its pixels."""
+        return self.pixels.shape[2]
+
     def read(self, box: Box) -> Pixels:
         x0, y0, x1, y1 = box
         return self.pixels[y0:y1, x0:x1]
+
+
+def channels_in(source: ImageSource) -> int:
+    """How many channels the pixels of an image have."""
+    found = getattr(source, "channels", 3)
+    return found if isinstance(found, int) else 3
+
+
+def seen(source: ImageSource) -> ImageSource:
+    """The image as it is looked at, in RGB: of other channels the first three, or the first in grey."""
+    return source if channels_in(source) == 3 else _Seen(source)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image of any channels in RGB."""
+
+    source: ImageSource
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.source.size
+
+    @property
+    def levels(self) -> tuple[ImageSource, ...]:
+        levels = self.source.levels if isinstance(self.source, Pyramid) else ()
+        return tuple(map(_Seen, levels)) or (self,)
+
+    def read(self, box: Box) -> Pixels:
+        pixels = self.source.read(box)
+        if pixels.shape[2] < 3:
+            return np.repeat(pixels[:, :, :1], 3, axis=2)
+        return np.ascontiguousarray(pixels[:, :, :3])
 
 
 def area(size: tuple[int, int]) -> int:

@@ -64,6 +64,11 @@ class TiffSource:
         """(width, height) in pixels."""
         return self.page.imagewidth, self.page.imagelength
 
+    @property
+    def channels(self) -> int:
+        """Of its pixels."""
+        return 3 if self.samples is None else self.samples.channels
+
     @cached_property
     def georeference(self) -> GeoReference | None:
         """Where the image lies on the map, if the file says it."""
@@ -95,12 +100,14 @@ class TiffSource:
         frame: int = 1,
         bands: tuple[int, ...] | None = None,
         rescale: Rescale | None = None,
+        channels: int = 3,
     ) -> TiffSource | None:
         """A picture of a file, or None if there is none, or its segments cannot be read by themselves and
         Pillow can read it.
 
         frame: the number of its page, from 1, the smaller copies and masks of others not counted.
-        bands, rescale: how its samples are seen. Raises ImageError for samples that need to be told how.
+        bands, rescale: how its samples are seen. channels: that the network takes. Raises ImageError for
+            samples that need to be told how.
         """
         import tifffile
 
@@ -115,7 +122,7 @@ class TiffSource:
             pages: list[Any] = [level.pages[0] for level in series.levels]
             frames = _frames(file.tiff)
             page = frames[frame - 1]
-            samples = bool(bands or rescale) or _is_samples(page)
+            samples = bool(bands or rescale) or channels != 3 or _is_samples(page)
             if not (samples or _plain(page)):
                 return None
             fits = _is_upright if samples else _plain
@@ -126,7 +133,7 @@ class TiffSource:
         except (ImageError, ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None  # a compression that needs a package, or damage: Pillow may know, or tells
         if samples:
-            source.samples = source._seen(bands, rescale)
+            source.samples = source._seen(bands, rescale, channels)
         elif str(page.dtype) == "uint16":
             source._tell_if_dark()
         return source
@@ -172,7 +179,7 @@ class TiffSource:
                 found[(y + row * high) // factor, (x + col * wide) // factor] = True
         return found
 
-    def _seen(self, bands: tuple[int, ...] | None, rescale: Rescale | None) -> Samples:
+    def _seen(self, bands: tuple[int, ...] | None, rescale: Rescale | None, channels: int) -> Samples:
         page, name = self.page, self.name
         if not _is_upright(page):
             raise ImageError(
@@ -186,6 +193,7 @@ class TiffSource:
             bands,
             rescale,
             _nodata(page),
+            channels,
         )
         if rescale is not None and rescale.percentiles:
             chosen = chosen.fitted(self._some(), rescale.percentiles, name)
@@ -219,7 +227,7 @@ class TiffSource:
         found = self._segments(row, col)
         if found is None:  # a sparse file leaves empty segments out
             wide, high = self.blocks.block
-            return np.full((high, wide, 3), 0 if self.samples is None else 255, np.uint8)
+            return np.full((high, wide, self.channels), 0 if self.samples is None else 255, np.uint8)
         return _rgb(found, self.page) if self.samples is None else self.samples.pixels(found)
 
     def _segments(self, row: int, col: int) -> npt.NDArray[Any] | None:

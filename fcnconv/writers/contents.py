@@ -16,7 +16,7 @@ from fcnconv.grid import Box
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
-from fcnconv.sources import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of
+from fcnconv.sources import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of, seen
 from fcnconv.sources.geo import GeoReference
 
 Record = dict[str, str | int | float]
@@ -65,10 +65,10 @@ def photo_of(about: About, max_side: int) -> Pixels:
 
 
 def source_of(about: About) -> ImageSource:
-    """The image that was scanned. Raises UsageError if the map has none."""
+    """The image that was scanned, as it is looked at. Raises UsageError if the map has none."""
     if about.source is None:
         raise UsageError("a picture lies over the photo, and this map has none; write another format")
-    return about.source
+    return seen(about.source)
 
 
 def place_of(about: About) -> GeoReference | None:

@@ -1,0 +1,155 @@
+"""Networks that take other channels than red, green and blue, against the network itself on its own bands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command
+from PIL import Image
+from torch import nn
+from torchvision.models import resnet18
+
+import fcnconv as package
+from fcnconv.errors import ImageError, ModelError, UsageError
+from fcnconv.models import OwnModel, find_model
+from fcnconv.sources import resize
+
+tifffile = pytest.importorskip("tifffile")
+
+WINDOW, BANDS = 64, 5
+MEAN, STD = (0.2, 0.3, 0.4, 0.5, 0.6), (0.2, 0.25, 0.3, 0.35, 0.4)
+TOLD = {"arch": "resnet18", "window": WINDOW, "mean": MEAN, "std": STD}
+RNG = np.random.default_rng(4)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A ResNet-18 of five channels and three classes."""
+    torch.manual_seed(0)
+    model = resnet18(num_classes=3)
+    model.conv1 = nn.Conv2d(BANDS, 64, 7, 2, 3, bias=False)
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        model(torch.randn(8, BANDS, WINDOW, WINDOW))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "fields.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A TIFF of five smooth bands of 16 bits, 0 to 4000, of 3 × 4 windows; and the bands."""
+    small = RNG.integers(0, 4001, (BANDS, 12, 16)).astype(np.float32)
+    size = WINDOW + 3 * 32, WINDOW + 2 * 32
+    planes = [np.asarray(Image.fromarray(band).resize(size, Image.Resampling.BICUBIC)) for band in small]
+    bands = np.clip(np.stack(planes), 0, 4000).astype(np.uint16)
+    path = tmp_path_factory.mktemp("tiles") / "tile.tif"
+    tifffile.imwrite(
+        path, bands.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig", tile=(64, 64)
+    )
+    return path, bands
+
+
+def windows_of(network: nn.Module, bands: np.ndarray) -> np.ndarray:
+    """The logits of each window, of bands (channels, H, W) with 0 to 4000, by the network itself."""
+    x = np.floor(bands * (255 / 4000) + 0.5) / 255
+    x = (x - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    rows, cols = ((side - WINDOW) // 32 + 1 for side in x.shape[1:])
+    crops = [
+        x[:, 32 * i : 32 * i + WINDOW, 32 * j : 32 * j + WINDOW] for i in range(rows) for j in range(cols)
+    ]
+    with torch.no_grad():
+        logits = network(torch.from_numpy(np.stack(crops)).float())
+    return logits.numpy().reshape(rows, cols, -1)
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.abs(found - expected).max() < 1e-4 * np.abs(expected).max() and np.ptp(expected) > 0.01)
+
+
+def test_every_window_is_the_networks_own(
+    network: nn.Module, weights: Path, tile: tuple[Path, np.ndarray]
+) -> None:
+    path, bands = tile
+    exact = package.load(str(weights), mode="windows", rescale="0,4000", **TOLD)
+    assert close(exact(path).logits, windows_of(network, bands))
+    swapped = package.load(str(weights), mode="windows", rescale="0,4000", bands="5,4,3,2,1", **TOLD)
+    assert close(swapped(path).logits, windows_of(network, bands[::-1]))
+
+
+def test_the_converted_network_is_the_classifier(
+    network: nn.Module, weights: Path, tile: tuple[Path, np.ndarray]
+) -> None:
+    classifier = package.load(str(weights), rescale="0,4000", **TOLD)
+    one = classifier.open(tile[0]).read((32, 0, 32 + WINDOW, WINDOW))
+    assert one.shape == (WINDOW, WINDOW, BANDS)
+    expected = windows_of(network, tile[1])
+    assert close(classifier(one).logits[0, 0], expected[0, 1])
+    corrected = classifier(tile[0], anchors=1)
+    assert close(corrected.logits, expected) and corrected.exact.all()
+    # at another size each band is resized as Pillow does alone
+    smaller = resize(classifier.open(tile[0]), (128, 102)).read((0, 0, 128, 102))
+    for band in range(BANDS):
+        whole = Image.fromarray(classifier.open(tile[0]).read((0, 0, 160, 128))[:, :, band])
+        expected = np.asarray(whole.resize((128, 102), Image.Resampling.BICUBIC))
+        assert np.abs(smaller[:, :, band].astype(int) - expected).max() <= 1
+
+
+def test_a_module_of_other_channels_is_converted_and_refused_without_their_means(network: nn.Module) -> None:
+    assert package.convolutionize(network, window=WINDOW).proof.relative_error < 1e-9
+    classifier = package.load(network, window=WINDOW, mean=MEAN, std=STD)
+    assert classifier.channels == BANDS
+    with pytest.raises(ModelError, match="fails on an image"):
+        package.load(network, window=WINDOW)
+    with pytest.raises(UsageError, match=r"an image array must be uint8 \(H, W, 5\)"):
+        classifier(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_from_the_command(
+    fcnconv: Command, weights: Path, tile: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    spec = tmp_path / "fields.json"
+    spec.write_text(json.dumps({**TOLD, "categories": ["wheat", "maize", "fallow"]}))
+    own = ("-m", weights, "--spec", spec, "--rescale", "0,4000")
+    for out in ("map.npz", "map.png", "map.html"):
+        done = fcnconv("heatmap", tile[0], *own, "-o", tmp_path / out)
+        assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "map.npz") as file:
+        assert file["scores"].shape == (3, 4, 3)
+        assert (str(file["bands"]), str(file["rescale"])) == ("1,2,3,4,5", "0,4000")
+        assert "5 bands, bicubic resize" in str(file["preprocessing"])
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.width == 160 and len(np.unique(np.asarray(picture)[:100])) > 50
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (100, 100)).save(photo)
+    done = fcnconv("heatmap", photo, *own[:-2], "-o", tmp_path / "map.npy")
+    assert done.returncode == 1 and b"the network takes images of 5 channels, as TIFF" in done.stderr
+
+
+def test_what_does_not_fit_is_told(weights: Path, tile: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mean is of 5 channels, and std of 3"):
+        find_model(str(weights), OwnModel(arch="resnet18", mean=MEAN))
+    three = find_model(str(weights), OwnModel(arch="resnet18", window=WINDOW))
+    with pytest.raises(ModelError, match="takes images of 5 channels, and mean and std are of 3"):
+        three.build(weights)
+    classifier = package.load(str(weights), rescale="0,4000", bands="1,2,3", **TOLD)
+    with pytest.raises(ImageError, match="--bands names 3, and the network takes 5"):
+        classifier(tile[0])
+    four = tmp_path / "four.tif"
+    tifffile.imwrite(four, np.zeros((64, 64, 4), np.uint16), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ImageError, match="has 4 bands, and the network takes 5; name these"):
+        package.load(str(weights), rescale="0,4000", **TOLD)(four)
+    with pytest.raises(ImageError, match="names 5, and the network takes 3, or one for all"):
+        package.load(rescale="0,4000", bands="1,2,3,4,5")(tile[0])
