@@ -472,6 +472,10 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
             f"{spec.name} is for pixels of any size, so that --image-mpp and --image-gsd change nothing; "
             "tell the network's own with --mpp or --gsd, or in its JSON file"
         )
+    channels = len(spec.mean)
+    if options.bands and len(options.bands) not in ({1, 3} if channels == 3 else {channels}):
+        wanted = "three, or one for all" if channels == 3 else str(channels)
+        raise UsageError(f"--bands names {len(options.bands)} bands, and the network takes {wanted}")
     mode, backend, device = options.mode, options.backend, options.device
     network = open_network(spec, mode, backend, device, options.stride)
 
@@ -493,5 +497,5 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         rescale=options.rescale,
         pixel_size=spec.pixel_size,
         image_pixel_size=options.image_pixel_size,
-        channels=len(spec.mean),
+        channels=channels,
     )

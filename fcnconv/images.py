@@ -29,6 +29,7 @@ from fcnconv.sources import (
     Pixels,
     ReducedSource,
     codecs,
+    ome_zarr,
     open_any,
     open_regions,
     pillow,
@@ -83,7 +84,7 @@ def open_image(
         JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
     name: what messages call it; None says the path.
     frame: of an animation, or the page of a TIFF, from 1; None is the first, and logs that there are more.
-    bands, rescale: of a TIFF, as in `options.NetworkOptions`. channels: that the network takes.
+    bands, rescale: of a TIFF or OME-Zarr, as in `options.NetworkOptions`. channels: that the network takes.
 
     Raises ImageError, whose message starts with the path.
     """
@@ -103,6 +104,8 @@ def open_image(
         content, name = sys.stdin.buffer.read(), "standard input"
     else:
         content, name = Path(image), name or str(image)
+        if ome_zarr.is_store(content):
+            return ome_zarr.ZarrSource.open(content, name, bands, rescale, channels)
     with _open_file(content, name) as file:
         if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
             content = file.getvalue()

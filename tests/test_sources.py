@@ -521,7 +521,7 @@ def test_samples_that_need_to_be_told_how_they_are_seen_are_refused(tmp_path: Pa
         (floats,): "--rescale LOW,HIGH",
         (four,): "has 4 bands, and does not say which are its colours; --bands 3,2,1",
         (four, "--bands", "5,2,1"): "has no band 5, only 4",
-        (four, "--bands", "2,1"): "unknown bands '2,1'",
+        (four, "--bands", "2,1"): "--bands names 2 bands",
         (four, "--rescale", "9,3"): "unknown range '9,3'",
         (four, "--rescale", "percentile:2,120"): "unknown range",
         (tmp_path / "photo.jpg", "--bands", "1"): "are for the samples of TIFF files",
@@ -549,3 +549,22 @@ def test_twelve_bits_are_told_to_be_nearly_black_and_mapped_by_the_command(
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "map.npz") as saved:
         assert (saved["bands"], saved["rescale"]) == ("1,2,3", "0,4080")
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (32, 64)}, {"subifds": 1}])
+def test_channels_of_an_ome_tiff_are_its_bands(options: dict, tmp_path: Path) -> None:
+    path, rng = tmp_path / "cells.ome.tif", np.random.default_rng(2)
+    bands = rng.integers(0, 65536, (5, 96, 160), np.uint16)
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(bands, photometric="minisblack", metadata={"axes": "CYX"}, **options)
+        if "subifds" in options:
+            file.write(bands[:, ::2, ::2], photometric="minisblack", subfiletype=1)
+    source = open_image(path, bands=(4, 1, 5), rescale=parse_rescale("0,65535"))
+    assert isinstance(source, TiffSource) and source.frames == 1
+    expected = np.floor(bands[[3, 0, 4]].transpose(1, 2, 0) * (255 / 65535) + 0.5)
+    assert (source.read((10, 20, 160, 96)) == expected[20:, 10:]).all()
+    if "subifds" in options:
+        (_, half) = source.levels
+        assert (half.read((0, 0, 80, 48)) == expected[::2, ::2]).all()
+    with pytest.raises(ImageError, match="has 5 bands, and does not say which are its colours"):
+        open_image(path)

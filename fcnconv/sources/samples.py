@@ -15,6 +15,9 @@ from fcnconv.sources.source import Pixels
 
 Range = tuple[float, float]
 
+WHITE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
+"""Of types of samples, what is black and white unless it is told. Of others no file says it."""
+
 NEARLY_BLACK = 1 / 8
 """Share of 16 bits under which an image's values stay nearly black. 12 bits are a sixteenth."""
 
@@ -113,11 +116,6 @@ def choose_samples(
             )
         usual = tuple(range(1, channels + 1))
     bands = bands or usual
-    if bands is not None and len(bands) not in ({1, 3} if channels == 3 else {channels}):
-        raise ImageError(
-            f"{name}: --bands names {len(bands)}, and the network takes {channels}"
-            + (", or one for all" if channels == 3 else "")
-        )
     if bands is None:
         raise ImageError(
             f"{name}: has {count} bands, and does not say which are its colours; --bands 3,2,1 does"

@@ -82,7 +82,7 @@ class MemorySource:
     @property
     def channels(self) -> int:
         """Of its pixels."""
-        return self.pixels.shape[2]
+        return int(self.pixels.shape[2])
 
     def read(self, box: Box) -> Pixels:
         x0, y0, x1, y1 = box

@@ -18,7 +18,7 @@ from fcnconv.options import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.geo import TAGS, GeoReference, named_by_gdal, read_georeference, read_world_file
 from fcnconv.sources.pixel_size import of_tiff
-from fcnconv.sources.samples import NEARLY_BLACK, Samples, choose_samples
+from fcnconv.sources.samples import NEARLY_BLACK, WHITE, Samples, choose_samples
 from fcnconv.sources.source import ENOUGH_SIDE, Pixels
 
 log = logging.getLogger("fcnconv")
@@ -34,6 +34,7 @@ class TiffSource:
     of any kind.
 
     page: of tifffile. file: what must stay open. smaller: pages of the same picture, the largest first.
+    planes: the pages of its bands, in an OME-TIFF that has one for each; smaller_planes: those of `smaller`.
     frames: how many pictures the file holds, of which this is one. samples: how those that are no plain
         colours are seen. mask: the page that tells where it has data.
     """
@@ -47,8 +48,12 @@ class TiffSource:
         frames: int = 1,
         samples: Samples | None = None,
         mask: Any = None,
+        planes: tuple[Any, ...] = (),
+        smaller_planes: tuple[tuple[Any, ...], ...] = (),
     ):
         self.frames = frames
+        self.planes = planes
+        self.smaller_planes = smaller_planes
         self.mask = mask
         self.samples = samples
         self.page = page
@@ -90,7 +95,11 @@ class TiffSource:
     @cached_property
     def levels(self) -> tuple[TiffSource, ...]:
         """This page and the smaller ones."""
-        return self, *(TiffSource(page, self.name, self.file, samples=self.samples) for page in self.smaller)
+        planes = self.smaller_planes or ((),) * len(self.smaller)
+        return self, *(
+            TiffSource(page, self.name, self.file, samples=self.samples, planes=own)
+            for page, own in zip(self.smaller, planes, strict=True)
+        )
 
     @classmethod
     def open(
@@ -120,21 +129,24 @@ class TiffSource:
         try:
             series = file.tiff.series[0]
             pages: list[Any] = [level.pages[0] for level in series.levels]
-            frames = _frames(file.tiff)
+            planes = _planes(file.tiff)
+            frames = [pages[0]] if planes else _frames(file.tiff)
             page = frames[frame - 1]
-            samples = bool(bands or rescale) or channels != 3 or _is_samples(page)
+            samples = bool(bands or rescale or planes) or channels != 3 or _is_samples(page)
             if not (samples or _plain(page)):
                 return None
             fits = _is_upright if samples else _plain
             smaller = tuple(filter(fits, pages[1:])) if frame == 1 else ()
             mask = _mask_of(page) if frame == 1 else None
-            source = cls(page, name, file, smaller, len(frames), mask=mask)
+            source = cls(
+                page, name, file, smaller, len(frames), None, mask, planes[0] if planes else (), planes[1:]
+            )
             source._decode(0)
         except (ImageError, ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None  # a compression that needs a package, or damage: Pillow may know, or tells
         if samples:
             source.samples = source._seen(bands, rescale, channels)
-        elif str(page.dtype) == "uint16":
+        if rescale is None and str(page.dtype) == "uint16":
             source._tell_if_dark()
         return source
 
@@ -187,9 +199,9 @@ class TiffSource:
             )
         chosen = choose_samples(
             name,
-            page.samplesperpixel,
-            _colours(page),
-            _WHITE.get(str(page.dtype)),
+            len(self.planes) or page.samplesperpixel,
+            None if self.planes else _colours(page),
+            WHITE.get(str(page.dtype)),
             bands,
             rescale,
             _nodata(page),
@@ -233,14 +245,18 @@ class TiffSource:
     def _segments(self, row: int, col: int) -> npt.NDArray[Any] | None:
         """(H, W, samples): a tile or a strip with all of its planes; None where the file has none."""
         page, index = self.page, row * self.across + col
+        if self.planes:
+            each = [self._decode(index, plane) for plane in self.planes]
+            known = [part for part in each if part is not None]
+            return np.concatenate(known, axis=2) if len(known) == len(each) else None
         planes = 1 if int(page.planarconfig) == 1 else page.samplesperpixel
         per_plane = self.across * -(-page.imagelength // self.blocks.block[1])
         decoded = [self._decode(index + plane * per_plane) for plane in range(planes)]
         found = [part for part in decoded if part is not None]
         return np.concatenate(found, axis=2) if len(found) == planes else None
 
-    def _decode(self, index: int) -> npt.NDArray[Any] | None:
-        page, file = self.page, self.page.parent.filehandle
+    def _decode(self, index: int, page: Any = None) -> npt.NDArray[Any] | None:
+        page, file = page or self.page, self.page.parent.filehandle
         try:
             file.seek(page.dataoffsets[index])
             data = file.read(page.databytecounts[index]) or None
@@ -256,6 +272,15 @@ class _File:
     def __init__(self, tiff: Any):
         self.tiff = tiff
         weakref.finalize(self, tiff.close)
+
+
+def _planes(file: Any) -> tuple[tuple[Any, ...], ...]:
+    """The pages of each level of an OME-TIFF whose channels have one each; none of other files."""
+    series = file.series[0]
+    if not file.is_ome or series.axes != "CYX":
+        return ()
+    levels = tuple(tuple(page.aspage() for page in level.pages) for level in series.levels)
+    return levels if all(len(pages) == series.shape[0] for pages in levels) else ()
 
 
 def _frames(file: Any) -> list[Any]:
@@ -278,9 +303,6 @@ ENOUGH_SAMPLES = 4_000_000
 
 KNOWN_SIDE = 4096
 """Pixels of the longest side of what tells where an image has data."""
-
-_WHITE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
-"""Of types of samples, what is black and white unless it is told. Of others no file says it."""
 
 _NODATA = 42113
 """GDAL's tag for the value of pixels without data."""
@@ -325,7 +347,9 @@ def _alpha(page: Any) -> int | None:
 
 def _mask_of(page: Any) -> Any:
     """The page of a file that is another page's mask, as GDAL writes one; None if it has none."""
-    masks = (other for other in page.parent.pages if other.is_mask and other.shape[:2] == page.shape[:2])
+    # what tifffile takes for one more of the same, a frame, says nothing of itself
+    others = (other for other in page.parent.pages if getattr(other, "is_mask", False))
+    masks = (other for other in others if other.shape[:2] == page.shape[:2])
     return next(masks, None)
 
 

@@ -118,7 +118,7 @@ def _is_same(out: str, name: str) -> bool:
     path = Path(out)
     try:
         there = os.fstat(sys.stdin.fileno()) if name == "-" else Path(name).stat()
-        return path.is_file() and os.path.samestat(path.stat(), there)
+        return (path.is_file() or path.is_dir()) and os.path.samestat(path.stat(), there)
     except OSError:  # one of them is not there
         return name != "-" and os.path.realpath(path) == os.path.realpath(name)
     except (ValueError, AttributeError):  # a null byte in a name; no standard input

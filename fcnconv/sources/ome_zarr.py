@@ -1,0 +1,156 @@
+"""OME-Zarr: images of microscopy as folders of chunks, with a pyramid and any number of channels (NGFF 0.4,
+0.5).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.errors import ImageError, first_line
+from fcnconv.grid import Box
+from fcnconv.options import Rescale
+from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.samples import WHITE, Samples, choose_samples
+from fcnconv.sources.source import ENOUGH_SIDE, Pixels
+
+log = logging.getLogger("fcnconv")
+
+_METADATA = ("zarr.json", ".zattrs")
+"""One of these lies in the folder of a zarr group."""
+
+_METRES = {"meter": 1.0, "millimeter": 1e-3, "micrometer": 1e-6, "nanometer": 1e-9}
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is the folder of a zarr group."""
+    with suppress(OSError):  # of a name that no file can have
+        return any(path.joinpath(name).is_file() for name in _METADATA)
+    return False
+
+
+class ZarrSource:
+    """A level of an OME-Zarr image, of its first time and depth.
+
+    array: of zarr. axes: the names of its axes. samples: which of its channels are seen, and how.
+    pixel_size: metres across a pixel; None if it is not told. smaller: the next levels.
+    """
+
+    def __init__(
+        self,
+        array: Any,
+        axes: Sequence[str],
+        name: str,
+        samples: Samples | None,
+        pixel_size: float | None = None,
+        smaller: tuple[Any, ...] = (),
+    ):
+        self.array, self.axes, self.name = array, tuple(axes), name
+        self.samples, self.pixel_size, self.smaller = samples, pixel_size, smaller
+        high, wide = (array.chunks[self.axes.index(axis)] for axis in "yx")
+        block = tuple(side * max(BLOCK // side, 1) for side in (wide, high))
+        self.blocks = Blocks(self.size, (block[0], block[1]), self._block)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        width, height = (self.array.shape[self.axes.index(axis)] for axis in "xy")
+        return width, height
+
+    @property
+    def channels(self) -> int:
+        """Of its pixels."""
+        return 3 if self.samples is None else self.samples.channels
+
+    @property
+    def levels(self) -> tuple[ZarrSource, ...]:
+        """This level and the smaller ones."""
+        return self, *(ZarrSource(array, self.axes, self.name, self.samples) for array in self.smaller)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        name: str,
+        bands: tuple[int, ...] | None = None,
+        rescale: Rescale | None = None,
+        channels: int = 3,
+    ) -> ZarrSource:
+        """The first image of a group.
+
+        bands, rescale, channels: as for `TiffSource.open`. Raises ImageError.
+        """
+        try:
+            import zarr
+        except ImportError as error:
+            raise ImageError(f"{name}: reading it needs zarr; run: pip install 'fcnconv[zarr]'") from error
+        try:
+            group = zarr.open_group(path, mode="r")
+            told: Mapping[str, Any] = group.attrs.asdict()
+            image = told.get("ome", told)["multiscales"][0]
+            axes = [axis["name"] if isinstance(axis, dict) else axis for axis in image["axes"]]
+            arrays = [group[dataset["path"]] for dataset in image["datasets"]]
+            source = cls(arrays[0], axes, name, None, _pixel_size(image, axes), tuple(arrays[1:]))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
+            raise ImageError(
+                f"{name}: a folder of zarr, and no image as OME-Zarr has them ({first_line(error)})"
+            ) from error
+        source._see(bands, rescale, channels)
+        return source
+
+    def _see(self, bands: tuple[int, ...] | None, rescale: Rescale | None, channels: int) -> None:
+        count, kind = self.count, str(self.array.dtype)
+        usual = {1: (1,), 3: (1, 2, 3) if kind == "uint8" else None}.get(count)
+        chosen = choose_samples(self.name, count, usual, WHITE.get(kind), bands, rescale, None, channels)
+        if rescale is not None and rescale.percentiles:
+            level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
+            chosen = chosen.fitted([level._samples((0, 0, *level.size))], rescale.percentiles, self.name)
+            log.info("%s: bands %s, black to white %s", self.name, *chosen.record().values())
+        self.samples = chosen
+
+    @property
+    def count(self) -> int:
+        """How many channels the file has."""
+        return int(self.array.shape[self.axes.index("c")]) if "c" in self.axes else 1
+
+    def read(self, box: Box) -> Pixels:
+        return self.blocks.read(box)
+
+    def _block(self, row: int, col: int) -> Pixels:
+        (wide, high), (width, height) = self.blocks.block, self.size
+        x, y = col * wide, row * high
+        assert self.samples is not None
+        return self.samples.pixels(self._samples((x, y, min(x + wide, width), min(y + high, height))))
+
+    def _samples(self, box: Box) -> npt.NDArray[Any]:
+        """(H, W, channels): all channels of a region."""
+        x0, y0, x1, y1 = box
+        regions: dict[str, Any] = {"x": slice(x0, x1), "y": slice(y0, y1), "c": slice(None)}
+        try:
+            found = np.asarray(self.array[tuple(regions.get(axis, 0) for axis in self.axes)])
+        except Exception as error:  # stores and codecs raise anything on damaged data
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
+        order = [axis for axis in self.axes if axis in regions]
+        if "c" not in order:
+            order, found = ["c", *order], found[None]
+        return found.transpose([order.index(axis) for axis in "yxc"])
+
+
+def _pixel_size(image: Mapping[str, Any], axes: Sequence[str]) -> float | None:
+    """Metres across a pixel of the largest level."""
+    axis = image["axes"][axes.index("x")]
+    unit = _METRES.get(axis.get("unit", "")) if isinstance(axis, dict) else None
+    if unit is None:
+        return None
+    steps = [
+        *image["datasets"][0].get("coordinateTransformations", ()),
+        *image.get("coordinateTransformations", ()),
+    ]
+    scales = [step["scale"] for step in steps if step.get("type") == "scale"]
+    return float(np.prod([scale[axes.index("x")] for scale in scales])) * unit if scales else None
