@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ordinary import ordinary
 from PIL import Image
+from tiny import make_map
 
 import fcnconv as package
 from fcnconv.classifier import Classifier
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
+from fcnconv.labels import Labels
 from fcnconv.options import MapOptions, parse_region
 from fcnconv.sources import MemorySource, Pixels
 from fcnconv.where.areas import cells_inside, polygons, raster, rectangle
@@ -370,6 +372,7 @@ def test_every_format_leaves_out_what_was_not_looked_at(fcnconv: Command, tmp_pa
         out = tmp_path / name
         done = fcnconv("heatmap", image, "-o", out, "--region", REGION, "--scales", "1", *more)
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+        assert b"nan" not in done.stderr
         return out
 
     with np.load(made("map.npz")) as arrays:
@@ -392,6 +395,22 @@ def test_every_format_leaves_out_what_was_not_looked_at(fcnconv: Command, tmp_pa
         changed = np.abs(picture - photo).max(-1) > 2
         assert not changed[:, : 200 - 32].any() and changed[:, 250:550].mean() > 0.5
     made("map.html")
+    made("faint.png", "-c", "tench")  # which is told to be found nowhere
+
+
+def test_the_legend_of_a_picture_counts_what_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.zeros((2, 2, 2), np.float32)
+    logits[0, 0] = np.nan
+    titles: list[str] = []
+
+    def band(width: int, size: int, title: str) -> Image.Image:
+        titles.append(title)
+        return Image.new("RGB", (width, size))
+
+    monkeypatch.setattr("fcnconv.render.sheet.scale_band", band)
+    photo, grid = MemorySource(np.zeros((600, 600, 3), np.uint8)), Grid(8, 4, (600, 600), (12, 12))
+    make_map(logits, grid, Labels(("cat", "dog")), source=photo).plot(["cat"])
+    assert titles == ["cat, up to 0.50"]
 
 
 def test_a_mask_is_no_output(fcnconv: Command, tmp_path: Path) -> None:

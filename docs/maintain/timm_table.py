@@ -56,11 +56,12 @@ def tried(name: str) -> str:
 
     from fcnconv.convert import convolutionize
     from fcnconv.errors import FcnconvError
-    from fcnconv.models.timm import _config, _make
+    from fcnconv.models.timm import timm_architecture
 
-    window = _config(name).window
+    architecture = timm_architecture(name)
+    window = architecture.window
     try:
-        model = ordinary(_make(name, window, window, 20), window)
+        model = ordinary(architecture.make(window, 20), window)
         made = convolutionize(model, window)
     except FcnconvError as error:
         return f"no | {window} | | | | {error}"

@@ -17,7 +17,7 @@ from fcnconv.labels import Labels
 from fcnconv.options import MapOptions
 from fcnconv.render.draw import FLOOR, Style, draw_winners, spread
 from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
-from fcnconv.scores import FloatArray, ScoreStream, top_k
+from fcnconv.scores import FloatArray, ScoreStream, shown, top_k
 from fcnconv.system.progress import done, finished
 from fcnconv.viewer import PHOTO, viewer_page
 from fcnconv.writers.contents import (
@@ -81,9 +81,9 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         floor = winners_floor(options, about.labels)
         drawn, key = draw_winners(photo, *_best_first(kept), about.grid, names, at_least=floor, style=style)
         picture = winners_sheet(drawn, key, legend=legend, note=told(stream))
-        hint_if_faint(float(kept.probability.max()), [], floor)
+        hint_if_faint(float(shown(kept.probability).max()), [], floor)
     else:
-        planes = kept.probability
+        planes = shown(kept.probability)
         picture = class_sheet(photo, planes, about.grid, names, style=style, legend=legend, note=told(stream))
         hint_if_faint(float(planes.max()), names)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)  # legends add to it
