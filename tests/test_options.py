@@ -45,6 +45,9 @@ GIVEN = {
     "cells": True,
     "no_legend": True,
     "max_side": 640,
+    "projected": True,
+    "dtype": "uint8",
+    "plain": True,
 }
 """An unusual value of each option that changes what is written, but not how the image is scanned."""
 
@@ -59,7 +62,8 @@ def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_an_option_applies_to_a_format_or_is_refused(suffix: str, name: str) -> None:
     winners = name == "at_least" and "argmax" in WRITERS[suffix].takes  # what it is for in a picture
-    options = replace(PLAIN_MAP, **({"argmax": winners} | {name: GIVEN[name]}))
+    grey = name == "dtype" and "plain" in WRITERS[suffix].takes
+    options = replace(PLAIN_MAP, **({"argmax": winners, "plain": grey} | {name: GIVEN[name]}))
     if name in WRITERS[suffix].takes:
         assert find_writer(f"map.{suffix}", None, options) is WRITERS[suffix]
     else:

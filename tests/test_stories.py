@@ -96,6 +96,6 @@ def test_four_bands(stories: Path, fcnconv: Command, monkeypatch: pytest.MonkeyP
         assert file.descriptions == ("wheat", "maize", "water") and file.crs == fields.crs
         best = file.read().argmax(0)
         assert file.res == (320, 320)
-    assert (best[:10, :14] == 0).all() and (best[:10, 17:] == 1).all() and (best[14:, 20:] == 2).all()
+    assert (best[:10, :14] == 0).all() and (best[:10, 20:] == 1).all() and (best[15:, 20:] == 2).all()
     with rasterio.open("water.tif") as finer:
         assert finer.res == (160, 160) and finer.count == 1

@@ -146,7 +146,7 @@ def test_scores_over_4_gb_make_a_bigtiff(
     lite0: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr("fcnconv.writers.arrays.LARGE_TIFF", 0)
+    monkeypatch.setattr("fcnconv.writers.tiffs.LARGE_TIFF", 0)
     score_map, path = lite0(SAMPLES / "coffee.png"), tmp_path / "map.tif"
     save(score_map.stream(), str(path), WRITERS["tif"], choose(values="logits"))
     with tifffile.TiffFile(path) as file:
