@@ -132,7 +132,8 @@ def test_shards_are_all_images_once(fcnconv: Command, photos: Path) -> None:
 def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None:
     for number in range(30):
         shutil.copy(SAMPLES / "collage.jpg", photos / f"c{number:02}.jpg")
-    command = [sys.executable, "-m", "fcnconv", "batch", "photos", "-o", "maps", "-f", "npy"]
+    options = ["photos", "-o", "maps", "-f", "npy", "--anchors", "0"]
+    command = [sys.executable, "-m", "fcnconv", "batch", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while process.poll() is None and len(list(Path("maps").rglob("*.npy"))) < 4:
             time.sleep(0.01)
@@ -142,7 +143,7 @@ def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None
     assert 4 <= len(whole) < 33
     for path in whole:
         assert np.load(path, mmap_mode="r").shape[2] == 1000  # a file that is there is whole
-    done = fcnconv("batch", "photos", "-o", "maps", "-f", "npy")
+    done = fcnconv("batch", *options)
     assert done.returncode == 0 and len(list(Path("maps").rglob("*.npy"))) == 33
 
 

@@ -216,7 +216,9 @@ def test_timm_architectures(tmp_path: Path) -> None:
         find_model(str(tmp_path / "w.pth"), OwnModel(arch="timm/resnet18x"))
 
 
-@pytest.mark.parametrize("arch", ["vit_b_32", "swin_t", "maxvit_t"])
+@pytest.mark.parametrize(
+    "arch", ["vit_b_32", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("swin_t", "maxvit_t"))]
+)
 def test_transformers_are_refused_by_name_and_run_on_windows(arch: str, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=f"{arch} has no fully convolutional form: .*--mode windows"):
         package.load(arch)  # before anything is downloaded

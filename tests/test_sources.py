@@ -229,7 +229,7 @@ def test_without_rasterio_a_tif_is_a_plain_geotiff(
     image, tif = tmp_path / "image.tif", tmp_path / "map.tif"
     write_map(image, affine(500000, 5.2e6, 0, 0.5, 0.5))
     score_map = placed_map(image)
-    monkeypatch.setattr("fcnconv.writers.tiffs.find_spec", lambda name: None)
+    monkeypatch.setattr("fcnconv.writers.contents.find_spec", lambda name: None)
     with caplog.at_level("INFO", logger="fcnconv"):
         save(score_map.stream(), str(tif), find_writer("map.tif"), choose())
     assert "pip install 'fcnconv[geo]'" in caplog.text

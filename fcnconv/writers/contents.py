@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,11 @@ def source_of(about: About) -> ImageSource:
 def place_of(about: About) -> GeoReference | None:
     """Where the image lies on a map of the world, if its file says it."""
     return about.source.georeference if isinstance(about.source, Placed) else None
+
+
+def optimises(about: About) -> bool:
+    """Whether a GeoTIFF of a map becomes a cloud-optimised one: of an image on the map, by rasterio."""
+    return place_of(about) is not None and find_spec("rasterio") is not None
 
 
 def told(stream: ScoreStream) -> str:

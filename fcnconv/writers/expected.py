@@ -12,20 +12,21 @@ from fcnconv.render.sheet import sheet_shape
 from fcnconv.scores import MAP, About
 from fcnconv.system.progress import Work
 from fcnconv.viewer import MAX_VALUES, PHOTO, page_pixels
-from fcnconv.writers.contents import PICTURE_SIDE, Choice
+from fcnconv.writers.contents import PICTURE_SIDE, Choice, optimises
 
 
 @dataclass(frozen=True)
 class Cost:
     """One stage of writing a format, which reports its `name`.
 
-    of: what it grows with: the map's scores or cells; the image's pixels, of which the picture shows less;
+    of: what it grows with: the map's scores or cells; the scores that a GeoTIFF is optimised with, where the
+        image lies on the map; the image's pixels, of which the picture shows less;
         the page's pixels of the photo; the picture's, in all its panels; or the scores as a page packs them.
     seconds: for one of these.
     """
 
     name: str
-    of: Literal["scores", "cells", "reduced", "page", "picture", "packed"]
+    of: Literal["scores", "cells", "optimised", "reduced", "page", "picture", "packed"]
     seconds: float
 
 
@@ -35,10 +36,13 @@ CELLS, DRAWING, FILE = "cells", "drawing", "file"
 NPY = (Cost(MAP, "scores", 6e-9),)
 NPZ = (*NPY, Cost(FILE, "scores", 3e-9))
 PLANES = (Cost(MAP, "scores", 3e-8),)
-PYRAMID = (*PLANES, Cost(FILE, "scores", 6e-8))
+TIF = (*PLANES, Cost(FILE, "optimised", 1.8e-7))
+OME_TIF = (*PLANES, Cost(FILE, "scores", 1.4e-7))
+OME_ZARR = (*PLANES, Cost(FILE, "scores", 2.7e-7))
 JSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 2.2e-5))
 CSV = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 1.1e-5))
-GEOJSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 5e-6))
+GEOJSON = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 5.5e-5))
+GPKG = (Cost(MAP, "scores", 6e-8), Cost(CELLS, "cells", 1.5e-5))
 VIEWER = (Cost(MAP, "scores", 3e-8), Cost(FILE, "packed", 4e-7), Cost(PHOTO, "page", 1.5e-7))
 
 
@@ -64,6 +68,7 @@ def expected(costs: tuple[Cost, ...], about: About, choice: Choice) -> list[Work
     amounts = {
         "scores": rows * cols * num_classes,
         "cells": rows * cols,
+        "optimised": rows * cols * num_classes if optimises(about) else 0,
         "reduced": pixels if longest > side else 0,
         "page": page_pixels((width, height), asked),
         "picture": pixels * min(side / max(across * width, down * height), 1) ** 2 * panels,

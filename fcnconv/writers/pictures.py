@@ -105,6 +105,7 @@ def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     grey = np.empty((height, width), most.dtype)
     for rows, values in spread(plane, about.grid, (height, width), Style(cells=options.cells)):
         grey[rows] = np.rint(values * most.max)
+    finished(PHOTO)  # which is not looked at
     done(DRAWING)
     return Image.fromarray(grey)
 

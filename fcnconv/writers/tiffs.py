@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from xml.sax.saxutils import escape
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from fcnconv.scores import FloatArray, ScoreStream
 from fcnconv.sources.geo import IN_PIXELS, GeoReference, tiff_tags
 from fcnconv.system.progress import done
-from fcnconv.writers.contents import MADE_BY, Choice, place_of, provenance
+from fcnconv.writers.contents import MADE_BY, Choice, optimises, place_of, provenance
 from fcnconv.writers.expected import FILE
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
@@ -79,8 +78,10 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
                     file.seek(start + dtype.itemsize * at)
                     file.write(line.data)
         _amend(file, start, info, _info(stream, choice))
-    if place is not None:
+    if optimises(about) and place is not None:
         _optimise(path, place, shape[0] * dtype.itemsize)
+    elif place is not None:
+        log.info("a plain GeoTIFF: with rasterio (pip install 'fcnconv[geo]') it has tiles and overviews too")
 
 
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
@@ -102,12 +103,7 @@ _BLOCK_BYTES = 1 << 24
 
 
 def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
-    """Turns a GeoTIFF into a cloud-optimised one: in tiles, compressed, with overviews. By rasterio, if it is
-    there.
-    """
-    if not find_spec("rasterio"):
-        log.info("a plain GeoTIFF: with rasterio (pip install 'fcnconv[geo]') it has tiles and overviews too")
-        return
+    """Turns a GeoTIFF into a cloud-optimised one, by rasterio: in tiles, compressed, with overviews."""
     import rasterio.shutil
 
     with rasterio.open(path, "r+") as file:
