@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +288,23 @@ def test_regions_of_other_programs(small: Classifier, picture: Pixels, tmp_path:
         path = tmp_path / "regions.geojson"
         path.write_text(json.dumps(record))
         assert np.array_equal(small(picture, mask=path, anchors=0).logits, expected, equal_nan=True)
+        packed = tmp_path / "regions.geojson.gz"
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        assert np.array_equal(small(picture, mask=packed, anchors=0).logits, expected, equal_nan=True)
+
+
+def test_packed_regions_that_are_none(
+    small: Classifier, picture: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / "regions.geojson.gz", gzip.compress(b" " * 99_999)
+    for content in (b"{}", whole[:-20], whole[:20] + b"\0" + whole[21:]):
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match="no GeoJSON of polygons"):
+            small(picture, mask=path)
+    path.write_bytes(whole)
+    monkeypatch.setattr("fcnconv.where.geojson.MOST_BYTES", 99_998)
+    with pytest.raises(ImageError, match="of GeoJSON; simplify the polygons"):
+        small(picture, mask=path)
 
 
 def test_regions_on_the_map(small: Classifier, tmp_path: Path) -> None:

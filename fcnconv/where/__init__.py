@@ -23,7 +23,7 @@ from fcnconv.where.tissue import find_tissue
 MOST_PIXELS = 400_000_000
 """Of a mask. It is decoded whole."""
 
-GEOJSON = (".geojson", ".json")
+GEOJSON = (".geojson", ".json", ".geojson.gz")
 """What a mask's name ends in that holds polygons; others are images."""
 
 
@@ -82,7 +82,7 @@ def _clipped(region: Box, source: ImageSource) -> Box:
 
 
 def _mask(path: Path, source: ImageSource) -> Area:
-    if path.suffix.lower() in GEOJSON:
+    if path.name.lower().endswith(GEOJSON):
         return polygons(_placed(path, source))
     (width, height), mask = source.size, _raster(path)
     own_height, own_width = mask.shape

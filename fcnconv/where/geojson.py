@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,15 @@ from fcnconv.errors import ImageError
 from fcnconv.sources.geo import LONGITUDES, GeoReference, transformed
 from fcnconv.where.areas import Points, Rings
 
+MOST_BYTES = 1_000_000_000
+"""Of a file, unpacked. It is read whole."""
+
+_NO_GEOJSON = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError),
+    *(EOFError, zlib.error, gzip.BadGzipFile),
+)
+"""What reading one raises where it is none, or damaged."""
+
 
 def read_polygons(path: Path) -> tuple[list[Rings], str | None]:
     """The polygons of a file, in its own coordinates, and the name of these where it tells one.
@@ -21,14 +32,18 @@ def read_polygons(path: Path) -> tuple[list[Rings], str | None]:
     Raises ImageError for what is no GeoJSON, or has no polygon.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8-sig"))
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ImageError(f"{path}: over {MOST_BYTES / 1e9:.0f} GB of GeoJSON; simplify the polygons")
+        record = json.loads(content.decode("utf-8-sig"))
         found = [_rings(polygon) for polygon in _polygons(record)]
         crs = record.get("crs", {}) if isinstance(record, dict) else {}
         name = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
+    except _NO_GEOJSON as error:
+        raise ImageError(f"{path}: no GeoJSON of polygons: {error}") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ImageError(f"{path}: no GeoJSON of polygons: {error}") from error
     if not found:
         raise ImageError(f"{path}: has no polygon; points and lines are no regions")
     return found, name if isinstance(name, str) else None

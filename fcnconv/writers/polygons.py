@@ -116,7 +116,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
     rows, cols = (np.concatenate([np.empty(0, np.intp), *each]) for each in at)
     columns = cells.columns(rows, cols)
     record = {f"fcnconv_{name}": str(value) for name, value in provenance(stream).items()}
-    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder, _told_before():
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder, _without_a_map():
         made = Path(folder, "cells.gpkg")  # without its suffix GDAL complains
         write(
             made,
@@ -133,7 +133,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 
 @contextmanager
-def _told_before() -> Iterator[None]:
+def _without_a_map() -> Iterator[None]:
     """Keeps quiet about cells without a coordinate system, which are told of where that is unexpected."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
