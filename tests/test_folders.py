@@ -64,6 +64,7 @@ def timm_folder(tmp_path: Path) -> tuple[Path, nn.Module]:
     used = {"input_size": [3, 64, 64], "crop_pct": 0.875, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
     config = {
         "architecture": "resnet10t",
+        "model_type": "timm_wrapper",
         "num_classes": 4,
         "model_args": {"stem_width": 16},
         "label_names": ["o", "a", "e", "f"],

@@ -156,7 +156,7 @@ def _wsinfer(config: Config, files: Files, table: dict[str, ModelSpec]) -> Descr
 
 KINDS: dict[str, Callable[[Config, Files, dict[str, ModelSpec]], Described]] = {
     "spacing_um_px": _wsinfer,
+    "architecture": _timm,  # which may name transformers' wrapper of it too
     "model_type": _transformers,
-    "architecture": _timm,
 }
-"""What a ``config.json`` has that only those of a kind have, and what reads it."""
+"""What a ``config.json`` has that those of a kind have, and none of a kind below, and what reads it."""
