@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import choose, make_map
 
-from fcnconv.errors import ImageError, UsageError
+from fcnconv.errors import ImageError, OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
@@ -28,6 +28,7 @@ from fcnconv.writers import find_writer, save
 tifffile = pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")
 geopandas = pytest.importorskip("geopandas")
+DataSourceError = pytest.importorskip("pyogrio.errors").DataSourceError
 
 PIXELS = np.asarray(
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((300, 210))
@@ -221,6 +222,28 @@ def test_on_the_map_a_tif_is_cloud_optimised(tmp_path: Path) -> None:
         assert (scaled.mask == np.isnan(expected)).all()
         assert np.abs(scaled.filled(0) - np.nan_to_num(expected)).max() < 0.51 / 254
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["image.tif", "map.tif"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "function", "error"),
+    [
+        ("tif", "rasterio.shutil.copy", RuntimeError("no room\nat all")),
+        ("gpkg", "pyogrio.raw.write", DataSourceError("no room\nat all")),
+    ],
+)
+def test_what_gdal_cannot_write_leaves_nothing(
+    suffix: str, function: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, out = tmp_path / "image.tif", tmp_path / f"map.{suffix}"
+    write_map(image, affine(500000, 5.2e6, 0, 0.5, 0.5))
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(function, failing)
+    with pytest.raises(OutputError, match=r"GDAL cannot .* \(no room\)"):
+        save(placed_map(image).stream(), str(out), find_writer(out.name), choose())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["image.tif"]
 
 
 def test_without_rasterio_a_tif_is_a_plain_geotiff(

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.errors import UsageError
+from fcnconv.errors import OutputError, UsageError, first_line
 from fcnconv.grid import Grid
 from fcnconv.scores import About, ScoreStream
 from fcnconv.sources.geo import IN_PIXELS, LONGITUDES, GeoReference, transformed
@@ -104,6 +104,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
     the map. Of an image that has none in its pixels, x to the right and y downwards (negative), as in a
     ``.tif``.
     """
+    from pyogrio.errors import DataSourceError
     from pyogrio.raw import write
 
     about = stream.about
@@ -118,17 +119,20 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
     record = {f"fcnconv_{name}": str(value) for name, value in provenance(stream).items()}
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder, _without_a_map():
         made = Path(folder, "cells.gpkg")  # without its suffix GDAL complains
-        write(
-            made,
-            geometry,
-            list(columns.values()),
-            list(columns),
-            layer="cells",
-            driver="GPKG",
-            geometry_type="Polygon",
-            crs=place.system if place is not None else None,
-            layer_metadata=record,
-        )
+        try:
+            write(
+                made,
+                geometry,
+                list(columns.values()),
+                list(columns),
+                layer="cells",
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=place.system if place is not None else None,
+                layer_metadata=record,
+            )
+        except DataSourceError as error:
+            raise OutputError(f"GDAL cannot write the GeoPackage ({first_line(error)})") from error
         made.replace(path)
 
 

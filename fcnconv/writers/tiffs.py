@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.errors import OutputError, first_line
 from fcnconv.scores import FloatArray, ScoreStream
 from fcnconv.sources.geo import IN_PIXELS, GeoReference, tiff_tags
 from fcnconv.system.progress import done
@@ -106,16 +107,19 @@ def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
     """Turns a GeoTIFF into a cloud-optimised one, by rasterio: in tiles, compressed, with overviews."""
     import rasterio.shutil
 
-    with rasterio.open(path, "r+") as file:
-        if file.crs is None and place.system is not None:  # that of a world file
-            file.crs = place.system
     block = next((b for b in (512, 256) if b * b * bytes_of_all_bands <= _BLOCK_BYTES), 128)
     creation = {"BLOCKSIZE": block, "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "NUM_THREADS": "ALL_CPUS"}
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
         made = Path(folder, "map.tif")
-        rasterio.shutil.copy(
-            path, made, driver="COG", OVERVIEW_RESAMPLING="AVERAGE", BIGTIFF="IF_SAFER", **creation
-        )
+        try:
+            with rasterio.open(path, "r+") as file:
+                if file.crs is None and place.system is not None:  # that of a world file
+                    file.crs = place.system
+            rasterio.shutil.copy(
+                path, made, driver="COG", OVERVIEW_RESAMPLING="AVERAGE", BIGTIFF="IF_SAFER", **creation
+            )
+        except Exception as error:  # GDAL's errors share no class
+            raise OutputError(f"GDAL cannot make a cloud-optimised GeoTIFF ({first_line(error)})") from error
         made.replace(path)
     done(FILE)
 
