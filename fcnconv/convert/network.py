@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -170,29 +169,17 @@ def _graph(model: nn.Module, window: int) -> tuple[fx.Graph, bool]:
     again with each answer.
     """
     decisions: list[bool] = []
-    shapes = _shapes_of(model)
     while True:
         try:
             return _Tracer(decisions).trace(model), bool(decisions)
         except _UndecidedError as undecided:
             sides = [window + more for more in (0, *LARGER)]
-            try:
-                images = [probe(shapes, 1, side, side) for side in sides]
-                answers = {bool(_value(undecided.node, shapes, x, {})) for x in images}
-            except Exception:  # more than the size is asked for, or what has no shape alone
-                images = [probe(model, 1, side, side) for side in sides]
-                images += [-x for x in images]  # whose pixels are others
-                answers = {bool(_value(undecided.node, model, x, {})) for x in images}
+            images = [probe(model, 1, side, side) for side in sides]
+            images += [-x for x in images]  # whose pixels are others
+            answers = {bool(_value(undecided.node, model, x, {})) for x in images}
             if len(answers) > 1:
-                raise undecided from None
+                raise
             decisions.append(answers.pop())
-
-
-def _shapes_of(model: nn.Module) -> nn.Module:
-    """The model without its tensors' values: what it makes of an image has a size and takes no time."""
-    tensors = chain(model.parameters(), model.buffers())
-    ghost: nn.Module = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
-    return ghost
 
 
 LARGER = (32, 64)
