@@ -5,7 +5,10 @@ of these libraries themselves.
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -287,6 +290,34 @@ def test_a_repository_of_the_hub(fcnconv: Command, hub: dict[str, str]) -> None:
     Hub.asked.clear()
     again = fcnconv("classify", photo, "-m", name, "--json", **hub)
     assert again.stdout == first.stdout and not Hub.asked
+
+
+def test_what_the_hub_had_not_is_asked_for_again(
+    hub: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    code = "from fcnconv.models.hub import hub_file; print(hub_file('user/trees', 'v1', 'notes.txt'))"
+
+    def asked() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | hub, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert asked() == "None"
+    (Hub.folder / "notes.txt").write_text("new")
+    assert Path(asked()).read_text() == "new"
+
+
+def test_a_models_own_files_are_no_outputs(
+    fcnconv: Command, timm_folder: tuple[Path, nn.Module], tmp_path: Path
+) -> None:
+    folder, _ = timm_folder
+    before = (folder / "config.json").read_bytes()
+    for name in (str(folder), f"local-dir:{folder}"):
+        done = fcnconv("heatmap", SAMPLES / "coffee.png", "-m", name, "-o", folder / "config.json")
+        assert done.returncode == 2 and b"would replace its own input" in done.stderr, done.stderr
+    assert (folder / "config.json").read_bytes() == before
 
 
 def test_what_the_hub_has_not_is_told_in_a_line(fcnconv: Command, hub: dict[str, str]) -> None:

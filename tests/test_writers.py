@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
+from fcnconv.provenance import Agreement
 from fcnconv.scan.pieces import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
 from fcnconv.sources import MemorySource
@@ -454,6 +456,36 @@ def test_whole_numbers_are_read_back_as_probabilities(dtype: str, tmp_path: Path
     assert np.nanmax(np.abs(found / (most - 1) - expected)) < 0.51 / (most - 1)
     with pytest.raises(UsageError, match="holds probabilities"):
         find_writer("map.tif", None, MapOptions(dtype=dtype, values="logits"))
+
+
+def test_outputs_that_are_no_probabilities_do_not_become_whole_numbers(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    labels, grid, path = Labels(("a", "b")).under("none"), Grid(8, 4, (8, 8), (8, 8)), tmp_path / "map.tif"
+
+    def write(*outputs: float) -> None:
+        score_map = make_map(np.array([[outputs]], np.float32), grid, labels)
+        save(score_map.stream(), str(path), WRITERS["tif"], choose(dtype="uint8"))
+
+    write(0.25, 1)
+    assert tifffile.imread(path).ravel().tolist() == [64, 254]
+    path.unlink()
+    with pytest.raises(UsageError, match="no probabilities"):
+        write(-3, 7)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["mask.png", f"{'a' * 90}/" * 40])
+def test_a_tiff_tells_what_the_scan_found_out_however_much_it_tells(path: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    logits = np.zeros((1, 1, 2), np.float32)
+    score_map = make_map(logits, Grid(8, 4, (8, 8), (8, 8)), Labels(("a", "b")))
+    about = replace(score_map.about, looked_at={"mask": path})
+    found = Agreement(1, 1, 1, 1, 1.0, 0.5, 1.0, 0.0, 0.0, 0.0)
+    stream = ScoreStream(about, [score_map.block], lambda: found)
+    save(stream, str(tmp_path / "map.tif"), WRITERS["tif"], choose())
+    with tifffile.TiffFile(tmp_path / "map.tif") as file:
+        told = json.loads(file.imagej_metadata["Info"])
+    assert (told["mask"], told["agreement"], told["agreement_low"]) == (path, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("dtype", [None, "uint8", "uint16"])

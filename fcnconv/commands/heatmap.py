@@ -12,7 +12,7 @@ from fcnconv.commands.options import Debug, Format, Model, Progress, Quiet, with
 from fcnconv.console.printing import refuse_terminal, show_map, standard_input
 from fcnconv.console.progress import shown
 from fcnconv.errors import UsageError
-from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
+from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
 from fcnconv.options import FrameChoice, MapOptions, NetworkOptions
 from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream, print_data
@@ -61,7 +61,8 @@ def heatmap(
     from fcnconv.scan.correct import check_together
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
-    inputs: list[str | Path] = [*own.files, *([options.mask] if options.mask else [])]
+    masks = [options.mask] if options.mask else []
+    inputs: list[str | Path] = [*own.files, *files_of_folder(model), *masks]
     writer = None if out is None else find_writer(out, format, options)
     if out is not None and writer is not None:
         refuse_terminal(out, "the map")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet
-from fcnconv.models.folder import folder_spec, is_folder
+from fcnconv.models.folder import files_of_folder, folder_spec, is_folder
 from fcnconv.models.own import OwnModel, is_weights, own_spec
 from fcnconv.models.packaged import package_file, packaged_weights
 from fcnconv.models.spec import ModelSpec, Published
@@ -21,7 +21,7 @@ from fcnconv.models.spec import ModelSpec, Published
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "find_model", "list_models", "models"]
+__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "files_of_folder", "find_model", "list_models", "models"]
 
 DEFAULT_MODEL = "efficientnet_lite0"
 

@@ -178,7 +178,8 @@ def take_channels(model: nn.Module, tensors: Tensors, channels: int, source: str
     channels: that its images will have. Raises ModelError if these are others.
     """
     convolutions = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
-    name, first = next(convolutions, ("", None))
+    images = ((name, layer) for name, layer in convolutions if layer.in_channels in (3, channels))
+    name, first = next(images, ("", None))
     weight = tensors.get(f"{name}.weight")
     if first is None or weight is None or weight.ndim != 4 or first.groups != 1:
         return model

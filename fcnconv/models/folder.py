@@ -24,6 +24,9 @@ FOLDER = "local-dir:"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt", "pytorch_model.pth", "model.pth")
 """The file of weights in a folder, the first of these that is there."""
 
+DESCRIPTIONS = ("config.json", "preprocessor_config.json")
+"""What tells of the weights in a folder."""
+
 Files = Callable[[str], Path | None]
 """The files of a folder: name -> path, or None if there is none."""
 
@@ -70,6 +73,13 @@ def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelS
         raise ModelError(f"{path}: cannot be read as what it seems to be: {error!r}") from error
     own = own.over(described.own)
     return described_spec(name, lambda: _weights(name, files), own, described.architecture)
+
+
+def files_of_folder(name: str) -> list[Path]:
+    """The files that a folder of a model may be read from; none of other models."""
+    if name.startswith(HUB) or not is_folder(name):
+        return []
+    return [Path(name.removeprefix(FOLDER), filename) for filename in (*DESCRIPTIONS, *WEIGHTS)]
 
 
 def _of_folder(folder: Path) -> Files:

@@ -41,26 +41,24 @@ def hub_file(repository: str, revision: str, filename: str) -> Path | None:
     def fetched() -> Facts:
         return {"path": _fetched(repository, revision, filename)}
 
-    def there(facts: Facts) -> Path | None:
-        if facts["path"] is None:
-            return None
+    def there(facts: Facts) -> Path:
         path = Path(facts["path"])
         path.stat()
         return path
 
     # Its client is slow to import, and asks the hub each time.
-    key = (
-        "hub",
-        os.environ.get("HF_ENDPOINT", ""),
-        os.environ.get("HF_HOME", ""),
-        repository,
-        revision,
-        filename,
-    )
-    return remembered(key, fetched, there)
+    where = (os.environ.get(name, "") for name in ("HF_ENDPOINT", "HF_HOME"))
+    try:
+        return remembered(("hub", *where, repository, revision, filename), fetched, there)
+    except _AbsentError:  # which is not remembered: it may come
+        return None
 
 
-def _fetched(repository: str, revision: str, filename: str) -> str | None:
+class _AbsentError(Exception):
+    """The repository has no such file."""
+
+
+def _fetched(repository: str, revision: str, filename: str) -> str:
     name = f"hf-hub:{repository}" + (f"@{revision}" if revision != "main" else "")
     try:
         from huggingface_hub import constants, errors, hf_hub_download
@@ -87,8 +85,8 @@ def _fetched(repository: str, revision: str, filename: str) -> str | None:
         raise ModelError(f"{name}: the hub has no such repository, or shows it to its owner only") from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(f"{name}: the hub does not answer ({first_line(error)}); {way_out}") from error
-    except errors.EntryNotFoundError:
-        return None
+    except errors.EntryNotFoundError as error:
+        raise _AbsentError from error
     except Exception as error:  # its errors, of many libraries, share no parent
         raise ModelError(f"{name}: {filename} cannot be fetched ({first_line(error)}); {way_out}") from error
 

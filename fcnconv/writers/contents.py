@@ -42,8 +42,9 @@ class Choice:
 
     def scores(self, piece: Piece) -> FloatArray:
         """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
-        # what is taken as it is may be no probability
-        values = "logits" if piece.about.labels.activation == "none" else self.options.values
+        values = self.options.values
+        if piece.about.labels.activation == "none" and self.options.dtype in (None, "float32"):
+            values = "logits"  # what is taken as it is may be no probability
         if self.selections:
             return piece.planes(self.selections, values)
         return piece.probabilities() if values == "probabilities" else piece.logits

@@ -43,7 +43,8 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     shape: tuple[int, ...] = (len(names), rows, cols)
     dtype = np.dtype(choice.options.dtype or "float32").newbyteorder("<")
     large = dtype.itemsize * rows * cols * len(names) > LARGE_TIFF
-    place, info = place_of(about), _info(stream, choice)
+    place, told = place_of(about), _told(stream, choice)
+    info = told.ljust(len(told) + _ROOM)
     kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": info}}
     if place is not None:  # bands of one page, which share its place
         kind = {"metadata": None, "description": info}
@@ -78,7 +79,7 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
                     at = (plane * rows + row) * cols + piece.block.cols.start
                     file.seek(start + dtype.itemsize * at)
                     file.write(line.data)
-        _amend(file, start, info, _info(stream, choice))
+        _amend(file, start, info, _told(stream, choice).ljust(len(info)))
     if optimises(about) and place is not None:
         _optimise(path, place, shape[0] * dtype.itemsize)
     elif place is not None:
@@ -145,7 +146,7 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
             **{"PositionX": [x] * len(names), "PositionXUnit": [unit] * len(names)},
             **{"PositionY": [y] * len(names), "PositionYUnit": [unit] * len(names)},
         },
-        "Description": json.dumps(provenance(stream) | {"values": choice.options.values}),
+        "Description": _told(stream, choice),
     }
     count, large = levels(*found.shape[1:]), found.nbytes > LARGE_TIFF
     kind = {"photometric": "minisblack", "tile": (TILE, TILE), "compression": "zlib", "predictor": True}
@@ -157,12 +158,13 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     done(FILE)
 
 
-def _info(stream: ScoreStream, choice: Choice) -> str:
-    """The provenance as text of one length, whatever the scan still finds out."""
-    return json.dumps(provenance(stream) | {"values": choice.options.values}).ljust(_INFO_LENGTH)
+def _told(stream: ScoreStream, choice: Choice) -> str:
+    """The provenance as text."""
+    return json.dumps(provenance(stream) | {"values": choice.options.values})
 
 
-_INFO_LENGTH = 2000
+_ROOM = 1000
+"""Characters of the provenance that are kept free for what the scan still finds out."""
 
 
 def _amend(file: IO[bytes], size: int, before: str, after: str) -> None:
