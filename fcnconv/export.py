@@ -21,7 +21,7 @@ from fcnconv import __version__
 from fcnconv.backends.making import prove_export
 from fcnconv.backends.onnx import onnx_run
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.convert.graph import channels_of
+from fcnconv.convert.proof import channels_of
 from fcnconv.convert.to_onnx import export_onnx
 from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.labels import Labels
@@ -74,7 +74,7 @@ def _onnx(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
 def _pt2(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
     any_size = torch.export.Dim.AUTO
     window, step = network.geometry.window, network.geometry.step
-    example = torch.zeros(2, channels_of(network), window + step, window + 2 * step)
+    example = torch.zeros(2, channels_of(network, window, window), window + step, window + 2 * step)
     file = io.BytesIO()
     try:
         with warnings.catch_warnings(), _one_cell_too():

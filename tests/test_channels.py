@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 import fcnconv as package
+from fcnconv.convert.proof import channels_of
 from fcnconv.errors import ImageError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.sources import resize
@@ -115,6 +116,25 @@ def test_a_module_of_other_channels_is_converted_and_refused_without_their_means
         package.load(network, window=WINDOW)
     with pytest.raises(UsageError, match=r"an image array must be uint8 \(H, W, 5\)"):
         classifier(np.zeros((64, 64, 3), np.uint8))
+
+
+class Folded(nn.Module):
+    """A network that folds squares of pixels into channels before its first convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(16 * channels, 16, 2, 2), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.body(nn.functional.pixel_unshuffle(x, 4)).relu().mean((2, 3)))
+        return y
+
+
+def test_the_channels_of_images_are_found_behind_what_folds_them(network: nn.Module) -> None:
+    timm = pytest.importorskip("timm")
+    assert channels_of(Folded(3), 16, 16) == channels_of(nn.Linear(3, 4), 16, 16) == 3
+    assert channels_of(timm.create_model("tresnet_m", num_classes=4), 64, 64) == 3
+    assert channels_of(network, WINDOW, WINDOW) == BANDS
 
 
 def test_from_the_command(

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.graph import Shapes, channels_of, device_of, layer_of, output_shape
+from fcnconv.convert.graph import Shapes, layer_of, output_shape
 from fcnconv.convert.phases import SplitPhases
+from fcnconv.convert.proof import probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.grid import Geometry
 from fcnconv.scan.parts import Part, Run
@@ -78,14 +79,13 @@ class _Costs:
     """
 
     def __init__(self, network: fx.GraphModule, geometry: Geometry):
-        device = device_of(network)
         self.nodes = list(network.graph.nodes)
         self.steps_of_window = geometry.window / geometry.step
         shapes = []
         for size in (geometry.window, geometry.window + geometry.step):
             # Computed in earnest: torch's computing of shapes alone costs 133 MB and a second to import.
             with torch.inference_mode():
-                Shapes(network).run(torch.zeros(1, channels_of(network), size, size, device=device))
+                Shapes(network).run(probe(network, 1, size, size))
             shapes.append([output_shape(node) for node in self.nodes])
         self.native, self.grown = shapes
         self.size = [self._bytes(i) for i in range(len(self.nodes))]

@@ -98,12 +98,6 @@ def listed(axes: Any) -> list[int]:
     return list(axes) if isinstance(axes, (list, tuple)) else [] if axes is None else [axes]
 
 
-def channels_of(network: nn.Module) -> int:
-    """How many channels the images of a network have: as its first convolution takes; 3 if it has none."""
-    convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    return next((convolution.in_channels for convolution in convolutions), 3)
-
-
 def device_of(network: nn.Module) -> torch.device:
     """Where a network's parameters are; the processor if it has none."""
     return next(network.parameters(), torch.empty(0)).device

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from fcnconv.convert.graph import Shapes, channels_of, drop_assertions, output_shape
+from fcnconv.convert.graph import Shapes, drop_assertions, output_shape
 from fcnconv.convert.head import Head
 from fcnconv.convert.phases import finer
 from fcnconv.convert.plain import plain
@@ -103,7 +103,7 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
 
 
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
-    x = torch.zeros(2, channels_of(model), window, window, device=device)
+    x = probe(model, 2, window, window)
     try:
         prepared = plain(model, x[:1])
         graph, decided = _graph(prepared, window)

@@ -17,15 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.graph import (
-    Shapes,
-    channels_of,
-    device_of,
-    function_name,
-    layer_of,
-    node_text,
-    output_shape,
-)
+from fcnconv.convert.graph import Shapes, device_of, function_name, layer_of, node_text, output_shape
 from fcnconv.convert.proof import Float64, compare, probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
@@ -64,7 +56,7 @@ def finer(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.
 def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
     """Splits the output of the layers that lead to `stride`, and joins the network's output."""
     device = device_of(network)
-    Shapes(network).run(torch.zeros(1, channels_of(network), window, window, device=device))
+    Shapes(network).run(probe(network, 1, window, window))
     fields_down, modules = fields(network, 0), dict(network.named_modules())
     layers = [node for node in network.graph.nodes if _leads_to(node, stride, fields_down)]
     if not layers:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from fcnconv.convert.graph import channels_of, device_of
+from fcnconv.convert.graph import device_of
 from fcnconv.errors import WAY_OUT, ConversionError, ModelError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.provenance import EXACT, Proof
@@ -91,12 +91,27 @@ def probe(network: nn.Module, count: int, height: int, width: int) -> torch.Tens
     """float (count, channels, height, width): images to compare networks on, always the same, of the channels
     that this one takes, and where it is. Noise and smooth ones take turns, as they excite it differently.
     """
-    generator, channels = torch.Generator().manual_seed(0), channels_of(network)
+    generator, channels = torch.Generator().manual_seed(0), channels_of(network, height, width)
     x = torch.randn(count, channels, height, width, generator=generator)
     coarse = torch.randn(count // 2, channels, 7, 7, generator=generator)
     if len(coarse):
         x[1::2] = F.interpolate(coarse, (height, width), mode="bicubic")
     return x.to(device_of(network))
+
+
+def channels_of(network: nn.Module, height: int, width: int) -> int:
+    """How many channels the images of a network have: as its first convolution takes, or 3. Some have their
+    first convolution after pixels were folded into channels (TResNet), so that one of others is tried.
+    """
+    convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    first = next((convolution.in_channels for convolution in convolutions), 3)
+    if first != 3:
+        try:
+            with Float64(), torch.no_grad():  # forward: the call of a traced network would print its error
+                network.forward(torch.zeros(1, 3, height, width, device=device_of(network)))
+        except Exception:  # the network's own code raises whatever it likes
+            return first
+    return 3
 
 
 def difference(expected: Logits, found: Logits) -> float:
@@ -151,9 +166,8 @@ def check_grid(network: nn.Module, geometry: Geometry, device: torch.device) -> 
     height, width = geometry.window + geometry.stride, geometry.window + 2 * geometry.stride
     try:
         # forward: the call of a traced network would print its error
-        shape = tuple(
-            network.forward(torch.zeros(1, channels_of(network), height, width, device=device)).shape[2:]
-        )
+        channels = channels_of(network, height, width)
+        shape = tuple(network.forward(torch.zeros(1, channels, height, width, device=device)).shape[2:])
     except Exception as error:  # a network tied to its native size fails in its own way
         raise ConversionError(
             f"the network accepts no image larger than {geometry.window} px; {WAY_OUT}"

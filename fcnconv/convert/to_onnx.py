@@ -12,7 +12,7 @@ import warnings
 import torch
 from torch import nn
 
-from fcnconv.convert.graph import channels_of
+from fcnconv.convert.proof import channels_of
 from fcnconv.errors import PlanError, first_line
 
 OPSET = 18
@@ -30,7 +30,7 @@ def export_onnx(network: nn.Module, window: int, *, any_size: bool) -> bytes:
     """
     axes = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
     out = {0: "batch", 2: "rows", 3: "cols"} if any_size else {0: "batch"}
-    return _export(network, torch.zeros(2, channels_of(network), window, window), axes, out)
+    return _export(network, torch.zeros(2, channels_of(network, window, window), window, window), axes, out)
 
 
 def export_part(part: nn.Module, channels: int, side: int) -> bytes:
