@@ -31,13 +31,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def as_talkative_as_before() -> Iterator[None]:
-    """What a command run in this process silences, as with --quiet, is heard again by the next test."""
+def as_talkative_as_ever() -> None:
+    """What a command run in this process silences, as with --quiet, is heard again by the next test.
+
+    Nothing is kept of what was before the test either: a fixture of a whole module runs commands too.
+    """
     log = logging.getLogger("fcnconv")
-    level, handlers = log.level, list(log.handlers)
-    yield
-    log.setLevel(level)
-    log.handlers[:] = handlers
+    log.setLevel(logging.NOTSET)
+    log.handlers.clear()
 
 
 @pytest.fixture(scope="session")
