@@ -29,6 +29,7 @@ from fcnconv.options import (
     Join,
     MapOptions,
     NetworkOptions,
+    Precision,
     Rescale,
     as_scales,
     checked,
@@ -39,7 +40,7 @@ from fcnconv.options import (
     parse_rescale,
 )
 from fcnconv.predictions import Classification, answer, classification_work
-from fcnconv.provenance import Activation, Mode, Provenance
+from fcnconv.provenance import FLOAT32, Activation, Mode, Provenance
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
@@ -405,6 +406,7 @@ def load(
     *,
     mode: Mode = "fcn",
     backend: Backend = "auto",
+    precision: Precision = "auto",
     temperature: float | None = None,
     device: str = "auto",
     max_pixels: int | None = None,
@@ -428,8 +430,8 @@ def load(
     """The classifier that `model` names, ready to scan.
 
     model: a name of the table, the path of a file of weights, or a classifier built in torch.
-    mode, backend, device, temperature, stride, max_pixels, bands, rescale, image_mpp, image_gsd: see
-        `options.NetworkOptions`.
+    mode, backend, precision, device, temperature, stride, max_pixels, bands, rescale, image_mpp, image_gsd:
+        see `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
     arch, categories, window, mean, std, eval_size, activation, mpp, gsd, spec: of a model of one's own, see
         `OwnModel`.
@@ -453,6 +455,7 @@ def load(
         mode=checked("mode", mode, Mode),
         stride=stride,
         backend=checked("backend", backend, Backend),
+        precision=checked("precision", precision, Precision),
         device=parse_device(device),
         temperature=temperature,
         max_memory=parse_memory(max_memory) if isinstance(max_memory, str) else max_memory,
@@ -477,10 +480,14 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         wanted = "three, or one for all" if channels == 3 else str(channels)
         raise UsageError(f"--bands names {len(options.bands)} bands, and the network takes {wanted}")
     mode, backend, device = options.mode, options.backend, options.device
-    network = open_network(spec, mode, backend, device, options.stride)
+    network = open_network(spec, mode, backend, device, options.stride, options.precision)
+    if network.arithmetic != FLOAT32:
+        log.info("%s", network.arithmetic)
 
     def crops() -> Run:
-        return network.run if mode == "windows" else open_network(spec, "windows", backend, device).run
+        if mode == "windows":
+            return network.run
+        return open_network(spec, "windows", backend, device, precision=options.precision).run
 
     return Classifier(
         labels=spec.labels(),
@@ -488,7 +495,7 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         eval_size=spec.eval_size,
         run=network.run,
         open_crops=once(crops),
-        provenance=Provenance(network.identity, mode),
+        provenance=Provenance(network.identity, mode, arithmetic=network.arithmetic),
         temperature=options.temperature or (spec.temperature if mode == "fcn" else 1.0),
         parts=network.parts,
         memory=options.max_memory or default_memory(network.geometry.local),

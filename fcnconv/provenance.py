@@ -109,6 +109,28 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """In which numbers a network is computed.
+
+    number: ``float32``, ``float16`` or ``bfloat16``. error: the largest difference of a logit from float32,
+    as a share of the largest, as it was measured on this network; 0 for float32 itself.
+    """
+
+    number: str = "float32"
+    error: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.error:
+            return f"computed in {self.number}"
+        return (
+            f"computed in {self.number}: logits differ from float32 by up to {self.error:.1e} of the largest"
+        )
+
+
+FLOAT32 = Arithmetic()
+
+
+@dataclass(frozen=True)
 class Conversion:
     """What came of turning a classifier into a fully convolutional network.
 
@@ -131,6 +153,7 @@ class Provenance:
         map, 1 that of real crops alone. refine: share of the windows that were scored exactly beside them.
     seed: of the random windows that tell the agreement.
     agreement: how the map agrees with real crops; None where nothing was compared.
+    arithmetic: in which numbers the network was computed.
     """
 
     identity: Identity
@@ -140,3 +163,4 @@ class Provenance:
     refine: float = 0.0
     seed: int = 0
     agreement: Agreement | None = None
+    arithmetic: Arithmetic = FLOAT32

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_network import tiny_spec
 
 from fcnconv.classifier import Classifier, load
+from fcnconv.models import ModelSpec
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
@@ -39,6 +41,13 @@ def as_talkative_as_ever() -> None:
     log = logging.getLogger("fcnconv")
     log.setLevel(logging.NOTSET)
     log.handlers.clear()
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """A tiny model whose weights are a file, with a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tiny_spec(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fcnconv.scan.tiles import ENOUGH, SHARE_OF_FREE, default_memory
-from fcnconv.system.machine import fewer_threads, free_memory, usable_cpus
+from fcnconv.system.machine import fewer_threads, free_memory, has_bfloat16, processor, usable_cpus
 
 GB = 1 << 30
 UNLIMITED = 9223372036854771712  # as version 1 says it
@@ -133,3 +133,30 @@ def test_a_library_is_told_of_fewer_processors_only(monkeypatch: pytest.MonkeyPa
     assert fewer_threads() is None
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert fewer_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "can"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 avx512_vnni\n", True),
+        ("flags\t\t: fpu amx_tile amx_bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512bw\n", False),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("", None),
+    ],
+)
+def test_a_processor_tells_whether_it_has_bfloat16(tmp_path: Path, text: str, can: bool | None) -> None:
+    root = machine(tmp_path, "0::/\n", {})
+    (root / "proc/cpuinfo").write_text(f"processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n{text}" * 2)
+    assert has_bfloat16(root) is can
+    assert processor(root).startswith("Some CPU @ 2 GHz (")
+
+
+def test_processors_that_can_do_other_things_are_told_apart(tmp_path: Path) -> None:
+    root, names = machine(tmp_path, "0::/\n", {}), set()
+    for text in ("", "model name\t: A\nflags\t: x\n", "model name\t: A\nflags\t: x y\n"):
+        (root / "proc/cpuinfo").write_text(text)
+        names.add(processor(root))
+        assert processor(root) == processor(root)
+    assert len(names) == 3 and any(name.startswith("unknown processor (") for name in names)

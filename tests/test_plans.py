@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_network import Tiny
 from torch import nn
 
 from fcnconv.backends import BACKENDS, making, open_network, plans
@@ -22,47 +23,10 @@ from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.classifier import open_classifier
 from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import PlanError, UsageError
-from fcnconv.labels import numbered
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, NetworkOptions
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import PixelCells, chain
-
-
-class Tiny(nn.Module):
-    """A three-layer classifier with a 32-px window: float (N, 3, 32, 32) -> logits (N, 5)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()
-        )
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(0.5)
-        self.classifier = nn.Linear(16, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.classifier(self.dropout(self.pool(self.features(x)).flatten(1)))
-        return logits
-
-
-@pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
-    """A tiny model whose weights are a file, with a cache of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    weights = tmp_path / "tiny.pth"
-    torch.save(Tiny().state_dict(), weights)
-
-    def build(path: Path) -> nn.Module:
-        model = Tiny()
-        model.load_state_dict(torch.load(path, weights_only=True))
-        return model.eval()
-
-    mean = std = (0.5, 0.5, 0.5)
-    return ModelSpec(
-        "tiny", 32, 32, mean, std, lambda: numbered(5), lambda: weights, build, stride=8, arch="tiny"
-    )
 
 
 def pictures(*shape: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from fcnconv.backends import torch as backend
 from fcnconv.backends.torch import find_device, half_error, half_type, run_in_parts, torch_run
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.errors import UsageError
+from fcnconv.provenance import FLOAT32, Arithmetic
 from fcnconv.scores import FloatArray
 
 CPU = torch.device("cpu")
@@ -102,19 +103,23 @@ def test_half_precision_is_measured_and_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fcnconv")
-    assert half_type(NETWORK, CPU, 16) is None and not caplog.records
-    monkeypatch.setitem(backend.HALF, "cpu", torch.bfloat16)
-    error = half_error(NETWORK, CPU, torch.bfloat16, 16)
-    assert 1e-4 < error < backend.HALF_TOLERANCE
-    assert half_type(NETWORK, CPU, 16) is torch.bfloat16
-    assert f"differ from float32 by {error:.1e}" in caplog.text
+    monkeypatch.setattr(backend, "has_bfloat16", lambda: True)
+    for precision in ("auto", "float32"):
+        assert half_type(NETWORK, CPU, 16, precision) == (None, FLOAT32)
+    error, tolerance = half_error(NETWORK, CPU, torch.bfloat16, 16), backend.HALF_TOLERANCE[torch.bfloat16]
+    assert 1e-4 < error < tolerance
+    half, arithmetic = half_type(NETWORK, CPU, 16, "bfloat16")
+    assert half is torch.bfloat16 and arithmetic == Arithmetic("bfloat16", error) and not caplog.records
     x = pictures(1, 64, 64)
     exact, half = torch_run(NETWORK)(x), torch_run(NETWORK, CPU, torch.bfloat16)(x)
     assert half.dtype == np.float32
-    assert 0 < np.abs(half - exact).max() < 3 * backend.HALF_TOLERANCE * np.abs(exact).max()
-    monkeypatch.setattr(backend, "HALF_TOLERANCE", error / 2)
-    assert half_type(NETWORK, CPU, 16) is None
-    assert "as half precision would change logits" in caplog.text
+    assert 0 < np.abs(half - exact).max() < 3 * tolerance * np.abs(exact).max()
+    monkeypatch.setitem(backend.HALF_TOLERANCE, torch.bfloat16, error / 2)
+    assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
+    assert f"float32, as bfloat16 would change logits by {error:.1e}" in caplog.text
+    monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
+    assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
+    assert "this processor does not compute in bfloat16" in caplog.text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -130,4 +135,4 @@ def test_cuda_in_half_precision_is_near_float32(lite0) -> None:
 
     image = np.random.default_rng(1).integers(0, 256, (400, 500, 3), np.uint8)
     found, oracle = load(device="cuda")(image).logits, lite0(image).logits
-    assert np.abs(found - oracle).max() <= 3 * backend.HALF_TOLERANCE * np.abs(oracle).max()
+    assert np.abs(found - oracle).max() <= 3 * backend.HALF_TOLERANCE[torch.float16] * np.abs(oracle).max()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fcnconv.grid import Geometry
-from fcnconv.provenance import Identity
+from fcnconv.provenance import FLOAT32, Arithmetic, Identity
 from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
@@ -25,12 +25,14 @@ class Network:
 
     run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
     geometry: where its windows lie. identity: what it is. parts: what it needs, whole or in parts.
+    arithmetic: in which numbers it is computed.
     """
 
     run: Run
     geometry: Geometry
     identity: Identity
     parts: Parts
+    arithmetic: Arithmetic = FLOAT32
 
 
 def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity: Identity) -> Network:

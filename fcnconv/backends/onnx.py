@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fcnconv.backends.network import Network, of_crops
-from fcnconv.backends.plans import Plan, keep, make_room, parts_file, plan_path, read_parts, read_plan
+from fcnconv.backends.plans import Plan, Start, keep, make_room, parts_file, plan_path, read_parts, read_plan
 from fcnconv.errors import PlanError
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
@@ -41,8 +42,12 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network
     return Network(plan.run, record.geometry, identity, parts)
 
 
-def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
-    """The model's plan: from the cache, else made and kept there. Raises PlanError."""
+def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Start | None = None) -> Plan:
+    """The model's plan: from the cache, else made and kept there. Raises PlanError.
+
+    start: runs it; None is ONNX Runtime.
+    """
+    start = start or onnx_run
     if not spec.arch:
         raise PlanError(
             f"{spec.name} was built in Python: its code has no name by which a plan could be found"
@@ -54,7 +59,7 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
     path = plan_path(spec, mode, spec.sha256(weights), stride)
     if path.exists():
         try:
-            return read_plan(path, onnx_run)
+            return read_plan(path, start)
         except PlanError as error:
             log.info("%s; making it again", error)
     make_room(path)
@@ -62,13 +67,16 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Plan:
         from fcnconv.backends.making import make_plan
 
         keep(path, make_plan(spec, mode, weights, stride, onnx_run, since))
-    return read_plan(path, onnx_run)
+    return read_plan(path, start)
 
 
-def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[Part, ...]:
+def open_parts(
+    spec: ModelSpec, plan: Plan, stride: int | None = None, start: Start | None = None
+) -> tuple[Part, ...]:
     """The network of a plan in parts: from beside it, else made and kept there; on torch if none can be made.
-    One that cannot be cut is one part; real crops need none.
+    One that cannot be cut is one part; real crops need none. start: runs each; None is ONNX Runtime.
     """
+    start = start or part_run
     if plan.whole is None:
         return ()
     if plan.record.geometry is None or not plan.record.geometry.local:
@@ -76,7 +84,7 @@ def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[
     path = plan.path.with_suffix(".parts")
     if path.exists():
         try:
-            return read_parts(path, part_run)
+            return read_parts(path, start)
         except PlanError as error:
             log.info("%s; making them again", error)
     with _told(f"the parts of {spec.name}, for scans in little memory"):
@@ -94,7 +102,9 @@ def open_parts(spec: ModelSpec, plan: Plan, stride: int | None = None) -> tuple[
             keep(path, parts_file(parts, models))
         except PlanError as error:
             log.info("%s; the parts will be made again", error)
-        return parts
+        if start is part_run:
+            return parts
+        return tuple(replace(part, run=start(model)) for part, model in zip(parts, models, strict=True))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Running a network with torch, channels last, on the processor in float32 or on a GPU in half precision.
 
-A GPU computes under autocast: convolutions in 16 bits, the rest as torch sees fit. How far that is from
+16 bits are computed under autocast: convolutions in them, the rest as torch sees fit. How far that is from
 float32 is measured when the model is opened, on the model itself, and told.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,11 +23,12 @@ from fcnconv.convert.proof import difference, probe
 from fcnconv.errors import UsageError
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
-from fcnconv.provenance import Mode
+from fcnconv.options import Precision
+from fcnconv.provenance import FLOAT32, Arithmetic, Mode
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
-from fcnconv.system.machine import fewer_threads
+from fcnconv.system.machine import fewer_threads, has_bfloat16
 from fcnconv.system.once import once
 
 log = logging.getLogger("fcnconv")
@@ -34,18 +36,24 @@ log = logging.getLogger("fcnconv")
 CPU = torch.device("cpu")
 
 HALF = {"cuda": torch.float16, "mps": torch.float16}
-"""The 16-bit type of each kind of device. The processor has none: there float32 is faster, or as fast."""
+"""The 16-bit type of each kind of device, unless another is asked for. The processor has none."""
 
-HALF_TOLERANCE = 2e-2
-"""Largest difference of logits that half precision may make, as a share of the largest; float32 is used over
-it. Half precision keeps 11 bits, 5e-4, in each operation."""
+HALF_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
+"""Largest difference of logits that 16 bits may make, as a share of the largest; float32 is used over it.
+float16 keeps 11 bits, 5e-4, in each operation, and bfloat16 8, 4e-3."""
 
 
-def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | None = None) -> Network:
+def open_torch(
+    spec: ModelSpec,
+    mode: Mode,
+    device: str = "auto",
+    stride: int | None = None,
+    precision: Precision = "auto",
+) -> Network:
     """The model on torch: built from its weights and, in `fcn` mode, converted and proved.
 
     device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: a GPU if torch sees one. Raises UsageError
-    for one that it does not see.
+    for one that it does not see. precision: as in `options.NetworkOptions`.
     """
     place = find_device(device)
     if (threads := fewer_threads()) is not None:
@@ -53,23 +61,24 @@ def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | 
     weights = spec.weights()
     network: nn.Module = spec.build(weights).eval()
     if mode == "windows":
-        run, _ = _placed(network, place, spec.window, None)
-        return of_crops(run, spec.window, stride or spec.stride, len(spec.labels()), spec.identity(weights))
+        run, _, arithmetic = _placed(network, place, spec.window, None, precision)
+        crops = of_crops(run, spec.window, stride or spec.stride, len(spec.labels()), spec.identity(weights))
+        return replace(crops, arithmetic=arithmetic)
     converted = convolutionize(network, spec.window, stride)
     geometry = converted.geometry
-    run, half = _placed(converted, place, spec.window, geometry)
+    run, half, arithmetic = _placed(converted, place, spec.window, geometry, precision)
     part = whole(converted.network, geometry, run)
     in_parts = partial(torch_parts, converted, place, half) if geometry.local else lambda: (part,)
-    return Network(run, geometry, spec.identity(weights), Parts(part, once(in_parts)))
+    return Network(run, geometry, spec.identity(weights), Parts(part, once(in_parts)), arithmetic)
 
 
 def _placed(
-    network: nn.Module, device: torch.device, window: int, geometry: Geometry | None
-) -> tuple[Run, torch.dtype | None]:
+    network: nn.Module, device: torch.device, window: int, geometry: Geometry | None, precision: Precision
+) -> tuple[Run, torch.dtype | None, Arithmetic]:
     """What runs a network on a device, and the 16-bit type that it takes. geometry: as for `run_in_parts`."""
     network.to(device)
-    half = half_type(network, device, window)
-    return run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory), half
+    half, arithmetic = half_type(network, device, window, precision)
+    return run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory), half, arithmetic
 
 
 def torch_parts(
@@ -107,17 +116,21 @@ def torch_run(network: nn.Module, device: torch.device = CPU, half: torch.dtype 
     return run
 
 
-def half_type(network: nn.Module, device: torch.device, window: int) -> torch.dtype | None:
+def half_type(
+    network: nn.Module, device: torch.device, window: int, precision: Precision = "auto"
+) -> tuple[torch.dtype | None, Arithmetic]:
     """The 16-bit type that a network is run in on a device, or None for float32, after a measurement."""
-    half = HALF.get(device.type)
+    half = HALF.get(device.type) if precision == "auto" else {"bfloat16": torch.bfloat16}.get(precision)
     if half is None:
-        return None
-    error = half_error(network, device, half, window)
-    if error <= HALF_TOLERANCE:
-        log.info("%s: half precision; its logits differ from float32 by %.1e of the largest", device, error)
-        return half
-    log.info("%s: float32, as half precision would change logits by %.1e of the largest", device, error)
-    return None
+        return None, FLOAT32
+    if device.type == "cpu" and has_bfloat16() is False:
+        log.warning("this processor does not compute in bfloat16 itself; it is float32")
+        return None, FLOAT32
+    error, name = half_error(network, device, half, window), str(half).removeprefix("torch.")
+    if error <= HALF_TOLERANCE[half]:
+        return half, Arithmetic(name, error)
+    log.warning("%s: float32, as %s would change logits by %.1e of the largest", device, name, error)
+    return None, FLOAT32
 
 
 def half_error(network: nn.Module, device: torch.device, half: torch.dtype, window: int) -> float:

@@ -115,6 +115,7 @@ class MapFolder:
         """All that a map depends on beside its image, by name."""
         classifier, made = self.classifier, self.classifier.provenance
         network = asdict(self.network) | {"temperature": classifier.temperature}
+        network["precision"] = made.arithmetic.number
         del network["max_pixels"]
         if classifier.geometry.local:  # tiles equal the whole, however much memory cut them
             del network["max_memory"]

@@ -69,6 +69,7 @@ def batch(
     listed.check(bool(sources))
     if not sources and listed == Listed():
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
+    from fcnconv.backends import faster_precision
     from fcnconv.batch.folder import MapFile, MapFolder
     from fcnconv.batch.inputs import Input, framed, from_sources, listed_inputs, sharded
     from fcnconv.classifier import open_classifier
@@ -91,6 +92,8 @@ def batch(
     choice = Choice.of(options, labels)
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
+        if faster := faster_precision(spec, network):
+            log.info("%s", faster)
     folder = MapFolder(classifier, Path(out), writer, choice, network, shard)
     results = folder.map_each(images, overwrite=overwrite)
     counts = {True: 0, False: 0}

@@ -81,6 +81,7 @@ def heatmap(
     labels = spec.labels()
     check_together(network, options, labels.activation)
     choice = Choice.of(options, labels)
+    from fcnconv.backends import faster_precision
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.classifier import open_classifier
     from fcnconv.maps import ScoreMap, collecting, save_map
@@ -88,6 +89,7 @@ def heatmap(
 
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
+        faster = faster_precision(spec, network) if dry_run else None
     named = Input("standard input" if path == "-" else path, path)
     for item in framed([named], frame):
         score_map = None
@@ -96,6 +98,8 @@ def heatmap(
             if dry_run:
                 for estimate in classifier.estimate(source, options):
                     print_data(f"{item.name}: {estimate}")
+                if faster:
+                    print_data(f"{item.name}: {faster}")
                 if writer is not None:
                     works = writer.work(classifier.stream(source, options).about, choice)
                     seconds = sum(work.amount * (work.seconds or 0.0) for work in works)

@@ -9,6 +9,7 @@ Every `root` here is the folder that all of these files are below: ``/``, but in
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -33,6 +34,31 @@ def usable_cpus(root: Path = ROOT) -> int:
     except AttributeError:  # not on this system
         count = os.cpu_count() or 1
     return max(ceil(min([count, *map(_cpus_of_group, _groups(root, "cpu"))])), 1)
+
+
+def processor(root: Path = ROOT) -> str:
+    """What tells processors apart that compute differently, or as fast: the name, a digest of what it can do,
+    and how many of it there are to use. Short, and the same from run to run.
+    """
+    name, features = _cpu(root)
+    digest = hashlib.sha256(features.encode()).hexdigest()[:8]
+    return f"{name or 'unknown processor'} ({digest}), {usable_cpus(root)} used"
+
+
+def has_bfloat16(root: Path = ROOT) -> bool | None:
+    """Whether the processor multiplies numbers in bfloat16 itself; None where the system does not tell."""
+    _, features = _cpu(root)
+    if not features:
+        return None
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(features.split())
+
+
+def _cpu(root: Path) -> tuple[str, str]:
+    """The first processor's name, and what it can do, as Linux tells them; empty where it does not."""
+    text = _text(root / "proc/cpuinfo")
+    name = re.search(r"^model name\s*:\s*(.+)", text, re.M)
+    features = re.search(r"^(?:flags|Features)\s*:\s*(.+)", text, re.M)
+    return name[1] if name else "", features[1] if features else ""
 
 
 def fewer_threads() -> int | None:

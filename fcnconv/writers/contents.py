@@ -115,12 +115,15 @@ def provenance(stream: ScoreStream) -> Record:
         "weights_sha256": made.identity.weights_sha256,
         "activation": about.labels.activation,
         "temperature": about.temperature,
+        "precision": made.arithmetic.number,
         "anchors": made.anchors,
         "refine": made.refine,
         "seed": made.seed,
         "exact_cells": stream.exact_cells,
         "version": __version__,
     }
+    if made.arithmetic.error:
+        record["precision_error"] = made.arithmetic.error
     record.update(about.looked_at)
     if about.join is not None:
         record["scales"] = ",".join(
