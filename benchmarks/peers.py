@@ -14,6 +14,7 @@ import numpy as np
 from side_by_side import Work
 
 from fcnconv.models import find_model
+from fcnconv.options import Precision
 
 WINDOW, STRIDE, BATCH, CROPS = 224, 32, 32, 64
 
@@ -23,6 +24,14 @@ def fcnconv_plan(size: int) -> Work:
     from fcnconv import load
 
     run, x = load(backend="onnx").run, pixels(size)
+    return Work(lambda: run(x))
+
+
+def fcnconv_openvino(size: int, precision: Precision) -> Work:
+    """Ours in OpenVINO, from the same plan."""
+    from fcnconv import load
+
+    run, x = load(backend="openvino", precision=precision).run, pixels(size)
     return Work(lambda: run(x))
 
 
@@ -59,6 +68,37 @@ def plain_onnxruntime(size: int) -> Work:
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     name, x = session.get_inputs()[0].name, pixels(size)
     return Work(lambda: session.run(None, {name: x}))
+
+
+def plain_openvino(size: int, precision: Precision, *, fixed: bool = False) -> Work:
+    """The network converted by hand, from torch's exporter, in OpenVINO with its own hint for latency.
+
+    fixed: made for this size of image alone, as OpenVINO prefers.
+    """
+    import openvino
+    import torch
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            converted_by_hand(),
+            (torch.zeros(1, 3, 256, 288),),
+            file,
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {2: "height", 3: "width"}},
+        )
+    core = openvino.Core()
+    model, x = core.read_model(file.getvalue()), pixels(size)
+    if fixed:
+        model.reshape(list(x.shape))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return Work(lambda: request.infer({0: x}, share_inputs=True, share_outputs=True))
 
 
 def timm_test_time_pool(size: int) -> Work:

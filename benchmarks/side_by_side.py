@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Work:
@@ -87,11 +85,13 @@ def run_command(command: Sequence[str], **environment: str) -> tuple[float, int]
     return seconds, usage.ru_maxrss // 1024
 
 
-def matrix_rate() -> float:
-    """The machine's rate of multiplications and additions in a float32 matrix product, in GMAC/s."""
-    a = np.random.default_rng(0).standard_normal((2048, 2048), np.float32)
+def matrix_rate(precision: str = "float32") -> float:
+    """The machine's rate of multiplications and additions in torch's matrix product, in GMAC/s."""
+    import torch
+
+    a = torch.randn(2048, 2048).to(getattr(torch, precision))
     seconds = []
-    for _ in range(7):
+    for _ in range(9):
         start = time.perf_counter()
         a @ a
         seconds.append(time.perf_counter() - start)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from tiny_network import Tiny
 from torch import nn
 
-from fcnconv.backends import BACKENDS, making, open_network, plans
+from fcnconv.backends import BACKENDS, making, onnx, open_network, plans
 from fcnconv.backends.making import prove_export
 from fcnconv.backends.network import Network
 from fcnconv.backends.onnx import onnx_run, open_plan
@@ -24,7 +25,7 @@ from fcnconv.classifier import open_classifier
 from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
-from fcnconv.options import Backend, NetworkOptions
+from fcnconv.options import Backend, NetworkOptions, Precision
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import PixelCells, chain
 
@@ -138,7 +139,8 @@ def test_a_plan_is_made_once_and_told_once(spec: ModelSpec, caplog: pytest.LogCa
     assert len(caplog.records) == 2 and second.path.stat().st_mtime_ns == written
     assert second.record == first.record
     assert 0 <= first.record.export_error <= 1e-4
-    assert list(first.path.parent.iterdir()) == [first.path]
+    fitted, plan = sorted(first.path.parent.iterdir())
+    assert plan == first.path and fitted.name.startswith(f"{plan.stem}.") and fitted.suffix == ".optimised"
 
 
 def test_plans_of_different_things_have_different_names(spec: ModelSpec) -> None:
@@ -170,7 +172,7 @@ def damage_tail(path: Path) -> None:
 def damage_one_weight(path: Path) -> None:
     """Changes one bit of a weight, which ONNX Runtime cannot notice."""
     data = bytearray(path.read_bytes())
-    weight = Tiny().classifier.weight.detach().numpy().tobytes()
+    weight = Tiny().classifier.bias.detach().numpy().tobytes()
     at = bytes(data).index(weight[:16])
     data[at] ^= 1
     path.write_bytes(data)
@@ -192,9 +194,36 @@ def test_a_damaged_plan_is_made_again(spec: ModelSpec, damage, caplog: pytest.Lo
     assert whole.path.read_bytes() != content
     with pytest.raises(PlanError, match="damaged"):
         read_plan(whole.path, onnx_run)
+    (fitted,) = whole.path.parent.glob("*.optimised")
+    damage(fitted)
     mended = open_plan(spec, "fcn")
     assert mended.record == whole.record
     assert "making it again" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__[7:])
+def test_a_plan_optimised_for_the_processor_is_the_plan(
+    spec: ModelSpec, damage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damaged, or another processor's, it is made from the plan again, which stays as it is."""
+    caplog.set_level(logging.INFO, "fcnconv")
+    x, plain = pictures(2, 3, 64, 96), read_plan(open_plan(spec, "fcn").path, onnx_run)
+    (fitted,) = plain.path.parent.glob("*.optimised")
+    sessions: list[object] = []
+    real = onnx._session
+    monkeypatch.setattr(onnx, "_session", lambda *args, **how: sessions.append(how) or real(*args, **how))
+    again = open_plan(spec, "fcn")
+    assert again.path == plain.path and again.record == plain.record
+    assert [how.get("optimised") for how in sessions] == [True]
+    assert np.array_equal(again.run(x), plain.run(x))
+    written = plain.path.stat().st_mtime_ns
+    damage(fitted)
+    assert np.array_equal(open_plan(spec, "fcn").run(x), plain.run(x))
+    assert read_plan(fitted, partial(onnx_run, optimised=True)).record == plain.record
+    monkeypatch.setattr(onnx, "processor", lambda: "another")
+    assert np.array_equal(open_plan(spec, "fcn").run(x), plain.run(x))
+    assert len(list(fitted.parent.glob("*.optimised"))) == 2
+    assert plain.path.stat().st_mtime_ns == written and "making it again" not in caplog.text
 
 
 def test_a_full_disk_leaves_nothing_and_torch_answers(
@@ -264,7 +293,7 @@ def test_the_proof_refuses_another_network() -> None:
 
 
 def test_the_choice_of_backend_and_device_is_checked(spec: ModelSpec) -> None:
-    with pytest.raises(UsageError, match="unknown backend 'tpu'; known: auto, onnx, torch"):
+    with pytest.raises(UsageError, match="unknown backend 'tpu'; known: auto, onnx, openvino, torch"):
         open_network(spec, backend="tpu")
     with pytest.raises(UsageError, match="unknown device 'gpu'"):
         open_network(spec, device="gpu")
@@ -280,9 +309,9 @@ def opened(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     asked: list[tuple[str, str]] = []
     real = backend.open_torch
 
-    def open_torch(spec: ModelSpec, mode: Mode, device: str = "auto", stride: int | None = None) -> Network:
+    def open_torch(spec: ModelSpec, mode: Mode, device: str, stride: int | None, *how: Precision) -> Network:
         asked.append((mode, device))
-        return real(spec, mode, "cpu", stride)
+        return real(spec, mode, "cpu", stride, *how)
 
     monkeypatch.setattr(backend, "open_torch", open_torch)
     return asked
