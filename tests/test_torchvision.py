@@ -29,10 +29,12 @@ QUICK = (
 """One of each kind of head and of each window; the others run with ``pytest -m slow``."""
 
 GIANT = (
-    "efficientnet_v2_l efficientnet_v2_m efficientnet_b7 regnet_y_128gf resnext101_64x4d convnext_large "
-    "convnext_base wide_resnet101_2 resnext101_32x8d"
+    "efficientnet_v2_l efficientnet_v2_m efficientnet_b7 efficientnet_b6 efficientnet_b5 regnet_y_128gf "
+    "regnet_y_32gf regnet_y_16gf regnet_y_8gf regnet_x_32gf regnet_x_16gf regnet_x_8gf resnext101_64x4d "
+    "resnext101_32x8d wide_resnet101_2 wide_resnet50_2 resnet101 convnext_large convnext_base convnext_small "
+    "densenet161 densenet201 vgg19_bn vgg19 vgg16_bn vgg16 vgg13_bn vgg13"
 ).split()
-"""Those that take a minute or more each, and differ from smaller ones in their sizes only: ``pytest -m
+"""Those that take half a minute or more each, and differ from smaller ones in their sizes only: ``pytest -m
 giant``.
 """
 
