@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fcnconv import __version__
-from fcnconv.commands import COMMANDS, command
+from fcnconv.commands import COMMANDS, READERS, command
 from fcnconv.console.help import Entry, help_page
 from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.console.printing import complain
@@ -27,6 +28,10 @@ _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 
 class _Group(TyperGroup):
     """The commands, with every error of theirs told in one line and turned into the exit status."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        _read_directly(self.get_params(ctx), {})
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
@@ -66,6 +71,7 @@ class _Command(TyperCommand):
     """A command, whose standard output nothing but its data can reach."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        _read_directly(self.get_params(ctx), getattr(self.callback, READERS, {}))
         ctx.allow_extra_args = True  # they come back, to be told in our words
         extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
@@ -82,6 +88,31 @@ class _Command(TyperCommand):
         groups = _entries(self.get_params(ctx))
         words = [ctx.command_path, *(metavar for metavar, _ in groups["Arguments"]), "[OPTIONS]"]
         formatter.write(help_page(" ".join(words), self.help or "", groups, formatter.width))
+
+
+def _read_directly(parameters: Iterable[Any], readers: dict[str, Callable[[Any], Any]]) -> None:
+    """Lets parameters become values by `readers`, by their names, and flags be what they are, as typer makes
+    them too; but for that it imports pydantic, a fifth of a warm start.
+    """
+    for parameter in parameters:
+        reader = readers.get(parameter.name, _as_it_is if getattr(parameter, "is_flag", False) else None)
+        if reader:
+            vars(parameter)["process_value"] = partial(_read, parameter, reader)
+
+
+def _as_it_is(given: Any) -> Any:
+    return given
+
+
+def _read(parameter: Any, reader: Callable[[Any], Any], ctx: typer.Context, value: Any) -> Any:
+    """A parameter's value. What is missing or wrong is left to typer, for its words."""
+    try:
+        if parameter.required and parameter.value_is_missing(value):
+            raise LookupError
+        value = reader(value)
+    except LookupError:
+        return type(parameter).process_value(parameter, ctx, value)
+    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
 
 
 HELP_GROUPS = (
