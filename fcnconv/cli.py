@@ -5,9 +5,13 @@ What it says goes to stderr, what it makes to stdout.
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -169,18 +173,40 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    _end(_run())
+
+
+def _run() -> int:
+    """Runs the command line and gives the status."""
     named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports are enough
     try:
-        sys.exit(make_app(named or COMMANDS)(prog_name="fcnconv", standalone_mode=False))
+        return int(make_app(named or COMMANDS)(prog_name="fcnconv", standalone_mode=False) or 0)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
+        return ended.code
     except KeyboardInterrupt:  # while modules are still being imported
-        sys.exit(130)
+        return 130
     except _WrongUsage as error:
-        sys.exit(_tell_usage(error))
+        return _tell_usage(error)
     except Exception as error:  # what --debug asked to see, or a mistake of ours
         if "--debug" in sys.argv:
             raise
         complain(FcnconvError(f"unexpected {type(error).__name__}: {error}; --debug shows where"))
-        sys.exit(1)
+        return 1
+
+
+def _end(status: int) -> None:
+    """Ends the process: at once, where no other thread runs and all is written, since taking the libraries
+    apart takes a seventh of a warm start (45 ms) and the system does it anyway.
+    """
+    if threading.active_count() == 1:
+        with suppress(OSError, ValueError, AttributeError):  # not writable, or closed: what Python does then
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    sys.exit(status)
 
 
 def _tell_usage(error: Any) -> int:

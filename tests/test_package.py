@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import SAMPLES
 
 import fcnconv
 
@@ -110,10 +111,10 @@ def test_an_import_that_goes_up_is_found(way: str, tmp_path: Path) -> None:
 
 def imported(*arguments: str) -> set[str]:
     """The top-level modules that a fresh process of the command imports."""
-    code = f"import sys; sys.argv = ['fcnconv', *{arguments!r}]\n" + (
+    code = f"import atexit, sys; sys.argv = ['fcnconv', *{arguments!r}]\n" + (
         "from fcnconv.cli import main\n"
-        "try: main()\n"
-        "finally: print('\\n', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+        "show = lambda: print('\\n', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+        "atexit.register(show); main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     return set(done.stderr.splitlines()[-1].split())
@@ -127,7 +128,13 @@ def test_what_needs_no_network_imports_no_torch(arguments: list[str]) -> None:
     modules = imported(*arguments)
     assert "fcnconv" in modules
     assert "numpy" not in modules or arguments == ["heatmap", "x.jpg"]
-    assert not modules & {"torch", "torchvision", "onnxruntime"}
+    assert not modules & {"torch", "torchvision", "onnxruntime", "openvino"}
+
+
+@pytest.mark.usefixtures("lite0")
+@pytest.mark.parametrize("arguments", [["-k", "3", "--json"], ["--mode", "windows", "-q"], ["--scales", "1"]])
+def test_a_right_command_line_is_read_without_pydantic(arguments: list[str]) -> None:
+    assert "pydantic" not in imported("classify", str(SAMPLES / "coffee.png"), *arguments)
 
 
 HEAVY = {
