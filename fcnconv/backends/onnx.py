@@ -191,6 +191,7 @@ def _session(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if (threads := fewer_threads()) is not None:
         options.intra_op_num_threads = threads
     if optimised:

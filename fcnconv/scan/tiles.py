@@ -22,6 +22,12 @@ processor's caches and new memory must be cleared (6000 × 6000 px: 7.8 s within
 within 4, 11.3 s within 8).
 """
 
+QUICK = 100e6
+"""Bytes that a block of a part takes at most: larger ones leave the processor's caches, at half as much time
+again (EfficientNet-Lite0 in ONNX Runtime, its second to seventh part: least from 20 to 110 MB, a third more
+from 200 on; in bfloat16 the same from 20 to 1000).
+"""
+
 SLACK = 1.15
 """What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
 
@@ -174,7 +180,7 @@ def _heights(parts: tuple[Part, ...], down: int) -> list[list[int]]:
 def _block(steps: tuple[int, int], memory: float, part: Part, highest: int) -> tuple[int, int]:
     """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
     down, across = (n + 1 for n in steps)
-    area = memory / (SLACK * part.memory)
+    area = min(memory / SLACK, QUICK) / part.memory
     best = (float("inf"), (1, 1))
     for parts in range(1, across + 1):
         wide = ceil(across / parts)
