@@ -148,7 +148,7 @@ def choose(
         return all_of_it
     ways = {parts.cut()} if in_parts else {(parts.whole,), parts.cut()}
     tried = [
-        _tiling(parts, steps, tuple(map(partial(_block, steps, limit * share), parts, heights)))
+        _tiling(parts, steps, tuple(map(partial(_block, steps, _held(parts, limit * share)), parts, heights)))
         for parts in ways
         for share in _SHARES
         for heights in _heights(parts, steps[0] + 1)
@@ -177,10 +177,17 @@ def _heights(parts: tuple[Part, ...], down: int) -> list[list[int]]:
     ]
 
 
+def _held(parts: Sequence[Part], memory: float) -> float:
+    """Of `memory`, what the feature maps of a block may take. A network that is not cut has halos of hundreds
+    of pixels, so that large blocks cost it less than what the caches save.
+    """
+    return min(memory / SLACK, QUICK) if len(parts) > 1 else memory / SLACK
+
+
 def _block(steps: tuple[int, int], memory: float, part: Part, highest: int) -> tuple[int, int]:
     """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
     down, across = (n + 1 for n in steps)
-    area = min(memory / SLACK, QUICK) / part.memory
+    area = memory / part.memory
     best = (float("inf"), (1, 1))
     for parts in range(1, across + 1):
         wide = ceil(across / parts)
