@@ -2,11 +2,14 @@
 
     python benchmarks/huge_image.py --size 20000 --memory 2GB
     python benchmarks/huge_image.py --size 8192 --memory 2GB --compare
+    python benchmarks/huge_image.py --size 12000 --precision bfloat16
+    python benchmarks/huge_image.py --size 33000 --jpeg --out map.png --class cat
 
 The image is made of the sample photos, side by side, written tile by tile as a BigTIFF. The mapping runs in a
 process of its own, whose address space may grow by `--memory` and no more once torch and the network are
-loaded, and writes the probabilities of all classes as .npy. With `--compare` a third process maps the image
-in one piece, for the time and for the scores.
+loaded, and writes the probabilities of all classes as .npy, or what `--out` names by its suffix. Printed are
+the shares of the time, and the pace against that of the network alone, on 2048 × 2048 px in one piece. With
+`--compare` another process maps the image in one piece, for the time and for the scores.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +35,7 @@ SHARE = 0.8
 """Of the limit, what the scan is told that it may take: address space also goes to threads and libraries."""
 
 
-def make(path: Path, size: int) -> None:
+def make(path: Path, size: int, *, jpeg: bool = False) -> None:
     """Writes the image: square tiles of 512 px, each cut from a sample photo at a place of its own."""
     import tifffile
 
@@ -54,6 +59,7 @@ def make(path: Path, size: int) -> None:
         photometric="rgb",
         tile=(TILE, TILE),
         bigtiff=True,
+        compression="jpeg" if jpeg else None,
     )
 
 
@@ -65,38 +71,73 @@ def status(name: str) -> int:
     raise SystemExit(f"/proc/self/status has no {name}")
 
 
-def scan(
-    path: Path, out: Path, memory: str, stride: int | None, backend: str, anchors: int, whole: bool
-) -> None:
-    """Maps the image to a .npy of all classes, and prints what it took as a line of JSON."""
-    import fcnconv
-    from fcnconv.options import OWN_SIZE, MapOptions, parse_memory
-    from fcnconv.writers import Choice, find_writer, save
+class Shares:
+    """Seconds that calls of some functions take, by what they are."""
 
-    limit = parse_memory(memory)
-    classifier = fcnconv.load(
-        backend=backend, stride=stride, max_memory="1TB" if whole else f"{limit * SHARE:.0f}"
-    )
-    classifier(
-        np.zeros((256, 256, 3), np.uint8), anchors=anchors
-    )  # its libraries are loaded, its threads started
-    classifier.parts.cut()
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def timed(self, name: str, call):
+        """The function, with its time counted."""
+
+        def run(*args, **kwargs):
+            start = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+        return run
+
+
+def network_pace(classifier) -> float:
+    """Megapixels a second of the network alone, on 2048 × 2048 px in one piece: the best of three."""
+    x, taken = np.zeros((1, 3, 2048, 2048), np.float32), []
+    for _ in range(4):
+        start = time.perf_counter()
+        classifier.run(x)
+        taken.append(time.perf_counter() - start)
+    return x[0, 0].size / 1e6 / min(taken)
+
+
+def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
+    """Maps the image, and prints what it took as a line of JSON."""
+    import fcnconv
+    from fcnconv import classifier as module
+    from fcnconv.maps import save_map
+    from fcnconv.options import OWN_SIZE, MapOptions, parse_memory
+    from fcnconv.writers import Choice, find_writer
+
+    limit, shares = parse_memory(options.memory), Shares()
+    memory = "1TB" if options.whole else f"{limit * SHARE:.0f}"
+    network = {"backend": options.backend, "stride": options.stride, "precision": options.precision}
+    classifier = fcnconv.load(max_memory=memory, **network)
+    classifier(np.zeros((256, 256, 3), np.uint8), anchors=options.anchors)  # its threads are started
+    parts = tuple(replace(p, run=shares.timed("network", p.run)) for p in classifier.parts.cut())
+    wholly = replace(classifier.parts.whole, run=shares.timed("network", classifier.parts.whole.run))
+    classifier = replace(classifier, parts=replace(classifier.parts, whole=wholly, cut=lambda: parts))
+    module.normalize = shares.timed("pixels to numbers", module.normalize)
     before, resident = status("VmSize"), status("VmRSS")
-    if not whole:
+    if not options.whole:
         resource.setrlimit(resource.RLIMIT_AS, (before + int(limit), resource.RLIM_INFINITY))
     start = time.perf_counter()
     source = classifier.open(path)
+    type(source).read = shares.timed("reading", type(source).read)
     (grid,) = classifier.grids(source, OWN_SIZE)
     tiling = classifier.tilings([grid])[grid]
-    stream = classifier.stream(source, MapOptions(anchors=anchors))
-    save(stream, str(out), find_writer(str(out), None), Choice())
+    asked = MapOptions(anchors=options.anchors, classes=tuple(options.classes), store=options.store)
+    stream = classifier.stream(source, asked)
+    save_map(stream, str(out), find_writer(str(out), None, asked), Choice.of(asked, classifier.labels))
     seconds = time.perf_counter() - start
+    took = shares.seconds | {"the rest: copies, softmax, writing": seconds - sum(shares.seconds.values())}
     print(
         json.dumps(
             {
                 "seconds": round(seconds, 1),
                 "windows": grid.rows * grid.cols,
                 "crops": stream.exact_cells,
+                "megapixels_a_second": round(source.size[0] * source.size[1] / 1e6 / seconds, 2),
+                "shares": {name: f"{part / seconds:.1%}" for name, part in took.items()},
                 "map_gb": round(out.stat().st_size / 1e9, 2),
                 "parts": len(tiling.parts),
                 "blocks": tiling.blocks,
@@ -114,12 +155,19 @@ def difference(first: Path, second: Path) -> float:
     return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
 
 
-def run(*arguments: str) -> dict:
+def run(*arguments: str) -> Any:
     """Runs this script in a process of its own and reads its last line."""
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"the scan failed with status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def pace(options: argparse.Namespace) -> None:
+    """Prints the network's own pace as a line of JSON."""
+    import fcnconv
+
+    print(json.dumps(network_pace(fcnconv.load(backend=options.backend, precision=options.precision))))
 
 
 def main() -> None:
@@ -128,30 +176,33 @@ def main() -> None:
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--stride", type=int)
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--anchors", type=int, default=0)
+    parser.add_argument("--jpeg", action="store_true", help="compress the image's tiles")
+    parser.add_argument("--out", default="map.npy", help="what is written, by its suffix")
+    parser.add_argument("--class", dest="classes", action="append", default=[])
+    parser.add_argument("--store", default="auto", choices=("all", "top-k", "auto"))
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--scan", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--pace", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.scan:
-        scan(*options.scan, options.memory, options.stride, options.backend, options.anchors, options.whole)
+        scan(*options.scan, options)
         return
-    stride = ["--stride", str(options.stride)] if options.stride else []
-    same = [
-        "--memory",
-        options.memory,
-        "--backend",
-        options.backend,
-        "--anchors",
-        str(options.anchors),
-        *stride,
-    ]
+    if options.pace:
+        pace(options)
+        return
+    same = [argument for argument in sys.argv[1:] if argument != "--compare"]
     with tempfile.TemporaryDirectory() as folder:
-        image, first, second = (Path(folder, name) for name in ("image.tif", "a.npy", "b.npy"))
-        make(image, options.size)
+        image, first, second = (Path(folder, name) for name in ("image.tif", f"a.{options.out}", "b.npy"))
+        make(image, options.size, jpeg=options.jpeg)
         print(f"{options.size} × {options.size} px, {image.stat().st_size / 1e9:.2f} GB", flush=True)
+        alone = run("--pace", *same)
         cut = run("--scan", str(image), str(first), *same)
         print(f"within {options.memory}: {cut}", flush=True)
+        share = cut["megapixels_a_second"] / alone
+        print(f"the network alone: {alone:.1f} megapixels a second; all of it {share:.2f} of that")
         if options.compare:
             whole = run("--scan", str(image), str(second), "--whole", *same)
             print(f"in one piece: {whole}")

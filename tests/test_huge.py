@@ -25,7 +25,7 @@ from fcnconv.options import OWN_SIZE, MapOptions, parse_memory, parse_scales
 from fcnconv.scan.joins import Join, joined
 from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
 from fcnconv.scan.pieces import block_cells, spans
-from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, choose
+from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, _tiling, choose
 from fcnconv.scores import Block, FloatArray
 from fcnconv.sources import MemorySource
 
@@ -231,6 +231,17 @@ def test_a_store_keeps_the_best_classes(fcnconv: Command, tmp_path: Path) -> Non
         picked = np.take_along_axis(whole["scores"], top["class_idx"].astype(int), -1)
         assert np.allclose(picked, expected)
         assert int(top["stride"]) == int(whole["stride"])
+
+
+def test_parts_that_hold_their_memory_are_counted_together(lite0: Classifier) -> None:
+    parts = lite0.parts.cut()
+    holding = replace(lite0.parts, cut=lambda: tuple(replace(part, holds=True) for part in parts))
+    shared = choose(lite0.parts, (400, 400), 1e9, in_parts=True)
+    held = choose(holding, (400, 400), 1e9, in_parts=True)
+    assert shared.memory <= 1e9 and held.memory <= 1e9
+    assert held.multiply_adds > shared.multiply_adds  # its blocks are smaller
+    alike = replace(shared, parts=holding.cut())
+    assert _tiling(alike.parts, (400, 400), alike.blocks).memory > 1.5 * shared.memory
 
 
 def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:

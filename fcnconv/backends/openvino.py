@@ -28,7 +28,7 @@ from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
 from fcnconv.scan.crops import CROP_BATCH
-from fcnconv.scan.parts import Run
+from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16, processor
@@ -85,8 +85,12 @@ def open_openvino(spec: ModelSpec, mode: Mode, stride: int | None, number: Numbe
     if record.geometry is None or plan.whole is None:
         crops = of_crops(run, spec.window, stride or spec.stride, record.num_classes, identity)
         return replace(crops, arithmetic=arithmetic)
-    part = partial(openvino_run, number=number)
-    parts = Parts(replace(plan.whole, run=run), once(partial(open_parts, spec, plan, stride, part)))
+
+    def in_parts() -> tuple[Part, ...]:
+        parts = open_parts(spec, plan, stride, partial(openvino_run, number=number))
+        return tuple(replace(part, holds=len(parts) > 1) for part in parts)
+
+    parts = Parts(replace(plan.whole, run=run), once(in_parts))
     return Network(run, record.geometry, identity, parts, arithmetic)
 
 

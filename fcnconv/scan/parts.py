@@ -39,6 +39,7 @@ class Part:
     memory: bytes alive at its worst moment, for each step × step of a block with its halo.
     multiply_adds: its work, likewise.
     channels_last: whether `run` is faster on maps whose channels lie together in memory.
+    holds: whether it holds its memory between two runs, where others share theirs.
     """
 
     run: Run
@@ -52,6 +53,7 @@ class Part:
     memory: float
     multiply_adds: float
     channels_last: bool = False
+    holds: bool = False
 
     def computed(self, steps: int) -> float:
         """Steps that are computed, along an axis, of a region that grows by `steps`."""

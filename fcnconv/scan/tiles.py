@@ -202,21 +202,23 @@ def _block(steps: tuple[int, int], memory: float, part: Part, highest: int) -> t
 
 
 def _tiling(parts: tuple[Part, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
-    kept = worst = work = 0.0
+    kept = held = worst = work = 0.0
     for i, (part, (high, wide)) in enumerate(zip(parts, blocks, strict=True)):
         down, across = (n + 1 for n in steps)
         high, wide = min(high, down), min(wide, across)
         region = min(high + part.halo, down + part.span) * min(wide + part.halo, across + part.span)
         # of what goes out, a block is copied while the one before it is still worked on
         out = 0.0 if i + 1 < len(parts) else 8.0 * part.channels * part.pitch**2 * high * wide
-        worst = max(worst, SLACK * part.memory * region + out * (len(parts) > 1))
+        block = SLACK * part.memory * region
+        held += block if part.holds else 0.0
+        worst = max(worst, (0.0 if part.holds else block) + out * (len(parts) > 1))
         work += part.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
         if i + 1 < len(parts):
             rows = rows_kept(part, high, parts[i + 1], blocks[i + 1][0], steps[0])
             kept += 4.0 * part.channels * rows * (part.native + part.pitch * steps[1])
     high, wide = blocks[-1]
     tiles = ceil((steps[0] + 1) / max(high, 1)) * ceil((steps[1] + 1) / max(wide, 1))
-    return Tiling(parts, blocks, KEPT_SLACK * kept + worst + FIXED * (len(parts) > 1), work, tiles)
+    return Tiling(parts, blocks, KEPT_SLACK * kept + held + worst + FIXED * (len(parts) > 1), work, tiles)
 
 
 def default_memory(local: bool) -> float:
