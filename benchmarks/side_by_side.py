@@ -18,6 +18,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 
+CALM = 0.3
+"""Seconds before each round, in which the threads of the peer before stop waiting for more work."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What a peer does in a round. share: of the whole work; its time is divided by it."""
@@ -49,6 +53,7 @@ def in_turns(
         for name, (_, pipe) in workers.items():
             if name in slow and round != 1:
                 continue
+            time.sleep(CALM)
             pipe.send("round")
             seconds, measured[name].peak = pipe.recv()
             if round > 0:
