@@ -30,8 +30,8 @@ if __name__ == "__main__":
     rate, rate16 = matrix_rate(), matrix_rate("bfloat16")
     work = GMAC * (size / 224) ** 2
     side = (size - 224) // 32 + 1
-    print(f"{size} × {size}: {side} × {side} windows; {work:.1f} GMAC")
-    print(f"matrix product: {rate:.0f} GMAC/s in float32, {rate16:.0f} in bfloat16")
+    print(f"{size} × {size}: {side} × {side} windows; {work:.1f} GMAC. The")
+    print(f"matrix product: {rate:.0f} GMAC/s in float32, which is the limit, {rate16:.0f} in bfloat16.\n")
     ways = {
         OURS: peers.fcnconv_plan,
         "fcnconv --backend openvino": partial(peers.fcnconv_openvino, precision="float32"),
@@ -58,5 +58,5 @@ if __name__ == "__main__":
         {name: partial(way, size) for name, way in here.items()},
         rounds=int(sys.argv[2]) if len(sys.argv) > 2 else 5,
     )
-    table(measured, OURS, lambda seconds: f"{work / rate / seconds:6.1%} of the limit in float32")
-    print(f"crops and MONAI: from the first {peers.some_rows(size)[1]:.0%} of the windows")
+    table(measured, OURS, ("of the limit", lambda seconds: f"{work / rate / seconds:.1%}"))
+    print(f"\nCrops and MONAI are from the first {peers.some_rows(size)[1]:.0%} of the windows.")

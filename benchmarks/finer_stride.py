@@ -42,7 +42,7 @@ def main() -> None:
         phase = logits[:, :, :: 32 // stride, :: 32 // stride]
         cells = logits.shape[2] * logits.shape[3]
         print(
-            f"stride {stride:2}: {logits.shape[2]} × {logits.shape[3]} windows in {taken:.3f} s, "
+            f"- stride {stride}: {logits.shape[2]} × {logits.shape[3]} windows in {taken:.3f} s, "
             f"{taken / own:.1f} × the coarse pass; {each * cells / taken:.0f} × faster than {cells} crops; "
             f"phase (0, 0) differs by {np.abs(phase - coarse).max()}"
         )

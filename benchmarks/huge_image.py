@@ -197,17 +197,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         image, first, second = (Path(folder, name) for name in ("image.tif", f"a.{options.out}", "b.npy"))
         make(image, options.size, jpeg=options.jpeg)
-        print(f"{options.size} × {options.size} px, {image.stat().st_size / 1e9:.2f} GB", flush=True)
+        print(f"{options.size} × {options.size} px, {image.stat().st_size / 1e9:.2f} GB:\n", flush=True)
         alone = run("--pace", *same)
         cut = run("--scan", str(image), str(first), *same)
-        print(f"within {options.memory}: {cut}", flush=True)
-        share = cut["megapixels_a_second"] / alone
-        print(f"the network alone: {alone:.1f} megapixels a second; all of it {share:.2f} of that")
+        cut["the network alone, megapixels a second"] = round(alone, 1)
+        cut["share of its pace"] = round(cut["megapixels_a_second"] / alone, 2)
+        cut |= cut.pop("shares")
+        print(f"| within {options.memory} | |\n|---|---|")
+        for name, value in cut.items():
+            print(f"| {name.replace('_', ' ')} | {value} |")
         if options.compare:
             whole = run("--scan", str(image), str(second), "--whole", *same)
-            print(f"in one piece: {whole}")
             ratio = cut["seconds"] / whole["seconds"]
-            print(f"largest difference {difference(first, second)}; time {ratio:.2f} × that of one piece")
+            print(f"| in one piece, seconds | {whole['seconds']} |")
+            print(f"| against one piece | {ratio:.2f} |")
+            print(f"| its peak growth gb | {whole['peak_growth_gb']} |")
+            print(f"| largest difference | {difference(first, second)} |")
 
 
 if __name__ == "__main__":

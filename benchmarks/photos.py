@@ -42,4 +42,4 @@ if __name__ == "__main__":
             },
             rounds=3,
         )
-        table(measured, ours, lambda seconds: f"{COUNT / seconds:6.1f} images/s")
+        table(measured, ours, ("images a second", lambda seconds: f"{COUNT / seconds:.1f}"))

@@ -39,12 +39,12 @@ if __name__ == "__main__":
         sure = np.concatenate([np.exp(a - a.max(1, keepdims=True)).sum(1) < 2 for a, b in pairs])
         off = np.concatenate([divergence(a, b) for a, b in pairs])
         print(
-            f"{NAMES[mode]}: {len(same):,} windows of {len(images)} photos; "
+            f"- {NAMES[mode]}: {len(same):,} windows of {len(images)} photos; "
             f"first class kept in {same.mean():.1%}, in {same[sure].mean():.1%} of the {sure.sum():,} whose "
             f"class is over 50 % sure; KL {off.mean():.4f} nats; {half.provenance.arithmetic}"
         )
     for size in (1024, 2048):
-        print(f"{size} × {size} px")
+        print(f"\n{size} × {size} px:\n")
         ways = {
             OURS: peers.fcnconv_plan,
             "fcnconv --backend openvino": partial(peers.fcnconv_openvino, precision="float32"),

@@ -39,7 +39,7 @@ def main() -> None:
         one, all_of_them = (median(taken[1:]) for taken in times.values())
         grids = classifier.grids(classifier.open(pixels), parse_scales("auto"))
         print(
-            f"{side} × {side} px, {len(grids)} scales: {all_of_them:.2f} s, {all_of_them / one:.2f} × "
+            f"- {side} × {side} px, {len(grids)} scales: {all_of_them:.2f} s, {all_of_them / one:.2f} × "
             f"the {one:.2f} s of the largest"
         )
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-
 CALM = 0.3
 """Seconds before each round, in which the threads of the peer before stop waiting for more work."""
 
@@ -103,12 +102,19 @@ def matrix_rate(precision: str = "float32") -> float:
     return 2048**3 / min(seconds) / 1e9
 
 
-def table(measured: dict[str, Measured], against: str, extra: Callable[[float], str] | None = None) -> None:
-    """Prints a row a peer: its median time, the time as a multiple of `against`'s, the peak memory."""
+def table(
+    measured: dict[str, Measured], against: str, extra: tuple[str, Callable[[float], str]] | None = None
+) -> None:
+    """Prints a row a peer: its median time, the time as a multiple of `against`'s, the peak memory.
+
+    extra: a last column, its title and what it says of a time.
+    """
     base = measured[against].median
+    print(f"| | time | against ours | peak memory |{f' {extra[0]} |' if extra else ''}")
+    print(f"|---|---|---|---|{'---|' if extra else ''}")
     for name, m in measured.items():
-        more = extra(m.median) if extra else ""
-        print(f"  {name:44} {m.median:9.3f} s {m.median / base:8.2f} x {m.peak:7d} MB  {more}")
+        more = f" {extra[1](m.median)} |" if extra else ""
+        print(f"| {name} | {m.median:.3f} s | {m.median / base:.2f} | {m.peak} MB |{more}")
 
 
 def _start(prepare: Callable[[], Work]):  # type: ignore[no-untyped-def]

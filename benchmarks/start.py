@@ -36,7 +36,7 @@ if __name__ == "__main__":
     measured["fcnconv classify, first use of the model"] = cold
     table(measured, WARM)
     seconds = {name: m.median for name, m in measured.items()}
-    print(f"warm / torchvision script: {seconds[WARM] / seconds['torchvision script']:.3f}")
+    print(f"\nWarm against the torchvision script: {seconds[WARM] / seconds['torchvision script']:.3f}.")
     base = seconds["python -c 'import torchvision'"]
     for name in ("fcnconv --version", "fcnconv --help"):
-        print(f"{name} / import torchvision: {seconds[name] / base:.3f}")
+        print(f"`{name}` against the import of torchvision: {seconds[name] / base:.3f}.")
