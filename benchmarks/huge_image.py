@@ -105,7 +105,8 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     import fcnconv
     from fcnconv import classifier as module
     from fcnconv.maps import save_map
-    from fcnconv.options import OWN_SIZE, MapOptions, parse_memory
+    from fcnconv.options import OWN_SIZE, MapOptions
+    from fcnconv.parsing import parse_memory
     from fcnconv.writers import Choice, find_writer
 
     limit, shares = parse_memory(options.memory), Shares()

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 import fcnconv
-from fcnconv.options import MapOptions, parse_scales
+from fcnconv.options import MapOptions
+from fcnconv.parsing import parse_scales
 
 PHOTO = Path(__file__).parents[1] / "sample_images" / "collage.jpg"
 ROUNDS = 5

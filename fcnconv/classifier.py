@@ -30,6 +30,8 @@ from fcnconv.options import (
     MapOptions,
     NetworkOptions,
     Precision,
+)
+from fcnconv.parsing import (
     Rescale,
     as_scales,
     checked,

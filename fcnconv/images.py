@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.options import Rescale
+from fcnconv.parsing import Rescale
 from fcnconv.sources import (
     REGION_SUFFIXES,
     ImageSource,

@@ -16,7 +16,8 @@ from PIL import Image
 from fcnconv.errors import FcnconvError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import PLAIN_MAP, MapOptions, Values, checked
+from fcnconv.options import PLAIN_MAP, MapOptions, Values
+from fcnconv.parsing import checked
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, shown, strength, top_k

@@ -22,7 +22,8 @@ from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet, numbered
 from fcnconv.maps import ScoreMap
 from fcnconv.models.torchvision import make_network
-from fcnconv.options import MapOptions, parse_scales
+from fcnconv.options import MapOptions
+from fcnconv.parsing import parse_scales
 from fcnconv.provenance import Activation
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.writers import Choice

@@ -13,7 +13,7 @@ from PIL import Image
 from fcnconv.batch.inputs import Input, framed
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import count_frames, open_image
-from fcnconv.options import parse_frame
+from fcnconv.parsing import parse_frame
 from fcnconv.sources import ImageSource
 from fcnconv.sources.tiff import TiffSource
 

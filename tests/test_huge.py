@@ -21,7 +21,8 @@ from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
-from fcnconv.options import OWN_SIZE, MapOptions, parse_memory, parse_scales
+from fcnconv.options import OWN_SIZE, MapOptions
+from fcnconv.parsing import parse_memory, parse_scales
 from fcnconv.scan.joins import Join, joined
 from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
 from fcnconv.scan.pieces import block_cells, spans

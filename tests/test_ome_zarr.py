@@ -13,7 +13,7 @@ from conftest import Command
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import open_image
-from fcnconv.options import parse_rescale
+from fcnconv.parsing import parse_rescale
 from fcnconv.sources import pixel_size_of, resize
 from fcnconv.sources.ome_zarr import ZarrSource
 from fcnconv.system.files import refuse_overwriting

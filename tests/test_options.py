@@ -21,17 +21,8 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.models.own import OwnModel
-from fcnconv.options import (
-    PLAIN_MAP,
-    Backend,
-    ClassifyOptions,
-    MapOptions,
-    NetworkOptions,
-    parse_memory,
-    parse_scales,
-    parse_shard,
-    told,
-)
+from fcnconv.options import PLAIN_MAP, Backend, ClassifyOptions, MapOptions, NetworkOptions, told
+from fcnconv.parsing import parse_memory, parse_scales, parse_shard
 from fcnconv.writers import WRITERS, check_terminal, find_writer
 
 COFFEE = SAMPLES / "coffee.png"

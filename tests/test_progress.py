@@ -26,7 +26,8 @@ from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
 from fcnconv.maps import save_map
-from fcnconv.options import MapOptions, parse_scales
+from fcnconv.options import MapOptions
+from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS
 from fcnconv.scan.parts import Part, stage_of

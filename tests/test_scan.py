@@ -12,7 +12,7 @@ from fcnconv.backends.torch import torch_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
-from fcnconv.options import parse_scales
+from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import Ahead, score_crops
 from fcnconv.scan.parts import Part

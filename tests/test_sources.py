@@ -18,7 +18,7 @@ from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
-from fcnconv.options import Rescale, parse_rescale
+from fcnconv.parsing import Rescale, parse_rescale
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.resized import AveragedSource
 from fcnconv.sources.slides import SlideSource

@@ -17,7 +17,8 @@ from PIL import Image
 from tiny import choose
 
 from fcnconv.classifier import Classifier
-from fcnconv.options import MapOptions, parse_scales
+from fcnconv.options import MapOptions
+from fcnconv.parsing import parse_scales
 from fcnconv.scores import Block
 from fcnconv.writers import WRITERS, Choice, save
 

@@ -22,7 +22,8 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels
-from fcnconv.options import MapOptions, parse_region
+from fcnconv.options import MapOptions
+from fcnconv.parsing import parse_region
 from fcnconv.sources import MemorySource, Pixels
 from fcnconv.where.areas import cells_inside, polygons, raster, rectangle
 from fcnconv.where.tissue import find_tissue, otsu
@@ -250,7 +251,7 @@ def test_no_data_is_not_looked_at(small: Classifier, tmp_path: Path) -> None:
     assert np.array_equal(np.isnan(small(path, anchors=0).logits), np.isnan(found.logits))
     floats = np.where(pixels[:, :, :1] == 0, np.nan, pixels[:, :, :1]).astype(np.float32)
     tifffile.imwrite(path, floats[:, :, 0], photometric="minisblack", tile=(64, 64))
-    scaled = replace(small, rescale=package.options.parse_rescale("0,255"))(path, anchors=0)
+    scaled = replace(small, rescale=package.parsing.parse_rescale("0,255"))(path, anchors=0)
     assert np.array_equal(np.isnan(scaled.logits), np.isnan(found.logits))
 
 

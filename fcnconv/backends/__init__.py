@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
-from fcnconv.options import NetworkOptions, Precision, parse_device
+from fcnconv.options import NetworkOptions, Precision
+from fcnconv.parsing import parse_device
 from fcnconv.provenance import Mode
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import cannot_open, count_frames, is_url, rereadable
-from fcnconv.options import Frame
+from fcnconv.parsing import Frame
 
 CARDS = "fcnconv.report"
 """The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""

@@ -31,7 +31,8 @@ from fcnconv.console.progress import Kind
 from fcnconv.errors import UsageError
 from fcnconv.labels import folded, imagenet
 from fcnconv.models import models
-from fcnconv.options import EVERY_IMAGE, Told, parse_number, told
+from fcnconv.options import EVERY_IMAGE, Told, told
+from fcnconv.parsing import parse_number
 
 log = logging.getLogger("fcnconv")
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from fcnconv.errors import ModelError, UsageError
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
-from fcnconv.options import Told, checked
+from fcnconv.options import Told
+from fcnconv.parsing import checked
 from fcnconv.provenance import Activation, Channels
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)

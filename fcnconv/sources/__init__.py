@@ -10,7 +10,7 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from fcnconv.options import Rescale
+from fcnconv.parsing import Rescale
 from fcnconv.sources import slides, tiff
 from fcnconv.sources.pixel_size import pixel_size_of
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
-from fcnconv.options import Rescale
+from fcnconv.parsing import Rescale
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.samples import WHITE, Samples, choose_samples
 from fcnconv.sources.source import ENOUGH_SIDE, Pixels

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import ImageError
-from fcnconv.options import Rescale
+from fcnconv.parsing import Rescale
 from fcnconv.sources.source import Pixels
 
 Range = tuple[float, float]

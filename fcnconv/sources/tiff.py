@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Box
-from fcnconv.options import Rescale
+from fcnconv.parsing import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.geo import TAGS, GeoReference, named_by_gdal, read_georeference, read_world_file
 from fcnconv.sources.pixel_size import of_tiff

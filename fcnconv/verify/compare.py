@@ -19,7 +19,8 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.images import ImageLike
-from fcnconv.options import OWN_SIZE, as_scales
+from fcnconv.options import OWN_SIZE
+from fcnconv.parsing import as_scales
 from fcnconv.provenance import Activation
 from fcnconv.sources import ImageSource
 from fcnconv.verify.ways import HEADING, Tried, try_ways
