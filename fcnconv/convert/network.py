@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -73,7 +74,7 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
         traced, head, geometry = _convert(model, window, device)
         error, exact = prove(model, traced, window, device)
         # In place: the layers are those of the copy above, which is not needed any more.
-        network: fx.GraphModule = fuse(traced.float(), inplace=True)  # type: ignore[assignment]
+        network: fx.GraphModule = fuse(traced.float(), inplace=True, no_trace=True)  # type: ignore[assignment]
         check_grid(network, geometry, device)
         proof = measured(network, window, error, exact)
         if stride is not None:
@@ -95,11 +96,10 @@ def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.Gr
     traced = _trace(model, window, device)
     head = Head(traced)
     head.convert()
-    geometry = _geometry(traced, head.features, window)
     traced.graph.lint()
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced, head, geometry
+    return traced, head, _geometry(traced, head.features, window)
 
 
 def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
@@ -138,14 +138,25 @@ class _Tracer(fx.Tracer):
     """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm).
 
     decisions: the answers to questions about the image's size, in the order in which the network asks.
+    whole: kinds of layers that are kept in one piece too. inside: the layer whose code was being traced when
+        that failed, None where it was the network's own.
     """
 
-    def __init__(self, decisions: Sequence[bool]):
+    def __init__(self, decisions: Sequence[bool], whole: set[type[nn.Module]]):
         super().__init__()
         self.decisions = iter(decisions)
+        self.whole: tuple[type[nn.Module], ...] = (nn.Linear, *whole)
+        self.inside: nn.Module | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Linear) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.inside = self.inside or m
+            raise
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         for decision in self.decisions:
@@ -162,24 +173,35 @@ class _UndecidedError(Exception):
 
 
 def _graph(model: nn.Module, window: int) -> tuple[fx.Graph, bool]:
-    """The traced graph, and whether the network decides by the image what to compute. If by its size, it is
-    that of the native size, if larger images are decided alike.
+    """The traced graph, and whether it may be another's at other sizes than the native one: the network
+    decides by the image what to compute. If by its size, and larger images are decided alike, the graph is
+    that of the native size. Else the layer that decides, or whose code no tracer follows, is kept in one
+    piece, and counts as one that looks at the whole image.
 
     A question can be answered only after tracing, which replaces the modules' calls; so the network is traced
     again with each answer.
     """
     decisions: list[bool] = []
+    whole: set[type[nn.Module]] = set()
     while True:
+        tracer = _Tracer(decisions, whole)
         try:
-            return _Tracer(decisions).trace(model), bool(decisions)
+            return tracer.trace(model), bool(decisions or whole)
         except _UndecidedError as undecided:
             sides = [window + more for more in (0, *LARGER)]
             images = [probe(model, 1, side, side) for side in sides]
             images += [-x for x in images]  # whose pixels are others
             answers = {bool(_value(undecided.node, model, x, {})) for x in images}
-            if len(answers) > 1:
+            if len(answers) == 1:
+                decisions.append(answers.pop())
+                continue
+            if tracer.inside is None:
                 raise
-            decisions.append(answers.pop())
+        except Exception:  # the layer's own code raises whatever it likes
+            if tracer.inside is None or type(tracer.inside) in whole:
+                raise
+        whole.add(type(tracer.inside))
+        decisions.clear()  # some may have been its own
 
 
 LARGER = (32, 64)
@@ -208,8 +230,24 @@ def _run(node: fx.Node, root: nn.Module, args: Any, kwargs: Any) -> Any:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
+def _grown_stride(traced: fx.GraphModule, window: int, guess: int) -> int | None:
+    """By how many pixels an image grows for each cell more; None where it cannot be seen."""
+    for stride in (guess, *(2**n for n in range(1, 9))):
+        try:
+            logits = traced.forward(probe(traced, 1, window + stride, window + 2 * stride))
+        except Exception:  # its layers may take images of certain sizes only
+            continue
+        if tuple(logits.shape[2:]) == (2, 3):
+            return int(stride)
+    return None
+
+
 def _geometry(traced: fx.GraphModule, features: fx.Node, window: int) -> Geometry:
     axes = [fields(traced, axis)[features] for axis in (0, 1)]
+    if not all(field.local for field in axes):
+        # A layer that was not understood may have strides of its own.
+        stride = _grown_stride(traced, window, axes[0].stride)
+        axes = [replace(field, stride=stride or field.stride) for field in axes]
     strides = {field.stride for field in axes}
     if len(strides) > 1:
         raise ConversionError(

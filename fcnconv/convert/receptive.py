@@ -13,6 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 from fcnconv.convert.graph import called, layer_of, listed, output_shape, pointwise, spatial
+from fcnconv.errors import WAY_OUT, ConversionError
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 _PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
@@ -84,6 +85,8 @@ def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
     """The field of each node's cell 0, for a traced network whose shapes have been propagated.
 
     axis: 0 down the image, 1 across it; they differ where kernels are oblong, as in Inception.
+
+    Raises ConversionError where a padding or a stride follows from the image.
     """
     modules = dict(traced.named_modules())
     known: dict[fx.Node, Field] = {}
@@ -95,7 +98,12 @@ def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
         field = sources[0]
         for source in sources[1:]:
             field = field.merged(source)
-        known[node] = _after(node, field, modules, axis)
+        try:
+            known[node] = _after(node, field, modules, axis)
+        except TypeError as error:  # a number that is a node
+            raise ConversionError(
+                f"{node.name}() pads or slides by what the image tells; {WAY_OUT}"
+            ) from error
     return known
 
 
