@@ -288,6 +288,78 @@ def test_what_does_not_convert_says_why(
     assert capfd.readouterr() == ("", "")
 
 
+class Untraceable(nn.Module):
+    """Attention over all cells, by code that asks what only a real image tells."""
+
+    def __init__(self, questions: str) -> None:
+        super().__init__()
+        self.questions, self.project = questions, nn.Conv2d(C, C, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.questions == "device":
+            with torch.autocast(device_type=x.device.type, enabled=False):
+                return self.attend(x)
+        return self.attend(x) if x.shape[2] % 8 == 0 else self.attend(x) * 1.0
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        cells = self.project(x).flatten(2)
+        weights = torch.softmax(cells.transpose(1, 2) @ cells / cells.shape[1], 2)
+        return x + (cells @ weights.transpose(1, 2)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("questions", ["device", "size"])
+def test_a_layer_that_no_tracer_follows_is_kept_in_one_piece(questions: str) -> None:
+    torch.manual_seed(1)
+    layer = Untraceable(questions)
+    model = ordinary(
+        Net(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C, 5))), WINDOW
+    )
+    network = convolutionize(model, WINDOW)
+    assert network.geometry.stride == STRIDE and not network.geometry.local
+    x = images(2, WINDOW + STRIDE, WINDOW + 2 * STRIDE)
+    with torch.no_grad():
+        features = layer.eval()(model.body(x))
+        means = F.avg_pool2d(features, 4, 1).permute(0, 2, 3, 1)
+        expected = model.head[3](means).permute(0, 3, 1, 2)  # type: ignore[index,union-attr]
+    assert network(x).shape == (2, 5, 2, 3)
+    assert torch.allclose(network(x), expected, atol=1e-5)
+
+
+class Folding(nn.Module):
+    """Four pixels folded into channels by a change of axes, which has no stride of its own to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        x = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
+        return self.conv(x.reshape(n, 4 * c, h // 2, w // 2))
+
+
+def test_a_stride_that_cannot_be_read_is_measured() -> None:
+    torch.manual_seed(1)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C, 5))
+    model = ordinary(nn.Sequential(Folding(), Net(head)), 2 * WINDOW)
+    network = convolutionize(model, 2 * WINDOW)
+    assert network.geometry.stride == 2 * STRIDE and not network.geometry.local
+    x = images(1, 2 * WINDOW, 2 * WINDOW + 2 * STRIDE)
+    logits = network(x)
+    with torch.no_grad():
+        means = F.avg_pool2d(model[1].body(model[0](x)), 4, 1).permute(0, 2, 3, 1)  # type: ignore[index]
+        assert torch.allclose(logits, head[2](means).permute(0, 3, 1, 2), atol=1e-5)
+
+
+def test_padding_that_follows_from_the_image_is_refused() -> None:
+    def head(net: Net, f: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(f, (f.size(3) // 4, 0, f.size(2) // 4, 0))
+        return net.linear(F.max_pool2d(padded, 2).mean((2, 3)))
+
+    with pytest.raises(ConversionError, match=r"pad\(\) pads or slides by what the image tells; score real"):
+        convolutionize(seeded(head), WINDOW)
+
+
 def test_logits_that_prove_nothing_are_refused() -> None:
     model = seeded(HEADS["average"])
     with torch.no_grad():

@@ -121,6 +121,8 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
         return field.enlarged(after / before, _REACH.get(str(mode), 2))
     if called(node, "permute"):
         return replace(field, channels_last=_permutation(node) == [0, 2, 3, 1])
+    if called(node, "reshape", "view") and not _keeps_cells(node):
+        return replace(field, local=False)
     of_one_cell = (
         pointwise(node, layer)
         or _over_channels(node, field)
@@ -132,6 +134,12 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
     if of_one_cell or not any(spatial(source) for source in node.all_input_nodes):
         return field
     return replace(field, local=False)
+
+
+def _keeps_cells(node: fx.Node) -> bool:
+    """Whether another shape leaves each cell of a map its channels: not where pixels become some of them."""
+    before, after = (output_shape(each) for each in (node.all_input_nodes[0], node))
+    return len(before) < 4 or len(after) < 3 or before[-2:] == after[-2:] or before[1:3] == after[1:3]
 
 
 def _over_channels(node: fx.Node, field: Field) -> bool:
