@@ -206,7 +206,10 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     small = replace(lite0, memory=400e6)
     (grid,) = lite0.grids(MemorySource(pixels), OWN_SIZE)
     (tiling,) = small.tilings([grid]).values()
-    assert len(tiling.parts) > 1 and tiling.blocks[0] < tiling.blocks[-1]
+    if backend == "openvino":  # whose parts would each hold memory of their own
+        assert tiling.tiles > 1
+    else:
+        assert len(tiling.parts) > 1 and tiling.blocks[0] < tiling.blocks[-1]
     whole = lite0(pixels, anchors=0).logits
     close = 0 if backend == "torch" else 1e-5 * np.abs(whole).max()
     assert np.abs(small(pixels, anchors=0).logits - whole).max() <= close

@@ -92,8 +92,7 @@ def batch(
     choice = Choice.of(options, labels)
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
-        if faster := faster_precision(spec, network):
-            log.info("%s", faster)
+        hints = [hint for hint in [faster_precision(spec, network)] if hint]
     folder = MapFolder(classifier, Path(out), writer, choice, network, shard)
     results = folder.map_each(images, overwrite=overwrite)
     counts = {True: 0, False: 0}
@@ -111,7 +110,10 @@ def batch(
         counter = Counter(account, "mapping", inputs if known else None)
 
         def count(result: MapFile | FcnconvError) -> None:
-            counter.count(result, new=isinstance(result, FcnconvError) or result.new)
+            new = isinstance(result, FcnconvError) or result.new
+            counter.count(result, new=new)
+            while hints and new:  # once, and not where the run is refused or all is there
+                log.info("%s", hints.pop())
 
         failed = report(results, show, as_json=as_json, debug=debug, count=count)
     log.info("%d maps made, %d were there, %d images failed", counts[True], counts[False], failed)
