@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import shlex
 import sys
-from collections.abc import Iterator
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from fcnconv.sources import (
     slide_hint,
 )
 from fcnconv.sources.geo import read_world_file
+from fcnconv.sources.remote import fetch, fetch_to, is_address, shown_address
 
 log = logging.getLogger("fcnconv")
 
@@ -77,8 +79,8 @@ def open_image(
 ) -> ImageSource:
     """The image, opened, decoded and turned upright.
 
-    image: a path (``-`` reads standard input), an encoded file as bytes, a PIL image, or uint8 (H, W,
-        channels), RGB.
+    image: a path (``-`` reads standard input), the address of a file elsewhere, an encoded file as bytes, a
+        PIL image, or uint8 (H, W, channels), RGB.
     max_pixels: an image of more pixels is refused before it is decoded.
     short_side: the largest short side, in pixels, at which the image will be read; None if that is its own. A
         JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
@@ -102,6 +104,23 @@ def open_image(
         content, name = image, name or "image"
     elif str(image) == "-":
         content, name = sys.stdin.buffer.read(), "standard input"
+    elif is_address(str(image)):
+        name = name or shown_address(str(image))
+        if Path(shown_address(str(image))).suffix.lower() in REGION_SUFFIXES:
+            return _of_copy(
+                str(image),
+                partial(
+                    open_image,
+                    max_pixels=max_pixels,
+                    short_side=short_side,
+                    name=name,
+                    frame=frame,
+                    bands=bands,
+                    rescale=rescale,
+                    channels=channels,
+                ),
+            )
+        content = fetch(str(image))
     else:
         content, name = Path(image), name or str(image)
         if ome_zarr.is_store(content):
@@ -126,6 +145,22 @@ def open_image(
                 "(pip install 'fcnconv[tiff]'); leave them out, or convert the image"
             )
         return _decoded(file, content, name, max_pixels, short_side, frame)
+
+
+def _of_copy(address: str, opening: Callable[[Path], ImageSource]) -> ImageSource:
+    """The image in a file elsewhere that is read region by region, from a copy which lasts as long as it."""
+    with tempfile.NamedTemporaryFile(
+        prefix="fcnconv-", suffix=Path(shown_address(address)).suffix, delete=False
+    ) as file:
+        copy = Path(file.name)
+    try:
+        fetch_to(address, copy)
+        source = opening(copy)
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+    weakref.finalize(source, copy.unlink, missing_ok=True)
+    return source
 
 
 def _decoded(
@@ -196,9 +231,13 @@ def count_frames(image: str | bytes) -> int:
 
 
 def rereadable(image: str) -> str | bytes:
-    """A path, if it can be read more than once; of ``-`` and a FIFO the content. Raises ImageError."""
+    """A path, if it can be read more than once; of ``-``, a FIFO and an address the content. Raises
+    ImageError.
+    """
     if image == "-":
         return sys.stdin.buffer.read()
+    if is_address(image):
+        return fetch(image)
     if Path(image).is_fifo():
         with _open_file(Path(image), image) as file:
             return bytes(file.read())
@@ -217,19 +256,8 @@ def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     return source.read((0, 0, *source.size))
 
 
-def is_url(name: str) -> bool:
-    """Whether what is meant as a path is the address of something to download."""
-    return re.match("(https?|ftp)://", name, re.IGNORECASE) is not None
-
-
-def cannot_open(name: str, error: Exception, reader: str = "fcnconv classify") -> ImageError:
-    """The error to raise when a path could not be opened. reader: the command that reads its content from
-    standard input.
-    """
-    if is_url(name):
-        return ImageError(
-            f"{name}: not a file, and nothing is downloaded here: curl -s {shlex.quote(name)} | {reader}"
-        )
+def cannot_open(name: str, error: Exception) -> ImageError:
+    """The error to raise when a path could not be opened."""
     return ImageError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}")
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +22,10 @@ from fcnconv.parsing import checked
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
+from fcnconv.system.files import written
 from fcnconv.system.progress import Work, expect
 from fcnconv.system.scratch import let_go, scratch_array
-from fcnconv.writers import Choice, Writer, find_writer, provenance, save
+from fcnconv.writers import Choice, Writer, find_writer, provenance
 from fcnconv.writers.frames import best_classes_frame, labelled_array
 from fcnconv.writers.notebook import MAX_SIDE, map_html
 from fcnconv.writers.pictures import picture_of
@@ -199,12 +201,19 @@ class ScoreMap(Piece):
 def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
     """Writes a map to the file `out`, or to standard output if that is ``-``.
 
-    Raises UsageError, ImageError and OutputError.
+    A regular file or a folder appears whole or not at all; a device or a pipe is written through. Raises
+    UsageError, ImageError and OutputError.
     """
+    with written(out, folder=writer.folder) as path:
+        write_map(stream, path, writer, choice)
+
+
+def write_map(stream: ScoreStream, path: Path, writer: Writer, choice: Choice) -> None:
+    """Writes a map to a path where nothing is yet. Raises UsageError, ImageError, OutputError and OSError."""
     expect(*writer.work(stream.about, choice))
     if writer.needs_class:
         stream, choice = showing(stream, choice)
-    save(stream, out, writer, choice)
+    writer.write(path, stream, choice)
 
 
 def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:

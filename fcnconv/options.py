@@ -70,6 +70,12 @@ def told(options: type) -> dict[str, tuple[Any, Told]]:
     return found
 
 
+def flag(options: type, field: str) -> str:
+    """What a field of options is called on the command line."""
+    _, note = told(options)[field]
+    return note.flags[0] if note.flags else f"--{field.replace('_', '-')}"
+
+
 OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, pyramid=True),), (Scale(),)
 """The scales of maps to compute with, of maps to look at, and of classifications, unless others are named."""
 
@@ -92,9 +98,9 @@ EVERY_IMAGE = (1, 1)
 Shard = Annotated[
     tuple[int, int],
     Told(
-        "Only every N-th image, from the I-th on, as 2/8 of 8 machines.",
+        "Only the I-th of N parts of the images; auto: the part of this task in its queue.",
         flags=("--shard",),
-        metavar="I/N",
+        metavar="I/N|auto",
         group="Running",
         read=parse_shard,
     ),

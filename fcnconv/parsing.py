@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Scale
+from fcnconv.system.jobs import part_of_job
 
 
 def checked(name: str, value: Any, choices: Any) -> Any:
@@ -144,11 +145,13 @@ def parse_device(text: str) -> str:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """(I, N) of a part such as ``2/8``. Raises UsageError."""
+    """(I, N) of a part such as ``2/8``, or of ``auto`` as the queue tells it. Raises UsageError."""
+    if text == "auto":
+        return part_of_job()
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     first, step = map(int, match.groups()) if match else (0, 0)
     if not 1 <= first <= step:
-        raise UsageError(f"unknown shard {text!r}; give I/N, as in 1/8, 2/8, … 8/8")
+        raise UsageError(f"unknown shard {text!r}; give I/N, as in 1/8, 2/8, … 8/8, or auto")
     return first, step
 
 

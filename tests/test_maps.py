@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnconv.batch.folder import map_path
+from fcnconv.batch.folder import answer_name
 from fcnconv.batch.inputs import from_sources
 from fcnconv.errors import UsageError
 
@@ -159,11 +159,11 @@ def test_no_two_images_share_a_map_and_none_leaves_the_folder(
     first, second = ("/".join(parts) for parts in (one, other))
     folder = Path("maps")
     for name in (first, second, "/" + first if root else first):
-        path = map_path(folder, name, "npz")
+        path = folder / answer_name(name, "npz")
         assert path.parts[0] == "maps" and ".." not in path.parts and path.name.endswith(".npz")
     ups = any(".." in PurePath(name).parts for name in (first, second))
     if not ups and PurePath(first) != PurePath(second):
-        assert map_path(folder, first, "npz") != map_path(folder, second, "npz")
+        assert answer_name(first, "npz") != answer_name(second, "npz")
 
 
 def test_sources_are_found_in_order_without_what_is_made(photos: Path) -> None:

@@ -25,6 +25,8 @@ from fcnconv.batch.glance import LEAST, MOST, Glance, Peak
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import CARDS, from_paths, from_sources
 from fcnconv.batch.report import INDEX, Report
+from fcnconv.batch.runs import Run
+from fcnconv.batch.store import Disk
 from fcnconv.batch.thumbnails import Card, read_card, write_card
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError
@@ -135,7 +137,7 @@ class Runs:
     def folder(self, out: str, options: MapOptions, shard: tuple[int, int], suffix: str) -> MapFolder:
         choice = Choice.of(options, self.classifier.labels)
         writer = find_writer(f"map.{suffix}", None, options)
-        return MapFolder(self.classifier, Path(out), writer, choice, NetworkOptions(), shard)
+        return MapFolder(self.classifier, Disk.at(Path(out)), writer, choice, NetworkOptions(), shard)
 
     def __call__(
         self,
@@ -147,7 +149,7 @@ class Runs:
         overwrite: bool = False,
     ) -> dict[str, bool | str]:
         """What became of each image: whether its map is new, or the error."""
-        results = self.folder(out, options, shard, suffix).map_each(from_paths(paths), overwrite=overwrite)
+        results = Run(self.folder(out, options, shard, suffix), overwrite=overwrite)(from_paths(paths))
         return {name: str(r) if isinstance(r, FcnconvError) else r.new for name, r in results}
 
 
@@ -211,9 +213,8 @@ def test_a_page_or_a_card_that_is_lost_is_made_again(photos: Path, run: Runs) ->
 
 
 def test_a_run_that_is_stopped_has_its_report(photos: Path, run: Runs) -> None:
-    results = run.folder("maps", PLAIN, (1, 1), "html").map_each(
-        from_paths([COFFEE, *(f"photos/{i}.png" for i in range(50))])
-    )
+    inputs = from_paths([COFFEE, *(f"photos/{i}.png" for i in range(50))])
+    results = Run(run.folder("maps", PLAIN, (1, 1), "html"))(inputs)
     for i in range(50):
         shutil.copy(CHELSEA, f"photos/{i}.png")
     assert next(results)[0] == COFFEE
@@ -230,11 +231,12 @@ def test_each_shard_lists_what_all_made_and_failed(photos: Path, run: Runs) -> N
     assert listed() == [CHELSEA, COFFEE]
     assert [line.partition(":")[0] for line in failed()] == [BROKEN, "missing.png"]
     run(CHELSEA, shard=(2, 2))
-    assert failed() == [NO_IMAGE]
-    run(COFFEE, CHELSEA)  # a run of all
-    assert (listed(), failed()) == ([CHELSEA, COFFEE], [])
+    assert failed() == [NO_IMAGE]  # what is no file cannot fail again
+    run(COFFEE, CHELSEA)
+    assert (listed(), failed()) == ([CHELSEA, COFFEE], [NO_IMAGE])
+    Path(BROKEN).unlink()
     run(CHELSEA, shard=(2, 2))
-    assert failed() == []  # what the first shard once told is of an older run
+    assert failed() == []
 
 
 def test_images_of_other_settings_are_not_listed(photos: Path, run: Runs) -> None:
@@ -323,7 +325,7 @@ def make_report(
         page.write_text(f"<title>page {number}</title>")
         write_card(card, Card(name, 80, 60, tuple(told), 0, number / 10), Image.new("RGB", (8, 6), "red"))
     failures = [Failure("x.html", failure)] if failure else []
-    Report(folder, labels, ()).write(failures, 0, {"model": "tiny", "scales": "1", "anchors": None})
+    Report(Disk.at(folder), labels, ()).write(failures, 0, {"model": "tiny", "scales": "1", "anchors": None})
     return folder / INDEX
 
 

@@ -20,7 +20,8 @@ from fcnconv.classifier import Classifier
 from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_scales
 from fcnconv.scores import Block
-from fcnconv.writers import WRITERS, Choice, save
+from fcnconv.maps import save_map as save
+from fcnconv.writers import WRITERS, Choice
 
 
 def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp_path: Path) -> None:

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator, Iterable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
 from fcnconv import __version__
+from fcnconv.batch.claims import Claim
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import Input
-from fcnconv.batch.report import Report, is_reports
-from fcnconv.batch.workers import IN_FLIGHT, each
+from fcnconv.batch.made import Later, Made
+from fcnconv.batch.report import Report
+from fcnconv.batch.store import Disk, Store
+from fcnconv.batch.workers import IN_FLIGHT
 from fcnconv.classifier import Classifier
-from fcnconv.errors import FcnconvError, OutputError, UsageError
-from fcnconv.maps import save_map
+from fcnconv.errors import ImageError, OutputError, UsageError
+from fcnconv.maps import write_map
 from fcnconv.options import NetworkOptions
-from fcnconv.provenance import Agreement
-from fcnconv.system.files import whole_file
+from fcnconv.scores import ScoreStream
+from fcnconv.sources import ImageSource, area
+from fcnconv.sources.remote import is_address
 from fcnconv.writers import Choice, Writer, is_map
 
-MANIFEST = "fcnconv.json"
-"""The file in a folder of maps that tells how they were made, so that a later run goes on with the same."""
-
-
-@dataclass(frozen=True)
-class MapFile:
-    """The file of an image's map.
-
-    new: whether it was made now; else it was there already. agreement: of a new one, with real crops.
-    """
-
-    path: Path
-    new: bool
-    agreement: Agreement | None = None
+DEADLY = 3
+"""Processes that may end while they work on an image alone, until it counts as one that cannot be mapped."""
 
 
 @dataclass(frozen=True)
@@ -46,70 +37,104 @@ class MapFolder:
     """
 
     classifier: Classifier
-    folder: Path
+    store: Store
     writer: Writer
     choice: Choice
     network: NetworkOptions
     shard: tuple[int, int] = (1, 1)
 
-    def map_each(
-        self, inputs: Iterable[Input], *, overwrite: bool = False
-    ) -> Generator[tuple[str, MapFile | FcnconvError], None, None]:
-        """Writes each image's map, under the image's own path, and tells what became of it; in the end, also
-        if it is closed early, the report on them, where the format has one.
+    def check(self) -> None:
+        """Raises UsageError for what such a place cannot hold, OutputError for what would be lost in it."""
+        if isinstance(self.store, Disk):
+            if self.report:
+                self.report.check()
+        elif self.writer.folder or self.writer.reported:
+            kind = "directory" if self.writer.folder else "page with a report"
+            raise UsageError(
+                f"a .{self.writer.suffix} is a {kind}, which cannot go to {self.store.place('')}; choose "
+                "another --format, or a folder on a disk"
+            )
+
+    def make(self, item: Input, since: int, *, alone: bool = False) -> Made | Later:
+        """Writes an image's map, under the image's own path.
 
         A map that is there already is kept, as files appear whole: a run that was stopped goes on where it
-        was. So are none that are older than the folder's settings, which were made in the way of others.
-        overwrite: begin anew.
+        was. So are none that are older than `since`, which were made in the way of others.
+        An image that another process works on is left for later. alone: no other image is worked on here.
 
-        Raises UsageError if the folder holds maps that were made in another way.
+        Raises ImageError, OutputError and UsageError.
         """
-        report = self.report()
-        if report:
-            report.check()
-        since = self._agree(overwrite)
-        share, options = self.classifier.share(IN_FLIGHT), self.choice.options
+        name = answer_name(item.name, self.writer.suffix)
+        card = self.report.card_name(name) if self.report else None
+        files = (name, card) if card else (name,)
+        path = self.store.place(name)
+        try:
+            if all(self.store.has(file, since) for file in files):
+                return Made(path, new=False)
+            claim = self.store.claims.take(name, alone=alone) if self.store.claims else Claim.none(name)
+            if claim is None:
+                return Later(item)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        try:
+            if all(self.store.has(file, since) for file in files):  # by another, a moment ago
+                return Made(path, new=False)
+            if claim.deaths >= DEADLY:
+                raise ImageError(
+                    f"{item.name}: {claim.deaths} processes ended while they worked on it alone, as happens "
+                    "when memory is short; leave it out, or choose a smaller --max-memory or --scales"
+                )
+            return self._make(item, name, card, since)
+        finally:
+            if self.store.claims:
+                self.store.claims.release(name)
 
-        def make(item: Input) -> MapFile:
-            path = map_path(self.folder, item.name, self.writer.suffix)
-            card = report.card_path(path) if report else path
-            files = (path, card) if report else (path,)
-            try:
-                if all(file.exists() and file.stat().st_mtime_ns >= since for file in files):
-                    return MapFile(path, new=False)
-                for file in files:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-            for file in files:
-                if file.exists() and not is_map(file):
+    def _make(self, item: Input, name: str, card: str | None, since: int) -> Made:
+        options = self.choice.options
+        if isinstance(self.store, Disk):
+            for file in filter(None, (name, card)):
+                there = self.store.root / file
+                if there.exists() and not is_map(there):
                     raise OutputError(
-                        f"{file}: a picture that is no map would be replaced by the map of {item.name}; "
+                        f"{there}: a picture that is no map would be replaced by the map of {item.name}; "
                         "name another folder with --out"
                     )
-            source = share.open(item.image, options.sizes, name=item.name, frame=item.frame)
-            stream = share.stream(source, options)
-            with report.following(stream, item.name, card) if report else nullcontext(stream) as stream:
-                save_map(stream, str(path), self.writer, self.choice)
-            return MapFile(path, new=True, agreement=stream.about.provenance.agreement)
+        source = self.open(item)
+        stream = self.share.stream(source, options)
+        told: AbstractContextManager[ScoreStream] = nullcontext(stream)
+        if self.report and card:
+            told = self.report.following(stream, item.name, card, since)
+        with told as stream, self.store.writing(name, since, folder=self.writer.folder) as temporary:
+            write_map(stream, temporary, self.writer, self.choice)
+        return Made(self.store.place(name), True, stream.about.provenance.agreement, area(source.size) / 1e6)
 
-        failures = []
-        try:
-            with closing(each(inputs, make)) as results:
-                for name, result in results:
-                    if isinstance(result, FcnconvError):
-                        page = map_path(self.folder, name, self.writer.suffix).relative_to(self.folder)
-                        failures.append(Failure(str(page), str(result)))
-                    yield name, result
-        finally:
-            if report:
-                report.write(failures, since, self.settings())
+    def open(self, item: Input) -> ImageSource:
+        """An image as it will be scanned. Raises ImageError."""
+        sizes = self.choice.options.sizes
+        return self.share.open(item.content(), sizes, name=item.name, frame=item.frame)
 
+    @cached_property
+    def share(self) -> Classifier:
+        """The classifier, with the memory that each of the images has that are worked on at a time."""
+        return self.classifier.share(IN_FLIGHT)
+
+    def has(self, name: str, since: int) -> bool:
+        """Whether an image has its map."""
+        return self.store.has(answer_name(name, self.writer.suffix), since)
+
+    def finish(self, failures: dict[str, str], since: int) -> None:
+        """Writes the report on the maps, where their format has one. failures: images, and why."""
+        if self.report:
+            suffix = self.writer.suffix
+            failed = [Failure(answer_name(name, suffix), reason) for name, reason in failures.items()]
+            self.report.write(failed, since, self.settings())
+
+    @cached_property
     def report(self) -> Report | None:
         """The report on the maps, where their format has one."""
-        if not self.writer.reported:
+        if not (self.writer.reported and isinstance(self.store, Disk)):
             return None
-        return Report(self.folder, self.classifier.labels, self.choice.selections, self.shard)
+        return Report(self.store, self.classifier.labels, self.choice.selections)
 
     def settings(self) -> dict[str, Any]:
         """All that a map depends on beside its image, by name."""
@@ -134,52 +159,15 @@ class MapFolder:
             **options,
         }
 
-    def _agree(self, overwrite: bool) -> int:
-        """Keeps the settings in the folder, or checks that those in it are the same; gives the time since
-        which maps are made so, in nanoseconds. Settings without a map, of a run that failed, count for
-        nothing.
-        """
-        path, folder = self.folder / MANIFEST, self.folder
-        settings = json.loads(json.dumps(self.settings()))
-        try:
-            before = {} if overwrite or not path.exists() else _read_settings(path)
-            changed = [
-                name for name, value in settings.items() if name not in before or before[name] != value
-            ]
-            if changed:
-                maps = (
-                    file
-                    for file in folder.rglob("*")
-                    if file.is_file() and file != path and not is_reports(folder, file)
-                )
-                if before and any(maps):
-                    name = changed[0]
-                    old, new = before.get(name), settings[name]
-                    raise UsageError(
-                        f"{folder}: holds maps made with {name} {old!r}, not {new!r}; "
-                        "name another folder, or make them again with --overwrite"
-                    )
-                folder.mkdir(parents=True, exist_ok=True)
-                with whole_file(path) as temporary:
-                    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            return path.stat().st_mtime_ns
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
-
-def map_path(folder: Path, name: str, suffix: str) -> Path:
-    """Where an image's map lies: its own path and name below `folder`, with the suffix behind it, so that no
-    two images share one.
+def answer_name(name: str, suffix: str) -> str:
+    """Where an image's answer lies in a folder of them: its own path and name, with the suffix behind it, so
+    that no two images share one. With slashes.
     """
+    if is_address(name):
+        name = name.replace("://", "/", 1)
     path = PurePath(name)
     if ".." in path.parts:
         path = Path(name).resolve()
     *parents, last = path.relative_to(path.anchor).parts or ("image",)
-    return folder.joinpath(*parents, f"{last}.{suffix}")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise OutputError(f"{path}: damaged ({error}); remove it, or give --overwrite") from error
+    return "/".join([*parents, f"{last}.{suffix}"])

@@ -1,21 +1,24 @@
-"""Where many images come from: paths, a list of paths, or the members of a tar stream; each as it comes."""
+"""Where many images come from: paths and addresses, lists of them, folders, and tar archives; each as it
+comes.
+"""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import sys
 import tarfile
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import cannot_open, count_frames, is_url, rereadable
+from fcnconv.images import cannot_open, count_frames, rereadable
 from fcnconv.parsing import Frame
+from fcnconv.sources.remote import file_system, is_address, local_path, opened_elsewhere, shown_address
 
 CARDS = "fcnconv.report"
 """The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""
@@ -24,20 +27,45 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
+class Member:
+    """A file in a tar archive that is not compressed. offset, size: where its bytes lie."""
+
+    archive: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Its bytes. Raises ImageError."""
+        try:
+            with Path(self.archive).open("rb") as file:
+                if self.offset + self.size > os.fstat(file.fileno()).st_size:  # before room is made for it
+                    raise ImageError(f"{self.archive}: cut short: a file in it ends behind its end")
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise cannot_open(self.archive, error) from error
+
+
+@dataclass(frozen=True)
 class Input:
-    """One image to come. name: what messages and results call it. image: a path, or an encoded file.
+    """One image to come. name: what messages and results call it. image: a path or an address, an encoded
+    file, or where that lies in an archive.
 
     frame: the number of one of its frames or pages, from 1; None is the first.
     """
 
     name: str
-    image: str | bytes
+    image: str | bytes | Member
     frame: int | None = None
+
+    def content(self) -> str | bytes:
+        """A path, an address or an encoded file, for whoever opens it. Raises ImageError."""
+        return self.image.read() if isinstance(self.image, Member) else self.image
 
 
 def from_paths(paths: Iterable[str]) -> Iterator[Input]:
-    """Paths as they are; ``-`` is an image on standard input."""
-    return (Input(path, path) for path in paths)
+    """Paths and addresses as they are; ``-`` is an image on standard input."""
+    return (Input(shown_address(path), path) for path in map(local_path, paths))
 
 
 def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path) -> Iterator[Input]:
@@ -45,29 +73,77 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
 
     Of a folder, all files below it with one of `suffixes`, in the order of their names; none that are hidden,
     and none in the folder `besides` or a report's. Of a pattern, which is one of the shell's, with ``**`` for
-    any folders, the files with such a suffix.
+    any folders, the files with such a suffix. Of an archive, ``.tar``, its files with such a suffix; its own
+    path is the start of their names. All but archives may lie elsewhere: see `sources.remote`.
 
     Raises UsageError at once if a pattern matches none.
     """
+    sources = [local_path(source) for source in sources]
     for source in sources:
         if _is_pattern(source) and not any(True for _ in _matching(source, suffixes)):
             raise UsageError(f"{source}: no image matches")
-    return (Input(path, path) for source in sources for path in _found(source, suffixes, besides))
+
+    def found() -> Iterator[Input]:
+        for source in sources:
+            for path in _found(source, suffixes, besides):
+                if path.lower().endswith(".tar") and not is_address(path):
+                    yield from _members(path, suffixes)
+                else:
+                    yield from from_paths([path])
+
+    return found()
 
 
 def _found(source: str, suffixes: Container[str], besides: Path) -> Iterable[str]:
+    if is_address(source):
+        return _found_elsewhere(source, suffixes)
     if _is_pattern(source):
         return sorted(_matching(source, suffixes))
     return _below(source, suffixes, besides) if Path(source).is_dir() else [source]
 
 
 def _is_pattern(source: str) -> bool:
-    return glob.has_magic(source) and not is_url(source) and not Path(source).exists()
+    return glob.has_magic(source) and not is_address(source) and not Path(source).exists()
+
+
+def _found_elsewhere(source: str, suffixes: Container[str]) -> Iterable[str]:
+    """What an address names: a file, all images below a folder, or those that match a pattern."""
+    pattern = "*" in source
+    if not (pattern or source.endswith("/") or not Path(source).suffix):
+        return [source]
+    try:
+        system, path = file_system(source)
+        names = system.glob(path) if pattern else system.find(path)
+    except (MemoryError, UsageError):
+        raise
+    except Exception as error:  # each kind of storage raises errors of its own
+        reason = str(error).replace(source, shown_address(source))
+        raise ImageError(f"{shown_address(source)}: cannot be listed: {reason}") from error
+    images = [name for name in names if Path(name).suffix.lower() in suffixes]
+    if not images:
+        raise UsageError(f"{shown_address(source)}: no image is there")
+    return map(system.unstrip_protocol, sorted(images))
+
+
+def _members(path: str, suffixes: Container[str]) -> Iterator[Input]:
+    """The images in an archive that is not compressed, by where they lie in it: nothing but the names is
+    read.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]
+                if member.isreg() and not member.sparse and Path(member.name).suffix.lower() in suffixes:
+                    yield Input(f"{path}/{member.name}", Member(path, member.offset_data, member.size))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ImageError(
+            f"{path}: not a whole tar archive: {error}; one that is compressed is read with --tar"
+        ) from error
 
 
 def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
     paths = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - paths as they were named, "./" and all
-    files = (path for path in paths if Path(path).suffix.lower() in suffixes and Path(path).is_file())
+    files = (path for path in paths if _is_source(path, suffixes) and Path(path).is_file())
     return (path for path in files if CARDS not in Path(path).parts)
 
 
@@ -79,8 +155,13 @@ def _below(folder: str, suffixes: Container[str], besides: Path) -> Iterator[str
             if name[0] != "." and name != CARDS and Path(parent, name).resolve() != besides.resolve()
         )
         for name in sorted(files):
-            if name[0] != "." and Path(name).suffix.lower() in suffixes:
+            if name[0] != "." and _is_source(name, suffixes):
                 yield os.path.join(parent, name)  # noqa: PTH118 - likewise
+
+
+def _is_source(path: str, suffixes: Container[str]) -> bool:
+    suffix = Path(path).suffix.lower()
+    return suffix == ".tar" or suffix in suffixes
 
 
 def from_list(path: str, separator: bytes) -> Iterator[Input]:
@@ -88,19 +169,19 @@ def from_list(path: str, separator: bytes) -> Iterator[Input]:
 
     Each is given as soon as it was read, so that a slow list can be answered while it is written.
     """
-    option = "--from0" if separator == b"\0" else "--files-from"
-    with _opened(path, option) as file:
+    with _opened(path) as file:
         rest = b""
-        while chunk := os.read(file.fileno(), _CHUNK):
+        read = getattr(file, "read1", file.read)  # what is there, without waiting for more
+        while chunk := read(_CHUNK):
             *names, rest = (rest + chunk).split(separator)
             yield from from_paths(os.fsdecode(name) for name in names if name)
         if rest:
-            yield Input(os.fsdecode(rest), os.fsdecode(rest))
+            yield from from_paths([os.fsdecode(rest)])
 
 
 def from_tar(path: str) -> Iterator[Input]:
     """The files in a tar archive (``-``: standard input), compressed or not, read as a stream."""
-    with _opened(path, "--tar") as file:
+    with _opened(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*") as archive:
                 for member in archive:
@@ -113,15 +194,19 @@ def from_tar(path: str) -> Iterator[Input]:
 
 
 @contextmanager
-def _opened(path: str, option: str) -> Iterator[BinaryIO]:
-    """A list or an archive. option: of the command line, that names it."""
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """A list or an archive."""
     if path == "-":
         yield sys.stdin.buffer
         return
+    if is_address(path):
+        with opened_elsewhere(path) as elsewhere:
+            yield elsewhere
+        return
     try:
-        file = Path(path).open("rb")  # noqa: SIM115 - only the opening is explained, not what the reader does
+        file = Path(local_path(path)).open("rb")  # noqa: SIM115 - only the opening is explained
     except OSError as error:
-        raise cannot_open(path, error, f"fcnconv classify {option} -") from error
+        raise cannot_open(path, error) from error
     with file:
         yield file
 
@@ -145,14 +230,21 @@ def framed(inputs: Iterable[Input], frame: Frame | None) -> Iterator[Input]:
         if frame is None:
             yield item
             continue
-        image = rereadable(item.image) if isinstance(item.image, str) else item.image
+        image = rereadable(item.image) if isinstance(item.image, str) else item.content()
         count = count_frames(image)
         for number in range(1, count + 1) if frame == "all" else [frame]:
             name = item.name if count == 1 else f"{item.name}#{number}"
             yield Input(name, image, number)
 
 
+def digest(name: str) -> int:
+    """A number of 64 bits for the name of an image, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "big")
+
+
 def sharded(inputs: Iterable[Input], shard: tuple[int, int]) -> Iterator[Input]:
-    """Every N-th input, from the I-th on. shard: (I, N)."""
-    first, step = shard
-    return islice(inputs, first - 1, None, step)
+    """The inputs that are the I-th of N parts: by their names, so that a list which grows moves none of them
+    to another part. shard: (I, N).
+    """
+    part, parts = shard
+    return (item for item in inputs if parts == 1 or digest(os.path.normpath(item.name)) % parts == part - 1)

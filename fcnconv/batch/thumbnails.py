@@ -15,7 +15,6 @@ from PIL import ExifTags, Image
 from fcnconv.batch.glance import Glance, Peak
 from fcnconv.render.draw import draw_plane
 from fcnconv.sources import Pixels
-from fcnconv.system.files import written
 from fcnconv.writers.contents import MADE_BY
 
 SIDE = 320
@@ -50,11 +49,11 @@ def draw_card(name: str, photo: Pixels, glance: Glance, agreement: float | None)
 
 
 def write_card(path: Path, card: Card, thumbnail: Image.Image) -> None:
-    """Writes a card, which appears whole or not at all. Raises OutputError."""
+    """Writes a card. Raises OSError."""
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = json.dumps(asdict(card))
     exif[ExifTags.Base.Software] = MADE_BY
-    with written(str(path)) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         thumbnail.save(file, "JPEG", quality=85, exif=exif)
 
 

@@ -39,7 +39,7 @@ def classify_one(
 
 
 def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> Classification:
-    source = classifier.open(item.image, options.scales, name=item.name, frame=item.frame)
+    source = classifier.open(item.content(), options.scales, name=item.name, frame=item.frame)
     return classifier.classify(source, scales=options.scales, k=options.top_k, at_least=options.threshold())
 
 

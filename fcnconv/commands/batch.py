@@ -1,34 +1,40 @@
-"""`fcnconv batch`: the score maps of many images, in a folder."""
+"""`fcnconv batch`: the answers about many images, in a folder."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fcnconv.commands.options import Debug, Json, Listed, Model, Progress, Quiet, with_options
-from fcnconv.console.printing import print_map_file, report
+from fcnconv.console.printing import print_made, report
 from fcnconv.console.progress import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, Shard
-from fcnconv.system.stdout import data_stream
+from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, Shard, Told
+from fcnconv.system.stdout import data_stream, print_data
 
 log = logging.getLogger("fcnconv")
+
+_RUNNING = "Running"
 
 
 @with_options
 def batch(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Image files, folders of them, or patterns in quotes."),
+        typer.Argument(
+            metavar="[SOURCE]...",
+            help="Image files, folders of them, patterns in quotes, .tar files, addresses.",
+        ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FOLDER", help="Where the maps go.")
+        str | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Where the answers go, a path or address."),
     ] = None,
     format: Annotated[
         str,
@@ -36,13 +42,45 @@ def batch(
             "--format",
             "-f",
             metavar="NAME",
-            help="Of the maps, by its suffix: as for heatmap. [default: npz]",
+            help="Of the maps, by its suffix: as for heatmap; npz.tar packs them; parquet is a table of the "
+            "images' classes. [default: npz]",
         ),
     ] = "npz",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make maps again that are there already.")
+    cells_table: Annotated[
+        bool, Told("With -f parquet: a row for each window and rank.", flags=("--cells-table",), group="")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
+    missing: Annotated[
+        bool, Told("Only list the images that have no answer yet.", flags=("--missing",), group="")
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        Told(
+            "Only those of FOLDER/failures.jsonl; SOURCE may be left out.",
+            flags=("--retry-failed",),
+            group="",
+        ),
     ] = False,
     shard: Shard = EVERY_IMAGE,
+    engine: Annotated[
+        Literal["local", "ray"],
+        Told("What runs it: this process, or Ray.", flags=("--engine",), metavar="local|ray", group=_RUNNING),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        Told(
+            "Of the Ray cluster; auto finds it. [default: one on this machine]",
+            metavar="ADDRESS",
+            group=_RUNNING,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Told("Of Ray. [default: one for two processors]", metavar="N", group=_RUNNING, least=1),
+    ] = None,
+    max_failures: Annotated[
+        int | None, Told("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
+    ] = None,
     frame: FrameChoice = None,
     as_json: Json = False,
     model: Model = DEFAULT_MODEL,
@@ -55,69 +93,92 @@ def batch(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The score maps of many images, in a folder.
+    """The score maps of many images, or their classes, in a folder.
 
     A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. What is there already is kept, so that a
     run that was stopped goes on; FOLDER/fcnconv.json tells how the maps were made. In a pipe a line an image:
-    the file of its map. With -f html FOLDER/index.html leads to all of them.
+    the file of its map. With -f html FOLDER/index.html leads to all of them. Processes that share FOLDER
+    share the work.
 
         fcnconv batch photos -o maps
-        fcnconv batch 'photos/**/*.jpg' -o pictures -f png -c dog
+        fcnconv batch 'photos/**/*.jpg' -o answers -f parquet
     """
     if not out:
         raise UsageError("name a folder for the maps with --out")
     listed.check(bool(sources))
-    if not sources and listed == Listed():
+    if not sources and listed == Listed() and not retry_failed:
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
+    if engine == "local" and (address or workers):
+        raise UsageError("--address and --workers are of --engine ray; add it, or leave them out")
     from fcnconv.backends import faster_precision
-    from fcnconv.batch.folder import MapFile, MapFolder
-    from fcnconv.batch.inputs import Input, framed, from_sources, listed_inputs, sharded
-    from fcnconv.classifier import open_classifier
+    from fcnconv.batch.inputs import Input, framed, from_paths, from_sources, listed_inputs, sharded
+    from fcnconv.batch.job import Job
+    from fcnconv.batch.made import Made
+    from fcnconv.batch.record import Record
+    from fcnconv.batch.runs import Engine, Run, unanswered
+    from fcnconv.batch.store import open_store
     from fcnconv.images import image_suffixes
-    from fcnconv.scan.correct import check_together
-    from fcnconv.writers import Choice, find_writer
 
-    writer = find_writer(f"map.{format.lstrip('.')}", None, options)
+    job = Job(model, own, network, options, out, format, cells_table, shard)
+    job.writer()
+    failed_before = Record(open_store(out), shard).failures() if retry_failed else {}
 
     def inputs() -> Iterator[Input]:
-        named = from_sources(sources, image_suffixes(), Path(out)) if sources else None
-        return framed(sharded(named or listed_inputs([], *listed.values()), shard), frame)
+        if sources:
+            found = from_sources(sources, image_suffixes(), Path(out))
+        elif listed == Listed():
+            return from_paths(failed_before)
+        else:
+            found = listed_inputs([], *listed.values())
+        found = framed(sharded(found, shard), frame)
+        return (item for item in found if item.name in failed_before) if retry_failed else found
 
+    if missing:
+        for item in unanswered(job, inputs()):
+            if "\n" in item.name:
+                raise FcnconvError(
+                    f"{item.name}: has a line break, so that no list of lines can hold it; rename it"
+                )
+            print_data(item.name)
+        return
     images = inputs()
-    if writer.looked_at:
-        options = options.looked_at()
-    spec = find_model(model, own)
-    labels = spec.labels()
-    check_together(network, options, labels.activation)
-    choice = Choice.of(options, labels)
     with shown(progress, quiet=quiet):
-        classifier = open_classifier(spec, network)
-        hints = [hint for hint in [faster_precision(spec, network)] if hint]
-    folder = MapFolder(classifier, Path(out), writer, choice, network, shard)
-    results = folder.map_each(images, overwrite=overwrite)
-    counts = {True: 0, False: 0}
+        target = job.open()
+        hints = [hint for hint in [faster_precision(find_model(model, own), network)] if hint]
+    made = {True: 0, False: 0}
     silent = data_stream().isatty() and not as_json
-
-    def show(name: str, map: MapFile) -> None:
-        counts[map.new] += 1
-        if not silent:
-            print_map_file(name, map, as_json=as_json)
-
     on_terminal = data_stream().isatty() and not silent
-    # At its end, or when it is interrupted, `results` writes the report.
-    with closing(results), shown(progress, quiet=quiet, among_answers=on_terminal) as account:
-        known = frame is None and (bool(sources) or listed.is_file())
+
+    def show(name: str, answer: Made) -> None:
+        made[answer.new] += 1
+        if not silent:
+            print_made(name, answer, as_json=as_json)
+
+    if engine == "ray":
+        from fcnconv.batch.cluster import Cluster, ray_engine
+
+        cluster = Cluster(address, workers, int(network.device.startswith("cuda")))
+        running: AbstractContextManager[Engine | None] = ray_engine(job, cluster)
+    else:
+        running = nullcontext()
+    with running as engine_of_run, shown(progress, quiet=quiet, among_answers=on_terminal) as account:
+        known = frame is None and not retry_failed and (bool(sources) or listed.is_file())
         counter = Counter(account, "mapping", inputs if known else None)
 
-        def count(result: MapFile | FcnconvError) -> None:
-            new = isinstance(result, FcnconvError) or result.new
-            counter.count(result, new=new)
-            while hints and new:  # once, and not where the run is refused or all is there
+        def watch(result: Made | FcnconvError) -> None:
+            if isinstance(result, FcnconvError):
+                counter.count(result)
+                return
+            counter.count(result, new=result.new, megapixels=result.megapixels)
+            while hints and result.new:  # once, and not where the run is refused or all is there
                 log.info("%s", hints.pop())
 
-        failed = report(results, show, as_json=as_json, debug=debug, count=count)
-    log.info("%d maps made, %d were there, %d images failed", counts[True], counts[False], failed)
+        run = Run(target, engine_of_run, overwrite, max_failures, watch)
+        # At its end, or when it is interrupted, the folder's record and report are written.
+        with closing(run(images)) as results:
+            failed = report(results, show, as_json=as_json, debug=debug)
+    log.info("%d maps made, %d were there, %d images failed", made[True], made[False], failed)
     if failed:
         raise typer.Exit(1)
-    if not any(counts.values()):
+    if not any(made.values()):
         raise FcnconvError("no images were found")

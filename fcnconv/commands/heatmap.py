@@ -85,16 +85,17 @@ def heatmap(
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.classifier import open_classifier
     from fcnconv.maps import ScoreMap, collecting, save_map
+    from fcnconv.sources.remote import local_path, shown_address
     from fcnconv.system.progress import duration, expect
 
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network)
         faster = faster_precision(spec, network) if dry_run else None
-    named = Input("standard input" if path == "-" else path, path)
+    named = Input("standard input" if path == "-" else shown_address(path), local_path(path))
     for item in framed([named], frame):
         score_map = None
         with shown(progress, quiet=quiet):
-            source = classifier.open(item.image, options.sizes, name=item.name, frame=item.frame)
+            source = classifier.open(item.content(), options.sizes, name=item.name, frame=item.frame)
             if dry_run:
                 for estimate in classifier.estimate(source, options):
                     print_data(f"{item.name}: {estimate}")

@@ -13,7 +13,7 @@ from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
-    from fcnconv.batch.folder import MapFile
+    from fcnconv.batch.made import Made
     from fcnconv.classifier import Classifier
     from fcnconv.maps import ScoreMap
     from fcnconv.models import ModelSpec
@@ -97,13 +97,13 @@ def print_lines(path: str, result: Classification) -> None:
         print_data(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box)
 
 
-def print_map_file(name: str, map: MapFile, *, as_json: bool) -> None:
-    """The file of an image's map on a line, or what became of the image as JSON."""
+def print_made(name: str, made: Made, *, as_json: bool) -> None:
+    """The file that an image's answer is in on a line, or what became of the image as JSON."""
     if as_json:
-        record: dict[str, Any] = {"path": name, "map": str(map.path), "new": map.new}
-        print_json_line(record | (map.agreement.record() if map.agreement else {}))
+        record: dict[str, Any] = {"path": name, "map": made.path, "new": made.new}
+        print_json_line(record | (made.agreement.record() if made.agreement else {}))
     else:
-        print_data(_one_line(str(map.path)))
+        print_data(_one_line(made.path))
 
 
 def _one_line(path: str) -> str:

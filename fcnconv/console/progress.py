@@ -124,6 +124,7 @@ class Counter:
         self.progress, self.inputs = progress, inputs
         self.seen = self.failed = 0
         self.total: int | None = None
+        self.megapixels = 0.0
         progress.usual = doing
         progress.expect(Work(IMAGES, doing, 0, None))
         if inputs:
@@ -133,11 +134,12 @@ class Counter:
         with suppress(FcnconvError, OSError):  # whoever works on them meets the same
             self.total = sum(1 for _ in inputs())
 
-    def count(self, result: object, *, new: bool = True) -> None:
+    def count(self, result: object, *, new: bool = True, megapixels: float = 0.0) -> None:
         """Counts an image by what became of it. new: whether it took time; what was there already tells
-        nothing of how long others will take.
+        nothing of how long others will take. megapixels: of the image, where that is known.
         """
         self.seen += 1
+        self.megapixels += megapixels
         self.failed += isinstance(result, FcnconvError)
         if new:
             self.progress.done(IMAGES)
@@ -146,6 +148,8 @@ class Counter:
         if self.total is not None:
             stage.expected = stage.done + self.total - self.seen
             note += f" of {self.total}"
-        elif stage.seconds:
+        if stage.seconds:
             note += f", {stage.done / stage.seconds:.1f} a second"
+            if self.megapixels:
+                note += f" ({self.megapixels / stage.seconds:.1f} megapixels)"
         self.progress.note = note + (f", {self.failed} failed" if self.failed else "")

@@ -27,13 +27,15 @@ def free_memory(root: Path = ROOT) -> int:
 
 def usable_cpus(root: Path = ROOT) -> int:
     """Processors that this process may keep busy: those it may run on, and no more than the time it is given
-    is worth, rounded up.
+    is worth, rounded up, or than OMP_NUM_THREADS allows, which schedulers set.
     """
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
         count = os.cpu_count() or 1
-    return max(ceil(min([count, *map(_cpus_of_group, _groups(root, "cpu"))])), 1)
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    limits = [int(allowed)] if allowed.isascii() and allowed.isdigit() and int(allowed) else []
+    return max(ceil(min([count, *limits, *map(_cpus_of_group, _groups(root, "cpu"))])), 1)
 
 
 def processor(root: Path = ROOT) -> str:

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.options import PLAIN_MAP, MapOptions, told
+from fcnconv.options import PLAIN_MAP, MapOptions, flag
 from fcnconv.scores import About, ScoreStream
-from fcnconv.system.files import STANDARD_OUTPUT, written
+from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.system.progress import Work
 from fcnconv.writers import expected
 from fcnconv.writers.arrays import write_npy, write_npz
@@ -19,6 +19,7 @@ from fcnconv.writers.cells import write_csv, write_json
 from fcnconv.writers.contents import Choice, is_map, provenance
 from fcnconv.writers.pictures import write_picture, write_viewer
 from fcnconv.writers.polygons import write_geojson, write_gpkg, write_packed_geojson
+from fcnconv.writers.tables import write_parquet
 from fcnconv.writers.tiffs import write_ome_tif, write_tif
 from fcnconv.writers.zarrs import write_ome_zarr, write_zarr
 
@@ -30,7 +31,6 @@ __all__ = [
     "find_writer",
     "is_map",
     "provenance",
-    "save",
     "suffix_of",
 ]
 
@@ -125,6 +125,14 @@ _ROWS = (
         "json", write_json, "the best classes of each cell, with its box", expected.JSON, takes=("top_k",)
     ),
     Writer("csv", write_csv, "the same as a table, a row a cell", expected.CSV, takes=("top_k",)),
+    Writer(
+        "parquet",
+        write_parquet,
+        "the same as a table for pandas, DuckDB and Spark, a row a cell and rank",
+        expected.CSV,
+        takes=("top_k",),
+        needs=("pyarrow", "parquet"),
+    ),
     _polygons("geojson", write_geojson, "the cells as polygons, for QuPath and GIS"),
     _polygons("geojson.gz", write_packed_geojson, "the same, compressed"),
     Writer(
@@ -206,7 +214,6 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
 
     takes: the fields of `MapOptions` that do.
     """
-    flags = {name: (told.flags or (f"--{name.replace('_', '-')}",))[0] for name, (_, told) in _TOLD.items()}
     for field in fields(options):
         name, value = field.name, getattr(options, field.name)
         if name in _ALWAYS or value == field.default:
@@ -214,7 +221,7 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
         if name not in takes:
             able = ", ".join(f".{row.suffix}" for row in WRITERS.values() if name in row.takes)
             also = ", and to the terminal" if name in TERMINAL else ""
-            given = flags[name] if isinstance(value, bool) else f"{flags[name]} {value}"
+            given = flag(MapOptions, name) if isinstance(value, bool) else f"{flag(MapOptions, name)} {value}"
             raise UsageError(f"{given} changes nothing in {what}; it applies to {able}{also}")
     if options.store == "top-k" and (options.classes or options.values == "logits"):
         raise UsageError(
@@ -250,16 +257,3 @@ def _check_plain(options: MapOptions) -> None:
         raise UsageError(f"--plain shows the probability of a class and nothing else; leave out {flag}")
     if len(options.classes) > 1:
         raise UsageError("--plain shows one class; name one with --class, or write a .tif for several")
-
-
-_TOLD = told(MapOptions)
-
-
-def save(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
-    """Writes the map to the file `out`, or to standard output if that is ``-``.
-
-    A regular file or a folder appears whole or not at all; a device or a pipe is written through. Raises
-    OutputError.
-    """
-    with written(out, folder=writer.folder) as path:
-        writer.write(path, stream, choice)

@@ -1,0 +1,247 @@
+"""Who works on which image, in a folder that several processes share, on one machine or many.
+
+A claim is a file that only one process can create. Its owner touches it now and then; whoever else wants the
+image takes the claim over when the owner is gone: at once where both see the same processes, else when
+nothing has touched the file for `STALE` seconds. These are counted on the waiting side's own clock that
+nobody sets, so that clocks which differ or jump do not matter.
+
+A claim that is taken over tells how many died with it: an image that takes all memory is not tried for ever.
+What somebody died with is taken over only by who works on it alone, lest its neighbours be blamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+BEAT, STALE = 20.0, 150.0
+"""Seconds between two touches of a claim, and without one until it is taken over."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from all others.
+
+    machine: where its number means something: a host since it was started, and in it a container.
+    pid: the number. started: when it began, in the system's ticks since the machine's start.
+    """
+
+    machine: str
+    pid: int
+    started: str
+
+    @classmethod
+    def me(cls) -> Owner:
+        """This process."""
+        return cls(_machine(), os.getpid(), _started(os.getpid()))
+
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended."""
+        if self.machine != _machine():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # somebody else's
+            return False
+        return _started(self.pid) != self.started
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is in a claim's file. name: what is claimed. deaths: of owners while they worked on it alone, or
+    with others the first time.
+    """
+
+    name: str
+    owner: Owner
+    deaths: int = 0
+
+    @classmethod
+    def none(cls, name: str) -> Claim:
+        """That of a place where nobody claims anything."""
+        return cls(name, Owner("", 0, ""))
+
+
+class Claims:
+    """The claims that this process has in a folder, and those of others. Threads may share it.
+
+    folder: of the claims' files; it is made when it is needed.
+    """
+
+    def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE):
+        self.folder, self.beat, self.stale = folder, beat, stale
+        self._owner = Owner.me()
+        self._held: set[Path] = set()
+        self._seen: dict[
+            Path, tuple[int, float]
+        ] = {}  # of others: when touched, and since when that is known
+        self._lock = threading.Lock()
+        self._beating = False
+
+    def take(self, name: str, *, alone: bool = False) -> Claim | None:
+        """The claim to an image, which is this process's until `release`; None while another works on it.
+
+        alone: whether it will be worked on alone; else None also where the one who worked on it is gone.
+
+        Raises OSError.
+        """
+        path = self._path(name)
+        if self._create(path, claim := Claim(name, self._owner)):
+            return claim
+        found = self._read(path)
+        if found is None or not alone or not self._is_stale(path, found):
+            return None
+        claim = Claim(name, self._owner, found.deaths + 1)
+        return claim if self._put_away(path, found) and self._create(path, claim) else None
+
+    def release(self, name: str) -> None:
+        """Ends this process's claim."""
+        path = self._path(name)
+        with self._lock:
+            self._held.discard(path)
+        with suppress(OSError):
+            path.unlink()
+
+    def is_alive(self, name: str) -> bool:
+        """Whether somebody else is known to hold a claim: on this machine at once, else when it was touched
+        since `take` saw it first.
+        """
+        path = self._path(name)
+        found = self._read(path)
+        if found is None:
+            return False
+        if found.owner.machine == self._owner.machine:
+            return not found.owner.is_gone()
+        with self._lock:
+            before = self._seen.get(path)
+        try:
+            return before is not None and path.stat().st_mtime_ns != before[0]
+        except OSError:
+            return False
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[Claim]:
+        """A claim that is waited for. Raises OSError."""
+        while (claim := self.take(name, alone=True)) is None:
+            time.sleep(0.05)
+        try:
+            yield claim
+        finally:
+            self.release(name)
+
+    def clear(self) -> None:
+        """Removes the claims of owners that are gone, once all images have been dealt with."""
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                found = self._read(path)
+                if found is not None and self._is_stale(path, found):
+                    self._put_away(path, found)
+            self.folder.rmdir()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+
+    def _create(self, path: Path, claim: Claim) -> bool:
+        """Whether the claim's file could be created, being in nobody's hands."""
+        text = json.dumps(asdict(claim)).encode()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return self._create(path, claim)
+        try:
+            os.write(descriptor, text)
+        finally:
+            os.close(descriptor)
+        with self._lock:
+            self._held.add(path)
+            if not self._beating:
+                self._beating = True
+                threading.Thread(target=self._touch, daemon=True).start()
+        return True
+
+    def _touch(self) -> None:
+        while True:
+            time.sleep(self.beat)
+            with self._lock:
+                held = list(self._held)
+            for path in held:
+                with suppress(OSError):
+                    os.utime(path)
+
+    def _read(self, path: Path) -> Claim | None:
+        """What a claim's file says; of one that is not written yet, or damaged, that nobody is known."""
+        try:
+            found = json.loads(path.read_bytes())
+            return Claim(found["name"], Owner(**found["owner"]), int(found["deaths"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, LookupError):
+            return Claim.none("")
+
+    def _is_stale(self, path: Path, found: Claim) -> bool:
+        if found.owner == self._owner:
+            return False
+        if found.owner.is_gone():
+            return True
+        try:
+            touched = path.stat().st_mtime_ns
+        except OSError:
+            return False
+        with self._lock:
+            before, since = self._seen.get(path, (None, 0.0))
+            if before != touched:
+                self._seen[path] = touched, time.monotonic()
+                return False
+            return time.monotonic() - since > self.stale
+
+    def _put_away(self, path: Path, found: Claim) -> bool:
+        """Removes a stale claim, unless another process was faster and has taken the image over."""
+        aside = path.with_name(f".{path.name}.{self._owner.pid}-{threading.get_ident()}")
+        try:
+            path.rename(aside)
+        except OSError:
+            return False
+        same = self._read(aside) == found
+        if not same:
+            with suppress(OSError):  # the faster one's: it goes back, unless a third has come
+                os.link(aside, path)
+        with suppress(OSError):
+            aside.unlink()
+        with self._lock:
+            self._seen.pop(path, None)
+        return same
+
+
+def _machine() -> str:
+    """The same for processes that see each other's numbers, and only for these."""
+    told = [socket.gethostname()]
+    with suppress(OSError):
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        told.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(told)
+
+
+def _started(pid: int) -> str:
+    """When a process began, as Linux tells it; elsewhere nothing, and its number alone must do."""
+    try:
+        after_name = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        )
+        state, *numbers = after_name.split()
+        return "" if state == "Z" else numbers[18]  # a zombie has ended
+    except (OSError, ValueError, IndexError):
+        return ""

@@ -1,0 +1,172 @@
+"""The engine that works on many machines: Ray Data, with one network in each of its actors.
+
+Ray distributes the images, starts again what dies, and asks for no more than its actors can take
+(https://docs.ray.io/en/latest/data/data.html). An actor does what a local run does, with a few threads, and
+writes its answers itself where each is a file. Without an address Ray is started on this machine alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcnconv.batch.folder import MapFolder
+from fcnconv.batch.inputs import Input
+from fcnconv.batch.job import Job
+from fcnconv.batch.made import Later, Made
+from fcnconv.batch.packed import Pack
+from fcnconv.batch.runs import Engine, Result
+from fcnconv.batch.workers import attempt, each
+from fcnconv.errors import FcnconvError, UsageError, first_line
+
+log = logging.getLogger("fcnconv")
+
+TOGETHER = 32
+"""Images that an actor is given at a time: enough to keep its threads busy, and few to do again when it
+dies.
+"""
+
+WAVE, WAVE_BYTES = 20_000, 256 << 20
+"""Images of a dataset, and bytes of those that come as their content; then comes the next dataset."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where Ray works.
+
+    address: of a cluster that runs; None starts one on this machine. workers: actors; None is one for every
+    two processors. gpus: of each actor.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus: int = 0
+
+
+@contextmanager
+def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
+    """The engine, for as long as the block lasts. Raises UsageError without Ray, FcnconvError without a
+    cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UsageError("--engine ray needs the package ray: pip install 'fcnconv[ray]'") from error
+    here: dict[str, Any] = (
+        {} if cluster.address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    )
+    try:
+        ray.init(
+            address=cluster.address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"RAY_USAGE_STATS_ENABLED": "0"}},
+            **here,
+        )
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise FcnconvError(f"no Ray at {cluster.address or 'this machine'}: {first_line(error)}") from error
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        with suppress(AttributeError):  # not in every version
+            context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        processors = int(ray.cluster_resources().get("CPU", 1))
+        workers = cluster.workers or max(processors // 2, 1)
+        log.info("Ray with %d workers on %d processors", workers, processors)
+        yield _engine(job, workers, max(processors // workers, 1), cluster.gpus)
+    finally:
+        ray.shutdown()
+
+
+def _engine(job: Job, workers: int, processors: int, gpus: int) -> Engine:
+    import ray
+
+    def engine(inputs: Iterable[Input], since: int, alone: bool) -> Generator[Result, None, None]:
+        for wave in _waves(inputs):
+            items = [pickle.dumps(item) for item in wave]
+            together = 1 if alone else min(TOGETHER, -(-len(items) // workers))
+            count = min(workers, len(items))
+            worked = ray.data.from_items(items, override_num_blocks=-(-len(items) // together)).map_batches(
+                Worker,
+                fn_constructor_args=(job, since, alone, workers, str(Path.cwd())),
+                batch_size=together,
+                compute=ray.data.ActorPoolStrategy(size=count),
+                num_cpus=processors,
+                num_gpus=gpus or None,
+            )
+            try:
+                for row in worked.iter_rows():
+                    name, result = pickle.loads(row["item"])
+                    if isinstance(result, UsageError):
+                        raise result
+                    yield name, result
+            except ray.exceptions.RayError as error:
+                raise FcnconvError(f"Ray gave up: {first_line(error)}") from error
+
+    return engine
+
+
+def _waves(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """The inputs in lists that are not too large."""
+    remaining = iter(inputs)
+    for first in remaining:
+        wave, size = [first], 0
+        for item in islice(remaining, WAVE - 1):
+            wave.append(item)
+            size += len(item.image) if isinstance(item.image, bytes) else 0
+            if size >= WAVE_BYTES:
+                break
+        yield wave
+
+
+class Worker:
+    """What an actor does: the images of a batch, a few at a time."""
+
+    def __init__(self, job: Job, since: int, alone: bool, workers: int, here: str):
+        with suppress(OSError):  # elsewhere, where addresses and whole paths are meant
+            os.chdir(here)
+        self.job, self.since, self.alone, self.workers = job, since, alone, workers
+        self.target: MapFolder | Pack | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What became of each image, pickled, in their order."""
+        items = [pickle.loads(item) for item in batch["item"]]
+        results = np.empty(len(items), object)
+        results[:] = [pickle.dumps(result) for result in self._results(items)]
+        return {"item": results}
+
+    def _results(self, items: list[Input]) -> Iterator[tuple[str, Made | Later | FcnconvError]]:
+        try:
+            target = self._opened()
+            if self.alone:
+                yield from (
+                    attempt(lambda item: target.make(item, self.since, alone=True), item) for item in items
+                )
+            else:
+                yield from each(items, lambda item: target.make(item, self.since))
+        except FcnconvError as error:  # of the network, or of usage: it holds for all
+            yield from ((item.name, UsageError(str(error))) for item in items)
+
+    def _opened(self) -> MapFolder | Pack:
+        """The work, opened when it is first needed; the machine's memory is for all workers."""
+        if self.target is None:
+            target = self.job.open()
+            folder = target.folder if isinstance(target, Pack) else target
+            if self.job.network.max_memory is None:
+                folder = replace(folder, classifier=folder.classifier.share(self.workers))
+            self.target = replace(target, folder=folder) if isinstance(target, Pack) else folder
+        return self.target

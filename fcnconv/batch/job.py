@@ -1,0 +1,73 @@
+"""What a batch does with each of its images, told so that it can be sent to another machine and opened
+there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fcnconv.batch.folder import MapFolder
+from fcnconv.batch.packed import Pack
+from fcnconv.batch.store import open_store
+from fcnconv.classifier import open_classifier
+from fcnconv.errors import UsageError
+from fcnconv.models import OwnModel, find_model
+from fcnconv.options import EVALUATION_SIZE, MapOptions, NetworkOptions
+from fcnconv.scan.correct import check_together
+from fcnconv.writers import Choice, Writer, find_writer
+
+
+@dataclass(frozen=True)
+class Job:
+    """model, own: which network. network: how it is run. options: what is asked for of each image.
+
+    out: where the answers go. format: a suffix; with ``.tar`` behind it maps go into archives, and
+    ``parquet`` is a table of images, or of cells if `cells_table`. shard: (I, N), the part of the images.
+    """
+
+    model: str
+    own: OwnModel
+    network: NetworkOptions
+    options: MapOptions
+    out: str
+    format: str
+    cells_table: bool
+    shard: tuple[int, int]
+
+    def open(self) -> MapFolder | Pack:
+        """The work, ready to be done. Raises UsageError, OutputError, ModelError and ConversionError."""
+        writer, kind, options = self.writer(), self.kind, self.options
+        if kind == "images":
+            options = replace(options, scales=options.scales or EVALUATION_SIZE)
+        elif writer.looked_at:
+            options = options.looked_at()
+        spec = find_model(self.model, self.own)
+        labels = spec.labels()
+        check_together(self.network, options, labels.activation)
+        choice = Choice.of(options, labels)
+        classifier = open_classifier(spec, self.network)
+        folder = MapFolder(classifier, open_store(self.out), writer, choice, self.network, self.shard)
+        return Pack(folder, kind) if kind else folder
+
+    @property
+    def kind(self) -> Literal["tar", "cells", "images"] | None:
+        """How answers are packed, see `Pack`; None where each is a file."""
+        suffix = self.format.lstrip(".").lower()
+        if suffix == "parquet":
+            return "cells" if self.cells_table else "images"
+        return "tar" if suffix.endswith(".tar") else None
+
+    def writer(self) -> Writer:
+        """What writes a map. Raises UsageError and OutputError."""
+        if self.cells_table and self.kind != "cells":
+            raise UsageError("--cells-table is for --format parquet; add it, or leave the table out")
+        inner = self.format.lstrip(".")
+        if self.kind == "tar":
+            inner = inner[: -len(".tar")]
+        writer = find_writer(f"map.{inner}", None, self.options)
+        if self.kind == "tar" and writer.folder:
+            raise UsageError(
+                f"a .{writer.suffix} is a directory, which no archive is read for; choose npz.tar"
+            )
+        return writer

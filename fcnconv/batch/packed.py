@@ -1,0 +1,332 @@
+"""Answers of many images in few files: Parquet tables, or maps in tar archives.
+
+A file, a part, holds the answers of some thousand images and appears whole, so that what is lost with a
+machine is little. The parts of a shard are written by one process: where workers elsewhere make the answers,
+they come here.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.batch.folder import MapFolder, answer_name
+from fcnconv.batch.inputs import Input, digest
+from fcnconv.batch.made import Made
+from fcnconv.batch.store import Store
+from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
+from fcnconv.maps import write_map
+from fcnconv.options import MapOptions, flag
+from fcnconv.sources import area
+from fcnconv.writers.tables import TableFile, cell_rows, cell_schema, image_rows, image_schema, stored
+
+IMAGES, BYTES, ROWS = 10_000, 1 << 30, 5_000_000
+"""Of a part, at most: images; bytes of maps; rows."""
+
+
+class Part(Protocol):
+    """A file that is being filled."""
+
+    images: int
+
+    def add(self, name: str, content: Any) -> None:
+        """Adds the answer of an image."""
+
+    def is_full(self) -> bool:
+        """Whether the next answer goes into another file."""
+
+    def close(self) -> None:
+        """Completes the file."""
+
+
+class TablePart:
+    """A Parquet file. An answer is a list of columns by name, each some rows."""
+
+    def __init__(self, path: Path, cells: bool, settings: dict[str, Any]):
+        self.table = TableFile(path, cell_schema() if cells else image_schema(), settings)
+        self.images = 0
+
+    def add(self, name: str, content: list[dict[str, Any]]) -> None:
+        """Adds rows, see `writers.tables`."""
+        for columns in content:
+            self.table.add(columns)
+        self.images += 1
+
+    def is_full(self) -> bool:
+        """Whether it has `IMAGES` or `ROWS`."""
+        return self.images >= IMAGES or self.table.rows >= ROWS
+
+    def close(self) -> None:
+        """Completes the file."""
+        self.table.close()
+
+
+class TarPart:
+    """A tar archive, as webdataset reads them. An answer is the bytes of a file, which is called as it would
+    be in a folder of maps.
+    """
+
+    def __init__(self, path: Path):
+        self.archive = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by `close`
+        self.images = 0
+
+    def add(self, name: str, content: bytes) -> None:
+        """Adds a file."""
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self.archive.addfile(member, io.BytesIO(content))
+        self.images += 1
+
+    def is_full(self) -> bool:
+        """Whether it has `IMAGES` or `BYTES`."""
+        return self.images >= IMAGES or self.archive.offset >= BYTES
+
+    def close(self) -> None:
+        """Completes the file."""
+        self.archive.close()
+
+
+Kind = Literal["tar", "cells", "images"]
+"""What a part is: an archive with a file of each map; a table with a row for each cell and rank; or with one
+row for each image and rank, of its classification.
+"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts in a folder. inner: the suffix of a map in an archive."""
+
+    store: Store
+    kind: Kind
+    inner: str
+
+    @property
+    def suffix(self) -> str:
+        """Of a part."""
+        return "tar" if self.kind == "tar" else "parquet"
+
+    @property
+    def format(self) -> str:
+        """What a folder of such parts tells of its format."""
+        return f"{self.inner}.tar" if self.kind == "tar" else f"parquet of {self.kind}"
+
+    def key(self, name: str) -> str:
+        """What the answer about an image is found by."""
+        return answer_name(name, self.inner) if self.kind == "tar" else stored(name)
+
+    def names(self) -> list[str]:
+        """All parts, whatever shard they are of."""
+        return [name for name in self.store.files() if _PART.fullmatch(name) and name.endswith(self.suffix)]
+
+    def answered(self, since: int) -> npt.NDArray[np.uint64]:
+        """The digests of the keys of all answers, sorted; without those of parts that are older than
+        `since`.
+        """
+        parts = (part for part in self.names() if self.store.has(part, since))
+        return np.unique(np.fromiter((digest(key) for part in parts for key in self._keys(part)), np.uint64))
+
+    def _keys(self, part: str) -> Iterator[str]:
+        """The keys of the answers in a part. Raises OutputError for a file that is none."""
+        if self.kind == "tar":
+            yield from (self.store.read(index_of(part)) or "").split("\0")[:-1]
+            return
+        import pyarrow.parquet as pq
+
+        try:
+            with self.store.open(part) as file, pq.ParquetFile(file) as table:
+                for group in table.iter_batches(columns=["path"]):
+                    yield from group.column(0).unique().to_pylist()
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"{self.store.place(part)}: cannot be read: {first_line(error)}; remove it"
+            ) from error
+
+
+def among(number: int, sorted_numbers: npt.NDArray[np.uint64]) -> bool:
+    """Whether a number is one of many."""
+    place = int(np.searchsorted(sorted_numbers, np.uint64(number)))
+    return place < len(sorted_numbers) and int(sorted_numbers[place]) == number
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Where the answers about many images go, and how they are made. folder: makes the maps."""
+
+    folder: MapFolder
+    kind: Kind
+
+    @property
+    def parts(self) -> Parts:
+        """What is there already."""
+        return Parts(self.store, self.kind, self.folder.writer.suffix)
+
+    @property
+    def store(self) -> Store:
+        """Where the parts go."""
+        return self.folder.store
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """(I, N), the part of the images that is worked on."""
+        return self.folder.shard
+
+    def check(self) -> None:
+        """Raises UsageError for what changes nothing in a table of images."""
+        options = self.folder.choice.options
+        if self.kind == "images":
+            plain = MapOptions(scales=options.scales, top_k=options.top_k)
+            for each in fields(options):
+                if getattr(options, each.name) != getattr(plain, each.name):
+                    raise UsageError(
+                        f"{flag(MapOptions, each.name)} changes nothing in a table of images; add "
+                        "--cells-table for one of windows"
+                    )
+
+    def settings(self) -> dict[str, Any]:
+        """All that an answer depends on beside its image, by name."""
+        return self.folder.settings() | {"format": self.parts.format}
+
+    def make(self, item: Input, since: int, *, alone: bool = False) -> Made:
+        """The answer about an image, which is not written yet. Raises ImageError and OutputError."""
+        folder, options = self.folder, self.folder.choice.options
+        source = folder.open(item)
+        content: Any
+        agreement = None
+        if self.kind == "images":
+            found = folder.classifier.classify(source, scales=options.sizes, k=options.top_k)
+            content = [image_rows(item.name, found)]
+        else:
+            stream = folder.share.stream(source, options)
+            if self.kind == "cells":
+                content = list(cell_rows(item.name, stream, folder.choice))
+            else:
+                with tempfile.TemporaryDirectory(prefix="fcnconv-") as place:
+                    file = Path(place, "map")
+                    write_map(stream, file, folder.writer, folder.choice)
+                    content = file.read_bytes()
+            agreement = stream.about.provenance.agreement
+        return Made("", True, agreement, area(source.size) / 1e6, content)
+
+    def finish(self, failures: dict[str, str], since: int) -> None:
+        """Does nothing: there is no report."""
+
+    @contextmanager
+    def packing(self, since: int) -> Iterator[Packer]:
+        """What fills the parts of this shard, while nobody else does. Answers that came when the block
+        ends, however it ends, are in a part.
+
+        since: as for `Disk.writing`. Raises OutputError.
+        """
+        name = "shard {} of {}".format(*self.shard)
+        claims = self.store.claims
+        while claims and claims.take(name, alone=True) is None:
+            if claims.is_alive(name):
+                raise OutputError(
+                    f"{self.store.place('')}: another process packs {name} there; wait for it, or give each "
+                    "a --shard of its own"
+                )
+            time.sleep(1)  # until it is clear whether a machine that cannot be seen from here is gone
+        try:
+            yield Packer(self, since)
+        finally:
+            if claims:
+                claims.release(name)
+
+    def open_part(self, path: Path) -> Part:
+        """A file to fill."""
+        if self.kind == "tar":
+            return TarPart(path)
+        return TablePart(path, self.kind == "cells", self.settings())
+
+
+class Packer:
+    """Fills the parts of a shard, one after another. Raises OutputError.
+
+    Answers are in a part once `add` or `close` has given them back.
+    """
+
+    def __init__(self, pack: Pack, since: int):
+        self.pack, self.parts, self.since = pack, pack.parts, since
+        start = "{}-{}-of-{}-".format("maps" if pack.kind == "tar" else "answers", *pack.shard)
+        own, others = re.compile(rf"{start}(\d+)\..*"), re.compile(rf"\w+-\d+-of-{pack.shard[1]}-.*")
+        names = self.parts.names()
+        self._start, self._number = (
+            start,
+            1 + max((int(m[1]) for m in map(own.fullmatch, names) if m), default=-1),
+        )
+        self._there, self._made = self.parts.answered(since), set[int]()
+        for (
+            part
+        ) in names:  # those of answers that were made in another way, but for what other shards care for
+            if not pack.store.has(part, since) and (own.fullmatch(part) or not others.fullmatch(part)):
+                pack.store.remove(part)
+        self._part: Part | None = None
+        self._writing = ExitStack()
+        self._waiting: list[tuple[str, Made]] = []
+
+    def has(self, name: str) -> bool:
+        """Whether an image has its answer already, in whatever part."""
+        number = digest(self.parts.key(name))
+        return number in self._made or among(number, self._there)
+
+    def add(self, name: str, made: Made) -> list[tuple[str, Made]]:
+        """Takes an answer; gives those that are in a whole part by now."""
+        with self._explained():
+            if self._part is None:
+                path = self._writing.enter_context(self.pack.store.writing(self._file, self.since))
+                self._part = self.pack.open_part(path)
+            self._part.add(self.parts.key(name), made.content)
+        self._made.add(digest(self.parts.key(name)))
+        self._waiting.append((name, replace(made, path=self.pack.store.place(self._file), content=None)))
+        return self.close() if self._part.is_full() else []
+
+    def close(self) -> list[tuple[str, Made]]:
+        """Completes the part that is being filled, if there is one; gives the answers that are in it."""
+        if self._part is None:
+            return []
+        with self._explained():
+            self._part.close()
+            if self.pack.kind == "tar":  # before the part, which is there only with its index
+                keys = "".join(f"{self.parts.key(name)}\0" for name, _ in self._waiting)
+                self.pack.store.write(index_of(self._file), keys)
+            self._writing.close()
+        done, self._waiting, self._part = self._waiting, [], None
+        self._number += 1
+        return done
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Lets the part go that cannot be completed, and its answers, which the next run makes again."""
+        try:
+            yield
+        except (OSError, FcnconvError) as error:
+            with suppress(OSError, FcnconvError):
+                self._writing.__exit__(type(error), error, None)
+            self._part, self._waiting = None, []
+            if isinstance(error, FcnconvError):
+                raise
+            file = self.pack.store.place(self._file)
+            raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+    @property
+    def _file(self) -> str:
+        return f"{self._start}{self._number:05}.{self.parts.suffix}"
+
+
+_PART = re.compile(r"(answers|maps)-\d+-of-\d+-\d+\.(parquet|tar)")
+
+
+def index_of(part: str) -> str:
+    """The file beside an archive that lists what is in it, with a null byte after each name."""
+    return part.removesuffix(".tar") + ".names"

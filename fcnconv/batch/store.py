@@ -1,0 +1,208 @@
+"""Where the answers of a batch lie: a folder on a disk, or below the address of an object store.
+
+What is written appears whole or not at all, in both. A disk that several machines share also tells who works
+on what; an object store does not, as most have no file that only one can create.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fcnconv.batch.claims import Claims
+from fcnconv.errors import OutputError, first_line
+from fcnconv.sources.remote import file_system, is_address, shown_address
+from fcnconv.system.files import whole_file, written
+from fcnconv.system.scratch import no_room
+
+INNER = ".fcnconv"
+"""The folder of the claims, in a folder of answers."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A folder. Its methods take names of files below it, with slashes; they raise OSError."""
+
+    root: Path
+    claims: Claims = field(compare=False, repr=False)
+
+    @classmethod
+    def at(cls, root: Path) -> Disk:
+        """A folder, whether it is there yet or not."""
+        return cls(root, Claims(root / INNER / "claims"))
+
+    def place(self, name: str) -> str:
+        """What people call a file."""
+        return str(self.root / name)
+
+    def has(self, name: str, since: int) -> bool:
+        """Whether a file is there that is not older than `since`, nanoseconds of its time of change."""
+        try:
+            return self.root.joinpath(name).stat().st_mtime_ns >= since
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def read(self, name: str) -> str | None:
+        """The text of a file; None if it is not there. Raises UnicodeDecodeError too."""
+        try:
+            return self.root.joinpath(name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Replaces the text of a file."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.root / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def writing(self, name: str, since: int, *, folder: bool = False) -> Iterator[Path]:
+        """A path to write a file to, or a zarr store, which appears under its name when the block ends well,
+        and is not older than `since` then, whatever the clock says. Raises OutputError.
+        """
+        path = self.root / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with written(str(path), folder=folder) as temporary:
+            yield temporary
+            if temporary.stat().st_mtime_ns < since:
+                os.utime(temporary, ns=(since, since))
+
+    def open(self, name: str) -> BinaryIO:
+        """A file, to be read from any place."""
+        return self.root.joinpath(name).open("rb")
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        self.root.joinpath(name).unlink(missing_ok=True)
+
+    def files(self) -> Iterator[str]:
+        """The names of all files, without the claims."""
+        for path in self.root.rglob("*"):
+            name = path.relative_to(self.root)
+            if path.is_file() and name.parts[0] != INNER:
+                yield name.as_posix()
+
+    def clear(self) -> None:
+        """Removes what is left of processes that ended too early."""
+        self.claims.clear()
+        with suppress(OSError):
+            self.root.joinpath(INNER).rmdir()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """All that is below an address, such as ``s3://bucket/maps``, by fsspec. Its methods are those of `Disk`.
+
+    What is there already is listed once, so that a million images do not take a million questions.
+    """
+
+    address: str
+    claims: None = None
+
+    def place(self, name: str) -> str:
+        """What people call a file."""
+        return f"{shown_address(self.address)}/{name}"
+
+    def has(self, name: str, since: int) -> bool:
+        """Whether a file was there when the batch began. since: 0, or later than anything that is there."""
+        return not since and name in self._there
+
+    def read(self, name: str) -> str | None:
+        """The text of a file; None if it is not there."""
+        with self._explained(name):
+            try:
+                return bytes(self._system.cat_file(f"{self._root}/{name}")).decode()
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, text: str) -> None:
+        """Replaces the text of a file."""
+        with self._explained(name):
+            self._system.pipe_file(f"{self._root}/{name}", text.encode())
+
+    @contextmanager
+    def writing(self, name: str, since: int, *, folder: bool = False) -> Iterator[Path]:
+        """A path to write a file to, which is sent when the block ends well. Raises OutputError."""
+        with tempfile.TemporaryDirectory(prefix="fcnconv-") as place:
+            temporary = Path(place, "out")
+            try:
+                yield temporary
+            except OSError as error:
+                raise no_room(error, f"what goes to {self.place(name)}") from error
+            with self._explained(name):
+                target = f"{self._root}/{name}"
+                self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._system.put_file(str(temporary), target)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Any]:
+        """A file, to be read from any place."""
+        with self._explained(name):
+            file = self._system.open(f"{self._root}/{name}", "rb")
+        with file:
+            yield file
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        with self._explained(name), suppress(FileNotFoundError):
+            self._system.rm_file(f"{self._root}/{name}")
+
+    def files(self) -> Iterator[str]:
+        """The names of all files."""
+        return iter(self._there)
+
+    def clear(self) -> None:
+        """Does nothing: there are no claims."""
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        system, root = file_system(self.address)
+        return system, root.rstrip("/")
+
+    @property
+    def _system(self) -> Any:
+        return self._opened[0]
+
+    @property
+    def _root(self) -> str:
+        return self._opened[1]
+
+    @cached_property
+    def _there(self) -> frozenset[str]:
+        with self._explained(""):
+            try:
+                found = self._system.find(self._root)
+            except FileNotFoundError:
+                return frozenset()
+        start = self._root.lstrip("/") + "/"
+        return frozenset(name.lstrip("/").removeprefix(start) for name in found)
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """Turns whatever the library raises, which has many kinds, into an OutputError without an address
+        that could hold credentials.
+        """
+        try:
+            yield
+        except (OutputError, MemoryError):
+            raise
+        except Exception as error:
+            reason = first_line(error).replace(self.address, shown_address(self.address))
+            raise OutputError(f"{self.place(name)}: cannot be reached: {reason}") from error
+
+
+Store = Disk | Bucket
+
+
+def open_store(out: str) -> Store:
+    """Where answers go, by a path or an address."""
+    return Bucket(out.rstrip("/")) if is_address(out) else Disk.at(Path(out))

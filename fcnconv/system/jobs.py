@@ -1,0 +1,82 @@
+"""Which part of a job this process is, where a queue started the same command many times: by the variables
+that queues set for each of their tasks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fcnconv.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How a queue tells a task what it is.
+
+    name: of the queue, or of what it calls its tasks. index: the variable of the task's number. count: that
+    of how many there are. first: that of the first number, which is 0 where there is none. step: that of what
+    lies between two numbers.
+    """
+
+    name: str
+    index: str
+    count: str
+    first: str = ""
+    step: str = ""
+
+    def part(self, environment: Mapping[str, str]) -> tuple[int, int]:
+        """(I, N), from 1 on. Raises UsageError where the numbers are not those of a whole row of tasks."""
+        index, count = (
+            self._number(environment, self.index, None),
+            self._number(environment, self.count, None),
+        )
+        first, step = self._number(environment, self.first, 0), self._number(environment, self.step, 1)
+        place, rest = divmod(index - first, max(step, 1))
+        if rest or not 0 <= place < count:
+            raise UsageError(
+                f"--shard auto: task {index} is none of {count} in a row from {first} on ({self.name}); "
+                "give the array numbers without gaps, or name the shard as I/N"
+            )
+        return place + 1, count
+
+    @staticmethod
+    def _number(environment: Mapping[str, str], name: str, usual: int | None) -> int:
+        text = environment.get(name, "")
+        if not text and usual is not None:
+            return usual
+        if not text.isascii() or not text.isdigit():
+            raise UsageError(
+                f"--shard auto: {name} is {text!r}, not a number; set it, or name the shard as I/N"
+            )
+        return int(text)
+
+
+QUEUES = (
+    Queue(
+        "a Slurm array",
+        "SLURM_ARRAY_TASK_ID",
+        "SLURM_ARRAY_TASK_COUNT",
+        "SLURM_ARRAY_TASK_MIN",
+        "SLURM_ARRAY_TASK_STEP",
+    ),
+    Queue("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    Queue("MPI", "PMI_RANK", "PMI_SIZE"),
+    Queue("Slurm's srun", "SLURM_PROCID", "SLURM_NTASKS"),
+    Queue("an indexed job of Kubernetes", "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
+    Queue("an array of AWS Batch", "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
+    Queue("a task of Google Cloud Batch", "BATCH_TASK_INDEX", "BATCH_TASK_COUNT"),
+)
+"""Those that are known, the first whose variables are set before the others: an array's tasks may be started
+by srun. Kubernetes sets no count, so the job sets JOB_COMPLETIONS itself.
+"""
+
+
+def part_of_job(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(I, N): this process is the I-th of N, from 1 on. Raises UsageError where no queue tells it."""
+    for queue in QUEUES:
+        if environment.get(queue.index):
+            return queue.part(environment)
+    known = ", ".join(queue.index for queue in QUEUES)
+    raise UsageError(f"--shard auto: no queue tells which part this is ({known}); name it as I/N, as in 1/8")
