@@ -98,7 +98,7 @@ EVERY_IMAGE = (1, 1)
 Shard = Annotated[
     tuple[int, int],
     Told(
-        "Only the I-th of N parts of the images; auto: the part of this task in its queue.",
+        "Only the I-th of N parts of the images; auto asks the queue.",
         flags=("--shard",),
         metavar="I/N|auto",
         group="Running",

@@ -14,7 +14,7 @@ import pytest
 from conftest import SAMPLES, Command
 
 from fcnconv.batch.inputs import Input, from_list, from_paths, from_sources, from_tar
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, UsageError
 
 FCNCONV = f"'{sys.executable}' -m fcnconv"
 NAMES = ["[red].png", "two words.png", "-dash.png", os.fsdecode(b"caf\xe9.png"), "new\nline.png"]
@@ -60,23 +60,19 @@ def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
 URL = "https://example.org/photos?page=1"
 
 
-def test_a_url_is_no_pattern() -> None:
-    assert list(from_sources([URL], {".png"}, Path("maps"))) == [Input(URL, URL)]
+def test_a_url_is_no_pattern_and_is_called_by_what_is_no_secret() -> None:
+    address = "https://user:word@example.org/photo.jpg?signature=1"
+    shown = "https://example.org/photo.jpg"
+    assert list(from_sources([address], {".png"}, Path("maps"))) == [Input(shown, address)]
 
 
-def test_a_list_or_an_archive_at_a_url_is_told_how_it_comes_in() -> None:
-    ways = {"--files-from": from_list(URL, b"\n"), "--from0": from_list(URL, b"\0"), "--tar": from_tar(URL)}
-    for option, inputs in ways.items():
-        with pytest.raises(ImageError) as error:
+def test_a_url_without_the_package_is_told_how_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcnconv.sources.remote.find_spec", lambda _: None)
+    for inputs in (from_list(URL, b"\n"), from_list(URL, b"\0"), from_tar(URL)):
+        with pytest.raises(
+            UsageError, match=r"^https://example.org/photos: https:// is read by the extra remote"
+        ):
             list(inputs)
-        assert str(error.value).endswith(f"downloaded here: curl -s '{URL}' | fcnconv classify {option} -")
-
-
-def test_a_url_in_a_list_is_told_how_it_comes_in(fcnconv: Command) -> None:
-    done = fcnconv("classify", "--files-from", "-", stdin=f"{URL}\n".encode())
-    assert done.returncode == 1 and done.stderr.decode() == (
-        f"fcnconv: {URL}: not a file, and nothing is downloaded here: curl -s '{URL}' | fcnconv classify\n"
-    )
 
 
 def test_find_print0_with_odd_names(odd_names: Path) -> None:

@@ -141,7 +141,9 @@ def test_maps_that_were_there_do_not_spoil_the_pace() -> None:
         clock.now += 7
         counter.count(ImageError("bad") if number == 3 else "new")
     assert progress.left() == pytest.approx(50 * 7)
-    assert described(progress).startswith("mapping: 50 of 100, 0.1 a second, 1 failed: 17 %, about 6 min left")
+    assert described(progress).startswith(
+        "mapping: 50 of 100, 1 failed, 0.1 a second: 17 %, about 6 min left"
+    )
 
 
 def test_images_that_come_as_a_stream_are_counted_with_their_rate() -> None:
@@ -167,7 +169,7 @@ def test_inputs_that_can_be_looked_through_are_counted_beforehand() -> None:
     while counter.total is None:
         pass
     counter.count("new")
-    assert progress.note == "1 of 7" and progress.left() is not None
+    assert progress.note.startswith("1 of 7, ") and progress.left() is not None
 
 
 @given(

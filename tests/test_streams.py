@@ -17,10 +17,10 @@ from PIL import Image
 from tiny import choose
 
 from fcnconv.classifier import Classifier
+from fcnconv.maps import save_map as save
 from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_scales
 from fcnconv.scores import Block
-from fcnconv.maps import save_map as save
 from fcnconv.writers import WRITERS, Choice
 
 

@@ -29,12 +29,12 @@ def batch(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE]...",
-            help="Image files, folders of them, patterns in quotes, .tar files, addresses.",
+            help="Image files, folders of them, patterns, .tar files, addresses.",
         ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FOLDER", help="Where the answers go, a path or address."),
+        typer.Option("--out", "-o", metavar="FOLDER", help="Where the maps go: a path or an address."),
     ] = None,
     format: Annotated[
         str,
@@ -42,12 +42,11 @@ def batch(
             "--format",
             "-f",
             metavar="NAME",
-            help="Of the maps, by its suffix: as for heatmap; npz.tar packs them; parquet is a table of the "
-            "images' classes. [default: npz]",
+            help="As for heatmap; npz.tar packs maps, parquet lists the images' classes. [default: npz]",
         ),
     ] = "npz",
     cells_table: Annotated[
-        bool, Told("With -f parquet: a row for each window and rank.", flags=("--cells-table",), group="")
+        bool, Told("With -f parquet: rows for each window.", flags=("--cells-table",), group="")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
     missing: Annotated[
@@ -56,7 +55,7 @@ def batch(
     retry_failed: Annotated[
         bool,
         Told(
-            "Only those of FOLDER/failures.jsonl; SOURCE may be left out.",
+            "Only those that FOLDER/failures.jsonl lists.",
             flags=("--retry-failed",),
             group="",
         ),
@@ -69,14 +68,14 @@ def batch(
     address: Annotated[
         str | None,
         Told(
-            "Of the Ray cluster; auto finds it. [default: one on this machine]",
+            "Of Ray's cluster; auto finds it. [default: started here]",
             metavar="ADDRESS",
             group=_RUNNING,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        Told("Of Ray. [default: one for two processors]", metavar="N", group=_RUNNING, least=1),
+        Told("How many of Ray's. [default: one for two processors]", metavar="N", group=_RUNNING, least=1),
     ] = None,
     max_failures: Annotated[
         int | None, Told("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
@@ -93,7 +92,7 @@ def batch(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The score maps of many images, or their classes, in a folder.
+    """The score maps of many images, in a folder.
 
     A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. What is there already is kept, so that a
     run that was stopped goes on; FOLDER/fcnconv.json tells how the maps were made. In a pipe a line an image:

@@ -148,8 +148,9 @@ class Counter:
         if self.total is not None:
             stage.expected = stage.done + self.total - self.seen
             note += f" of {self.total}"
+        note += f", {self.failed} failed" if self.failed else ""
         if stage.seconds:
             note += f", {stage.done / stage.seconds:.1f} a second"
             if self.megapixels:
                 note += f" ({self.megapixels / stage.seconds:.1f} megapixels)"
-        self.progress.note = note + (f", {self.failed} failed" if self.failed else "")
+        self.progress.note = note

@@ -19,8 +19,10 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 def is_address(name: str) -> bool:
-    """Whether what is meant as a path is the address of something elsewhere."""
-    return _ADDRESS.match(name) is not None and not is_local(name)
+    """Whether what is meant as a path is the address of something elsewhere, and not a file of such a
+    name.
+    """
+    return _ADDRESS.match(name) is not None and not is_local(name) and not Path(name).exists()
 
 
 def is_local(name: str) -> bool:
