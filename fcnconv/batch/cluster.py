@@ -64,25 +64,20 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
         import ray.data
     except ImportError as error:
         raise UsageError("--engine ray needs the package ray: pip install 'fcnconv[ray]'") from error
-    here: dict[str, Any] = (
-        {} if cluster.address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-    )
     try:
-        ray.init(
-            address=cluster.address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"RAY_USAGE_STATS_ENABLED": "0"}},
-            **here,
-        )
+        with _quietly(), _on_this_machine(cluster.address is None):
+            ray.init(
+                address=cluster.address or "local",
+                include_dashboard=False if cluster.address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise FcnconvError(f"no Ray at {cluster.address or 'this machine'}: {first_line(error)}") from error
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        with suppress(AttributeError):  # not in every version
-            context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         processors = int(ray.cluster_resources().get("CPU", 1))
         workers = cluster.workers or max(processors // 2, 1)
@@ -90,6 +85,46 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
         yield _engine(job, workers, max(processors // workers, 1), cluster.gpus)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_this_machine(alone: bool) -> Iterator[None]:
+    """While it lasts Ray is started for this machine alone, so that it listens on the loopback address only,
+    as it does by itself where it knows no clusters (macOS, Windows).
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not alone
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """While Ray starts, what its libraries write to standard error, with which nobody can do anything, goes
+    nowhere; later what it tells of workers that died becomes a line of log.
+    """
+    import ray._private.worker as driver
+
+    def tell(told: dict[str, Any], ignore_prefix: bool) -> None:
+        log.debug("Ray: %s", " ".join(told["lines"]))
+
+    driver.print_to_stdstream = tell
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _engine(job: Job, workers: int, processors: int, gpus: int) -> Engine:
@@ -103,7 +138,7 @@ def _engine(job: Job, workers: int, processors: int, gpus: int) -> Engine:
             worked = ray.data.from_items(items, override_num_blocks=-(-len(items) // together)).map_batches(
                 Worker,
                 fn_constructor_args=(job, since, alone, workers, str(Path.cwd())),
-                batch_size=together,
+                batch_size=None,  # a block at a time, whose answers come as soon as it is done
                 compute=ray.data.ActorPoolStrategy(size=count),
                 num_cpus=processors,
                 num_gpus=gpus or None,
