@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import random
+import selectors
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,9 @@ FCNCONV = [
     "0",
     "-q",
 ]
+TOGETHER = 0.3
+"""Seconds within which answers count as come at once, as those of Ray come in packets."""
+
 RAY = ["--engine", "ray", "--workers", "2"]
 
 
@@ -72,13 +76,9 @@ def timed(*commands: list[str]) -> tuple[float, float]:
     """Runs commands at once: images a second from the first answer to the last, and seconds until the first."""
     start, times = time.perf_counter(), []
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
-    pipes = {process.stdout: process for process in running if process.stdout}
-    import selectors
-
     with selectors.DefaultSelector() as selector:
-        for pipe in pipes:
-            os.set_blocking(pipe.fileno(), False)
-            selector.register(pipe, selectors.EVENT_READ)
+        for process in running:
+            selector.register(process.stdout, selectors.EVENT_READ)
         while selector.get_map():
             for key, _ in selector.select():
                 if chunk := os.read(key.fd, 1 << 16):
@@ -87,9 +87,8 @@ def timed(*commands: list[str]) -> tuple[float, float]:
                     selector.unregister(key.fileobj)
     if any(process.wait() for process in running):
         sys.exit("a run failed")
-    first = times[0]
-    later = sum(moment > first for moment in times)
-    return later / (times[-1] - first), first - start
+    first = times[0] + TOGETHER  # with those that come in the same moment
+    return sum(moment > first for moment in times) / (times[-1] - times[0]), times[0] - start
 
 
 def killed(out: str, kills: int) -> tuple[int, int]:
@@ -104,9 +103,8 @@ def killed(out: str, kills: int) -> tuple[int, int]:
         )
         while process.poll() is None:
             time.sleep(rng.uniform(3, 8))
-            found = subprocess.run(
-                ["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True
-            ).stdout.split()
+            asked = subprocess.run(["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True)
+            found = asked.stdout.split()
             if process.poll() is not None or workers + runs >= kills or not found:
                 continue
             if (workers + runs) % 4 == 3:

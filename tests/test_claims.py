@@ -118,7 +118,9 @@ def test_of_many_that_want_an_image_at_once_one_gets_it(tmp_path: Path, gone: bo
             path.write_text(json.dumps(told))
         barrier, won = threading.Barrier(8), list[int]()
 
-        def want(number: int, folder: Path = folder, barrier: threading.Barrier = barrier, won: list[int] = won):
+        def want(
+            number: int, folder: Path = folder, barrier: threading.Barrier = barrier, won: list[int] = won
+        ):
             claims = Claims(folder)
             barrier.wait()
             if claims.take("a.jpg", alone=True):

@@ -100,7 +100,9 @@ def test_addresses_are_told_without_what_may_be_a_secret() -> None:
 def test_an_image_is_fetched(fcnconv: Command, site: str, tmp_path: Path) -> None:
     done = fcnconv("classify", f"{site}/coffee.png?token=hidden", f"{site}/none.png", "--json", "-k", "1")
     found, missing = map(json.loads, done.stdout.splitlines())
-    (here,) = map(json.loads, fcnconv("classify", SAMPLES / "coffee.png", "--json", "-k", "1").stdout.splitlines())
+    (here,) = map(
+        json.loads, fcnconv("classify", SAMPLES / "coffee.png", "--json", "-k", "1").stdout.splitlines()
+    )
     assert found == here | {"path": f"{site}/coffee.png"}
     assert done.returncode == 1 and missing["error"] == f"{site}/none.png: not found"
     assert b"hidden" not in done.stdout + done.stderr
@@ -162,7 +164,10 @@ def test_a_folder_of_a_bucket_to_a_folder_of_a_bucket(
     missing = fcnconv(*run, "--missing", **bucket)
     assert missing.stdout == b"s3://photos/in/text.png\n"
     other = fcnconv(*run[:-2], "-k", "2", **bucket)
-    assert other.returncode == 2 and b"holds maps made with top_k 1, not 2; name another folder\n" in other.stderr
+    assert (
+        other.returncode == 2
+        and b"holds maps made with top_k 1, not 2; name another folder\n" in other.stderr
+    )
     assert b"of-mine" not in done.stdout + done.stderr + again.stderr + other.stderr
 
 
@@ -181,8 +186,11 @@ def test_tables_and_archives_in_a_bucket(fcnconv: Command, bucket: dict[str, str
         again = fcnconv(*run, "--json", **bucket)
         assert [json.loads(line)["new"] for line in again.stdout.splitlines()] == [False, False], again.stderr
         assert fcnconv(*run, "--missing", **bucket).stdout == b""
-    names = s3(bucket, "import pyarrow.parquet as p\nwith fs.open('photos/parquet/answers-1-of-1-00000.parquet') as f:"
-                       " print(sorted(p.read_table(f)['path'].to_pylist()))")
+    names = s3(
+        bucket,
+        "import pyarrow.parquet as p\nwith fs.open('photos/parquet/answers-1-of-1-00000.parquet') as f:"
+        " print(sorted(p.read_table(f)['path'].to_pylist()))",
+    )
     assert names == "['s3://photos/in/chelsea.png', 's3://photos/in/coffee.png']\n"
 
 

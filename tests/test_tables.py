@@ -1,4 +1,6 @@
-"""Answers of many images in few files: tables against `classify` and lists of cells, archives against folders."""
+"""Answers of many images in few files: tables against `classify` and lists of cells, archives against
+folders.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def rows(*files: Path | str) -> list[dict[str, Any]]:
 def test_a_table_of_images_has_the_answers_of_classify(fcnconv: Command, photos: Path) -> None:
     (photos / "text.jpg").write_text("no image")
     done = fcnconv("batch", "photos", "-o", "answers", "-f", "parquet", "-k", "3")
-    assert done.returncode == 1 and done.stdout.decode().splitlines() == 3 * ["answers/answers-1-of-1-00000.parquet"]
+    assert done.returncode == 1 and done.stdout.decode().splitlines() == 3 * [
+        "answers/answers-1-of-1-00000.parquet"
+    ]
     expected = []
     for name in ("chelsea.png", "coffee.png", "rocket.jpg"):
         found = json.loads(fcnconv("classify", f"photos/{name}", "--json", "-k", "3").stdout)
@@ -60,7 +64,12 @@ def test_a_table_of_cells_has_what_a_list_of_cells_has(fcnconv: Command, photos:
     for cell in listed["cells"]:
         for rank, told in enumerate(cell["predictions"], 1):
             row = next(table)
-            assert (row["row"], row["col"], row["exact"], row["rank"]) == (cell["row"], cell["col"], False, rank)
+            assert (row["row"], row["col"], row["exact"], row["rank"]) == (
+                cell["row"],
+                cell["col"],
+                False,
+                rank,
+            )
             assert [row[side] for side in ("x0", "y0", "x1", "y1")] == cell["box"]
             assert (row["class_idx"], row["wnid"], row["category"]) == (
                 *(told["class_idx"], told["wnid"]),
@@ -130,7 +139,9 @@ def test_a_run_that_is_interrupted_keeps_what_it_has(photos: Path, lite0: Any) -
     from fcnconv.models import OwnModel
     from fcnconv.options import MapOptions, NetworkOptions
 
-    job = Job("efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1))
+    job = Job(
+        "efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1)
+    )
     seen: list[Any] = []
 
     def watch(result: Any) -> None:
@@ -153,7 +164,9 @@ def test_parts_are_bounded(photos: Path, lite0: Any, monkeypatch: pytest.MonkeyP
     from fcnconv.options import MapOptions, NetworkOptions
 
     monkeypatch.setattr(packed, "IMAGES", 2)
-    job = Job("efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1))
+    job = Job(
+        "efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1)
+    )
     run = Run(job.open())
     paths = [path for _, made in run(from_paths(sorted(map(str, photos.iterdir())))) for path in [made.path]]
     assert paths == [f"out/answers-1-of-1-0000{i}.parquet" for i in (0, 0, 1)]
@@ -162,7 +175,10 @@ def test_parts_are_bounded(photos: Path, lite0: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("-f", "parquet", "--anchors", "2"), "--anchors changes nothing in a table of images; add --cells-table"),
+        (
+            ("-f", "parquet", "--anchors", "2"),
+            "--anchors changes nothing in a table of images; add --cells-table",
+        ),
         (("-f", "parquet", "-c", "dog"), "--class changes nothing in a table of images"),
         (("-f", "json", "--cells-table"), "--cells-table is for --format parquet"),
         (("-f", "zarr.tar"), "a .zarr is a directory, which no archive is read for"),

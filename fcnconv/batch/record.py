@@ -71,7 +71,7 @@ class Record:
                         f"name another folder{again}"
                     )
                 # later than what is there already, also where the clock was set back since
-                since = max(time.time_ns(), int(self._read(damaged=True).get(SINCE, 0)) + 1)
+                since = max(time.time_ns(), self.store.newest() + 1)
                 before = {**settings, SINCE: since, RUNS: {}}
                 self._write(before)
         if isinstance(self.store, Disk):

@@ -91,6 +91,11 @@ class Disk:
             if path.is_file() and name.parts[0] != INNER:
                 yield name.as_posix()
 
+    def newest(self) -> int:
+        """The latest time of change of a file, in nanoseconds; 0 if there is none."""
+        times = (self.root.joinpath(name).stat().st_mtime_ns for name in self.files())
+        return max(times, default=0)
+
     def clear(self) -> None:
         """Removes what is left of processes that ended too early."""
         self.claims.clear()
@@ -159,6 +164,10 @@ class Bucket:
     def files(self) -> Iterator[str]:
         """The names of all files."""
         return iter(self._there)
+
+    def newest(self) -> int:
+        """0: times elsewhere are not compared."""
+        return 0
 
     def clear(self) -> None:
         """Does nothing: there are no claims."""

@@ -1,0 +1,262 @@
+"""What happens to a batch when things go wrong, with real processes: in the end its answers are those of a quiet
+run, nothing is half-written, and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Command
+from PIL import Image
+
+from fcnconv.batch.claims import Claims, Owner
+
+RUN = ["-f", "npy", "--anchors", "0", "--scales", "0.6"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """24 photos, all different."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with Image.open(SAMPLES / "coffee.png") as photo:
+        photo = photo.convert("RGB")
+    for number in range(24):
+        photo.crop((number, 0, 560 + number, 400)).save(folder / f"{number:02}.png", compress_level=1)
+    return folder
+
+
+@pytest.fixture
+def quiet(fcnconv: Command, photos: Path) -> dict[str, bytes]:
+    """The answers of a run that nothing disturbs."""
+    assert fcnconv("batch", "photos", "-o", "quiet", *RUN).returncode == 0
+    return answers("quiet")
+
+
+def answers(out: str) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*.npy"))}
+
+
+def leftovers(out: str) -> list[Path]:
+    return [path for path in Path(out).rglob(".*") if path.is_file()]
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fcnconv", "batch", "photos", "-o", "maps", *RUN, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(count: int, out: str = "maps") -> None:
+    for _ in range(3000):
+        if len(list(Path(out).rglob("*.npy"))) >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no answers came")
+
+
+def test_a_run_that_is_killed_and_started_again(quiet: dict[str, bytes], fcnconv: Command) -> None:
+    for count in (2, 9, 16):
+        process = start()
+        wait_for(count)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for name, content in answers("maps").items():
+            assert content == quiet[name]  # what is there is whole
+    before = {path: path.stat().st_mtime_ns for path in Path("maps").rglob("*.npy")}
+    done = fcnconv("batch", "photos", "-o", "maps", *RUN)
+    assert done.returncode == 0, done.stderr
+    assert answers("maps") == quiet and not leftovers("maps")
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())  # nothing twice
+    assert json.loads(Path("maps/fcnconv.json").read_text())["runs"]["1/1"]["finished"]
+
+
+def test_two_runs_at_once_share_the_work(quiet: dict[str, bytes]) -> None:
+    both = [start("--json"), start("--json")]
+    told = [[json.loads(line) for line in process.communicate()[0].splitlines()] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    new = [{line["path"] for line in lines if line["new"]} for lines in told]
+    assert new[0] | new[1] == {f"photos/{i:02}.png" for i in range(24)} and not new[0] & new[1]
+    assert all(len(lines) == 24 for lines in told)  # each tells of all
+    assert answers("maps") == quiet and not leftovers("maps")
+
+
+def test_two_runs_at_once_of_which_one_is_killed(quiet: dict[str, bytes]) -> None:
+    one, other = start(), start()
+    wait_for(5)
+    one.send_signal(signal.SIGKILL)
+    one.communicate()
+    other.communicate(timeout=120)
+    assert other.returncode == 0 and answers("maps") == quiet and not leftovers("maps")
+
+
+def test_a_packed_folder_has_one_writer_a_shard(photos: Path, fcnconv: Command) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "fcnconv",
+            "batch",
+            "--files-from",
+            "-",
+            "-o",
+            "maps",
+            "-f",
+            "npy.tar",
+            "--anchors",
+            "0",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    while not Path("maps/.fcnconv/claims").is_dir() or not list(Path("maps").rglob(".*.tmp")):
+        if process.stdin:
+            process.stdin.write(b"photos/00.png\n")
+            process.stdin.flush()
+        time.sleep(0.1)
+    run = ("batch", "photos", "-o", "maps", "-f", "npy.tar", "--anchors", "0")
+    second = fcnconv(*run)
+    assert second.returncode == 1 and b"another process packs shard 1 of 1 there" in second.stderr
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(Path("maps").glob("*.tar"))
+    assert fcnconv(*run).returncode == 0
+    assert [path.name for path in Path("maps").glob("*.tar")] == ["maps-1-of-1-00000.tar"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_disk_that_fills_up(quiet: dict[str, bytes], small_disk: Path, fcnconv: Command) -> None:
+    run = ("batch", "photos", "-o", small_disk / "maps", *RUN)
+    done = fcnconv(*run)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"No space left on device" in done.stderr and b"images failed" in done.stderr
+    made = answers(str(small_disk / "maps"))
+    assert 0 < len(made) < 24 and made.items() <= quiet.items()
+    subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
+    assert fcnconv(*run).returncode == 0
+    assert answers(str(small_disk / "maps")) == quiet and not leftovers(str(small_disk / "maps"))
+
+
+def test_a_disk_that_fills_up_while_it_is_packed(photos: Path, small_disk: Path, fcnconv: Command) -> None:
+    done = fcnconv("batch", "photos", "-o", small_disk, "-f", "npy.tar", "--anchors", "0")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith(
+        b"maps-1-of-1-00000.tar: cannot be written: No space left on device"
+    )
+    assert not list(small_disk.glob("*.tar")) and not leftovers(str(small_disk))
+
+
+def test_a_folder_that_becomes_read_only(quiet: dict[str, bytes], small_disk: Path, fcnconv: Command) -> None:
+    subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
+    run = [sys.executable, "-m", "fcnconv", "batch", "photos", "-o", str(small_disk / "maps"), *RUN]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(3, str(small_disk / "maps"))
+    for _ in range(100):
+        if subprocess.run(["mount", "-o", "remount,ro", small_disk], capture_output=True).returncode == 0:
+            break
+        time.sleep(0.01)  # a file is open for writing
+    else:
+        pytest.skip("the file system is never at rest")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and b"Traceback" not in said and b"Read-only file system" in said, said
+    assert answers(str(small_disk / "maps")).items() <= quiet.items()
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert fcnconv("batch", "photos", "-o", small_disk / "maps", *RUN).returncode == 0
+    assert answers(str(small_disk / "maps")) == quiet and not leftovers(str(small_disk / "maps"))
+
+
+def test_a_source_that_vanishes_and_comes_back(quiet: dict[str, bytes], fcnconv: Command) -> None:
+    process = start("--progress", "none")
+    wait_for(3)
+    shutil.move("photos", "elsewhere")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and b"cannot be opened: No such file" in said
+    shutil.move("elsewhere", "photos")
+    failed = [json.loads(line)["path"] for line in Path("maps/failures.jsonl").read_text().splitlines()]
+    missing = fcnconv("batch", "photos", "-o", "maps", "--missing", *RUN)
+    assert sorted(failed) == missing.stdout.decode().splitlines()
+    again = fcnconv("batch", "-o", "maps", "--retry-failed", *RUN)
+    assert again.returncode == 0 and sorted(again.stdout.decode().splitlines()) == sorted(
+        f"maps/{name}.npy" for name in failed
+    )
+    assert answers("maps") == quiet and Path("maps/failures.jsonl").read_text() == ""
+
+
+def test_an_image_that_takes_all_memory_fails_alone(photos: Path, fcnconv: Command) -> None:
+    pytest.importorskip("resource")
+    Image.new("1", (30000, 30000)).save(photos / "huge.png")
+    line = f"ulimit -v 4000000; exec {sys.executable} -m fcnconv batch photos -o maps {' '.join(RUN)}"
+    done = subprocess.run(["bash", "-c", f"{line} --max-pixels 900000000"], capture_output=True, timeout=300)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"24 maps made, 0 were there, 1 images failed" in done.stderr
+
+
+def test_an_image_that_processes_die_of_is_given_up_and_its_neighbours_are_not(
+    quiet: dict[str, bytes], fcnconv: Command
+) -> None:
+    claims = Claims(Path("maps/.fcnconv/claims"))
+    gone = vars(Owner.me()) | {"pid": 2**22 + 7}  # no such process
+    for name, deaths in (("photos/03.png.npy", 2), ("photos/04.png.npy", 0)):
+        claims.take(name)
+        path = claims._path(name)
+        path.write_text(json.dumps({"name": name, "owner": gone, "deaths": deaths}))
+    done = fcnconv("batch", "photos", "-o", "maps", *RUN)
+    assert done.returncode == 1 and b"waiting for 2 images" in done.stderr
+    assert b"photos/03.png: 3 processes ended while they worked on it alone" in done.stderr
+    assert answers("maps") == {name: told for name, told in quiet.items() if name != "photos/03.png.npy"}
+    assert fcnconv("batch", "photos", "-o", "maps", *RUN).returncode == 0  # somebody may have mended it
+
+
+@pytest.mark.parametrize("ahead", [-3e8, 3e8])
+def test_a_clock_that_jumps(quiet: dict[str, bytes], fcnconv: Command, ahead: float) -> None:
+    """The settings were written when the clock was wrong, by ten years."""
+    assert fcnconv("batch", "photos/00.png", "-o", "maps", *RUN).returncode == 0
+    told = json.loads(Path("maps/fcnconv.json").read_text())
+    told["since"] += int(ahead * 1e9)
+    Path("maps/fcnconv.json").write_text(json.dumps(told))
+    moment = time.time() + ahead
+    for path in Path("maps").rglob("*"):
+        os.utime(path, (moment, moment))
+    assert fcnconv("batch", "photos", "-o", "maps", *RUN).returncode == 0
+    again = fcnconv("batch", "photos", "-o", "maps", *RUN, "--json")
+    assert not any(json.loads(line)["new"] for line in again.stdout.splitlines())
+    assert answers("maps") == quiet
+    over = fcnconv("batch", "photos", "-o", "maps", "-f", "npy", "--anchors", "0", "--overwrite", "--json")
+    assert all(json.loads(line)["new"] for line in over.stdout.splitlines())
+    assert np.load("maps/photos/00.png.npy").shape != np.load("quiet/photos/00.png.npy").shape
+
+
+def test_a_run_gives_up_after_too_many_failures(photos: Path, fcnconv: Command) -> None:
+    for number in range(9):
+        (photos / f"{number:02}.png").write_text("no image")
+    done = fcnconv("batch", "photos", "-o", "maps", *RUN, "--max-failures", "2")
+    assert done.returncode == 1 and b"given up after 3 failures" in done.stderr
+    assert len(Path("maps/failures.jsonl").read_text().splitlines()) == 3
+    told = json.loads(Path("maps/fcnconv.json").read_text())["runs"]["1/1"]
+    assert told["failed"] == 3 and not told["finished"]
+    enough = fcnconv("batch", "photos", "-o", "maps", *RUN, "--max-failures", "9")
+    assert enough.returncode == 1 and b"15 maps made, 0 were there, 9 images failed" in enough.stderr
