@@ -73,7 +73,9 @@ def answers(folder: Path) -> dict[str, str]:
 
 
 def timed(*commands: list[str]) -> tuple[float, float]:
-    """Runs commands at once: images a second from the first answer to the last, and seconds until the first."""
+    """Runs commands at once: images a second from the first answer to the last, and seconds until the
+    first.
+    """
     start, times = time.perf_counter(), []
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
     with selectors.DefaultSelector() as selector:

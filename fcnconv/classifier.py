@@ -235,7 +235,7 @@ class Classifier:
 
         cells: their numbers in the grid, row by row.
         """
-        return self._checked(score_crops(source, grid, cells, self.open_crops(), self._prepare))
+        return self._checked(score_crops(source, grid, cells, self.open_crops(), self.prepare))
 
     def _temperature(self, grids: Sequence[Grid]) -> float:
         # One window alone is the classifier itself, whose probabilities are its own.
@@ -374,12 +374,13 @@ class Classifier:
             for (grid, tiling), count in zip(tilings.items(), crops, strict=True)
         ]
 
-    def _prepare(self, pixels: Pixels) -> FloatArray:
+    def prepare(self, pixels: Pixels) -> FloatArray:
+        """float32 (1, channels, H, W): pixels as the network takes them. pixels: uint8 (H, W, channels)."""
         return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)
 
     def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
         checked = False
-        for block in scan(source, tilings, self._prepare, lambda grid: self._told(tilings[grid])):
+        for block in scan(source, tilings, self.prepare, lambda grid: self._told(tilings[grid])):
             if not checked and not np.isnan(block.logits).all():
                 self._checked(block.logits)
                 checked = True

@@ -230,6 +230,15 @@ def count_frames(image: str | bytes) -> int:
         return 1
 
 
+def picture_size(path: str) -> tuple[int, int] | None:
+    """(width, height) of an image file by its header, on its side perhaps; None where Pillow cannot tell."""
+    try:
+        with pillow.silence, Path(path).open("rb") as file, pillow.opened(file) as opened:
+            return opened.size
+    except Exception:  # decoders raise anything, and whoever opens the image tells of it
+        return None
+
+
 def rereadable(image: str) -> str | bytes:
     """A path, if it can be read more than once; of ``-``, a FIFO and an address the content. Raises
     ImageError.

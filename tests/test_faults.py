@@ -1,5 +1,5 @@
-"""What happens to a batch when things go wrong, with real processes: in the end its answers are those of a quiet
-run, nothing is half-written, and nothing is done twice.
+"""What happens to a batch when things go wrong, with real processes: in the end its answers are those of a
+quiet run, nothing is half-written, and nothing is done twice.
 """
 
 from __future__ import annotations

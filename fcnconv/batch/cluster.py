@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from fcnconv.batch.job import Job
 from fcnconv.batch.made import Later, Made
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.runs import Engine, Result
+from fcnconv.batch.spread import HUGE, Rows, Spread, is_huge
 from fcnconv.batch.workers import attempt, each
 from fcnconv.errors import FcnconvError, UsageError, first_line
+from fcnconv.system.once import once
 
 log = logging.getLogger("fcnconv")
 
@@ -50,6 +53,7 @@ class Cluster:
     address: str | None = None
     workers: int | None = None
     gpus: int = 0
+    huge: int = HUGE
 
 
 @contextmanager
@@ -82,7 +86,7 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
         processors = int(ray.cluster_resources().get("CPU", 1))
         workers = cluster.workers or max(processors // 2, 1)
         log.info("Ray with %d workers on %d processors", workers, processors)
-        yield _engine(job, workers, max(processors // workers, 1), cluster.gpus)
+        yield _engine(job, replace(cluster, workers=workers), max(processors // workers, 1))
     finally:
         ray.shutdown()
 
@@ -127,32 +131,68 @@ def _quietly() -> Iterator[None]:
         os.close(kept)
 
 
-def _engine(job: Job, workers: int, processors: int, gpus: int) -> Engine:
+def _engine(job: Job, cluster: Cluster, processors: int) -> Engine:
+    """processors: of each worker."""
     import ray
+
+    workers, gpus = cluster.workers or 1, cluster.gpus
+    room: dict[str, Any] = {"num_cpus": processors, **({"num_gpus": gpus} if gpus else {})}
 
     def engine(inputs: Iterable[Input], since: int, alone: bool) -> Generator[Result, None, None]:
         for wave in _waves(inputs):
+            huge: list[Input] = []
             items = [pickle.dumps(item) for item in wave]
             together = 1 if alone else min(TOGETHER, -(-len(items) // workers))
-            count = min(workers, len(items))
             worked = ray.data.from_items(items, override_num_blocks=-(-len(items) // together)).map_batches(
                 Worker,
-                fn_constructor_args=(job, since, alone, workers, str(Path.cwd())),
+                fn_constructor_args=(job, since, alone, workers, cluster.huge, str(Path.cwd())),
                 batch_size=None,  # a block at a time, whose answers come as soon as it is done
-                compute=ray.data.ActorPoolStrategy(size=count),
-                num_cpus=processors,
-                num_gpus=gpus or None,
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+                **room,
             )
-            try:
-                for row in worked.iter_rows():
-                    name, result = pickle.loads(row["item"])
-                    if isinstance(result, UsageError):
-                        raise result
+            for row in worked.iter_rows():
+                name, result = pickle.loads(row["item"])
+                if isinstance(result, UsageError):
+                    raise result
+                if isinstance(result, Huge):
+                    huge.append(result.item)
+                else:
                     yield name, result
-            except ray.exceptions.RayError as error:
-                raise FcnconvError(f"Ray gave up: {first_line(error)}") from error
+            if huge:
+                yield from _spread(job, huge, since, alone, workers, room)
 
-    return engine
+    def explained(inputs: Iterable[Input], since: int, alone: bool) -> Generator[Result, None, None]:
+        try:
+            yield from engine(inputs, since, alone)
+        except ray.exceptions.RayError as error:
+            raise FcnconvError(f"Ray gave up: {first_line(error)}") from error
+
+    return explained
+
+
+def _spread(
+    job: Job, items: list[Input], since: int, alone: bool, workers: int, room: dict[str, Any]
+) -> Iterator[Result]:
+    """What became of huge images, each worked on by all workers."""
+    import ray
+    from ray.util import ActorPool
+
+    here = str(Path.cwd())
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **room)(Rows)
+    actors = [actor.remote(job, partial(open_elsewhere, workers=workers, here=here)) for _ in range(workers)]
+
+    def each(what: str, calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        results: Iterator[Any] = ActorPool(actors).map(
+            lambda actor, call: getattr(actor, what).remote(*call), calls
+        )
+        return results
+
+    target = job.open()
+    folder = target.folder if isinstance(target, Pack) else target
+    for item in items:
+        spread = replace(folder, classifier=Spread.of(folder.classifier, item, each, workers))
+        own = replace(target, folder=spread) if isinstance(target, Pack) else spread
+        yield attempt(partial(own.make, since=since, alone=alone), item)
 
 
 def _waves(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -168,14 +208,32 @@ def _waves(inputs: Iterable[Input]) -> Iterator[list[Input]]:
         yield wave
 
 
-class Worker:
-    """What an actor does: the images of a batch, a few at a time."""
+@dataclass(frozen=True)
+class Huge:
+    """An image that all workers shall work on."""
 
-    def __init__(self, job: Job, since: int, alone: bool, workers: int, here: str):
-        with suppress(OSError):  # elsewhere, where addresses and whole paths are meant
-            os.chdir(here)
-        self.job, self.since, self.alone, self.workers = job, since, alone, workers
-        self.target: MapFolder | Pack | None = None
+    item: Input
+
+
+def open_elsewhere(job: Job, *, workers: int, here: str) -> MapFolder | Pack:
+    """A job's work on a worker's machine. workers: that may be on it, and have their parts of its memory.
+    here: the folder that paths start from.
+    """
+    with suppress(OSError):  # elsewhere, where addresses and whole paths are meant
+        os.chdir(here)
+    target = job.open()
+    folder = target.folder if isinstance(target, Pack) else target
+    if job.network.max_memory is None:
+        folder = replace(folder, classifier=folder.classifier.share(workers))
+    return replace(target, folder=folder) if isinstance(target, Pack) else folder
+
+
+class Worker:
+    """What an actor does: the images of a block of the data set, a few at a time."""
+
+    def __init__(self, job: Job, since: int, alone: bool, workers: int, huge: int, here: str):
+        self.since, self.alone, self.huge = since, alone, huge
+        self.target = once(partial(open_elsewhere, job, workers=workers, here=here))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What became of each image, pickled, in their order."""
@@ -184,24 +242,18 @@ class Worker:
         results[:] = [pickle.dumps(result) for result in self._results(items)]
         return {"item": results}
 
-    def _results(self, items: list[Input]) -> Iterator[tuple[str, Made | Later | FcnconvError]]:
+    def _results(self, items: list[Input]) -> Iterator[tuple[str, Made | Later | Huge | FcnconvError]]:
+        done = set[str]()
         try:
-            target = self._opened()
-            if self.alone:
-                yield from (
-                    attempt(lambda item: target.make(item, self.since, alone=True), item) for item in items
-                )
-            else:
-                yield from each(items, lambda item: target.make(item, self.since))
-        except FcnconvError as error:  # of the network, or of usage: it holds for all
-            yield from ((item.name, UsageError(str(error))) for item in items)
+            target = self.target()
 
-    def _opened(self) -> MapFolder | Pack:
-        """The work, opened when it is first needed; the machine's memory is for all workers."""
-        if self.target is None:
-            target = self.job.open()
-            folder = target.folder if isinstance(target, Pack) else target
-            if self.job.network.max_memory is None:
-                folder = replace(folder, classifier=folder.classifier.share(self.workers))
-            self.target = replace(target, folder=folder) if isinstance(target, Pack) else folder
-        return self.target
+            def work(item: Input) -> Made | Later | Huge:
+                if is_huge(item, target, self.huge):
+                    return Huge(item)
+                return target.make(item, self.since, alone=self.alone)
+
+            for result in map(partial(attempt, work), items) if self.alone else each(items, work):
+                done.add(result[0])
+                yield result
+        except FcnconvError as error:  # of the network, or of usage: it holds for all
+            yield from ((item.name, UsageError(str(error))) for item in items if item.name not in done)

@@ -34,17 +34,23 @@ def scan(
     """
     for grid in grids:
         scaled, chosen = resize(source, grid.scan_size), tiling(grid)
-        for region in regions(grid, block_cells(chosen.parts, chosen.blocks), chosen.needed):
-            yield from _scan_region(grid, scaled, prepare, chosen, region)
+        for region in regions_of(grid, chosen):
+            yield from scan_region(grid, scaled, prepare, chosen, region)
 
 
-def _scan_region(
+def regions_of(grid: Grid, tiling: Tiling) -> list[Region]:
+    """What a scan of a grid goes through, one after another."""
+    return regions(grid, block_cells(tiling.parts, tiling.blocks), tiling.needed)
+
+
+def scan_region(
     grid: Grid,
     source: ImageSource,
     prepare: Callable[[Pixels], FloatArray],
     tiling: Tiling,
     region: Region,
 ) -> Iterator[Block]:
+    """The blocks of one region, or of some of its pieces. source: at the size of the grid; else as `scan`."""
     x, y = region.across.origin * grid.stride, region.down.origin * grid.stride
 
     def pixels(box: Box) -> FloatArray:
