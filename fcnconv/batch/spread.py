@@ -43,8 +43,8 @@ called.
 
 
 def is_huge(item: Input, target: MapFolder | Pack, pixels: int) -> bool:
-    """Whether an image is to be worked on by many: one of at least so many pixels, that is scanned at its own size, by a network whose
-    tiles equal the whole.
+    """Whether an image is to be worked on by many: one of at least so many pixels that is scanned at its own
+    size, by a network whose tiles equal the whole.
     """
     folder = target.folder if isinstance(target, Pack) else target
     sizes = folder.choice.options.sizes
