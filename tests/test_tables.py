@@ -56,6 +56,34 @@ def test_a_table_of_images_has_the_answers_of_classify(fcnconv: Command, photos:
     assert about["format"] == "parquet of images" and about["scales"] == "fit" and about["top_k"] == 3
 
 
+def test_classify_writes_the_same_table(fcnconv: Command, photos: Path) -> None:
+    (photos / "text.jpg").write_text("no image")
+    done = fcnconv("classify", *sorted(photos.iterdir()), "-o", "some.parquet", "-k", "3")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert fcnconv("batch", photos, "-o", "answers", "-f", "parquet", "-k", "3").returncode == 1
+    assert rows("some.parquet") == rows("answers/answers-1-of-1-00000.parquet")
+    piped = fcnconv("classify", "photos/coffee.png", "-o", "-", "-k", "3")
+    Path("piped.parquet").write_bytes(piped.stdout)
+    assert [row | {"path": ""} for row in rows("piped.parquet")] == [
+        row | {"path": ""} for row in rows("some.parquet") if "coffee" in row["path"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-o", "x.csv"), "x.csv: the classes of images are written as .parquet"),
+        (("-o", "x.parquet", "--json"), "--out writes a table, and nothing is printed; leave out --json"),
+        (("-o", "photos/coffee.png.parquet/x.parquet"), "cannot be written: the folder"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_before_anything_is_done(
+    fcnconv: Command, photos: Path, arguments: Any, told: str
+) -> None:
+    done = fcnconv("classify", "photos/coffee.png", *arguments)
+    assert done.returncode == 2 and told in done.stderr.decode()
+
+
 def test_a_table_of_cells_has_what_a_list_of_cells_has(fcnconv: Command, photos: Path) -> None:
     assert fcnconv("heatmap", "photos/coffee.png", "-o", "one.parquet", "-k", "2", *PLAIN).returncode == 0
     assert fcnconv("heatmap", "photos/coffee.png", "-o", "one.json", "-k", "2", *PLAIN).returncode == 0

@@ -29,7 +29,8 @@ from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
 from fcnconv.maps import write_map
 from fcnconv.options import MapOptions, flag
 from fcnconv.sources import area
-from fcnconv.writers.tables import TableFile, cell_rows, cell_schema, image_rows, image_schema, stored
+from fcnconv.writers.answers import TableFile, image_rows, image_schema, stored
+from fcnconv.writers.tables import cell_rows, cell_schema
 
 IMAGES, BYTES, ROWS = 10_000, 1 << 30, 5_000_000
 """Of a part, at most: images; bytes of maps; rows."""

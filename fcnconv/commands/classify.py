@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnconv.commands.options import Debug, Json, Listed, Model, Progress, Quiet, with_options
-from fcnconv.console.printing import printer, report, standard_input
+from fcnconv.console.printing import printer, refuse_terminal, report, standard_input
 from fcnconv.console.progress import Counter, shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import ClassifyOptions, FrameChoice, NetworkOptions
+from fcnconv.system.files import check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream
+
+if TYPE_CHECKING:
+    from fcnconv.predictions import Classification
 
 
 @with_options
@@ -23,6 +28,10 @@ def classify(
         typer.Argument(metavar="[IMAGE]...", help="Image files; none, or -, reads standard input."),
     ] = None,
     as_json: Json = False,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write a table of all instead, as .parquet."),
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="On a terminal, draw where the first class is.")
     ] = False,
@@ -40,7 +49,7 @@ def classify(
     """The classes of each image, and where they are.
 
     On a terminal a table; in a pipe a line a class: path, rank, category, probability and box (x0,y0,x1,y1 in
-    pixels of the image), separated by tabs.
+    pixels of the image), separated by tabs. --out answers.parquet makes a table of it.
 
         fcnconv classify photo.jpg
         find photos -name '*.jpg' -print0 | fcnconv classify --from0 - --json
@@ -52,6 +61,15 @@ def classify(
         raise UsageError(
             "--preview draws image files on a terminal; leave it out in a pipe, and of a --frame"
         )
+    if out is not None:
+        if as_json or preview:
+            raise UsageError("--out writes a table, and nothing is printed; leave out --json and --preview")
+        from fcnconv.writers.answers import check_table
+
+        check_table(out)
+        refuse_terminal(out, "the table")
+        check_writable(out)
+        refuse_overwriting(out, [*(images or ["-"]), *filter(None, listed.values()), model, *own.files])
     paths = images or ([] if listed != Listed() else [standard_input()])
     from fcnconv.batch.inputs import Input, framed, listed_inputs
     from fcnconv.batch.workers import classify_each, classify_one
@@ -64,14 +82,21 @@ def classify(
     with shown(progress, quiet=quiet):
         classifier = open_classifier(find_model(model, own), network)
         one = [classify_one(classifier, item, options) for item in inputs()] if alone else []
-    show = printer(classifier, as_json=as_json, preview=preview)
-    if one:
-        failed = report(iter(one), show, as_json=as_json, debug=debug)
+    writing: AbstractContextManager[Callable[[str, Classification], None]]
+    if out is None:
+        writing = nullcontext(printer(classifier, as_json=as_json, preview=preview))
     else:
-        known = frame is None and (bool(paths) or listed.is_file())
-        results = classify_each(classifier, inputs(), options)
-        with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
-            counter = Counter(account, "classifying", inputs if known else None)
-            failed = report(results, show, as_json=as_json, debug=debug, count=counter.count)
+        from fcnconv.writers.answers import table_of_images
+
+        writing = table_of_images(out, classifier.provenance.identity)
+    with writing as show:
+        if one:
+            failed = report(iter(one), show, as_json=as_json, debug=debug)
+        else:
+            known = frame is None and (bool(paths) or listed.is_file())
+            results = classify_each(classifier, inputs(), options)
+            with shown(progress, quiet=quiet, among_answers=on_terminal and out is None) as account:
+                counter = Counter(account, "classifying", inputs if known else None)
+                failed = report(results, show, as_json=as_json, debug=debug, count=counter.count)
     if failed:
         raise typer.Exit(1)

@@ -1,50 +1,21 @@
-"""Parquet: answers as rows of a table, for pandas, DuckDB and Spark (https://parquet.apache.org/docs/)."""
+"""Parquet: the cells of a map as rows of a table."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fcnconv.predictions import Classification
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import done
+from fcnconv.writers.answers import TableFile, constant_columns, image_schema
 from fcnconv.writers.contents import Choice, keep, provenance
 from fcnconv.writers.expected import CELLS
 
 if TYPE_CHECKING:
     import pyarrow
-
-GROUP_ROWS = 100_000
-"""Rows of a row group: what a reader takes at a time, a few megabytes."""
-
-METADATA = b"fcnconv"
-"""The key under which a file's metadata tell how its rows were made, as JSON."""
-
-
-def image_schema() -> pyarrow.Schema:
-    """The columns of a row for an image and a rank. The box is the window where the class is most probable,
-    ``x0`` to ``y1`` in pixels of the image; ``class_idx`` and ``wnid`` are null for a concept.
-    """
-    import pyarrow as pa
-
-    names = pa.dictionary(pa.int32(), pa.string())
-    box = [(side, pa.int32()) for side in ("x0", "y0", "x1", "y1")]
-    answer = [("class_idx", pa.int32()), ("wnid", names), ("category", names), ("probability", pa.float32())]
-    return pa.schema(
-        [
-            ("path", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("model", names),
-            ("rank", pa.int16()),
-            *answer,
-            *box,
-        ]
-    )
 
 
 def cell_schema() -> pyarrow.Schema:
@@ -57,17 +28,6 @@ def cell_schema() -> pyarrow.Schema:
     for place, (name, kind) in enumerate((("row", pa.int32()), ("col", pa.int32()), ("exact", pa.bool_()))):
         schema = schema.insert(4 + place, pa.field(name, kind))
     return schema
-
-
-def image_rows(path: str, found: Classification) -> dict[str, Any]:
-    """The columns of an image's answer, by name. path: what it is called."""
-    ranked = found.predictions
-    columns = _constant(path, found.width, found.height, found.model, len(ranked))
-    for name in ("rank", "class_idx", "wnid", "category", "probability"):
-        columns[name] = [getattr(prediction, name) for prediction in ranked]
-    for place, side in enumerate(("x0", "y0", "x1", "y1")):
-        columns[side] = [prediction.box[place] for prediction in ranked]
-    return columns
 
 
 def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[str, Any]]:
@@ -90,7 +50,7 @@ def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[s
         boxes = np.repeat(
             np.array([kept.box(row, col) for col in cols.tolist()]).reshape(-1, 4), ranks, axis=0
         )
-        columns = _constant(path, width, height, model, len(found))
+        columns = constant_columns(path, width, height, model, len(found))
         columns |= {
             "row": np.full(len(found), row),
             "col": np.repeat(cols, ranks),
@@ -104,68 +64,6 @@ def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[s
         columns |= {side: boxes[:, place] for place, side in enumerate(("x0", "y0", "x1", "y1"))}
         yield columns
         done(CELLS, about.shape[1])
-
-
-def stored(path: str) -> str:
-    """A name as a column holds it: one that is not UTF-8, which strings are, with its bytes written out."""
-    return path.encode(errors="backslashreplace").decode()
-
-
-def _constant(path: str, width: int, height: int, model: str, rows: int) -> dict[str, Any]:
-    path = stored(path)
-    return {
-        "path": [path] * rows,
-        "width": [width] * rows,
-        "height": [height] * rows,
-        "model": [model] * rows,
-    }
-
-
-class TableFile:
-    """A Parquet file that is filled with rows as they come, in groups of `GROUP_ROWS`.
-
-    about: how the rows were made, which the file's metadata tell; it may be completed until `close`.
-    """
-
-    def __init__(self, path: Path, schema: pyarrow.Schema, about: Mapping[str, Any]):
-        import pyarrow.parquet as pq
-
-        self.schema, self.rows = schema, 0
-        self._about = about
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self._waiting: list[pyarrow.Table] = []
-        self._count = 0
-
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Adds rows, by columns."""
-        import pyarrow as pa
-
-        table = pa.table(
-            [pa.array(columns[field.name], field.type) for field in self.schema], schema=self.schema
-        )
-        self._waiting.append(table)
-        self._count += len(table)
-        self.rows += len(table)
-        if self._count >= GROUP_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        """Writes what is left, and how the rows were made."""
-        self._flush()
-        self._writer.add_key_value_metadata({METADATA: json.dumps(dict(self._about))})
-        self._writer.close()
-
-    def discard(self) -> None:
-        """Lets the file go, which is not whole."""
-        self._writer.close()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        if self._waiting:
-            whole = pa.concat_tables(self._waiting).unify_dictionaries()
-            self._writer.write_table(whole.combine_chunks(), row_group_size=GROUP_ROWS)
-        self._waiting, self._count = [], 0
 
 
 def write_parquet(path: Path, stream: ScoreStream, choice: Choice) -> None:
