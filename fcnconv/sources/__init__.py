@@ -10,8 +10,10 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+from fcnconv.errors import ImageError
 from fcnconv.parsing import Rescale
 from fcnconv.sources import slides, tiff
+from fcnconv.sources.claims import false_claim
 from fcnconv.sources.pixel_size import pixel_size_of
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
 from fcnconv.sources.samples import Samples, samples_of
@@ -55,6 +57,10 @@ REGION_SUFFIXES = frozenset(tiff.SUFFIXES + slides.SUFFIXES)
 """Of files that are read region by region, where the package for it is there."""
 
 
+WIDE_OFFSETS = frozenset({".ndpi"})
+"""Of files that are TIFF but for places beyond 4 GB, and are not looked through for what they claim."""
+
+
 def open_regions(
     path: Path,
     name: str,
@@ -69,6 +75,8 @@ def open_regions(
         takes. Raises ImageError.
     """
     suffix, source = path.suffix.lower(), None
+    if suffix in REGION_SUFFIXES - WIDE_OFFSETS and (claim := false_claim(path)):
+        raise ImageError(f"{name}: damaged or cut short: it claims {claim}")
     if (
         frame == 1
         and not (bands or rescale or channels != 3)

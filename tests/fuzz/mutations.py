@@ -77,7 +77,7 @@ def _altered(record: Any, random: Random) -> Any:
     elif how == 1:
         parent[key] = copy.deepcopy(other[from_key])
     elif how == 2 and isinstance(parent[key], (int, float)):
-        parent[key] *= random.choice((-1, 0, 2, 1000, 0.5))
+        parent[key] *= random.choice((-1, 0, 2, 1000))
     elif how == 3 and isinstance(parent[key], list):
         parent[key] = parent[key] * random.choice((0, 2, 50))
     else:

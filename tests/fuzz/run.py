@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,11 @@ from mutations import mutated
 from targets import TARGETS, Target
 from watch import SECONDS, Outcome, memory_limit, watched
 
-BATCH = 5_000
+BATCH = 20_000
 """Inputs of a process: what libraries leak does not add up."""
+
+TELL = 100
+"""Inputs after which it is told what became of them, which would be lost with the process."""
 
 GRACE_S = 5
 """Seconds after which a process that does not end a hang itself is ended."""
@@ -41,7 +44,7 @@ GRACE_S = 5
 @dataclass
 class Tally:
     """What became of the inputs of a way in. failures: what happened, and the number of its first input.
-    grown: bytes at the worst moment of the worst input. seconds: of all together.
+    times: how often. grown: bytes by which they made a process grow at most. seconds: of all together.
     """
 
     target: str
@@ -57,7 +60,7 @@ class Tally:
     def count(self, outcome: Outcome, number: int) -> None:
         self.inputs += 1
         self.answered += outcome.answered
-        self.grown = max(self.grown, outcome.grown)
+        self.grown += outcome.grown
         if outcome.failure:
             self.crashes += "hang" not in outcome.failure
             self.hangs += "hang" in outcome.failure
@@ -108,13 +111,24 @@ class Corpus:
             path.write_bytes(sound)
 
 
-def tally(corpus: Corpus, numbers: range, seed: int = 0, place: mmap.mmap | None = None) -> Tally:
-    """Reads inputs in this process. place: where the number of the present one is told, for a watcher."""
+def tally(
+    corpus: Corpus,
+    numbers: range,
+    seed: int = 0,
+    place: mmap.mmap | None = None,
+    tell: Callable[[Tally], object] = lambda found: None,
+) -> Tally:
+    """Reads inputs in this process. For a watcher: place is where the number of the present one is told, and
+    `tell` is told now and then what became of those before.
+    """
     found = Tally(corpus.target.name)
     for number in numbers:
         if place is not None:
             place[:8] = number.to_bytes(8, "little")
         found.count(corpus.read(*corpus.input(number, seed)), number)
+        if found.inputs % TELL == 0:
+            tell(found)
+    tell(found)
     return found
 
 
@@ -151,16 +165,13 @@ def _batch(target: Target, total: Tally, numbers: range, seed: int, until: float
             if hung or now > until + SECONDS:
                 process.kill()
                 process.wait()
-        present = int.from_bytes(place.read_bytes(), "little")
         if told.exists():
             total.add(Tally(**json.loads(told.read_text())))
+        if process.returncode == 0 or (not hung and time.monotonic() > until):
             return numbers.stop
-        if not hung and time.monotonic() > until:
-            total.add(Tally(target.name, present - numbers.start))
-            return numbers.stop
+        present = int.from_bytes(place.read_bytes(), "little")
         said = Path(folder, "stderr").read_text(errors="replace").strip().splitlines()
         failure = "a hang in C code" if hung else f"the process ended: {process.returncode}: {said[-1:]}"
-        total.add(Tally(target.name, present - numbers.start))  # what they did is lost with the process
         total.count(Outcome(False, "", failure, 0, 0), present)
         return present + 1
 
@@ -180,7 +191,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
                 follow(corpus, numbers, arguments.seed, place, partial(_tell, folder))
             else:
-                _tell(folder, tally(corpus, numbers, arguments.seed, place))
+                tally(corpus, numbers, arguments.seed, place, partial(_tell, folder))
 
 
 def _tell(folder: Path, found: Tally) -> None:
@@ -201,7 +212,9 @@ def _show(target: Target, number: int, seed: int) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each way in")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for each way in, at most")

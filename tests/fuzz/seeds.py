@@ -83,7 +83,10 @@ def tiffs(folder: Path) -> Iterator[Path]:
 
     rgb = np.asarray(photo(96, 80))
     grey = rgb[:, :, 0]
-    place = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 400.0, 500.0, 0.0), True)]
+    place = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 400.0, 500.0, 0.0), True),
+    ]
     keys = [(34735, "H", 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True), (42113, "s", 2, "0", True)]
     tiles: dict[str, Any] = {"tile": (32, 32)}
     made: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
@@ -134,7 +137,9 @@ def slides(folder: Path) -> Iterator[Path]:
     import tifffile
 
     rgb = np.asarray(photo(600, 520))
-    aperio = "Aperio Image Library v10.0.0\r\n600x520 [0,0 600x520] (240x240) JPEG/RGB Q=70|MPP = 0.25|AppMag = 40"
+    aperio = (
+        "Aperio Image Library v10.0.0\r\n600x520 [0,0 600x520] (240x240) JPEG/RGB Q=70|MPP = 0.25|AppMag = 40"
+    )
     options: dict[str, Any] = {
         "tile": (240, 240),
         "compression": "jpeg",
@@ -143,7 +148,9 @@ def slides(folder: Path) -> Iterator[Path]:
     }
     with tifffile.TiffWriter(folder / "aperio.svs") as file:
         file.write(rgb, description=aperio, **options)
-        file.write(rgb[::5, ::5], description="Aperio Image Library\r\n120x104", photometric="rgb", metadata=None)
+        file.write(
+            rgb[::5, ::5], description="Aperio Image Library\r\n120x104", photometric="rgb", metadata=None
+        )
         file.write(rgb[::2, ::2], description=aperio, **options)
     with tifffile.TiffWriter(folder / "trestle.tif") as file:
         for step in (1, 2):
@@ -161,7 +168,10 @@ def zarrs(folder: Path) -> Iterator[Path]:
     import zarr
 
     pixels = np.asarray(photo(96, 80)).transpose(2, 0, 1)
-    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx")]
+    axes = [
+        {"name": "c", "type": "channel"},
+        *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx"),
+    ]
     scale = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
     sets = [{"path": str(level), "coordinateTransformations": scale} for level in range(2)]
     told: dict[str, Any] = {"multiscales": [{"version": "0.4", "axes": axes, "datasets": sets}]}
@@ -175,7 +185,9 @@ def zarrs(folder: Path) -> Iterator[Path]:
                 str(level), shape=pixels[:, ::step, ::step].shape, chunks=(3, 40, 48), dtype="uint8"
             )
             array[:] = pixels[:, ::step, ::step]
-        yield from sorted(path for path in store.rglob("*") if path.is_file() and "/1/c/" not in path.as_posix())
+        yield from sorted(
+            path for path in store.rglob("*") if path.is_file() and "/1/c/" not in path.as_posix()
+        )
 
 
 def checkpoints(folder: Path) -> Iterator[Path]:
@@ -234,7 +246,12 @@ def model_folders(folder: Path) -> Iterator[Path]:
         "label_names": ["a", "b", "c"],
         "label_descriptions": {"a": "A"},
         "model_args": {"drop_rate": 0.1},
-        "pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "pretrained_cfg": {
+            "input_size": [3, 224, 224],
+            "crop_pct": 0.875,
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+        },
     }
     transformers = {"model_type": "resnet", "id2label": {"0": "a", "1": "b"}, "hidden_sizes": [8, 16]}
     prepared = {
@@ -336,6 +353,7 @@ def plans(folder: Path) -> Iterator[Path]:
     from fcnconv.grid import Geometry
     from fcnconv.provenance import Identity, Proof
     from fcnconv.scan.parts import Part
+    from fcnconv.system.records import sealed
 
     def model(channels: int) -> bytes:
         x, y = (
@@ -356,14 +374,21 @@ def plans(folder: Path) -> Iterator[Path]:
     (folder / "tiny.parts").write_bytes(parts_file((part, part), (model(3), model(3))))
     with suppress(UsageError):  # without OpenVINO
         on = openvino._here()
-        (folder / "tiny.bfloat16.json").write_text(json.dumps({"on": on, "error": 0.01, "faster": 2.0}))
-    (folder / "facts.json").write_text(json.dumps({"num_classes": 3}))
+        (folder / "tiny.bfloat16.json").write_text(sealed({"on": on, "error": 0.01, "faster": 2.0}))
+    (folder / "facts.json").write_text(sealed({"num_classes": 3}))
     yield from sorted(folder.iterdir())
 
 
 def settings(folder: Path) -> Iterator[Path]:
     """What a folder of maps says of how they were made."""
-    said = {"version": "1", "model": "tiny", "window": 32, "scales": "1", "classes": ["cat"], "mean": [0.5] * 3}
+    said = {
+        "version": "1",
+        "model": "tiny",
+        "window": 32,
+        "scales": "1",
+        "classes": ["cat"],
+        "mean": [0.5] * 3,
+    }
     (folder / "fcnconv.json").write_text(json.dumps(said))
     yield folder / "fcnconv.json"
 

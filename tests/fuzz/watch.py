@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import resource
 import signal
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ SECONDS = 10
 MOST_BYTES = 512 << 20
 """That an input may make the process grow by: a few times what the largest allowed image needs."""
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of an input. answered: whether it was read; else it was refused, in one line of the
-    program's own, `said`. failure: what happened that never should, else empty. grown: bytes of memory at
-    the worst moment beyond those before; 0 where the system does not tell.
+    program's own, `said`. failure: what happened that never should, else empty. grown: bytes by
+    which the most memory that the process ever had became more.
     """
 
     answered: bool
@@ -44,7 +45,7 @@ class _HangError(BaseException):
 
 def watched(read: Any, path: Path) -> Outcome:
     """What reading a file does. A hang inside of C code is for whoever watches the process."""
-    before, start = _peak(reset=True), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     answered, said, failure = False, "", ""
     try:
         with warnings.catch_warnings(), _alarm(SECONDS):
@@ -53,13 +54,13 @@ def watched(read: Any, path: Path) -> Outcome:
         answered = True
     except FcnconvError as error:
         said = str(error)
-        if len(said.splitlines()) != 1:
+        if "\n" in said:
             failure = f"an error that is not one line: {said!r:.200}"
     except _HangError as error:
         failure = f"a hang: {_where(error)}"
     except BaseException as error:  # whatever it is, it never should be
-        failure = f"{type(error).__name__}: {_where(error)}: {str(error).strip()[:120]!r}"
-    seconds, grown = time.perf_counter() - start, max(_peak() - before, 0)
+        failure = f"{type(error).__name__}: {_where(error)}"
+    seconds, grown = time.perf_counter() - start, peak() - before
     if not failure and grown > MOST_BYTES:
         failure = f"an allocation of {grown >> 20} MB"
     return Outcome(answered, said, failure, seconds, grown)
@@ -73,14 +74,10 @@ def _where(error: BaseException) -> str:
     return " < ".join(named)
 
 
-def _peak(reset: bool = False) -> int:
-    """Bytes that the process had at most, from the last reset on; or has, when it is reset."""
-    with suppress(OSError, StopIteration):
-        if reset:
-            _RESET.write_text("5")
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) << 10
-    return 0
+def peak() -> int:
+    """Bytes of memory that the process had at most."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
 
 
 @contextmanager
