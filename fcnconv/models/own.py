@@ -190,7 +190,7 @@ def read_categories(path: Path) -> tuple[str, ...]:
     """One name a line, in index order; empty lines at the end do not count. Raises UsageError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no text, or no name that a file can have
         raise UsageError(f"{path}: the categories cannot be read: {error}") from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if not names or "" in names:

@@ -71,13 +71,15 @@ def false_claim(path: Path) -> str:
 
 
 def _walked(file: BinaryIO, form: _Form, first: int) -> str:
-    """The first false claim of the directories, one after another. Where their chain leaves the file or comes
-    back to itself it ends, as it does for the libraries.
+    """The first false claim of the directories, one after another. Where their chain leaves the file it ends,
+    as it does for the libraries; tifffile goes round in a circle for ever.
     """
     size = file.seek(0, 2)
     seen: set[int] = set()
     taken, place = 0, first
-    while 0 < place < size and place not in seen:
+    while 0 < place < size:
+        if place in seen:
+            return "pages that follow each other in a circle"
         seen.add(place)
         file.seek(place)
         wide = struct.calcsize(form.order + form.count)

@@ -316,6 +316,8 @@ def _require_whole(page: Any) -> None:
     sides = (page.imagewidth, page.imagelength, wide, high, page.samplesperpixel)
     if not all(isinstance(side, int) and side > 0 for side in sides) or page.planarconfig not in (1, 2):
         raise ValueError("no size")
+    if len(page.extrasamples) >= page.samplesperpixel:
+        raise ValueError("no colours")
     planes = 1 if page.planarconfig == 1 else page.samplesperpixel
     count = -(-page.imagewidth // wide) * -(-page.imagelength // high) * planes
     if count > min(len(page.dataoffsets), len(page.databytecounts)):

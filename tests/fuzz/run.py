@@ -149,12 +149,13 @@ def _batch(target: Target, total: Tally, numbers: range, seed: int, until: float
         place.write_bytes(numbers.start.to_bytes(8, "little"))
         command = [sys.executable, __file__, target.name, "--seed", str(seed), "--worker", folder]
         command += ["--from", str(numbers.start), "--inputs", str(len(numbers))]
-        process = subprocess.Popen(
-            command + ["--guided"] * guided,
-            env={**os.environ, "XDG_CACHE_HOME": f"{folder}/cache", "HF_HUB_OFFLINE": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=Path(folder, "stderr").open("wb"),
-        )
+        with Path(folder, "stderr").open("wb") as said_there:
+            process = subprocess.Popen(
+                command + ["--guided"] * guided,
+                env={**os.environ, "XDG_CACHE_HOME": f"{folder}/cache", "HF_HUB_OFFLINE": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=said_there,
+            )
         present, since, hung = -1, time.monotonic(), False
         while process.poll() is None:
             time.sleep(0.05)

@@ -133,7 +133,7 @@ def world_files(folder: Path) -> Iterator[Path]:
 
 
 def slides(folder: Path) -> Iterator[Path]:
-    """What OpenSlide knows for slides among what can be written here: Aperio's, Trestle's, and plain tiles."""
+    """What OpenSlide knows for slides among what can be written here: Aperio's and Trestle's."""
     import tifffile
 
     rgb = np.asarray(photo(600, 520))
