@@ -7,6 +7,7 @@ thousand pages that lie across each other, or a segment of 2 GB.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,14 @@ _SIZES = {
 
 _LENGTHS = (279, 325)
 """The tags that hold the bytes of each strip, and of each tile."""
+
+_TILE = (322, 323)
+"""The tags of a tile's width and its length."""
+
+MOST_TILE = 1 << 26
+"""Pixels of a tile, at most: 8192 × 8192. Those of slides have 65,536. OpenSlide ends the process where it
+does not get the memory for one.
+"""
 
 _WHOLE = {3: "u2", 4: "u4", 16: "u8"}
 """The types of whole numbers, as NumPy calls them."""
@@ -93,20 +102,27 @@ def _walked(file: BinaryIO, form: _Form, first: int) -> str:
         taken += len(head) + len(content) + len(following)
         if taken > size:
             return "pages that lie across each other"
+        sides = []
         for tag, kind, count, value in entry.iter_unpack(content):
             length = count * _SIZES.get(kind, 0)
             if length > size:
                 return f"{length:,} bytes of tag {tag} in {size:,}"
-            if tag in _LENGTHS and kind in _WHOLE and _longest(file, form, kind, length, value) > size:
-                return f"a segment of more than the {size:,} bytes of the file"
+            if tag in (*_LENGTHS, *_TILE) and kind in _WHOLE:
+                largest = _largest(file, form, kind, length, value)
+                if tag in _LENGTHS and largest > size:
+                    return f"a segment of {largest:,} bytes in {size:,}"
+                if tag in _TILE:
+                    sides.append(largest)
+        if sides and math.prod(sides) > MOST_TILE:
+            return f"tiles of {' × '.join(map(str, sides))} px"
         if len(following) < struct.calcsize(form.order + form.offset):
             break
         place = struct.unpack(form.order + form.offset, following)[0]
     return ""
 
 
-def _longest(file: BinaryIO, form: _Form, kind: int, length: int, value: bytes) -> int:
-    """The most bytes that a segment is said to have. value: of the tag, or where its values lie."""
+def _largest(file: BinaryIO, form: _Form, kind: int, length: int, value: bytes) -> int:
+    """The largest of a tag's whole numbers, `length` bytes of them. value: of the tag, or where they lie."""
     if length > len(value):
         file.seek(struct.unpack(form.order + form.offset, value)[0])
         value = file.read(length)

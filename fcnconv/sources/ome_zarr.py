@@ -157,7 +157,7 @@ class ZarrSource:
 
 
 MOST_BLOCK = 1 << 30
-"""Bytes of what is read at once, at most: a chunk, or some, with all channels. Those of slides are some MB."""
+"""Bytes of what is read at once, at most: chunks, with all channels. Those of slides are some MB."""
 
 
 def _block_side(chunk: int) -> int:

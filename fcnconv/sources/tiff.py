@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.parsing import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
@@ -277,7 +277,7 @@ class TiffSource:
             data = file.read(page.databytecounts[index]) or None
             decoded, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:  # decoders raise anything on damaged data
-            raise ImageError(f"{self.name}: damaged or cut short: {error}") from error
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         return None if decoded is None else decoded[0, : shape[1], : shape[2]]
 
 

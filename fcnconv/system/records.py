@@ -11,8 +11,8 @@ _MOST_DIGITS = 19
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a text in JSON says. Raises ValueError, whatever is wrong with it: also where it is nested too deeply
-    for Python, or has a whole number of more than 19 digits.
+    """What a text in JSON says. Raises ValueError, whatever is wrong with it: also where it is nested too
+    deeply for Python, or has a whole number of more than 19 digits.
     """
     try:
         return json.loads(text, parse_int=_whole)

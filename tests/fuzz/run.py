@@ -96,7 +96,7 @@ class Corpus:
         return which, mutated(self.sound[which][1], random)
 
     def check(self) -> None:
-        """Reads the sound files, which imports what they need. Raises AssertionError for one that is refused."""
+        """Reads the sound files, which imports what they need. Raises AssertionError if one is refused."""
         for which, (path, content) in enumerate(self.sound):
             outcome = self.read(which, content)
             assert outcome.answered, f"{path.name}: {outcome}"

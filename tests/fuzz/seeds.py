@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -418,6 +419,7 @@ def regions(folder: Path) -> Iterator[Path]:
 def _each(folder: Path, made: dict[str, Callable[[Path], None]]) -> Iterator[Path]:
     """The files that could be written: not every Pillow writes every format."""
     for name, write in made.items():
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that Pillow will not write for ever
             write(folder / name)
             yield folder / name
