@@ -73,17 +73,17 @@ def _refuse_programs(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = {name.partition("/")[2] for name in archive.namelist()}
         unpacked = sum(info.file_size for info in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise ModelError(
-            f"{path}: refused: {path.stat().st_size:,} bytes claim to hold {unpacked:,}; weights are not "
-            "compressed; load them with torch, and save the state dict again"
-        )
     program = any(entry.startswith(("code/", "models/")) or entry == "archive_format" for entry in entries)
     if program:
         raise ModelError(
             f"{path}: refused: TorchScript and torch.export files are programs, and torch loads them only on "
             "trust; save the state dict and name its architecture with --arch, or pass the loaded module to "
             "fcnconv.load in Python"
+        )
+    if unpacked > path.stat().st_size:
+        raise ModelError(
+            f"{path}: refused: {path.stat().st_size:,} bytes claim to hold {unpacked:,}; weights are not "
+            "compressed; load them with torch, and save the state dict again"
         )
 
 

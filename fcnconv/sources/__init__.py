@@ -89,12 +89,19 @@ def open_regions(
     return source
 
 
+PIXELS_A_BYTE = 10_000
+"""Of a large image, at most. One of a single colour in 1 bit has 8,000 as a PNG, a drawing 3,000 as a fax."""
+
+
 def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | None:
     """A large image of another kind as a source that reads regions; None if it is small, or if nothing here
-    reads it so, which is logged. Raises ImageError.
+    reads it so, which is logged. Raises ImageError, also for a file that is far too small to hold it.
     """
     if width * height <= REGION_PIXELS:
         return None
+    size = path.stat().st_size
+    if width * height > size * PIXELS_A_BYTE:
+        raise ImageError(f"{name}: damaged or cut short: it claims {width} × {height} pixels in {size:,} bytes")
     if find_spec("pyvips"):
         from fcnconv.sources.vips import VipsSource
 

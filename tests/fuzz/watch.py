@@ -19,8 +19,10 @@ from fcnconv.errors import FcnconvError
 SECONDS = 10
 """That an input may take. Sound ones take some milliseconds."""
 
-MOST_BYTES = 512 << 20
-"""That an input may make the process grow by: a few times what the largest allowed image needs."""
+MOST_BYTES = 1 << 30
+"""That an input may make the process grow by: about what the largest image takes that is decoded whole unless
+``--max-pixels`` says otherwise.
+"""
 
 _STATUS = Path("/proc/self/status")
 
@@ -95,7 +97,7 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def memory_limit(most: int = 4 * MOST_BYTES) -> Iterator[None]:
+def memory_limit(most: int = 3 * MOST_BYTES) -> Iterator[None]:
     """Lets the process ask for no more than `most` bytes beyond what it has: whoever asks gets a MemoryError.
 
     It is more than may really be used, as address space that is never touched costs nothing.
