@@ -114,7 +114,9 @@ def test_what_does_not_come_whole_leaves_nothing(server: str, hub: Path, folder:
 
 
 def test_a_redirect_to_another_host_without_tls_is_not_followed(server: str, hub: Path) -> None:
-    with pytest.raises(ModelError, match=rf"it leads to http://localhost:\d+/{NAME}, which is not safe: no TLS"):
+    with pytest.raises(
+        ModelError, match=rf"it leads to http://localhost:\d+/{NAME}, which is not safe: no TLS"
+    ):
         fetch(f"{server}/other/elsewhere/{NAME}")
     assert list(hub.iterdir()) == [] and _Server.asked == 1
     assert fetch(f"{server}/same/elsewhere/{NAME}").read_bytes() == CONTENT  # the same host, as it was asked

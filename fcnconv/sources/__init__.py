@@ -101,7 +101,9 @@ def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | No
         return None
     size = path.stat().st_size
     if width * height > size * PIXELS_A_BYTE:
-        raise ImageError(f"{name}: damaged or cut short: it claims {width} × {height} pixels in {size:,} bytes")
+        raise ImageError(
+            f"{name}: damaged or cut short: it claims {width} × {height} pixels in {size:,} bytes"
+        )
     if find_spec("pyvips"):
         from fcnconv.sources.vips import VipsSource
 

@@ -156,7 +156,7 @@ class ZarrSource:
         return found.transpose([order.index(axis) for axis in "yxc"])
 
 
-MOST_BLOCK = 1 << 30
+MOST_BLOCK = 1 << 28
 """Bytes of what is read at once, at most: chunks, with all channels. Those of slides are some MB."""
 
 

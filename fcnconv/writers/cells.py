@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fcnconv.errors import printable
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import done
@@ -49,7 +50,9 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         if choice.selections:
-            table.writerow([*_BOX_COLUMNS, *(f"prob_{selection.name}" for selection in choice.selections)])
+            table.writerow(
+                [*_BOX_COLUMNS, *(f"prob_{printable(selection.name)}" for selection in choice.selections)]
+            )
         else:
             ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
@@ -64,15 +67,16 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
                 table.writerow([row, col, *box, *pairs, int(kept.exact[row, col])])
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 """What makes a spreadsheet take a cell for a formula, which may send what is in the table to anybody."""
 
 
 def _as_text(name: str) -> str:
-    """A name of a class as a cell that a spreadsheet takes for text: with an apostrophe before one that begins
-    as formulas do, as OWASP advises ("CSV Injection"). Names come with the model, from whoever made it.
+    """A name of a class as a cell that a spreadsheet takes for text, in one line: with an apostrophe before
+    one that begins as formulas do, as OWASP advises ("CSV Injection"), and control characters written out.
+    Names come with the model, from whoever made it.
     """
-    return f"'{name}" if name.startswith(_FORMULA) else name
+    return f"'{printable(name)}" if name.startswith(_FORMULA) else printable(name)
 
 
 _BOX_COLUMNS = ("minx", "miny", "width", "height")
