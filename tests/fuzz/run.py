@@ -86,7 +86,7 @@ class Corpus:
     """The sound files of a way in, in a folder, one of which is altered at a time."""
 
     def __init__(self, target: Target, folder: Path):
-        self.target = target
+        self.target, self.folder = target, folder
         self.sound = [(path, path.read_bytes()) for path in target.seeds(folder)]
 
     def input(self, number: int, seed: int) -> tuple[int, bytes]:
