@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 Row = tuple[str, str, str, str, str]
-"""The way in, how many inputs, crashes, hangs, and memory at the worst moment beyond what was there before."""
+"""The way in, how many inputs, crashes, hangs, and by how much memory it grew at most."""
 
 
 def altered_files(arguments: argparse.Namespace) -> Iterator[Row]:

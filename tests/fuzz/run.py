@@ -163,7 +163,7 @@ def _batch(target: Target, total: Tally, numbers: range, seed: int, until: float
             if number != present:
                 present, since = number, now
             hung = now - since > SECONDS + GRACE_S + 30 * (number == numbers.start)  # which waits for imports
-            if hung or now > until + SECONDS:
+            if hung or now > until:
                 process.kill()
                 process.wait()
         if told.exists():
