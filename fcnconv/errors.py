@@ -42,6 +42,15 @@ class OutputError(FcnconvError):
     """A result that cannot be written where it was asked for."""
 
 
+def printable(text: str) -> str:
+    """A text as one line that no terminal obeys: control characters, which names of files and what libraries
+    say of them may hold, are written as ``\\n`` or ``\\x1b``.
+    """
+    return "".join(
+        repr(c)[1:-1] if c < " " or "\x7f" <= c <= "\x9f" or c in "\u2028\u2029" else c for c in text
+    )
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, in a line: its first, or its kind where it says nothing."""
     said = str(error).strip()

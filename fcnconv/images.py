@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from fcnconv.errors import ImageError, UsageError
+from fcnconv.errors import ImageError, UsageError, first_line
 from fcnconv.parsing import Rescale
 from fcnconv.sources import (
     REGION_SUFFIXES,
@@ -306,5 +306,4 @@ def _explained(name: str, path: Path | None) -> Iterator[None]:
     except (
         Exception
     ) as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, …
-        reason = str(error) or type(error).__name__
-        raise ImageError(f"{name}: damaged or cut short: {reason}") from error
+        raise ImageError(f"{name}: damaged or cut short: {first_line(error)}") from error

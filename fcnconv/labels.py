@@ -109,7 +109,7 @@ class Labels:
         """
         text = folded(query)
         if text.isdecimal():
-            if int(text) < len(self):
+            if len(text) < 10 and int(text) < len(self):
                 return self.category(int(text))
             raise UsageError(
                 f"class index {text} is out of range: this model has classes 0 to {len(self) - 1}"

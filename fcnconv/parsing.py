@@ -43,7 +43,7 @@ def _parse_scale(text: str) -> Scale:
         return Scale()
     if text == "auto":
         return Scale(factor=1, pyramid=True)
-    if match := re.fullmatch(r"(\d+)px", text):
+    if match := re.fullmatch(r"(\d{1,9})px", text):
         short_side = int(match[1])
         if short_side > 0:
             return Scale(short_side=short_side)
@@ -57,7 +57,7 @@ def _parse_scale(text: str) -> Scale:
 
 def parse_memory(text: str) -> float:
     """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``. Raises UsageError."""
-    match = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,18}\.?\d{0,18})\s*([kmgt]?)(i?)b?", text.strip().lower())
     if not match or not float(match[1]):
         raise UsageError(f"unknown amount of memory {text!r}; give a number with a unit, as in 2GB or 500MB")
     unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
@@ -139,7 +139,7 @@ def parse_region(text: str) -> Box:
 
 def parse_device(text: str) -> str:
     """The name of a device of torch's, whether or not it is there. Raises UsageError."""
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
         raise UsageError(f"unknown device {text!r}; known: auto, cpu, cuda, cuda:N, mps")
     return text
 
@@ -148,7 +148,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """(I, N) of a part such as ``2/8``, or of ``auto`` as the queue tells it. Raises UsageError."""
     if text == "auto":
         return part_of_job()
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     first, step = map(int, match.groups()) if match else (0, 0)
     if not 1 <= first <= step:
         raise UsageError(f"unknown shard {text!r}; give I/N, as in 1/8, 2/8, … 8/8, or auto")

@@ -7,14 +7,17 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.request import Request
 
 import pytest
 
 from fcnconv.errors import ModelError
-from fcnconv.models.download import fetch, hub_folder
+from fcnconv.models.download import _SafeRedirects, fetch, hub_folder
 from fcnconv.models.packaged import file_sha256
 
 CONTENT = b"weights" * 1000
@@ -28,6 +31,12 @@ class _Server(BaseHTTPRequestHandler):
         type(self).asked += 1
         if "missing" in self.path:
             self.send_error(404)
+            return
+        if "elsewhere" in self.path:
+            host = "localhost" if "other" in self.path else "127.0.0.1"
+            self.send_response(302)
+            self.send_header("Location", f"http://{host}:{self.server.server_address[1]}/{NAME}")
+            self.end_headers()
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(CONTENT)))
@@ -102,6 +111,35 @@ def test_what_does_not_come_whole_leaves_nothing(server: str, hub: Path, folder:
     ):
         fetch(f"{server}/{folder}/{NAME}")
     assert list(hub.iterdir()) == []
+
+
+def test_a_redirect_to_another_host_without_tls_is_not_followed(server: str, hub: Path) -> None:
+    with pytest.raises(
+        ModelError, match=rf"it leads to http://localhost:\d+/{NAME}, which is not safe: no TLS"
+    ):
+        fetch(f"{server}/other/elsewhere/{NAME}")
+    assert list(hub.iterdir()) == [] and _Server.asked == 1
+    assert fetch(f"{server}/same/elsewhere/{NAME}").read_bytes() == CONTENT  # the same host, as it was asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads", "followed"),
+    [
+        ("https://a/x", "http://a/x", False),
+        ("https://a/x", "http://b/x", False),
+        ("https://a/x", "ftp://a/x", False),
+        ("https://a/x", "https://b/x", True),
+        ("http://a/x", "https://b/x", True),
+        ("http://a/x", "http://a/y", True),
+        ("http://a/x", "http://a:81/x", False),
+        ("http://a/x", "ftp://a/x", False),
+    ],
+)
+def test_tls_is_never_left(asked: str, leads: str, followed: bool) -> None:
+    request = Request(asked)
+    with nullcontext() if followed else pytest.raises(OSError, match="no TLS"):
+        found = _SafeRedirects().redirect_request(request, BytesIO(), 302, "Found", {}, leads)
+        assert found is not None and found.full_url == leads
 
 
 def test_an_interrupted_download_leaves_nothing(

@@ -21,6 +21,7 @@ from fcnconv.models import ModelSpec
 from fcnconv.options import NetworkOptions
 from fcnconv.provenance import FLOAT32, Mode
 from fcnconv.system.machine import has_bfloat16
+from fcnconv.system.records import sealed, unsealed
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
 
@@ -71,12 +72,14 @@ def test_what_was_measured_is_kept_until_something_changes(
     monkeypatch.setattr(backend, "_measure", counting)
     assert open_network(spec, precision="bfloat16").arithmetic == first and not measured
     good = path.read_text()
-    for other in ("", "{", good[:-9], json.dumps({"error": 0}), good.replace("OpenVINO 2", "OpenVINO 1")):
+    older = sealed(unsealed(good) | {"on": unsealed(good)["on"].replace("OpenVINO 2", "OpenVINO 1")})
+    altered = good.replace("OpenVINO 2", "OpenVINO 1")
+    for other in ("", "{", good[:-9], json.dumps({"error": 0}), sealed({"error": 0}), older, altered):
         assert other != good
         path.write_text(other)
         again = open_network(spec, precision="bfloat16").arithmetic
         assert again.error == pytest.approx(first.error) and len(measured) == 1
-        assert json.loads(path.read_text())["on"] == json.loads(good)["on"]
+        assert unsealed(path.read_text())["on"] == unsealed(good)["on"]
         measured.clear()
 
 

@@ -10,7 +10,6 @@ a few altered bytes it makes other answers without a word (tried), where a plan 
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import threading
@@ -33,6 +32,7 @@ from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16, processor
 from fcnconv.system.once import once
+from fcnconv.system.records import sealed, unsealed
 
 log = logging.getLogger("fcnconv")
 
@@ -126,14 +126,14 @@ def measured(
     """
     path, on = plan.path.with_suffix(f".{number}.json"), _here()
     try:
-        kept = Measured(**json.loads(path.read_text()))
+        kept = Measured(**unsealed(path.read_bytes()))
         if kept.on == on:
             return kept
     except (OSError, ValueError, TypeError):
         pass  # not there, or not whole
     found = _measure(plan, run or _started(plan, number), channels, window, stride, on)
     try:
-        keep(path, json.dumps(asdict(found)).encode())
+        keep(path, sealed(asdict(found)).encode())
     except PlanError as error:
         log.info("%s; it will be measured again", error)
     return found

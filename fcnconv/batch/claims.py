@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fcnconv.system.records import parse_json
+
 BEAT, STALE = 20.0, 150.0
 """Seconds between two touches of a claim, and without one until it is taken over."""
 
@@ -184,7 +186,7 @@ class Claims:
     def _read(self, path: Path) -> Claim | None:
         """What a claim's file says; of one that is not written yet, or damaged, that nobody is known."""
         try:
-            found = json.loads(path.read_bytes())
+            found = parse_json(path.read_bytes())
             return Claim(found["name"], Owner(**found["owner"]), int(found["deaths"]))
         except FileNotFoundError:
             return None

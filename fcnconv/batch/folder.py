@@ -166,8 +166,8 @@ def answer_name(name: str, suffix: str) -> str:
     """
     if is_address(name):
         name = name.replace("://", "/", 1)
-    path = PurePath(name)
+    path = PurePath(name.replace("\0", "\ufffd"))  # a null byte, which no file can be called by
     if ".." in path.parts:
-        path = Path(name).resolve()
+        path = Path(path).resolve()
     *parents, last = path.relative_to(path.anchor).parts or ("image",)
     return "/".join([*parents, f"{last}.{suffix}"])

@@ -47,6 +47,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A file that is not read, and why."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        """Raises ImageError."""
+        raise ImageError(self.reason)
+
+
+MOST_BYTES = 1 << 30
+"""Of a file in an archive that is read as a stream: more is no image but an attempt on the memory."""
+
+
+@dataclass(frozen=True)
 class Input:
     """One image to come. name: what messages and results call it. image: a path or an address, an encoded
     file, or where that lies in an archive.
@@ -55,12 +70,12 @@ class Input:
     """
 
     name: str
-    image: str | bytes | Member
+    image: str | bytes | Member | Refused
     frame: int | None = None
 
     def content(self) -> str | bytes:
         """A path, an address or an encoded file, for whoever opens it. Raises ImageError."""
-        return self.image.read() if isinstance(self.image, Member) else self.image
+        return self.image if isinstance(self.image, (str, bytes)) else self.image.read()
 
 
 def from_paths(paths: Iterable[str]) -> Iterator[Input]:
@@ -135,7 +150,9 @@ def _members(path: str, suffixes: Container[str]) -> Iterator[Input]:
                 archive.members.clear()  # type: ignore[attr-defined]
                 if member.isreg() and not member.sparse and Path(member.name).suffix.lower() in suffixes:
                     yield Input(f"{path}/{member.name}", Member(path, member.offset_data, member.size))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # likewise
         raise ImageError(
             f"{path}: not a whole tar archive: {error}; one that is compressed is read with --tar"
         ) from error
@@ -184,11 +201,17 @@ def from_tar(path: str) -> Iterator[Input]:
     with _opened(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*") as archive:
-                for member in archive:
-                    if member.isfile():
-                        content = archive.extractfile(member)
-                        yield Input(member.name, content.read() if content else b"")
-        except (tarfile.TarError, EOFError, OSError) as error:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                    content = archive.extractfile(member) if member.isfile() else None
+                    if content is not None and member.size > MOST_BYTES:
+                        reason = f"{member.name}: has {member.size:,} bytes, over the limit of {MOST_BYTES:,}"
+                        yield Input(member.name, Refused(f"{reason}; unpack it and name the file"))
+                    elif content is not None:
+                        yield Input(member.name, content.read())
+        except MemoryError:
+            raise
+        except Exception as error:  # tarfile raises anything: a TypeError for a gzip file cut in its header
             name = "standard input" if path == "-" else path
             raise ImageError(f"{name}: not a whole tar archive: {error}") from error
 

@@ -17,6 +17,7 @@ from typing import Any
 from fcnconv.batch.report import is_reports
 from fcnconv.batch.store import Disk, Store
 from fcnconv.errors import OutputError, UsageError
+from fcnconv.system.records import parse_json
 
 MANIFEST, FAILURES = "fcnconv.json", "failures.jsonl"
 
@@ -122,7 +123,7 @@ class Record:
     def _failures(self) -> Iterator[dict[str, str]]:
         for line in (self.store.read(FAILURES) or "").splitlines():
             try:
-                found = json.loads(line)
+                found = parse_json(line)
                 yield {"path": str(found["path"]), "error": str(found["error"])}
             except (ValueError, TypeError, LookupError):
                 continue
@@ -134,7 +135,7 @@ class Record:
     def _read(self, *, damaged: bool = False) -> dict[str, Any]:
         """What fcnconv.json holds. damaged: whether it may be no JSON, and counts for nothing then."""
         try:
-            return dict(json.loads(self.store.read(MANIFEST) or "{}"))
+            return dict(parse_json(self.store.read(MANIFEST) or "{}"))
         except (ValueError, TypeError) as error:
             if damaged:
                 return {}

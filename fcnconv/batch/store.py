@@ -69,8 +69,13 @@ class Disk:
         path = self.root / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            inside = path.parent.resolve().is_relative_to(self.root.resolve()) and not path.is_symlink()
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if not inside:
+            raise OutputError(
+                f"{path}: a link leads out of the folder there; remove it, or name another --out"
+            )
         with written(str(path), folder=folder) as temporary:
             yield temporary
             if temporary.stat().st_mtime_ns < since:

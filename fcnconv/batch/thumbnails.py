@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from fcnconv.batch.glance import Glance, Peak
 from fcnconv.render.draw import draw_plane
 from fcnconv.sources import Pixels
+from fcnconv.system.records import parse_json
 from fcnconv.writers.contents import MADE_BY
 
 SIDE = 320
@@ -61,7 +62,7 @@ def read_card(path: Path) -> Card | None:
     """What a card tells; None where the file is no card, or is damaged."""
     try:
         with Image.open(path) as image:
-            told = json.loads(image.getexif()[ExifTags.Base.ImageDescription])
+            told = parse_json(image.getexif()[ExifTags.Base.ImageDescription])
         peaks = tuple(Peak(**peak) for peak in told.pop("peaks"))
         return Card(**told, peaks=peaks)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):

@@ -28,7 +28,7 @@ import typer
 
 from fcnconv.commands import READERS
 from fcnconv.console.progress import Kind
-from fcnconv.errors import UsageError
+from fcnconv.errors import UsageError, printable
 from fcnconv.labels import folded, imagenet
 from fcnconv.models import models
 from fcnconv.options import EVERY_IMAGE, Told, told
@@ -45,6 +45,13 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
+class _OneLine(logging.Formatter):
+    """What is said holds names of files, and what files say of themselves: no terminal shall obey them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _set_debug(ctx: typer.Context, value: bool) -> bool:
     ctx.meta["fcnconv.debug"] = value
     return value
@@ -54,7 +61,7 @@ def _set_quiet(value: bool) -> bool:
     log.setLevel(logging.ERROR if value else logging.INFO)
     if not log.handlers:
         handler = _Stderr()
-        handler.setFormatter(logging.Formatter("fcnconv: %(message)s"))
+        handler.setFormatter(_OneLine("fcnconv: %(message)s"))
         log.addHandler(handler)
     return value
 

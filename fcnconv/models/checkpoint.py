@@ -43,37 +43,47 @@ def read_tensors(path: Path) -> Tensors:
         found = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     except OSError as error:
         raise ModelError(f"{path}: the weights cannot be read: {error.strerror or error}") from error
-    return _without_prefixes(_state_dict(found, path))
+    return _without_prefixes(_state_dict(found, path), path)
 
 
 def _torch_file(path: Path) -> object:
-    _refuse_programs(path)
     try:
+        _refuse_programs(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except (ModelError, OSError):
+        raise
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
         raise ModelError(
             f"{path}: refused: the file asks for more than tensors, and loading it would run code from it "
             f"({reason.strip() or 'not a plain state dict'}); save model.state_dict() instead of the model"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:  # what is damaged makes the unpickler raise anything
         raise ModelError(
             f"{path}: not a file of weights that torch can read ({first_line(error)})"
         ) from error
 
 
 def _refuse_programs(path: Path) -> None:
-    """TorchScript and torch.export files hold programs, which torch cannot load without trusting them."""
+    """TorchScript and torch.export files hold programs, which torch cannot load without trusting them; and an
+    archive that unpacks to more than it is would be a bomb: torch's own are not compressed.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         entries = {name.partition("/")[2] for name in archive.namelist()}
+        unpacked = sum(info.file_size for info in archive.infolist())
     program = any(entry.startswith(("code/", "models/")) or entry == "archive_format" for entry in entries)
     if program:
         raise ModelError(
             f"{path}: refused: TorchScript and torch.export files are programs, and torch loads them only on "
             "trust; save the state dict and name its architecture with --arch, or pass the loaded module to "
             "fcnconv.load in Python"
+        )
+    if unpacked > path.stat().st_size:
+        raise ModelError(
+            f"{path}: refused: {path.stat().st_size:,} bytes claim to hold {unpacked:,}; weights are not "
+            "compressed; load them with torch, and save the state dict again"
         )
 
 
@@ -88,7 +98,7 @@ def _safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+        raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
 
 
 def _state_dict(found: object, path: Path) -> Mapping[str, Any]:
@@ -102,11 +112,23 @@ def _state_dict(found: object, path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _without_prefixes(state: Mapping[str, Any]) -> Tensors:
+def _without_prefixes(state: Mapping[str, Any], path: Path) -> Tensors:
     tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    for name, tensor in tensors.items():
+        if not _is_held(tensor):
+            raise ModelError(f"{path}: {name} claims {_sides(tensor)} values, which the file does not hold")
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
     return {modern_name(name): value for name, value in tensors.items() if not name.startswith(_AUXILIARY)}
+
+
+def _is_held(tensor: torch.Tensor) -> bool:
+    """Whether a file holds all values of a tensor. One that repeats some by a stride of 0, or has no values,
+    claims any size, and takes that much memory when it is first computed with.
+    """
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def modern_name(key: str) -> str:

@@ -11,7 +11,8 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 from fcnconv.errors import ModelError
 from fcnconv.models.packaged import file_sha256, know_sha256
@@ -69,9 +70,25 @@ def _fits(name: str, sha256: str) -> bool:
     return prefix is None or sha256.startswith(prefix[1])
 
 
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another place only where nobody on the way can alter what comes: by TLS, or to the
+    same host if it was not asked by TLS either.
+    """
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        to = urlsplit(newurl)
+        if to.scheme != "https" and (req.type == "https" or (to.scheme, to.netloc) != (req.type, req.host)):
+            fp.close()
+            raise OSError(f"it leads to {newurl}, which is not safe: no TLS")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+    opener = urllib.request.build_opener(_SafeRedirects)
+    with opener.open(url, timeout=TIMEOUT_S) as response:
         size = int(response.headers.get("Content-Length") or 0)
         log.info("downloading %s (%s) to %s", path.name, f"{size / 1e6:.0f} MB" if size else "?", path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from platformdirs import user_cache_path
 
 from fcnconv.system.files import whole_file
+from fcnconv.system.records import sealed, unsealed
 
 Facts = dict[str, Any]
 """As JSON holds them."""
@@ -24,16 +24,16 @@ def remembered(key: Sequence[str], find: Callable[[], Facts], read: Callable[[Fa
     then if that is possible.
 
     key: what the facts are about, and all that they depend on. read: raises KeyError, TypeError or ValueError
-    for facts that are damaged; they are found again.
+    for facts that do not hold any more; they are found again, as those are that were damaged on disk.
     """
     path = _path(key)
     with suppress(OSError, KeyError, TypeError, ValueError):
-        return read(json.loads(path.read_text(encoding="utf-8")))
+        return read(unsealed(path.read_text(encoding="utf-8")))
     facts = find()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(facts), encoding="utf-8")
+            temporary.write_text(sealed(facts), encoding="utf-8")
     return read(facts)
 
 

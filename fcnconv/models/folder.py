@@ -6,7 +6,6 @@ Three kinds are read, each by what its ``config.json`` has: timm's, transformers
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from fcnconv.models.architecture import Architecture
 from fcnconv.models.hub import HUB, files_of, parse_repository
 from fcnconv.models.own import OwnModel, described_spec, find_architecture
 from fcnconv.models.spec import ModelSpec
+from fcnconv.system.records import parse_json
 
 FOLDER = "local-dir:"
 """What the name of a folder begins with; a path of one does as well."""
@@ -69,7 +69,7 @@ def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelS
         )
     try:
         described = kind(config, files, table)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"{path}: cannot be read as what it seems to be: {error!r}") from error
     own = own.over(described.own)
     return described_spec(name, lambda: _weights(name, files), own, described.architecture)
@@ -98,7 +98,7 @@ def _weights(name: str, files: Files) -> Path:
 def read_json(path: Path) -> Config:
     """The object that a JSON file holds. Raises ModelError."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8-sig"))
+        record = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if not isinstance(record, dict):

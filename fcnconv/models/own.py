@@ -5,7 +5,6 @@ What is not said comes from the JSON file beside the weights, then from the arch
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from fcnconv.models.spec import ModelSpec
 from fcnconv.options import Told
 from fcnconv.parsing import checked
 from fcnconv.provenance import Activation, Channels
+from fcnconv.system.records import parse_json
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
@@ -190,7 +190,7 @@ def read_categories(path: Path) -> tuple[str, ...]:
     """One name a line, in index order; empty lines at the end do not count. Raises UsageError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no text, or no name that a file can have
         raise UsageError(f"{path}: the categories cannot be read: {error}") from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if not names or "" in names:
@@ -207,8 +207,8 @@ def read_spec(path: Path) -> OwnModel:
     Raises UsageError, naming the key, for one that is unknown or whose value cannot be meant.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        record = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: the model's description cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise UsageError(f"{path}: a model's description is a JSON object, not a {type(record).__name__}")

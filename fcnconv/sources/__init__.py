@@ -10,8 +10,10 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+from fcnconv.errors import ImageError
 from fcnconv.parsing import Rescale
 from fcnconv.sources import slides, tiff
+from fcnconv.sources.claims import false_claim
 from fcnconv.sources.pixel_size import pixel_size_of
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
 from fcnconv.sources.samples import Samples, samples_of
@@ -55,6 +57,10 @@ REGION_SUFFIXES = frozenset(tiff.SUFFIXES + slides.SUFFIXES)
 """Of files that are read region by region, where the package for it is there."""
 
 
+WIDE_OFFSETS = frozenset({".ndpi"})
+"""Of files that are TIFF but for places beyond 4 GB, and are not looked through for what they claim."""
+
+
 def open_regions(
     path: Path,
     name: str,
@@ -69,6 +75,8 @@ def open_regions(
         takes. Raises ImageError.
     """
     suffix, source = path.suffix.lower(), None
+    if suffix in REGION_SUFFIXES - WIDE_OFFSETS and (claim := false_claim(path)):
+        raise ImageError(f"{name}: damaged or cut short: it claims {claim}")
     if (
         frame == 1
         and not (bands or rescale or channels != 3)
@@ -81,12 +89,21 @@ def open_regions(
     return source
 
 
+PIXELS_A_BYTE = 10_000
+"""Of a large image, at most. One of a single colour in 1 bit has 8,000 as a PNG, a drawing 3,000 as a fax."""
+
+
 def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | None:
     """A large image of another kind as a source that reads regions; None if it is small, or if nothing here
-    reads it so, which is logged. Raises ImageError.
+    reads it so, which is logged. Raises ImageError, also for a file that is far too small to hold it.
     """
     if width * height <= REGION_PIXELS:
         return None
+    size = path.stat().st_size
+    if width * height > size * PIXELS_A_BYTE:
+        raise ImageError(
+            f"{name}: damaged or cut short: it claims {width} × {height} pixels in {size:,} bytes"
+        )
     if find_spec("pyvips"):
         from fcnconv.sources.vips import VipsSource
 

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +21,7 @@ from fcnconv.grid import Box
 from fcnconv.parsing import Rescale
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.samples import WHITE, Samples, choose_samples
-from fcnconv.sources.source import ENOUGH_SIDE, Pixels
+from fcnconv.sources.source import ENOUGH_SAMPLES, ENOUGH_SIDE, Pixels
 
 log = logging.getLogger("fcnconv")
 
@@ -54,8 +57,7 @@ class ZarrSource:
         self.array, self.axes, self.name = array, tuple(axes), name
         self.samples, self.pixel_size, self.smaller = samples, pixel_size, smaller
         high, wide = (array.chunks[self.axes.index(axis)] for axis in "yx")
-        block = tuple(side * max(BLOCK // side, 1) for side in (wide, high))
-        self.blocks = Blocks(self.size, (block[0], block[1]), self._block)
+        self.blocks = Blocks(self.size, (_block_side(wide), _block_side(high)), self._block)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,8 +98,10 @@ class ZarrSource:
             image = told.get("ome", told)["multiscales"][0]
             axes = [axis["name"] if isinstance(axis, dict) else axis for axis in image["axes"]]
             arrays = [group[dataset["path"]] for dataset in image["datasets"]]
+            for array in arrays:
+                _require_numbers(array, axes)
             source = cls(arrays[0], axes, name, None, _pixel_size(image, axes), tuple(arrays[1:]))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
+        except Exception as error:  # stores and codecs raise anything on damaged data
             raise ImageError(
                 f"{name}: a folder of zarr, and no image as OME-Zarr has them ({first_line(error)})"
             ) from error
@@ -110,9 +114,19 @@ class ZarrSource:
         chosen = choose_samples(self.name, count, usual, WHITE.get(kind), bands, rescale, None, channels)
         if rescale is not None and rescale.percentiles:
             level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
-            chosen = chosen.fitted([level._samples((0, 0, *level.size))], rescale.percentiles, self.name)
+            chosen = chosen.fitted(level._some(), rescale.percentiles, self.name)
             log.info("%s: bands %s, black to white %s", self.name, *chosen.record().values())
         self.samples = chosen
+
+    def _some(self) -> list[npt.NDArray[Any]]:
+        """Samples from all over the level, (H, W, channels) each."""
+        (wide, high), (width, height) = self.blocks.block, self.size
+        across, down = -(-width // wide), -(-height // high)
+        found = []
+        for number in range(0, across * down, max(across * down * wide * high // ENOUGH_SAMPLES, 1)):
+            x, y = number % across * wide, number // across * high
+            found.append(self._samples((x, y, min(x + wide, width), min(y + high, height))))
+        return found
 
     @property
     def count(self) -> int:
@@ -140,6 +154,37 @@ class ZarrSource:
         if "c" not in order:
             order, found = ["c", *order], found[None]
         return found.transpose([order.index(axis) for axis in "yxc"])
+
+
+MOST_BLOCK = 1 << 28
+"""Bytes of what is read at once, at most: chunks, with all channels. Those of slides are some MB."""
+
+
+def _block_side(chunk: int) -> int:
+    """The side of a block, of whole chunks, in pixels. chunk: the same of a chunk."""
+    return chunk * max(BLOCK // chunk, 1)
+
+
+def _require_numbers(array: Any, axes: Sequence[str]) -> None:
+    """Raises ValueError for an array that is no image: without values, of other things than numbers, or of
+    chunks whose claimed size alone would fill the memory.
+
+    An array of Python's own objects is pickled, and a pickle runs whatever code it likes: it is refused
+    before any of it is read. So is a codec that unpickles what it was given, which early versions of
+    numcodecs have.
+    """
+    described = json.dumps(array.metadata.to_dict(), default=str)
+    if array.dtype.kind not in "biuf" or re.search(r'"(numcodecs\.)?pickle"|Pickle\(', described):
+        raise ValueError("its values are no plain numbers")
+    if len(array.shape) != len(axes) or min(array.shape) < 1 or min(array.chunks) < 1:
+        raise ValueError(f"an array of {array.shape} in chunks of {array.chunks}")
+    chunk = dict(zip(axes, array.chunks, strict=True))
+    chunk |= {axis: _block_side(chunk[axis]) for axis in "yx"}
+    chunk |= {axis: size for axis, size in zip(axes, array.shape, strict=True) if axis == "c"}
+    if math.prod(chunk.values()) * array.dtype.itemsize > MOST_BLOCK:
+        raise ValueError(
+            f"what chunks of {array.chunks} make to be read is more than {MOST_BLOCK >> 20:,} MB"
+        )
 
 
 def _pixel_size(image: Mapping[str, Any], axes: Sequence[str]) -> float | None:

@@ -45,6 +45,8 @@ def opened(file: io.IOBase) -> Iterator[Image.Image]:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file)  # type: ignore[arg-type]
+        except MemoryError as error:  # a length in the header is read as it is told
+            raise OSError("its header claims more than the memory holds") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:

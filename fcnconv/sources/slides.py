@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.pixel_size import of_slide
@@ -65,7 +65,7 @@ class SlideSource:
         try:
             overview = self.slide.read_region((0, 0), level, sizes[level])
         except openslide.OpenSlideError as error:
-            raise ImageError(f"{self.name}: damaged or cut short: {error}") from error
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         return np.asarray(overview.getchannel("A")) > 0
 
     @classmethod
@@ -79,7 +79,7 @@ class SlideSource:
                 return None
             slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
-            raise ImageError(f"{name}: OpenSlide cannot read it: {error}") from error
+            raise ImageError(f"{name}: OpenSlide cannot read it: {first_line(error)}") from error
         return cls(slide, name)  # OpenSlide closes it with its last level
 
     def read(self, box: Box) -> Pixels:
@@ -95,6 +95,6 @@ class SlideSource:
         try:
             region = self.slide.read_region((round(left * scale), round(top * scale)), self.level, size)
         except openslide.OpenSlideError as error:
-            raise ImageError(f"{self.name}: damaged or cut short: {error}") from error
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         paper = Image.new("RGBA", size, "white")
         return np.asarray(Image.alpha_composite(paper, region).convert("RGB"))

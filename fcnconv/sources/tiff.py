@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.errors import ImageError
+from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.parsing import Rescale
 from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
 from fcnconv.sources.geo import TAGS, GeoReference, named_by_gdal, read_georeference, read_world_file
 from fcnconv.sources.pixel_size import of_tiff
 from fcnconv.sources.samples import NEARLY_BLACK, WHITE, Samples, choose_samples
-from fcnconv.sources.source import ENOUGH_SIDE, Pixels
+from fcnconv.sources.source import ENOUGH_SAMPLES, ENOUGH_SIDE, Pixels
 
 log = logging.getLogger("fcnconv")
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".svs")
+
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
+"""What comes of tags that hold something else than they should."""
 
 _GREY, _RGB, _YCBCR = 1, 2, 6
 _ASSOCIATED, _UNASSOCIATED = 1, 2
@@ -76,9 +80,11 @@ class TiffSource:
 
     @cached_property
     def georeference(self) -> GeoReference | None:
-        """Where the image lies on the map, if the file says it."""
+        """Where the image lies on the map, if the file says it. Damaged tags say nothing."""
         tags = {number: tag.value for number in TAGS if (tag := self.page.tags.get(number))}
-        place = read_georeference(tags)
+        place = None
+        with suppress(*_DAMAGE):
+            place = read_georeference(tags)
         if place is None:
             return read_world_file(self._path)
         return place if place.system or not place.tags else named_by_gdal(place, self._path)
@@ -89,8 +95,10 @@ class TiffSource:
 
     @property
     def pixel_size(self) -> float | None:
-        """Metres across a pixel, if the file says it."""
-        return of_tiff(self.page, self.georeference)
+        """Metres across a pixel, if the file says it. Damaged tags say nothing."""
+        with suppress(*_DAMAGE):
+            return of_tiff(self.page, self.georeference)
+        return None
 
     @cached_property
     def levels(self) -> tuple[TiffSource, ...]:
@@ -135,14 +143,21 @@ class TiffSource:
             samples = bool(bands or rescale or planes) or channels != 3 or _is_samples(page)
             if not (samples or _plain(page)):
                 return None
+            _require_whole(page)
             fits = _is_upright if samples else _plain
             smaller = tuple(filter(fits, pages[1:])) if frame == 1 else ()
             mask = _mask_of(page) if frame == 1 else None
+            for other in (
+                *smaller,
+                *([] if mask is None else [mask]),
+                *(p for level in planes for p in level),
+            ):
+                _require_whole(other)
             source = cls(
                 page, name, file, smaller, len(frames), None, mask, planes[0] if planes else (), planes[1:]
             )
             source._decode(0)
-        except (ImageError, ValueError, IndexError, KeyError, TypeError, AttributeError):
+        except (ImageError, *_DAMAGE):
             return None  # a compression that needs a package, or damage: Pillow may know, or tells
         if samples:
             source.samples = source._seen(bands, rescale, channels)
@@ -217,11 +232,11 @@ class TiffSource:
         level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
         wide, high = level.blocks.block
         down = -(-level.size[1] // high)
-        cells = [(row, col) for row in range(down) for col in range(level.across)]
-        chosen = cells[:: max(len(cells) * wide * high // ENOUGH_SAMPLES, 1)]
+        count = down * level.across
         width, height = level.size
         parts = []
-        for row, col in chosen:
+        for number in range(0, count, max(count * wide * high // ENOUGH_SAMPLES, 1)):
+            row, col = divmod(number, level.across)
             part = level._segments(row, col)
             if part is not None:  # tiles go on beyond the image
                 parts.append(part[: height - row * high, : width - col * wide])
@@ -262,7 +277,7 @@ class TiffSource:
             data = file.read(page.databytecounts[index]) or None
             decoded, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:  # decoders raise anything on damaged data
-            raise ImageError(f"{self.name}: damaged or cut short: {error}") from error
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         return None if decoded is None else decoded[0, : shape[1], : shape[2]]
 
 
@@ -293,13 +308,26 @@ def _frames(file: Any) -> list[Any]:
     return pages or [file.pages[0]]
 
 
+def _require_whole(page: Any) -> None:
+    """Raises ValueError for a page whose tags are not what they must be, of no size, or of more segments than
+    the file tells the places of.
+    """
+    high, wide = _segment(page)
+    sides = (page.imagewidth, page.imagelength, wide, high, page.samplesperpixel)
+    if not all(isinstance(side, int) and side > 0 for side in sides) or page.planarconfig not in (1, 2):
+        raise ValueError("no size")
+    if len(page.extrasamples) >= page.samplesperpixel:
+        raise ValueError("no colours")
+    planes = 1 if page.planarconfig == 1 else page.samplesperpixel
+    count = -(-page.imagewidth // wide) * -(-page.imagelength // high) * planes
+    if count > min(len(page.dataoffsets), len(page.databytecounts)):
+        raise ValueError("fewer segments than it has places for")
+
+
 def _segment(page: Any) -> tuple[int, int]:
     """(height, width) of a tile or a strip."""
     return (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
 
-
-ENOUGH_SAMPLES = 4_000_000
-"""Pixels of a level that tell what values an image has."""
 
 KNOWN_SIDE = 4096
 """Pixels of the longest side of what tells where an image has data."""

@@ -5,6 +5,7 @@ that queues set for each of their tasks.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class Queue:
         text = environment.get(name, "")
         if not text and usual is not None:
             return usual
-        if not text.isascii() or not text.isdigit():
+        if not re.fullmatch("[0-9]{1,9}", text):
             raise UsageError(
                 f"--shard auto: {name} is {text!r}, not a number; set it, or name the shard as I/N"
             )

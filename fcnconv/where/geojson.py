@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 
 from fcnconv.errors import ImageError
 from fcnconv.sources.geo import LONGITUDES, GeoReference, transformed
+from fcnconv.system.records import parse_json
 from fcnconv.where.areas import Points, Rings
 
 MOST_BYTES = 1_000_000_000
@@ -36,7 +36,7 @@ def read_polygons(path: Path) -> tuple[list[Rings], str | None]:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ImageError(f"{path}: over {MOST_BYTES / 1e9:.0f} GB of GeoJSON; simplify the polygons")
-        record = json.loads(content.decode("utf-8-sig"))
+        record = parse_json(content.decode("utf-8-sig"))
         found = [_rings(polygon) for polygon in _polygons(record)]
         crs = record.get("crs", {}) if isinstance(record, dict) else {}
         name = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None

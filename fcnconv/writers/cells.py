@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fcnconv.errors import printable
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import done
@@ -43,13 +44,15 @@ def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
 def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """A row a cell. Without a selection its k best categories, and whether it is a real crop (1 or 0); with
     some a column ``prob_NAME`` each, after the columns ``minx,miny,width,height`` and no others, as readers
-    of WSInfer's tables expect.
+    of WSInfer's tables expect. Names that a spreadsheet would compute get an apostrophe, see `_as_text`.
     """
     kept = keep(stream, choice.selections, choice.options.top_k)
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         if choice.selections:
-            table.writerow([*_BOX_COLUMNS, *(f"prob_{selection.name}" for selection in choice.selections)])
+            table.writerow(
+                [*_BOX_COLUMNS, *(f"prob_{printable(selection.name)}" for selection in choice.selections)]
+            )
         else:
             ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
@@ -60,8 +63,20 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
             if choice.selections:
                 table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])
             else:
-                pairs = (item for s, p in ranking for item in (s.name, f"{p:.6f}"))
+                pairs = (item for s, p in ranking for item in (_as_text(s.name), f"{p:.6f}"))
                 table.writerow([row, col, *box, *pairs, int(kept.exact[row, col])])
+
+
+_FORMULA = ("=", "+", "-", "@")
+"""What makes a spreadsheet take a cell for a formula, which may send what is in the table to anybody."""
+
+
+def _as_text(name: str) -> str:
+    """A name of a class as a cell that a spreadsheet takes for text, in one line: with an apostrophe before
+    one that begins as formulas do, as OWASP advises ("CSV Injection"), and control characters written out.
+    Names come with the model, from whoever made it.
+    """
+    return f"'{printable(name)}" if name.startswith(_FORMULA) else printable(name)
 
 
 _BOX_COLUMNS = ("minx", "miny", "width", "height")

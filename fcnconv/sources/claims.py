@@ -1,0 +1,131 @@
+"""What a TIFF claims of itself, checked before the libraries that read it believe it.
+
+A directory of a TIFF tells how many values each of its tags has, how long each segment is and where the next
+directory lies. Libraries reserve memory for what is told, and follow it: 26 kB can be made to look like ten
+thousand pages that lie across each other, or a segment of 2 GB.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+"""Bytes of a value of each type."""
+
+_LENGTHS = (279, 325)
+"""The tags that hold the bytes of each strip, and of each tile."""
+
+_TILE = (322, 323)
+"""The tags of a tile's width and its length."""
+
+MOST_TILE = 1 << 26
+"""Pixels of a tile, at most: 8192 × 8192. Those of slides have 65,536. OpenSlide ends the process where it
+does not get the memory for one.
+"""
+
+_WHOLE = {3: "u2", 4: "u4", 16: "u8"}
+"""The types of whole numbers, as NumPy calls them."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a file is written. order: of its bytes, as `struct` calls it. count, offset: the codes of how many
+    entries a directory has, and of places in the file.
+    """
+
+    order: str
+    count: str
+    offset: str
+
+
+def false_claim(path: Path) -> str:
+    """What a TIFF claims that its own length belies; empty if nothing, or if the file is none.
+
+    Raises OSError.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        kind = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) == 16 else 0
+        if kind == 42:
+            form, first = _Form(order, "H", "I"), struct.unpack(f"{order}I", head[4:8])[0]
+        elif kind == 43:
+            form, first = _Form(order, "Q", "Q"), struct.unpack(f"{order}Q", head[8:16])[0]
+        else:
+            return ""
+        return _walked(file, form, first)
+
+
+def _walked(file: BinaryIO, form: _Form, first: int) -> str:
+    """The first false claim of the directories, one after another. Where their chain leaves the file it ends,
+    as it does for the libraries; tifffile goes round in a circle for ever.
+    """
+    size = file.seek(0, 2)
+    seen: set[int] = set()
+    taken, place = 0, first
+    while 0 < place < size:
+        if place in seen:
+            return "pages that follow each other in a circle"
+        seen.add(place)
+        file.seek(place)
+        wide = struct.calcsize(form.order + form.count)
+        head = file.read(wide)
+        entries = struct.unpack(form.order + form.count, head)[0] if len(head) == wide else 0
+        entry = struct.Struct(f"{form.order}HH{form.offset}{struct.calcsize(form.order + form.offset)}s")
+        if entries * entry.size > size - place:
+            return f"{entries:,} tags in {size:,} bytes"
+        content = file.read(entries * entry.size)
+        following = file.read(struct.calcsize(form.order + form.offset))
+        taken += len(head) + len(content) + len(following)
+        if taken > size:
+            return "pages that lie across each other"
+        sides = []
+        for tag, kind, count, value in entry.iter_unpack(content):
+            length = count * _SIZES.get(kind, 0)
+            if length > size:
+                return f"{length:,} bytes of tag {tag} in {size:,}"
+            if tag in (*_LENGTHS, *_TILE) and kind in _WHOLE:
+                largest = _largest(file, form, kind, length, value)
+                if tag in _LENGTHS and largest > size:
+                    return f"a segment of {largest:,} bytes in {size:,}"
+                if tag in _TILE:
+                    sides.append(largest)
+        if sides and math.prod(sides) > MOST_TILE:
+            return f"tiles of {' × '.join(map(str, sides))} px"
+        if len(following) < struct.calcsize(form.order + form.offset):
+            break
+        place = struct.unpack(form.order + form.offset, following)[0]
+    return ""
+
+
+def _largest(file: BinaryIO, form: _Form, kind: int, length: int, value: bytes) -> int:
+    """The largest of a tag's whole numbers, `length` bytes of them. value: of the tag, or where they lie."""
+    if length > len(value):
+        file.seek(struct.unpack(form.order + form.offset, value)[0])
+        value = file.read(length)
+    item = np.dtype(form.order + _WHOLE[kind])
+    numbers = np.frombuffer(value[: min(length, len(value)) // item.itemsize * item.itemsize], item)
+    return int(numbers.max(initial=0))
