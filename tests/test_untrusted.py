@@ -28,6 +28,7 @@ from fcnconv.errors import FcnconvError, ImageError, ModelError, UsageError, pri
 from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, imagenet
+from fcnconv.maps import save_map as save
 from fcnconv.models import find_model
 from fcnconv.models.checkpoint import read_tensors
 from fcnconv.models.facts import remembered
@@ -37,7 +38,7 @@ from fcnconv.parsing import parse_device, parse_memory, parse_rescale, parse_sca
 from fcnconv.sources import MemorySource, known_of, pixel_size_of
 from fcnconv.system.records import parse_json, sealed, unsealed
 from fcnconv.where import where_of
-from fcnconv.writers import WRITERS, save
+from fcnconv.writers import WRITERS
 
 RNG = np.random.default_rng(11)
 PIXELS = RNG.integers(0, 255, (64, 96, 3), np.uint8)
