@@ -12,10 +12,9 @@ import io
 import json
 import os
 import re
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +28,7 @@ from fcnconv.models import ModelSpec
 from fcnconv.provenance import Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
 from fcnconv.system.files import whole_file
+from fcnconv.system.leftovers import remove_leftovers
 
 Start = Callable[[str | bytes], Run]
 """Runs an ONNX file, given by its path or its content."""
@@ -36,9 +36,6 @@ Start = Callable[[str | bytes], Run]
 _RECORD, _DIGEST = "fcnconv", "fcnconv_sha256"
 _MOST = 1 << 16
 """Bytes that a record and its digest take at most."""
-
-_STALE = 3600
-"""Seconds after which a temporary file must be a killed process's; writing one takes less than 1."""
 
 _PARTS = "parts.json"
 
@@ -157,10 +154,7 @@ def make_room(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError("not writable")
-    for temporary in path.parent.glob(".*.tmp"):
-        with suppress(OSError):
-            if time.time() - temporary.stat().st_mtime > _STALE:
-                temporary.unlink()
+    remove_leftovers(path.parent)
 
 
 def keep(path: Path, content: bytes) -> None:

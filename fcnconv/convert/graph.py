@@ -38,7 +38,8 @@ class Shapes(fx.Interpreter):
 
 def output_of(graph: fx.Graph) -> fx.Node:
     """The node that returns what the network gives, which is the last. (torch 2.5 has no `output_node`.)"""
-    return next(iter(reversed(graph.nodes)))
+    output: fx.Node = next(iter(reversed(graph.nodes)))
+    return output
 
 
 def output_shape(node: fx.Node) -> tuple[int, ...]:
