@@ -7,8 +7,8 @@
 A quiet run tells what is right and how long it takes. Then half of the kills come at times spread evenly over
 that length, half as long after something first appeared in the folder as is drawn from what remains. In half
 of the runs an older map is there already. A loss is a file or folder of a final name that is neither what
-was there before nor what the quiet run made. Leftovers are what else is there; the next run must end well and
-leave nothing but its result, also in the folder for temporary files.
+was there before nor what the quiet run made. Leftovers are what else is there. After each ten kills a run goes
+to its end, and must leave nothing but its result, also in the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ FORMATS = "npy", "npz", "zarr", "tif", "png", "html", "json"
 
 SIZE = 1024, 768
 """Pixels of the image: a map of 18 × 26 cells, large enough for its writing to take part of the run."""
+
+EACH = 10
+"""Kills after which a run goes to its end."""
 
 LIMIT = 300.0
 """Seconds after which a run is taken to hang."""
@@ -119,7 +122,7 @@ def content(folder: Path) -> list[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    return path.name.startswith(".") and (".tmp" in path.name or path.name.endswith(".old"))
+    return path.name.startswith(".") and any(mark in path.name for mark in (".tmp", ".old", ".lock"))
 
 
 def kill_heatmap(suffix: str, kills: int, seed: int = 0) -> Counts:
@@ -141,8 +144,7 @@ def kill_heatmap(suffix: str, kills: int, seed: int = 0) -> Counts:
         length = run(arguments, environment)
         right, old = digest(out), digest(before)
         for number in range(kills):
-            for path in (*folder.iterdir(), *temporary.iterdir()):
-                subprocess.run(["rm", "-r", path], check=True)
+            subprocess.run(["rm", "-rf", out], check=True)
             if number % 4 < 2:
                 subprocess.run(["cp", "-r", before, out], check=True)
             names = {path.name for path in folder.iterdir()}
@@ -162,11 +164,12 @@ def kill_heatmap(suffix: str, kills: int, seed: int = 0) -> Counts:
                     counts.losses.append(f"{path.name} after kill {number}")
             if number % 4 < 2 and not out.exists() and not any(path.name.endswith(".old") for path in left):
                 counts.losses.append(f"no {out.name} after kill {number}, and it was there")
-            if left or content(temporary):
-                counts.leftovers += 1
+            counts.leftovers += any(path.name not in names for path in (*left, *content(temporary)))
+            if number % EACH == EACH - 1:
                 run(arguments, environment)
-                stay = [path.name for path in (*folder.iterdir(), *content(temporary)) if path != out]
-                counts.stayed += stay
+                counts.stayed += [
+                    path.name for path in (*folder.iterdir(), *content(temporary)) if path != out
+                ]
                 if digest(out) != right:
                     counts.losses.append(f"another {out.name} from the run after kill {number}")
         counts.ended = kills - counts.kills
@@ -188,12 +191,14 @@ def kill_prepare(kills: int, seed: int = 0) -> Counts:
         length = run(arguments, environment)
         names = {path.relative_to(cache) for path in cache.rglob("*")}
         for number in range(kills):
-            subprocess.run(["rm", "-r", cache], check=True)
+            for path in cache.rglob("*"):
+                if path.is_file() and not is_temporary(path):
+                    path.unlink()
+            before = set(cache.rglob("*"))
             aimed = number % 2 == 1
             after = draw.uniform(0, 0.5 * length) if aimed else length * (number + draw.random()) / kills
-            seen = (lambda: any(cache.rglob("plans/.*"))) if aimed else None
+            seen = (lambda before=before: bool(set(cache.rglob("*")) - before)) if aimed else None
             counts.kills += killed(arguments, environment, after, seen)
-            cache.mkdir(exist_ok=True)
             files = [path for path in cache.rglob("*") if path.is_file()]
             left = [path for path in files if is_temporary(path)]
             for path in files:
@@ -206,8 +211,8 @@ def kill_prepare(kills: int, seed: int = 0) -> Counts:
                         read_plan(path, onnx_run)
                 except PlanError as error:
                     counts.losses.append(f"{error} after kill {number}")
-            if left or content(temporary):
-                counts.leftovers += 1
+            counts.leftovers += bool(set(left) - before)
+            if number % EACH == EACH - 1:
                 run(arguments, environment)
                 now = {path.relative_to(cache) for path in cache.rglob("*")}
                 counts.stayed += map(str, (now ^ names) | set(content(temporary)))
