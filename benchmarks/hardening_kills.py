@@ -7,7 +7,7 @@
 A quiet run tells what is right and how long it takes. Then half of the kills come at times spread evenly over
 that length, half as long after something first appeared in the folder as is drawn from what remains. In half
 of the runs an older map is there already. A loss is a file or folder of a final name that is neither what
-was there before nor what the quiet run made. Leftovers are what else is there. After each ten kills a run goes
+was there before nor what the quiet run made. Leftovers are what else is there. After ten kills a run goes
 to its end, and must leave nothing but its result, also in the folder for temporary files.
 """
 

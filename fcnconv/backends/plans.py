@@ -19,14 +19,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from platformdirs import user_cache_path
-
 from fcnconv import __version__
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
+from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers
 
@@ -82,7 +81,7 @@ def plan_path(spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | No
     """
     key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.name)[-60:]
-    return user_cache_path("fcnconv") / "plans" / f"{readable}-{mode}{stride or ''}-{key}-{__version__}.onnx"
+    return cache_path() / "plans" / f"{readable}-{mode}{stride or ''}-{key}-{__version__}.onnx"
 
 
 def read_plan(path: Path, start: Start) -> Plan:
