@@ -24,7 +24,7 @@ from fcnconv.backends.onnx import onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.classifier import open_classifier
 from fcnconv.convert.to_onnx import export_onnx, export_part
-from fcnconv.errors import PlanError, UsageError
+from fcnconv.errors import ModelError, PlanError, UsageError
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, NetworkOptions, Precision
 from fcnconv.provenance import Mode
@@ -269,6 +269,16 @@ def test_what_killed_processes_left_is_removed(spec: ModelSpec) -> None:
         (plan.parent / name).write_bytes(b"half")
     open_plan(spec, "fcn")
     assert not (plan.parent / dead).exists() and (plan.parent / living).exists()
+
+
+def test_no_plan_is_made_where_the_system_would_end_the_process(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx, "free_memory", lambda: 280_000_000)
+    monkeypatch.setattr(making, "make_plan", lambda *_: pytest.fail("made"))
+    with pytest.raises(ModelError, match=r"takes 0\.6 GB of memory, and 0\.3 are free; 'fcnconv prepare'"):
+        open_network(spec)
+    assert list(plan_path(spec, "fcn", "a").parent.iterdir()) == []
 
 
 def test_a_network_that_cannot_be_exported_runs_on_torch(

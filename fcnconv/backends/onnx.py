@@ -28,7 +28,7 @@ from fcnconv.backends.plans import (
     read_parts,
     read_plan,
 )
-from fcnconv.errors import PlanError, first_line
+from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part, Run
@@ -36,7 +36,7 @@ from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.alone import alone
 from fcnconv.system.files import whole_file
-from fcnconv.system.machine import fewer_threads, processor
+from fcnconv.system.machine import fewer_threads, free_memory, processor
 from fcnconv.system.once import once
 from fcnconv.system.progress import Work, done, expect
 
@@ -86,6 +86,7 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Sta
         if path.exists():  # another process has made it meanwhile
             with suppress(PlanError):
                 return read(path)
+        _require_memory(what)
         for fitted in path.parent.glob(f"{path.stem}.*{_FITTED}"):
             fitted.unlink(missing_ok=True)
         with _told(what) as since:
@@ -139,6 +140,7 @@ def open_parts(
         if path.exists():  # another process has made them meanwhile
             with suppress(PlanError):
                 return read_parts(path, start)
+        _require_memory(what)
         with _told(what):
             return _made_parts(spec, path, stride, start)
 
@@ -162,6 +164,21 @@ def _made_parts(spec: ModelSpec, path: Path, stride: int | None, start: Start) -
     if start is part_run:
         return parts
     return tuple(replace(part, run=start(model)) for part, model in zip(parts, models, strict=True))
+
+
+MAKING = 600e6
+"""Bytes that must be free for torch to be imported and a plan to be made: EfficientNet-Lite0's is made in a
+container of 700 MB, in one of 500 the system ends the process.
+"""
+
+
+def _require_memory(what: str) -> None:
+    """Raises ModelError where the system would rather end the process than let it make a plan."""
+    if (free := free_memory()) < MAKING:
+        raise ModelError(
+            f"making {what} takes {MAKING / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free; "
+            "'fcnconv prepare' where there is more makes it, and later runs need less"
+        )
 
 
 def _wait_for(what: str) -> None:
