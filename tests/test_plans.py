@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import shutil
-import time
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from fcnconv.backends.onnx import onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.classifier import open_classifier
 from fcnconv.convert.to_onnx import export_onnx, export_part
-from fcnconv.errors import PlanError, UsageError
+from fcnconv.errors import ModelError, PlanError, UsageError
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, NetworkOptions, Precision
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import PixelCells, chain
+from fcnconv.system.leftovers import beside
 
 
 def pictures(*shape: int) -> np.ndarray:
@@ -255,15 +257,28 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_work(
     assert "running with torch instead" in caplog.text
 
 
-def test_what_killed_processes_left_is_swept(spec: ModelSpec) -> None:
-    folder = plan_path(spec, "fcn", "a").parent
-    folder.mkdir(parents=True)
-    old, new = folder / ".old.onnx.1-1.tmp", folder / ".new.onnx.2-2.tmp"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 7200,) * 2)
+def test_what_killed_processes_left_is_removed(spec: ModelSpec) -> None:
+    """Also of another plan. The rules are tested in test_leftovers.py."""
+    plan = plan_path(spec, "fcn", "a")
+    plan.parent.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    dead = beside(plan, "tmp").name.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    living = beside(plan, "tmp").name
+    for name in (dead, living):
+        (plan.parent / name).write_bytes(b"half")
     open_plan(spec, "fcn")
-    assert not old.exists() and new.exists()
+    assert not (plan.parent / dead).exists() and (plan.parent / living).exists()
+
+
+def test_no_plan_is_made_where_the_system_would_end_the_process(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx, "free_memory", lambda: 280_000_000)
+    monkeypatch.setattr(making, "make_plan", lambda *_: pytest.fail("made"))
+    with pytest.raises(ModelError, match=r"takes 0\.6 GB of memory, and 0\.3 are free; 'fcnconv prepare'"):
+        open_network(spec)
+    assert list(plan_path(spec, "fcn", "a").parent.iterdir()) == []
 
 
 def test_a_network_that_cannot_be_exported_runs_on_torch(

@@ -28,14 +28,15 @@ from fcnconv.backends.plans import (
     read_parts,
     read_plan,
 )
-from fcnconv.errors import PlanError, first_line
+from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
+from fcnconv.system.alone import alone
 from fcnconv.system.files import whole_file
-from fcnconv.system.machine import fewer_threads, processor
+from fcnconv.system.machine import fewer_threads, free_memory, processor
 from fcnconv.system.once import once
 from fcnconv.system.progress import Work, done, expect
 
@@ -80,13 +81,19 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Sta
         except PlanError as error:
             log.info("%s; making it again", error)
     make_room(path)
-    for fitted in path.parent.glob(f"{path.stem}.*{_FITTED}"):
-        fitted.unlink(missing_ok=True)
-    with _told(f"the plan of {spec.name} ({mode} mode)") as since:
-        from fcnconv.backends.making import make_plan
+    what = f"the plan of {spec.name} ({mode} mode)"
+    with alone(path, partial(_wait_for, what)):
+        if path.exists():  # another process has made it meanwhile
+            with suppress(PlanError):
+                return read(path)
+        _require_memory(what)
+        for fitted in path.parent.glob(f"{path.stem}.*{_FITTED}"):
+            fitted.unlink(missing_ok=True)
+        with _told(what) as since:
+            from fcnconv.backends.making import make_plan
 
-        keep(path, make_plan(spec, mode, weights, stride, onnx_run, since))
-    return read(path)
+            keep(path, make_plan(spec, mode, weights, stride, onnx_run, since))
+        return read(path)
 
 
 def _fitted(path: Path) -> Plan:
@@ -128,24 +135,54 @@ def open_parts(
             return read_parts(path, start)
         except PlanError as error:
             log.info("%s; making them again", error)
-    with _told(f"the parts of {spec.name}, for scans in little memory"):
-        from fcnconv.backends.making import cut_plan
-        from fcnconv.backends.torch import torch_parts
-        from fcnconv.convert import convolutionize
+    what = f"the parts of {spec.name}, for scans in little memory"
+    with alone(path, partial(_wait_for, what)):
+        if path.exists():  # another process has made them meanwhile
+            with suppress(PlanError):
+                return read_parts(path, start)
+        _require_memory(what)
+        with _told(what):
+            return _made_parts(spec, path, stride, start)
 
-        network = convolutionize(spec.build(spec.weights()), spec.window, stride)
-        try:
-            parts, models = cut_plan(network, part_run)
-        except PlanError as error:
-            log.info("%s; running the parts with torch instead", error)
-            return torch_parts(network)
-        try:
-            keep(path, parts_file(parts, models))
-        except PlanError as error:
-            log.info("%s; the parts will be made again", error)
-        if start is part_run:
-            return parts
-        return tuple(replace(part, run=start(model)) for part, model in zip(parts, models, strict=True))
+
+def _made_parts(spec: ModelSpec, path: Path, stride: int | None, start: Start) -> tuple[Part, ...]:
+    """The parts of a network, made and kept at `path` if that can be."""
+    from fcnconv.backends.making import cut_plan
+    from fcnconv.backends.torch import torch_parts
+    from fcnconv.convert import convolutionize
+
+    network = convolutionize(spec.build(spec.weights()), spec.window, stride)
+    try:
+        parts, models = cut_plan(network, part_run)
+    except PlanError as error:
+        log.info("%s; running the parts with torch instead", error)
+        return torch_parts(network)
+    try:
+        keep(path, parts_file(parts, models))
+    except PlanError as error:
+        log.info("%s; the parts will be made again", error)
+    if start is part_run:
+        return parts
+    return tuple(replace(part, run=start(model)) for part, model in zip(parts, models, strict=True))
+
+
+MAKING = 600e6
+"""Bytes that must be free for torch to be imported and a plan to be made: EfficientNet-Lite0's is made in a
+container of 700 MB, in one of 500 the system ends the process.
+"""
+
+
+def _require_memory(what: str) -> None:
+    """Raises ModelError where the system would rather end the process than let it make a plan."""
+    if (free := free_memory()) < MAKING:
+        raise ModelError(
+            f"making {what} takes {MAKING / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free; "
+            "'fcnconv prepare' where there is more makes it, and later runs need less"
+        )
+
+
+def _wait_for(what: str) -> None:
+    log.info("waiting for another process, which is making %s", what)
 
 
 @contextmanager

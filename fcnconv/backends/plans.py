@@ -12,15 +12,12 @@ import io
 import json
 import os
 import re
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
-
-from platformdirs import user_cache_path
 
 from fcnconv import __version__
 from fcnconv.errors import PlanError, first_line
@@ -28,7 +25,9 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
+from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
+from fcnconv.system.leftovers import remove_leftovers
 
 Start = Callable[[str | bytes], Run]
 """Runs an ONNX file, given by its path or its content."""
@@ -36,9 +35,6 @@ Start = Callable[[str | bytes], Run]
 _RECORD, _DIGEST = "fcnconv", "fcnconv_sha256"
 _MOST = 1 << 16
 """Bytes that a record and its digest take at most."""
-
-_STALE = 3600
-"""Seconds after which a temporary file must be a killed process's; writing one takes less than 1."""
 
 _PARTS = "parts.json"
 
@@ -85,7 +81,7 @@ def plan_path(spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | No
     """
     key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.name)[-60:]
-    return user_cache_path("fcnconv") / "plans" / f"{readable}-{mode}{stride or ''}-{key}-{__version__}.onnx"
+    return cache_path() / "plans" / f"{readable}-{mode}{stride or ''}-{key}-{__version__}.onnx"
 
 
 def read_plan(path: Path, start: Start) -> Plan:
@@ -157,10 +153,7 @@ def make_room(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError("not writable")
-    for temporary in path.parent.glob(".*.tmp"):
-        with suppress(OSError):
-            if time.time() - temporary.stat().st_mtime > _STALE:
-                temporary.unlink()
+    remove_leftovers(path.parent)
 
 
 def keep(path: Path, content: bytes) -> None:

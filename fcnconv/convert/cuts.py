@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.graph import Shapes, layer_of, output_shape
+from fcnconv.convert.graph import Shapes, layer_of, output_of, output_shape
 from fcnconv.convert.phases import SplitPhases
 from fcnconv.convert.proof import probe
 from fcnconv.convert.receptive import Field, fields
@@ -137,7 +137,7 @@ def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
 
 def _places(network: fx.GraphModule, costs: _Costs, geometry: Geometry) -> list[_Place]:
     down, across = fields(network, 0), fields(network, 1)
-    output = network.graph.output_node().all_input_nodes[0]
+    output = output_of(network.graph).all_input_nodes[0]
     places = []
     for i, node in enumerate(costs.nodes):
         native, pitch = costs.native[i], costs.pitch(i)

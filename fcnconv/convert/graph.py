@@ -36,6 +36,12 @@ class Shapes(fx.Interpreter):
         return result
 
 
+def output_of(graph: fx.Graph) -> fx.Node:
+    """The node that returns what the network gives, which is the last. (torch 2.5 has no `output_node`.)"""
+    output: fx.Node = next(iter(reversed(graph.nodes)))
+    return output
+
+
 def output_shape(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's output at the size that was propagated; () where it is not one tensor."""
     shape: tuple[int, ...] = node.meta.get("shape", ())

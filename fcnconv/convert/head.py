@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.graph import called, layer_of, listed, node_text, output_shape, pointwise, spatial
+from fcnconv.convert.graph import (
+    called,
+    layer_of,
+    listed,
+    node_text,
+    output_of,
+    output_shape,
+    pointwise,
+    spatial,
+)
 from fcnconv.convert.receptive import fields
 from fcnconv.errors import WAY_OUT, ConversionError
 
@@ -20,7 +29,7 @@ class Head:
     def __init__(self, traced: fx.GraphModule):
         self.traced = traced
         self.modules = dict(traced.named_modules())
-        self.output: fx.Node = traced.graph.output_node()
+        self.output: fx.Node = output_of(traced.graph)
         self.changes: list[str] = []
         self.end = self._find_end()
         self.features = self.end.all_input_nodes[0]

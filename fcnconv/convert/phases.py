@@ -17,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.graph import Shapes, device_of, function_name, layer_of, node_text, output_shape
+from fcnconv.convert.graph import (
+    Shapes,
+    device_of,
+    function_name,
+    layer_of,
+    node_text,
+    output_of,
+    output_shape,
+)
 from fcnconv.convert.proof import Float64, compare, probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
@@ -63,7 +71,7 @@ def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
         raise ConversionError(f"no layer of this network leads from stride {stride // 2} to {stride}")
     for node in layers:
         _split(network, node, _strided_layer(node, modules), stride, device)
-    output = network.graph.output_node()
+    output = output_of(network.graph)
     (logits,) = output.all_input_nodes
     network.add_submodule(f"join_{stride}", JoinPhases())
     with network.graph.inserting_before(output):

@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from platformdirs import user_cache_path
-
+from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.records import sealed, unsealed
 
@@ -39,4 +38,4 @@ def remembered(key: Sequence[str], find: Callable[[], Facts], read: Callable[[Fa
 
 def _path(key: Sequence[str]) -> Path:
     name = hashlib.sha256("\n".join(key).encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return user_cache_path("fcnconv") / "models" / f"{key[0]}-{name}.json"
+    return cache_path() / "models" / f"{key[0]}-{name}.json"

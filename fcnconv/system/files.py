@@ -11,23 +11,18 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
+from fcnconv.system.leftovers import beside, remove_leftovers
 from fcnconv.system.scratch import FULL, no_room
 from fcnconv.system.stdout import data_stream
 
 STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Names of standard output. While a command runs, descriptor 1 is standard error: see `stdout`."""
-
-NAME_BYTES = 100
-"""Of a file's name, the bytes that its temporary name has, which is then no longer than file systems allow:
-255 bytes, or 143 in an encrypted home.
-"""
 
 
 @contextmanager
@@ -60,7 +55,9 @@ def written(out: str, *, folder: bool = False) -> Iterator[Path]:
 @contextmanager
 def _passed_on(out: str) -> Iterator[Path]:
     """A temporary path whose content goes to standard output, a FIFO or a device when the block ends well."""
-    with tempfile.TemporaryDirectory(prefix="fcnconv-") as folder:
+    place = Path(tempfile.gettempdir())
+    remove_leftovers(place)
+    with tempfile.TemporaryDirectory(prefix=f"{beside(place / 'fcnconv', 'tmp').name}-") as folder:
         temporary = Path(folder, "out")
         try:
             yield temporary
@@ -128,10 +125,11 @@ def _is_same(out: str, name: str) -> bool:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which becomes `path` when the block ends well and vanishes when it does
-    not.
+    not. What killed processes left in that folder goes.
     """
     target = _resolved(path)
-    temporary = _beside(target, "tmp")
+    temporary = beside(target, "tmp")
+    remove_leftovers(target.parent)
     try:
         yield temporary
         temporary.replace(target)
@@ -149,9 +147,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises OutputError where `path` is anything but a zarr store or an empty folder: it would be lost.
     """
     target = _resolved(path)
+    remove_leftovers(target.parent)
     if target.exists() and not _replaceable(target):
         raise OutputError(_no_store(path))
-    temporary, old = _beside(target, "tmp"), _beside(target, "old")
+    temporary, old = beside(target, "tmp"), beside(target, "old")
     try:
         yield temporary
         if target.exists():
@@ -162,7 +161,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if old.exists():
             old.replace(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        old.replace(temporary)  # under `old` it would be taken for whole, if we are killed now
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove(folder: Path) -> None:
@@ -189,11 +190,6 @@ def _is_passage(path: Path) -> bool:
 
 def _resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))  # `resolve` raises another error for a loop of links in each Python
-
-
-def _beside(target: Path, suffix: str) -> Path:
-    name = os.fsencode(target.name)[:NAME_BYTES].decode(errors="ignore")  # not in the middle of a character
-    return target.with_name(f".{name}.{os.getpid()}-{threading.get_ident()}.{suffix}")
 
 
 def _reason(error: OSError | ValueError) -> str:

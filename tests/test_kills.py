@@ -1,0 +1,46 @@
+"""A few kills of the real command: see benchmarks/hardening_kills.py, which does a hundred of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fcnconv.writers import WRITERS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def kills() -> ModuleType:
+    place = importlib.util.spec_from_file_location("kills", ROOT / "benchmarks/hardening_kills.py")
+    assert place is not None and place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    sys.modules["kills"] = module  # its dataclass looks for it there
+    place.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.usefixtures("lite0")
+@pytest.mark.parametrize("suffix", ["npy", "zarr"])
+def test_a_killed_map_leaves_nothing_that_looks_finished(
+    suffix: str, kills: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if needs := WRITERS[suffix].needs:
+        pytest.importorskip(needs[0])
+    monkeypatch.setattr(kills, "EACH", 4)
+    found = kills.kill_heatmap(suffix, 4, seed=1)
+    assert (found.losses, found.stayed) == ([], [])
+    assert found.kills > 0
+
+
+@pytest.mark.slow
+def test_a_killed_plan_leaves_nothing_that_looks_finished(
+    kills: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kills, "EACH", 4)
+    found = kills.kill_prepare(4, seed=1)
+    assert (found.losses, found.stayed) == ([], []) and found.kills > 0
