@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fcnconv.system.processes import here, is_alive, started
 from fcnconv.system.records import parse_json
 
 BEAT, STALE = 20.0, 150.0
@@ -32,8 +32,7 @@ BEAT, STALE = 20.0, 150.0
 class Owner:
     """A process, told apart from all others.
 
-    machine: where its number means something: a host since it was started, and in it a container.
-    pid: the number. started: when it began, in the system's ticks since the machine's start.
+    machine, pid, started: see `system.processes`.
     """
 
     machine: str
@@ -43,19 +42,11 @@ class Owner:
     @classmethod
     def me(cls) -> Owner:
         """This process."""
-        return cls(_machine(), os.getpid(), _started(os.getpid()))
+        return cls(here(), os.getpid(), started(os.getpid()))
 
     def is_gone(self) -> bool:
         """Whether it is known to have ended."""
-        if self.machine != _machine():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:  # somebody else's
-            return False
-        return _started(self.pid) != self.started
+        return self.machine == here() and not (is_alive(self.pid) and started(self.pid) == self.started)
 
 
 @dataclass(frozen=True)
@@ -225,25 +216,3 @@ class Claims:
         with self._lock:
             self._seen.pop(path, None)
         return same
-
-
-def _machine() -> str:
-    """The same for processes that see each other's numbers, and only for these."""
-    told = [socket.gethostname()]
-    with suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-    with suppress(OSError):
-        told.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(told)
-
-
-def _started(pid: int) -> str:
-    """When a process began, as Linux tells it; elsewhere nothing, and its number alone must do."""
-    try:
-        after_name = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-        )
-        state, *numbers = after_name.split()
-        return "" if state == "Z" else numbers[18]  # a zombie has ended
-    except (OSError, ValueError, IndexError):
-        return ""

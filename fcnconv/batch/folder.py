@@ -23,6 +23,7 @@ from fcnconv.options import NetworkOptions
 from fcnconv.scores import ScoreStream
 from fcnconv.sources import ImageSource, area
 from fcnconv.sources.remote import is_address
+from fcnconv.system.leftovers import remove_leftovers
 from fcnconv.writers import Choice, Writer, is_map
 
 DEADLY = 3
@@ -76,6 +77,8 @@ class MapFolder:
                 return Later(item)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if claim.deaths and isinstance(self.store, Disk):
+            remove_leftovers(self.store.root.joinpath(name).parent, again=True)
         try:
             if all(self.store.has(file, since) for file in files):  # by another, a moment ago
                 return Made(path, new=False)

@@ -10,17 +10,15 @@ left over. From elsewhere, only that nothing was written to it for a day.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import threading
 import time
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from fcnconv.system.once import once
+from fcnconv.system.processes import here, is_alive
 
 NAME_BYTES = 100
 """Of a file's name, the bytes that its temporary name has, which is then no longer than file systems allow:
@@ -44,14 +42,14 @@ def beside(target: Path, kind: Literal["tmp", "old"]) -> Path:
     what was whole at `target` and is about to be replaced.
     """
     name = os.fsencode(target.name)[:NAME_BYTES].decode(errors="ignore")  # not in the middle of a character
-    return target.with_name(f".{name}.{_here()}-{os.getpid()}-{threading.get_ident()}.{kind}")
+    return target.with_name(f".{name}.{here()}-{os.getpid()}-{threading.get_ident()}.{kind}")
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, *, again: bool = False) -> None:
     """Removes what killed processes left half-written in a folder, and puts back what one had moved aside to
-    replace it. What cannot be removed stays.
+    replace it. What cannot be removed stays. again: also if this process did so before.
     """
-    if folder in _cleaned:
+    if folder in _cleaned and not again:
         return
     _cleaned.add(folder)
     with suppress(OSError):
@@ -79,32 +77,10 @@ def _clean(path: Path, given: re.Match[str]) -> None:
 
 
 def _left_over(path: Path, given: re.Match[str]) -> bool:
-    if given["place"] == _here() and os.name == "posix":  # elsewhere asking for a process would end it
-        return not _alive(int(given["process"]))
+    if given["place"] == here() and os.name == "posix":  # elsewhere asking for a process would end it
+        return not is_alive(int(given["process"]))
     try:
         changed = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
     except OSError:  # it is being written, or removed
         return False
     return time.time() - changed > A_DAY
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
-
-
-@once
-def _here() -> str:
-    """Eight hexadecimal digits for where numbers of processes mean what they mean here: a container on a
-    machine, since it was started. Machines and containers may have the same name.
-    """
-    told = [platform.node()]
-    with suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        told.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - what it leads to is no path
-    return f"{zlib.crc32(''.join(told).encode(errors='replace')):08x}"
