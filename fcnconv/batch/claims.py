@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fcnconv.system.leftovers import beside, remove_leftovers
 from fcnconv.system.processes import here, is_alive, started
 from fcnconv.system.records import parse_json
 
@@ -94,8 +95,7 @@ class Claims:
         found = self._read(path)
         if found is None or not alone or not self._is_stale(path, found):
             return None
-        claim = Claim(name, self._owner, found.deaths + 1)
-        return claim if self._put_away(path, found) and self._create(path, claim) else None
+        return self._take_over(path, found)
 
     def release(self, name: str) -> None:
         """Ends this process's claim."""
@@ -134,36 +134,56 @@ class Claims:
 
     def clear(self) -> None:
         """Removes the claims of owners that are gone, once all images have been dealt with."""
+        remove_leftovers(self.folder, again=True)
         with suppress(OSError):
             for path in self.folder.iterdir():
                 found = self._read(path)
                 if found is not None and self._is_stale(path, found):
-                    self._put_away(path, found)
+                    path.unlink()
             self.folder.rmdir()
 
     def _path(self, name: str) -> Path:
         return self.folder / hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
 
     def _create(self, path: Path, claim: Claim) -> bool:
-        """Whether the claim's file could be created, being in nobody's hands."""
-        text = json.dumps(asdict(claim)).encode()
+        """Whether the claim's file could be created, being in nobody's hands. It appears whole."""
+        temporary = beside(path, "tmp")
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(asdict(claim)), encoding="utf-8")
+            _link(temporary, path)
         except FileExistsError:
             return False
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return self._create(path, claim)
-        try:
-            os.write(descriptor, text)
         finally:
-            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
         with self._lock:
             self._held.add(path)
             if not self._beating:
                 self._beating = True
                 threading.Thread(target=self._touch, daemon=True).start()
         return True
+
+    def _take_over(self, path: Path, found: Claim) -> Claim | None:
+        """The claim instead of a stale one, unless another process is faster. One at a time tries, so that
+        none removes what another has just put there.
+        """
+        turn = path.with_name(f"{path.name}.turn")
+        if not self._create(turn, Claim(found.name, self._owner)):
+            other = self._read(turn)
+            if other is not None and self._is_stale(turn, other):  # it was killed within these lines
+                turn.unlink(missing_ok=True)
+            return None
+        try:
+            claim = Claim(found.name, self._owner, found.deaths + 1)
+            if self._read(path) != found:
+                return None
+            path.unlink()
+            return claim if self._create(path, claim) else None
+        finally:
+            with self._lock:
+                self._held.discard(turn)
+                self._seen.pop(path, None)
+            turn.unlink(missing_ok=True)
 
     def _touch(self) -> None:
         while True:
@@ -175,7 +195,7 @@ class Claims:
                     os.utime(path)
 
     def _read(self, path: Path) -> Claim | None:
-        """What a claim's file says; of one that is not written yet, or damaged, that nobody is known."""
+        """What a claim's file says; of one that is damaged, that nobody is known."""
         try:
             found = parse_json(path.read_bytes())
             return Claim(found["name"], Owner(**found["owner"]), int(found["deaths"]))
@@ -200,19 +220,13 @@ class Claims:
                 return False
             return time.monotonic() - since > self.stale
 
-    def _put_away(self, path: Path, found: Claim) -> bool:
-        """Removes a stale claim, unless another process was faster and has taken the image over."""
-        aside = path.with_name(f".{path.name}.{self._owner.pid}-{threading.get_ident()}")
-        try:
-            path.rename(aside)
-        except OSError:
-            return False
-        same = self._read(aside) == found
-        if not same:
-            with suppress(OSError):  # the faster one's: it goes back, unless a third has come
-                os.link(aside, path)
-        with suppress(OSError):
-            aside.unlink()
-        with self._lock:
-            self._seen.pop(path, None)
-        return same
+
+def _link(temporary: Path, path: Path) -> None:
+    """Gives a file another name. Raises FileExistsError if that is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: the file is there a moment before its content
+        with path.open("xb") as file:
+            file.write(temporary.read_bytes())

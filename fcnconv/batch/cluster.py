@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
+import socket
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -68,6 +70,8 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
         import ray.data
     except ImportError as error:
         raise UsageError("--engine ray needs the package ray: pip install 'fcnconv[ray]'") from error
+    if cluster.address:
+        _check_reachable(cluster.address)
     try:
         with _quietly(), _on_this_machine(cluster.address is None):
             ray.init(
@@ -89,6 +93,16 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
         yield _engine(job, replace(cluster, workers=workers), max(processors // workers, 1))
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises FcnconvError if nobody answers at the address of a cluster, for which Ray would wait minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^\]]+)\]?:(\d{1,5})", address)
+    if found:
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except OSError as error:
+            raise FcnconvError(f"no Ray at {address}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -35,8 +35,8 @@ def is_alive(process: int) -> bool:
 
 
 def started(process: int) -> str:
-    """When a process of this place began, as Linux tells it, in ticks; nothing for one that has ended, also if
-    its parent has not asked yet how, and elsewhere, where its number alone must do.
+    """When a process of this place began, as Linux tells it, in ticks; nothing for one that has ended, also
+    if its parent has not asked yet how, and elsewhere, where its number alone must do.
     """
     try:
         told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
