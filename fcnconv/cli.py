@@ -23,7 +23,7 @@ from fcnconv.commands import COMMANDS, READERS, command
 from fcnconv.console.help import Entry, help_page
 from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.console.printing import complain
-from fcnconv.errors import FcnconvError, UsageError
+from fcnconv.errors import FcnconvError, UsageError, first_line, lacks_memory
 from fcnconv.system.stdout import guarded
 
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
@@ -192,7 +192,10 @@ def _run() -> int:
     except Exception as error:  # what --debug asked to see, or a mistake of ours
         if "--debug" in sys.argv:
             raise
-        complain(FcnconvError(f"unexpected {type(error).__name__}: {error}; --debug shows where"))
+        if lacks_memory(error):
+            complain(FcnconvError(f"out of memory: {first_line(error)}"))
+        else:
+            complain(FcnconvError(f"unexpected {type(error).__name__}: {error}; --debug shows where"))
         return 1
 
 

@@ -55,3 +55,19 @@ def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, in a line: its first, or its kind where it says nothing."""
     said = str(error).strip()
     return said.splitlines()[0].strip() if said else type(error).__name__
+
+
+_NO_MEMORY = (
+    "cannot allocate memory",
+    "can't allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+    "bad allocation",
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error of whatever kind says that there was no memory: also of a library that could not be
+    loaded, or of one whose errors are all of one kind.
+    """
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

@@ -239,7 +239,8 @@ def _session(
         _arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # Without a second try on the only provider there is, of which it would print.
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 @once
