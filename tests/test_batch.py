@@ -38,6 +38,8 @@ class Stub:
             self.barrier.wait(timeout=30)
         if path.startswith("bad"):
             raise MemoryError if "memory" in path else ImageError(f"{path}: bad")
+        if path.startswith("odd"):
+            raise RuntimeError("std::bad_alloc" if "memory" in path else "who would have thought")
         if path.startswith("wrong"):
             raise UsageError(f"{path}: wrong")
         return path.upper()
@@ -56,6 +58,15 @@ def test_an_image_too_large_for_memory_does_not_stop_the_rest() -> None:
     _, (name, error), _ = classify_each(Stub(), from_paths(["a", "bad memory", "c"]), ONE)
     assert name == "bad memory" and isinstance(error, ImageError)
     assert str(error) == "bad memory: out of memory; choose a smaller --scales"
+
+
+def test_what_nobody_foresaw_does_not_stop_the_rest() -> None:
+    first, (_, odd), (_, memory), last = classify_each(
+        Stub(), from_paths(["a", "odd", "odd memory", "c"]), ONE
+    )
+    assert (first, last) == (("a", "A"), ("c", "C"))
+    assert str(odd) == "odd: unexpected RuntimeError: who would have thought; --debug shows where"
+    assert str(memory) == "odd memory: out of memory: std::bad_alloc" and isinstance(memory, FcnconvError)
 
 
 def test_several_images_are_worked_on_at_once() -> None:

@@ -167,7 +167,7 @@ def test_little_address_space_is_told_or_enough(megabytes: int) -> None:
 
 @pytest.fixture
 def group(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A control group whose processes have 300 MB together."""
+    """A control group whose processes have 600 MB together."""
     root = Path("/sys/fs/cgroup")
     home, limit = (
         (root, "memory.max")
@@ -177,7 +177,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[Path]:
     folder = home / f"fcnconv-{os.getpid()}"
     try:
         folder.mkdir()
-        (folder / limit).write_text(str(300_000_000))
+        (folder / limit).write_text(str(600_000_000))
     except OSError as error:
         if folder.exists():
             folder.rmdir()

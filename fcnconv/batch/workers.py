@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
-from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line
+from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lacks_memory
 from fcnconv.options import ClassifyOptions
 from fcnconv.predictions import Classification
 
@@ -64,12 +64,11 @@ def attempt(work: Callable[[Input], T], item: Input) -> tuple[str, T | FcnconvEr
         return item.name, error
     except MemoryError:
         return item.name, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
-    except (
-        Exception
-    ) as error:  # a mistake of ours, or a library without memory: the others are done all the same
-        told = FcnconvError(
-            f"{item.name}: unexpected {type(error).__name__}: {first_line(error)}; --debug shows where"
-        )
+    except Exception as error:  # a mistake of ours, or a library without memory: the rest is done
+        reason = f"unexpected {type(error).__name__}: {first_line(error)}; --debug shows where"
+        if lacks_memory(error):
+            reason = f"out of memory: {first_line(error)}"
+        told = FcnconvError(f"{item.name}: {reason}")
         told.__cause__ = error
         return item.name, told
 
