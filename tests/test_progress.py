@@ -324,8 +324,8 @@ def test_a_terminal_shows_a_bar_and_the_output_is_clean(command: str) -> None:
 
 @pytest.mark.usefixtures("lite0")
 def test_batch_counts_on_a_terminal_what_is_done_and_what_failed(tmp_path: Path) -> None:
-    listed = f"(printf '{COFFEE}\\nmissing.jpg\\n'; sleep 6) | fcnconv batch --files-from - -o '{tmp_path}' --anchors 0"
-    done = in_terminal(listed, stdout=False)
+    listed = f"(printf '{COFFEE}\\nmissing.jpg\\n'; sleep 6)"
+    done = in_terminal(f"{listed} | fcnconv batch --files-from - -o '{tmp_path}' --anchors 0", stdout=False)
     assert done.status == 1 and "mapping 2, " in done.terminal and "1 failed" in done.terminal
     (tmp_path / "list").write_text(f"{COFFEE}\nmissing.jpg\n")
     fast = in_terminal(
