@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from fcnconv.scan.tiles import ENOUGH, SHARE_OF_FREE, default_memory
-from fcnconv.system.machine import fewer_threads, free_memory, has_bfloat16, processor, usable_cpus
+from fcnconv.system.machine import (
+    busy,
+    fewer_threads,
+    free_memory,
+    has_bfloat16,
+    processor,
+    threads_each,
+    usable_cpus,
+)
 
 GB = 1 << 30
 UNLIMITED = 9223372036854771712  # as version 1 says it
@@ -160,3 +168,27 @@ def test_processors_that_can_do_other_things_are_told_apart(tmp_path: Path) -> N
         names.add(processor(root))
         assert processor(root) == processor(root)
     assert len(names) == 3 and any(name.startswith("unknown processor (") for name in names)
+
+
+def test_of_several_pieces_of_work_each_takes_its_part_of_the_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fcnconv.system.machine.usable_cpus", lambda: 16)
+    assert threads_each() is None
+    with busy(3):
+        assert threads_each() == 8
+        with busy(40):
+            assert threads_each() == 1
+        assert threads_each() == 8
+    with busy(1):
+        assert threads_each() == 16
+    assert threads_each() is None
+
+
+def test_a_scheduler_may_allow_fewer_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    all_of_them = usable_cpus()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert usable_cpus() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # of nested loops: not ours to read
+    assert usable_cpus() == all_of_them

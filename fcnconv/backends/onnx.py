@@ -36,7 +36,7 @@ from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.alone import alone
 from fcnconv.system.files import whole_file
-from fcnconv.system.machine import fewer_threads, free_memory, processor
+from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
 from fcnconv.system.progress import Work, done, expect
 
@@ -201,8 +201,21 @@ def _told(what: str) -> Iterator[float]:
 def onnx_run(model: str | bytes, *, optimised: bool = False) -> Run:
     """Runs an ONNX file, given by its path or its content, from its first input to its first output. The run
     raises MemoryError. optimised: whether the file is what ONNX Runtime made of another.
+
+    Small inputs of several images at a time are run with few threads each, as threads that wait for one
+    another cost more than they bring then (300 photos of 0.2 megapixels: 0.8 of the time).
     """
-    return _session_run(_session(model, optimised=optimised))
+    alone = _session_run(_session(model, optimised=optimised))
+    beside_others = once(lambda: _session_run(_session(model, optimised=optimised, threads=threads_each())))
+
+    def run(x: FloatArray) -> FloatArray:
+        return (beside_others() if threads_each() and x.size <= SMALL else alone)(x)
+
+    return run
+
+
+SMALL = 5_000_000
+"""Values of an input that is run with few threads beside others: 1.6 megapixels, or 32 crops of 224 px."""
 
 
 def part_run(model: str | bytes) -> Run:
@@ -212,11 +225,17 @@ def part_run(model: str | bytes) -> Run:
 
 
 def _session(
-    model: str | bytes, *, shared: bool = False, optimised: bool = False, save: Path | None = None
+    model: str | bytes,
+    *,
+    shared: bool = False,
+    optimised: bool = False,
+    save: Path | None = None,
+    threads: int | None = None,
 ) -> InferenceSession:
     """A session that says nothing but errors.
 
     optimised: take the file as it is. save: where to write what was made of it.
+    threads: that it runs with; None are those for all processors.
     shared: take memory from one arena with all other such sessions, which run in turn, instead of an own one
         each; and do not plan it ahead, for each of many sizes of input (1 GB instead of 3, measured).
 
@@ -229,7 +248,7 @@ def _session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if (threads := fewer_threads()) is not None:
+    if (threads := threads or fewer_threads()) is not None:
         options.intra_op_num_threads = threads
     if optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -16,6 +16,7 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lacks_memory
 from fcnconv.options import ClassifyOptions
 from fcnconv.predictions import Classification
+from fcnconv.system.machine import busy
 
 IN_FLIGHT = 3
 """Images that are in memory at a time; each may take its share of a classifier's memory."""
@@ -93,8 +94,9 @@ def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Genera
 
     # A daemon, as it may be waiting for standard input when the reader of the results has gone.
     threading.Thread(target=feed, daemon=True).start()
-    try:
-        while (future := waiting.get()) is not None:
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with busy(IN_FLIGHT):
+        try:
+            while (future := waiting.get()) is not None:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

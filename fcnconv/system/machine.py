@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil, inf
 from pathlib import Path, PurePosixPath
 
@@ -61,6 +62,27 @@ def _cpu(root: Path) -> tuple[str, str]:
     name = re.search(r"^model name\s*:\s*(.+)", text, re.M)
     features = re.search(r"^(?:flags|Features)\s*:\s*(.+)", text, re.M)
     return name[1] if name else "", features[1] if features else ""
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """While it lasts so many pieces of work are done at a time in this process, of which one mostly waits for
+    its data.
+    """
+    threads = max(usable_cpus() // max(count - 1, 1), 1)
+    _threads_each.append(threads)
+    try:
+        yield
+    finally:
+        _threads_each.remove(threads)
+
+
+def threads_each() -> int | None:
+    """How many threads each of several pieces of work should take; None where one has them all."""
+    return min(_threads_each, default=None)
+
+
+_threads_each: list[int] = []
 
 
 def fewer_threads() -> int | None:
