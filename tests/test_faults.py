@@ -206,15 +206,6 @@ def test_a_source_that_vanishes_and_comes_back(quiet: dict[str, bytes], fcnconv:
     assert answers("maps") == quiet and Path("maps/failures.jsonl").read_text() == ""
 
 
-def test_an_image_that_takes_all_memory_fails_alone(photos: Path, fcnconv: Command) -> None:
-    pytest.importorskip("resource")
-    Image.new("1", (30000, 30000)).save(photos / "huge.png")
-    line = f"ulimit -v 4000000; exec {sys.executable} -m fcnconv batch photos -o maps {' '.join(RUN)}"
-    done = subprocess.run(["bash", "-c", f"{line} --max-pixels 900000000"], capture_output=True, timeout=300)
-    assert done.returncode == 1 and b"Traceback" not in done.stderr
-    assert b"24 maps made, 0 were there, 1 images failed" in done.stderr
-
-
 def test_an_image_that_processes_die_of_is_given_up_and_its_neighbours_are_not(
     quiet: dict[str, bytes], fcnconv: Command
 ) -> None:

@@ -17,7 +17,7 @@ import torch
 from tiny_network import Tiny
 from torch import nn
 
-from fcnconv.backends import BACKENDS, making, onnx, open_network, plans
+from fcnconv.backends import BACKENDS, making, onnx, open_network
 from fcnconv.backends.making import prove_export
 from fcnconv.backends.network import Network
 from fcnconv.backends.onnx import onnx_run, open_plan
@@ -29,6 +29,7 @@ from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, NetworkOptions, Precision
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import PixelCells, chain
+from fcnconv.system.cache import cache_path
 from fcnconv.system.leftovers import beside
 
 
@@ -242,7 +243,7 @@ def test_a_full_disk_leaves_nothing_and_torch_answers(
     network = open_network(spec)
     assert network.run(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
     assert "No space left on device); running with torch instead" in caplog.text
-    assert list(plans.user_cache_path("fcnconv").joinpath("plans").iterdir()) == []
+    assert list(cache_path().joinpath("plans").iterdir()) == []
     with pytest.raises(PlanError, match="no plan can be kept there"):
         open_network(spec, backend="onnx")
 

@@ -191,22 +191,12 @@ def group(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("lite0")
-def test_a_container_with_little_memory_maps_a_large_image(group: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    with Image.open(COFFEE) as photo:
-        photo.convert("RGB").resize((3000, 2000)).save(tmp_path / "large.jpg")
+def test_a_container_with_little_memory_maps_a_photo(group: Path, tmp_path: Path) -> None:
     inside = limited(f"echo $$ > {group}/cgroup.procs")
     answered(run(CLASSIFY, inside))
     out = tmp_path / "map.npy"
-    done = run(["heatmap", tmp_path / "large.jpg", "-o", out, "-q", "--anchors", "0"], inside)
-    if done.returncode == 0:
-        import numpy as np
-
-        assert np.load(out).shape == ((2000 - 224) // 32 + 1, (3000 - 224) // 32 + 1, 1000)
-    else:
-        told(done)
-        assert not out.exists()
+    answered(run(["heatmap", COFFEE, "-o", out, "-q", "--anchors", "0"], inside), word="")
+    assert out.exists()
 
 
 @pytest.mark.usefixtures("lite0")

@@ -18,12 +18,13 @@ from fcnconv.grid import Grid
 from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
+from fcnconv.maps import save_map as save
 from fcnconv.parsing import Rescale, parse_rescale
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.resized import AveragedSource
 from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.tiff import TiffSource
-from fcnconv.writers import find_writer, save
+from fcnconv.writers import find_writer
 
 tifffile = pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")

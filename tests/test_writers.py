@@ -25,12 +25,13 @@ from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
+from fcnconv.maps import save_map as save
 from fcnconv.options import MapOptions
 from fcnconv.provenance import Agreement
 from fcnconv.scan.pieces import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
 from fcnconv.sources import MemorySource
-from fcnconv.writers import WRITERS, Choice, find_writer, provenance, save, suffix_of
+from fcnconv.writers import WRITERS, Choice, find_writer, provenance, suffix_of
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]
 ROUNDING = 5.1e-7

@@ -170,9 +170,9 @@ def _remove(folder: Path) -> None:
     """Removes a store that zarr's threads may still be writing to, if one of them failed."""
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
         time.sleep(0.1)
+        if not folder.exists():  # also a moment later
+            return
 
 
 def _replaceable(folder: Path) -> bool:
