@@ -167,7 +167,19 @@ def read_ome_zarr(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str
     return np.asarray(node.data[0]).transpose(1, 2, 0), node.metadata["channel_names"]
 
 
+def read_parquet(path: Path, score_map: ScoreMap) -> tuple[np.ndarray, list[str]]:
+    table = pytest.importorskip("pyarrow.parquet").read_table(path).to_pydict()
+    rows, cols, _ = score_map.shape
+    scores = np.zeros((rows, cols, max(table["rank"])), np.float32)
+    scores[table["row"], table["col"], np.array(table["rank"]) - 1] = table["probability"]
+    boxes = zip(*(table[side] for side in ("x0", "y0", "x1", "y1")), strict=True)
+    cells = zip(table["row"], table["col"], strict=True)
+    assert all(score_map.box(*cell) == box for cell, box in zip(cells, boxes, strict=True))
+    return scores, table["category"][: scores.shape[2]]
+
+
 READERS: dict[str, Read] = {
+    "parquet": read_parquet,
     "npy": read_npy,
     "npz": read_npz,
     "tif": read_tif,
