@@ -104,7 +104,7 @@ def killed(out: str, kills: int) -> tuple[int, int]:
             [*FCNCONV, "-o", out, *RAY], stdout=subprocess.DEVNULL, start_new_session=True
         )
         while process.poll() is None:
-            time.sleep(rng.uniform(3, 8))
+            time.sleep(rng.uniform(0.5, 2))
             asked = subprocess.run(["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True)
             found = asked.stdout.split()
             if process.poll() is not None or workers + runs >= kills or not found:
