@@ -251,3 +251,12 @@ def test_a_run_gives_up_after_too_many_failures(photos: Path, fcnconv: Command) 
     assert told["failed"] == 3 and not told["finished"]
     enough = fcnconv("batch", "photos", "-o", "maps", *RUN, "--max-failures", "9")
     assert enough.returncode == 1 and b"15 maps made, 0 were there, 9 images failed" in enough.stderr
+
+
+def test_a_link_does_not_lead_out_of_the_folder(photos: Path, fcnconv: Command) -> None:
+    Path("outside").mkdir()
+    Path("maps").mkdir()
+    Path("maps/photos").symlink_to(Path("outside").resolve())
+    done = fcnconv("batch", "photos/00.png", "-o", "maps", *RUN)
+    assert done.returncode == 1 and b"a link leads out of the folder there" in done.stderr
+    assert not list(Path("outside").iterdir())
