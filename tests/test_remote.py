@@ -194,7 +194,10 @@ def test_tables_and_archives_in_a_bucket(fcnconv: Command, bucket: dict[str, str
     assert names == "['s3://photos/in/chelsea.png', 's3://photos/in/coffee.png']\n"
 
 
-def test_a_place_that_cannot_be_reached_is_told_in_a_line(fcnconv: Command, bucket: dict[str, str]) -> None:
+def test_a_place_that_cannot_be_reached_is_told_in_a_line(
+    fcnconv: Command, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for arguments in (
         ("classify", "http://127.0.0.1:9/a.png"),
         ("batch", "s3://nothing/in", "-o", "maps"),

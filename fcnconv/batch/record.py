@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -149,8 +149,3 @@ class Record:
     @staticmethod
     def _is_answer(name: str) -> bool:
         return name not in (MANIFEST, FAILURES) and not is_reports(name)
-
-
-def only_failed(inputs: Iterable[Any], failed: Mapping[str, str]) -> Iterator[Any]:
-    """Of inputs those that failed before."""
-    return (item for item in inputs if item.name in failed)
