@@ -169,6 +169,10 @@ def test_a_folder_of_a_bucket_to_a_folder_of_a_bucket(
         and b"holds maps made with top_k 1, not 2; name another folder\n" in other.stderr
     )
     assert b"of-mine" not in done.stdout + done.stderr + again.stderr + other.stderr
+    s3(bucket, f"fs.put_file({str(SAMPLES / 'coffee.png')!r}, 'photos/in/text.png')")
+    assert fcnconv(*run, "--retry-failed", **bucket).returncode == 0
+    assert s3(bucket, "print(fs.cat_file('photos/maps/failures.jsonl'))") == "b''\n"
+    s3(bucket, "fs.pipe_file('photos/in/text.png', b'no image')")
 
 
 def test_what_a_bucket_cannot_hold_is_refused(fcnconv: Command, bucket: dict[str, str]) -> None:

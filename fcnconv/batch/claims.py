@@ -76,9 +76,7 @@ class Claims:
         self.folder, self.beat, self.stale = folder, beat, stale
         self._owner = Owner.me()
         self._held: set[Path] = set()
-        self._seen: dict[
-            Path, tuple[int, float]
-        ] = {}  # of others: when touched, and since when that is known
+        self._seen: dict[Path, tuple[int, float]] = {}  # of others: when touched, and when that was seen
         self._lock = threading.Lock()
         self._beating = False
 

@@ -49,7 +49,7 @@ class Cluster:
     """Where Ray works.
 
     address: of a cluster that runs; None starts one on this machine. workers: actors; None is one for every
-    two processors. gpus: of each actor.
+    two processors. gpus: of each actor. huge: pixels from which on all work on an image.
     """
 
     address: str | None = None
@@ -123,7 +123,7 @@ def _on_this_machine(alone: bool) -> Iterator[None]:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """While Ray starts, what its libraries write to standard error, with which nobody can do anything, goes
-    nowhere; later what it tells of workers that died becomes a line of log.
+    nowhere. Later it tells at length of workers that died, which it starts again: nor is that shown.
     """
     import ray._private.worker as driver
 

@@ -121,10 +121,6 @@ class MapFolder:
         """The classifier, with the memory that each of the images has that are worked on at a time."""
         return self.classifier.share(IN_FLIGHT)
 
-    def has(self, name: str, since: int) -> bool:
-        """Whether an image has its map."""
-        return self.store.has(answer_name(name, self.writer.suffix), since)
-
     def finish(self, failures: dict[str, str], since: int) -> None:
         """Writes the report on the maps, where their format has one. failures: images, and why."""
         if self.report:

@@ -262,14 +262,11 @@ class Packer:
         start = "{}-{}-of-{}-".format("maps" if pack.kind == "tar" else "answers", *pack.shard)
         own, others = re.compile(rf"{start}(\d+)\..*"), re.compile(rf"\w+-\d+-of-{pack.shard[1]}-.*")
         names = self.parts.names()
-        self._start, self._number = (
-            start,
-            1 + max((int(m[1]) for m in map(own.fullmatch, names) if m), default=-1),
-        )
+        numbers = (int(match[1]) for match in map(own.fullmatch, names) if match)
+        self._start, self._number = start, 1 + max(numbers, default=-1)
         self._there, self._made = self.parts.answered(since), set[int]()
-        for (
-            part
-        ) in names:  # those of answers that were made in another way, but for what other shards care for
+        # What was made in another way goes, but for what other shards of as many care for.
+        for part in names:
             if not pack.store.has(part, since) and (own.fullmatch(part) or not others.fullmatch(part)):
                 pack.store.remove(part)
         self._part: Part | None = None

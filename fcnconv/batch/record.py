@@ -57,9 +57,15 @@ class Record:
         which answers are made so, see `SINCE`. Settings without an answer, of a run that failed, count for
         nothing.
 
-        Raises UsageError if there are answers that were made in another way.
+        Raises UsageError if there are answers that were made in another way, OutputError.
         """
-        settings = json.loads(json.dumps(settings))
+        try:
+            return self._agree(json.loads(json.dumps(settings)), overwrite)
+        except OSError as error:
+            place = self.store.place("")
+            raise OutputError(f"{place}: cannot be written: {error.strerror or error}") from error
+
+    def _agree(self, settings: Mapping[str, Any], overwrite: bool) -> int:
         with self._alone():
             before = {} if overwrite and isinstance(self.store, Disk) else self._read()
             changed = next((n for n, v in settings.items() if n not in before or before[n] != v), None)

@@ -72,6 +72,7 @@ class Run:
     """A run, and what came of it so far.
 
     engine: does the work; None is this process. max_failures: after which it is given up; None is never.
+    earlier: the failures of runs before, of which some are `mended` now.
     watch: is told what became of each image, as soon as it is known.
     """
 
@@ -82,6 +83,8 @@ class Run:
     watch: Callable[[Made | FcnconvError], None] = lambda _: None
     counts: Counts = field(default_factory=Counts)
     failures: dict[str, str] = field(default_factory=dict)
+    earlier: dict[str, str] = field(default_factory=dict)
+    mended: set[str] = field(default_factory=set)
 
     def __call__(self, inputs: Iterable[Input]) -> Generator[tuple[str, Made | FcnconvError], None, None]:
         """What became of each image, as soon as its answer is in a file.
@@ -96,21 +99,21 @@ class Run:
         target.check()
         record = Record(target.store, target.shard)
         since = record.agree(target.settings(), overwrite=self.overwrite)
+        self.earlier = record.failures()
         start = told = time.monotonic()
         packer: Packer | None = None
 
         def is_over(name: str) -> bool:
             """Whether a failure of an earlier run is none any more: there is an answer, or no image."""
-            if packer.has(name) if packer else isinstance(target, MapFolder) and target.has(name, since):
-                return True
-            return not (is_address(name) or Path(name).exists())
+            return name in self.mended or not (is_address(name) or Path(name).exists())
 
-        def tell() -> None:
+        def tell(*, at_end: bool) -> None:
             self.counts.seconds = time.monotonic() - start
             try:
                 record.count(self.counts)
                 record.keep_failures(self.failures, is_over)
-                target.finish(record.failures(), since)
+                if at_end:
+                    target.finish(record.failures(), since)
             except (OSError, FcnconvError) as error:  # the answers are what matters, and each was told of
                 log.warning("what came of the run could not be written: %s", first_line(error))
 
@@ -121,11 +124,11 @@ class Run:
                 for name, result in self._results(inputs, since, packer):
                     yield name, result
                     if time.monotonic() - told > record.beat():
-                        tell()
+                        tell(at_end=False)
                         told = time.monotonic()
                 self.counts.finished = True
             finally:
-                tell()
+                tell(at_end=True)
                 if self.counts.finished:
                     target.store.clear()
 
@@ -194,6 +197,8 @@ class Run:
             self.counts.failed += 1
         else:
             self.failures.pop(name, None)
+            if name in self.earlier:
+                self.mended.add(name)
             self.counts.made += result.new
             self.counts.there += not result.new
             self.counts.megapixels += result.megapixels

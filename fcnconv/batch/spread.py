@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,9 @@ class Spread(Classifier):
                 band for region in regions_of(grid, tiling) for band in _bands(region, BANDS * self.workers)
             ]
             calls = [(self.item, grid, tiling.in_parts, tiling.blocks, tiling.needed, band) for band in bands]
-            for blocks in self.each("blocks", calls):
-                for place, logits in blocks:
-                    yield Block(
-                        grid, place[0], place[1], np.array(logits)
-                    )  # what came from elsewhere cannot be changed
+            for place, logits in chain.from_iterable(self.each("blocks", calls)):
+                own = np.array(logits)  # what came from elsewhere cannot be changed
+                yield Block(grid, place[0], place[1], own)
 
 
 def _bands(region: Region, count: int) -> list[Region]:
