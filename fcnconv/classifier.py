@@ -380,11 +380,14 @@ class Classifier:
 
     def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
         checked = False
-        for block in scan(source, tilings, self.prepare, lambda grid: self._told(tilings[grid])):
+        for block in self._blocks(source, tilings):
             if not checked and not np.isnan(block.logits).all():
                 self._checked(block.logits)
                 checked = True
             yield block
+
+    def _blocks(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
+        return scan(source, tilings, self.prepare, lambda grid: self._told(tilings[grid]))
 
     def _checked(self, logits: FloatArray) -> FloatArray:
         check_outputs(logits, self.labels.activation, self.provenance.identity.model)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny_network import tiny_spec
 
 from fcnconv.classifier import Classifier, load
@@ -20,6 +21,16 @@ from fcnconv.models import ModelSpec
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """A folder of photos, all different."""
+    folder.mkdir()
+    with Image.open(SAMPLES / "coffee.png") as photo:
+        photo = photo.convert("RGB")
+    for number in range(count):
+        photo.crop((number, 0, 560 + number, 400)).save(folder / f"{number:02}.png", compress_level=1)
+
 
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, make_photos
 from PIL import Image
 
 pytest.importorskip("ray.data")
@@ -28,11 +28,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """12 photos, all different, and a text."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos"
-    folder.mkdir()
-    with Image.open(SAMPLES / "coffee.png") as photo:
-        photo = photo.convert("RGB")
-    for number in range(12):
-        photo.crop((number, 0, 560 + number, 400)).save(folder / f"{number:02}.png", compress_level=1)
+    make_photos(folder, 12)
     (folder / "text.png").write_text("no image")
     return folder
 

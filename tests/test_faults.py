@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command
-from PIL import Image
+from conftest import Command, make_photos
 
 from fcnconv.batch.claims import Claims, Owner
 
@@ -29,11 +28,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """24 photos, all different."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos"
-    folder.mkdir()
-    with Image.open(SAMPLES / "coffee.png") as photo:
-        photo = photo.convert("RGB")
-    for number in range(24):
-        photo.crop((number, 0, 560 + number, 400)).save(folder / f"{number:02}.png", compress_level=1)
+    make_photos(folder, 24)
     return folder
 
 

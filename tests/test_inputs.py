@@ -57,6 +57,31 @@ def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
         list(from_tar(str(tmp_path / "missing.tar")))
 
 
+def test_the_images_in_archives_are_sources_and_a_broken_archive_is_one_failure(
+    fcnconv: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shards").mkdir()
+    shutil.copy(SAMPLES / "chelsea.png", "shards/z.png")
+    Path("shards/broken.tar").write_bytes(b"no archive" * 99)
+    with tarfile.open("shards/a.tar", "w") as archive:
+        for name in ("000.png", "001.png"):
+            archive.add(SAMPLES / "coffee.png", name)
+            archive.addfile(tarfile.TarInfo(name.replace("png", "cls")))
+    done = fcnconv("batch", "shards", "-o", "maps", "-f", "json", "-k", "1", "--anchors", "0", "--json")
+    assert done.returncode == 1
+    told = {line["path"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert set(told) == {"shards/a.tar/000.png", "shards/a.tar/001.png", "shards/broken.tar", "shards/z.png"}
+    assert "not a whole tar archive" in told["shards/broken.tar"]["error"]
+    fcnconv("batch", SAMPLES / "coffee.png", "-o", "one", "-f", "json", "-k", "1", "--anchors", "0")
+    (one,) = Path("one").rglob("coffee.png.json")
+    assert one.read_bytes() == Path("maps/shards/a.tar/000.png.json").read_bytes()
+    with Path("shards/a.tar").open("r+b") as file:
+        file.truncate(20_000)
+    cut = fcnconv("batch", "shards/a.tar", "-o", "cut", "-f", "json", "--anchors", "0")
+    assert cut.returncode == 1 and b"cut short: a file in it ends behind its end" in cut.stderr
+
+
 URL = "https://example.org/photos?page=1"
 
 

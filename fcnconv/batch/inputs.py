@@ -18,7 +18,14 @@ from typing import BinaryIO
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import cannot_open, count_frames, rereadable
 from fcnconv.parsing import Frame
-from fcnconv.sources.remote import file_system, is_address, local_path, opened_elsewhere, shown_address
+from fcnconv.sources.remote import (
+    explained,
+    file_system,
+    is_address,
+    local_path,
+    opened_elsewhere,
+    shown_address,
+)
 
 CARDS = "fcnconv.report"
 """The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""
@@ -126,14 +133,9 @@ def _found_elsewhere(source: str, suffixes: Container[str]) -> Iterable[str]:
     pattern = "*" in source
     if not (pattern or source.endswith("/") or not Path(source).suffix):
         return [source]
-    try:
-        system, path = file_system(source)
+    system, path = file_system(source)
+    with explained(source, "cannot be listed"):
         names = system.glob(path) if pattern else system.find(path)
-    except (MemoryError, UsageError):
-        raise
-    except Exception as error:  # each kind of storage raises errors of its own
-        reason = str(error).replace(source, shown_address(source))
-        raise ImageError(f"{shown_address(source)}: cannot be listed: {reason}") from error
     images = [name for name in names if Path(name).suffix.lower() in suffixes]
     if not images:
         raise UsageError(f"{shown_address(source)}: no image is there")
@@ -152,10 +154,9 @@ def _members(path: str, suffixes: Container[str]) -> Iterator[Input]:
                     yield Input(f"{path}/{member.name}", Member(path, member.offset_data, member.size))
     except MemoryError:
         raise
-    except Exception as error:  # likewise
-        raise ImageError(
-            f"{path}: not a whole tar archive: {error}; one that is compressed is read with --tar"
-        ) from error
+    except Exception as error:  # tarfile raises anything; and what else was found is worked on all the same
+        reason = f"{path}: not a whole tar archive: {error}; one that is compressed is read with --tar"
+        yield Input(path, Refused(reason))
 
 
 def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
@@ -253,7 +254,11 @@ def framed(inputs: Iterable[Input], frame: Frame | None) -> Iterator[Input]:
         if frame is None:
             yield item
             continue
-        image = rereadable(item.image) if isinstance(item.image, str) else item.content()
+        try:
+            image = rereadable(item.image) if isinstance(item.image, str) else item.content()
+        except ImageError:  # whoever opens it tells
+            yield item
+            continue
         count = count_frames(image)
         for number in range(1, count + 1) if frame == "all" else [frame]:
             name = item.name if count == 1 else f"{item.name}#{number}"

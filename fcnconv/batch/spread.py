@@ -75,7 +75,7 @@ class Spread(Classifier):
         calls = [(self.item, grid, some) for some in np.array_split(cells, count)]
         return np.concatenate(list(self.each("crops", calls)))
 
-    def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
+    def _blocks(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
         for grid, tiling in tilings.items():
             self._told(tiling)
             bands = [

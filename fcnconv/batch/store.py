@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fcnconv.batch.claims import Claims
-from fcnconv.errors import OutputError, first_line
-from fcnconv.sources.remote import file_system, is_address, shown_address
+from fcnconv.errors import OutputError
+from fcnconv.sources.remote import explained, file_system, is_address, shown_address
 from fcnconv.system.files import whole_file, written
 from fcnconv.system.scratch import no_room
 
@@ -200,18 +200,9 @@ class Bucket:
         start = self._root.lstrip("/") + "/"
         return frozenset(name.lstrip("/").removeprefix(start) for name in found)
 
-    @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        """Turns whatever the library raises, which has many kinds, into an OutputError without an address
-        that could hold credentials.
-        """
-        try:
-            yield
-        except (OutputError, MemoryError):
-            raise
-        except Exception as error:
-            reason = first_line(error).replace(self.address, shown_address(self.address))
-            raise OutputError(f"{self.place(name)}: cannot be reached: {reason}") from error
+    def _explained(self, name: str) -> AbstractContextManager[None]:
+        """While it lasts, what the storage raises becomes an OutputError."""
+        return explained(self.address, "cannot be reached", OutputError, self.place(name))
 
 
 Store = Disk | Bucket

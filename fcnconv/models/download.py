@@ -27,10 +27,15 @@ _SHA256_PREFIX = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 
 
 def hub_folder() -> Path:
-    """Where torch.hub keeps weights: below ``TORCH_HOME``, else ``XDG_CACHE_HOME``, else ``~/.cache``."""
+    """Where torch.hub keeps weights: below ``TORCH_HOME``, else ``XDG_CACHE_HOME``, else ``~/.cache``. Of a
+    user without a home a place in which nothing can be kept, as of `cache_path`.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")  # noqa: PTH118
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    try:
+        return Path(home).expanduser() / "hub" / "checkpoints"
+    except RuntimeError:
+        return Path(os.devnull, "torch")
 
 
 def hub_path(url: str) -> Path:

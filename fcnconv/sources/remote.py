@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from fcnconv.errors import ImageError, UsageError, first_line
+from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -67,14 +67,14 @@ def file_system(address: str) -> tuple[Any, str]:
 def fetch(address: str) -> bytes:
     """The content of a file elsewhere. Raises ImageError, and UsageError without the packages."""
     system, path = file_system(address)
-    with _explained(address):
+    with explained(address):
         return bytes(system.cat_file(path))
 
 
 def fetch_to(address: str, copy: Path) -> None:
     """Fills a file of this machine with the content of one elsewhere. Raises as `fetch`."""
     system, path = file_system(address)
-    with _explained(address):
+    with explained(address):
         system.get_file(path, str(copy))
 
 
@@ -82,20 +82,31 @@ def fetch_to(address: str, copy: Path) -> None:
 def opened_elsewhere(address: str) -> Iterator[BinaryIO]:
     """A file elsewhere, to be read as a stream. Raises as `fetch`."""
     system, path = file_system(address)
-    with _explained(address):
+    with explained(address):
         file = system.open(path, "rb")
     with file:
         yield file
 
 
 @contextmanager
-def _explained(address: str) -> Iterator[None]:
+def explained(
+    address: str,
+    what: str = "cannot be fetched",
+    error_kind: type[FcnconvError] = ImageError,
+    named: str | None = None,
+) -> Iterator[None]:
+    """Turns whatever a storage raises, each kind errors of its own, into one of ours, without an address that
+    could hold credentials.
+
+    what: failed. named: what is meant, if not the address itself.
+    """
+    named = named or shown_address(address)
     try:
         yield
-    except MemoryError:
+    except (FcnconvError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{shown_address(address)}: not found") from error
-    except Exception as error:  # each kind of storage raises errors of its own
+        raise error_kind(f"{named}: not found") from error
+    except Exception as error:
         reason = first_line(error).replace(address, shown_address(address))
-        raise ImageError(f"{shown_address(address)}: cannot be fetched: {reason}") from error
+        raise error_kind(f"{named}: {what}: {reason}") from error
