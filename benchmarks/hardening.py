@@ -1,6 +1,13 @@
-"""How much hostile input each way in was given, and what it did.
+"""What hostile input, sudden death and scarcity did to the program, in three tables.
 
-python benchmarks/hardening.py [--seconds 40] [--inputs 100000]
+    python benchmarks/hardening.py                    # all of it, some hours
+    python benchmarks/hardening.py inputs --inputs 5000 --jobs 4
+    python benchmarks/hardening.py kills scarcity
+
+inputs: altered copies of files, made at random and, where atheris is, led by coverage (tests/fuzz/run.py).
+kills: the command killed at moments spread over its run (hardening_kills.py). scarcity: the tests of
+tests/test_scarcity.py, all of them as root, as only root takes disks and memory away. The exit status is 1 if
+anything was found.
 """
 
 from __future__ import annotations
@@ -9,14 +16,20 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree
+
+import hardening_kills as kills
 
 ROOT = Path(__file__).parents[1]
 
-Row = tuple[str, str, str, str, str]
-"""The way in, how many inputs, crashes, hangs, and by how much memory it grew at most."""
+Row = tuple[Sequence[str], bool]
+"""The cells of a row, and whether something was found that should not be."""
 
 
 def altered_files(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -24,32 +37,83 @@ def altered_files(arguments: argparse.Namespace) -> Iterator[Row]:
     sys.path.insert(0, str(ROOT / "tests" / "fuzz"))
     from targets import TARGETS
 
-    for guided in (False, True) if find_spec("atheris") else (False,):
-        command = [sys.executable, str(ROOT / "tests/fuzz/run.py"), "--json"]
-        command += ["--seconds", str(arguments.seconds), "--inputs", str(arguments.inputs)]
-        with subprocess.Popen(command + ["--guided"] * guided, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                told = json.loads(line)
-                about = TARGETS[told["target"]].about + (", led by coverage" if guided else "")
-                memory = f"{told['grown'] / 1e6:.0f} MB"
-                yield about, f"{told['inputs']:,}", f"{told['crashes']:,}", f"{told['hangs']:,}", memory
+    def given(name: str, guided: bool) -> Row:
+        """A way in, in a process of its own. What it tells on stderr is for who looks on."""
+        command = [sys.executable, str(ROOT / "tests/fuzz/run.py"), name, "--json"]
+        command += ["--inputs", str(arguments.inputs), "--seconds", str(arguments.seconds)]
+        command += ["--seed", str(arguments.seed), *["--guided"] * guided]
+        told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)
+        about = TARGETS[name].about + (", led by coverage" if guided else "")
+        counts = (f"{told[each]:,}" for each in ("inputs", "crashes", "hangs"))
+        return (about, *counts, f"{told['grown'] / 1e6:.0f} MB"), bool(told["failures"])
+
+    ways = [(name, guided) for guided in _GUIDED for name, target in TARGETS.items() if target.here]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        yield from pool.map(given, *zip(*ways, strict=True))
 
 
-ROWS: tuple[Callable[[argparse.Namespace], Iterator[Row]], ...] = (altered_files,)
-"""What the table is made of."""
+_GUIDED = (False, True) if find_spec("atheris") else (False,)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=40, help="for each way in, at most")
-    parser.add_argument("--inputs", type=int, default=100_000, help="for each way in, at most")
+def killed_runs(arguments: argparse.Namespace) -> Iterator[Row]:
+    """A row for each command that was killed."""
+    kills.run(kills.command("prepare", "-q"), {})
+    for what in kills.CASES:
+        found = kills.kill(what, arguments.kills, arguments.seed)
+        for problem in (*found.losses, *found.stayed):
+            print(f"{what}: {problem}", file=sys.stderr)
+        yield found.row(what), bool(found.losses or found.stayed)
+
+
+def scarce_things(_: argparse.Namespace) -> Iterator[Row]:
+    """A row for each test."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "tests/test_scarcity.py", f"--junitxml={report}"]
+        subprocess.run([*command, "-m", "slow or not slow"], cwd=ROOT, stdout=subprocess.DEVNULL)
+        for case in ElementTree.parse(report).iter("testcase"):
+            outcome = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+            said = "as it should" if outcome is None else f"{outcome.tag}: {outcome.get('message', '')[:100]}"
+            words = case.attrib["name"].removeprefix("test_").replace("_", " ").replace("[", " (")
+            yield (words.replace("]", ")"), said), outcome is not None and outcome.tag != "skipped"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is measured: the heads of its columns, and what gives its rows."""
+
+    heads: Sequence[str]
+    rows: Callable[[argparse.Namespace], Iterator[Row]]
+
+
+TABLES = {
+    "inputs": Table(("way in", "inputs", "crashes", "hangs", "peak memory"), altered_files),
+    "kills": Table(kills.HEADER, killed_runs),
+    "scarcity": Table(("case", "outcome"), scarce_things),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "tables", nargs="*", default=[*TABLES], metavar="TABLE", help=f"of {', '.join(TABLES)}"
+    )
+    parser.add_argument("--inputs", type=int, default=100_000, help="for each way in")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for each way in, at most")
+    parser.add_argument("--jobs", type=int, default=2, help="ways in at once")
+    parser.add_argument("--kills", type=int, default=100, help="of each command")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     arguments = parser.parse_args()
-    print("| way in | inputs | crashes | hangs | peak memory |\n|---|--:|--:|--:|--:|")
-    for make in ROWS:
-        for row in make(arguments):
-            print(f"| {' | '.join(row)} |", flush=True)
+    failed = False
+    for name in arguments.tables:
+        table = TABLES[name]
+        print(f"| {' | '.join(table.heads)} |\n|---{'|--:' * (len(table.heads) - 1)}|")
+        for cells, found in table.rows(arguments):
+            print(f"| {' | '.join(cells)} |", flush=True)
+            failed |= found
+        print()
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -30,6 +30,7 @@ from fcnconv.sources import (
     Pixels,
     ReducedSource,
     codecs,
+    may_be_tiff,
     ome_zarr,
     open_any,
     open_regions,
@@ -134,6 +135,10 @@ def open_image(
         if regions is not None:  # never whole in memory, so that there is no limit
             _tell_frames(name, getattr(regions, "frames", 1), frame)
             return regions
+        if path and may_be_tiff(path) and (channels != 3 or bands or rescale):
+            raise ImageError(
+                f"{name}: damaged, or its samples are compressed in a way that nothing here reads"
+            )
         if channels != 3:
             raise ImageError(
                 f"{name}: the network takes images of {channels} channels, as TIFF files on disk have (extra "

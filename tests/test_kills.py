@@ -26,21 +26,15 @@ def kills() -> ModuleType:
 
 @pytest.mark.usefixtures("lite0")
 @pytest.mark.parametrize("suffix", ["npy", "zarr"])
-def test_a_killed_map_leaves_nothing_that_looks_finished(
-    suffix: str, kills: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_map_leaves_nothing_that_looks_finished(suffix: str, kills: ModuleType) -> None:
     if needs := WRITERS[suffix].needs:
         pytest.importorskip(needs[0])
-    monkeypatch.setattr(kills, "EACH", 4)
-    found = kills.kill_heatmap(suffix, 4, seed=1)
+    found = kills.kill(suffix, 4, seed=1, each=4)
     assert (found.losses, found.stayed) == ([], [])
     assert found.kills > 0
 
 
 @pytest.mark.slow
-def test_a_killed_plan_leaves_nothing_that_looks_finished(
-    kills: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kills, "EACH", 4)
-    found = kills.kill_prepare(4, seed=1)
+def test_a_killed_plan_leaves_nothing_that_looks_finished(kills: ModuleType) -> None:
+    found = kills.kill("prepare", 4, seed=1, each=4)
     assert (found.losses, found.stayed) == ([], []) and found.kills > 0

@@ -214,6 +214,8 @@ def test_timm_architectures(tmp_path: Path) -> None:
     np.testing.assert_allclose(classifier(crop).logits[0, 0], expected, atol=1e-4 * abs(expected).max())
     with pytest.raises(UsageError, match="timm has no model 'resnet18x'; it has resnet"):
         find_model(str(tmp_path / "w.pth"), OwnModel(arch="timm/resnet18x"))
+    with pytest.raises(UsageError, match=r"timm has no weights 'resnet18\.x'; it has resnet18\.a1_in1k"):
+        find_model(str(tmp_path / "w.pth"), OwnModel(arch="timm/resnet18.x"))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Images read region by region: the pixels are those of the whole, however they are asked for."""
 
+import gc
 import json
+import logging
 import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -423,6 +426,32 @@ def test_a_large_image_goes_to_libvips_and_a_damaged_one_is_told(
     cut.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(ImageError, match=r"cut\.png: "):
         open_image(cut).read((0, 0, 300, 210))
+
+
+def test_a_damaged_tiff_with_bands_is_not_told_to_be_none(tmp_path: Path) -> None:
+    path = write_bands(tmp_path / "bands.tif", np.zeros((4, 20, 30), np.uint16))
+    path.write_bytes(path.read_bytes()[:8] + b"\0" * 400)
+    with pytest.raises(ImageError, match=r"^\S+bands.tif: damaged, or its samples"):
+        open_image(path, bands=(1, 2, 3), rescale=Rescale(((0, 255),)))
+
+
+def test_many_images_leave_no_handlers_and_no_open_files(tmp_path: Path) -> None:
+    """Of ten million images, whatever one leaves behind adds up."""
+    tifffile.imwrite(tmp_path / "plain.tif", PIXELS, tile=(64, 64), photometric="rgb")
+    (tmp_path / "damaged.tif").write_bytes((tmp_path / "plain.tif").read_bytes()[:500])
+    write_slide(tmp_path / "slide.svs")
+    names = ["plain.tif", "damaged.tif", "slide.svs"]
+
+    def kept() -> list[int]:
+        for _ in range(5):
+            for name in names:
+                with suppress(ImageError):
+                    open_image(tmp_path / name).read((0, 0, 8, 8))
+        gc.collect()
+        loggers = map(logging.getLogger, logging.Logger.manager.loggerDict)
+        return [sum(len(one.handlers) for one in loggers), len(list(Path("/dev/fd").iterdir()))]
+
+    assert kept() == kept()
 
 
 def test_a_segment_cut_short_is_told(tmp_path) -> None:

@@ -79,7 +79,14 @@ def _config(name: str) -> _Config:
             close = timm.list_models(f"{name[:6]}*")[:3]
             hint = f"; it has {', '.join(close)}" if close else ""
             raise UsageError(f"timm has no model {name!r}{hint}")
-        config = timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg(input_size=(3, 224, 224))
+        try:
+            config = timm.models.get_pretrained_cfg(name)
+        except RuntimeError as error:  # of the tag, which `is_model` does not look at
+            tagged = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")[:3])
+            raise UsageError(
+                f"timm has no weights {name!r}; it has {tagged or 'none of this model'}"
+            ) from error
+        config = config or timm.models.PretrainedCfg(input_size=(3, 224, 224))
         window = config.input_size[1]
         eval_size = round(window / (config.crop_pct or 1.0))
         colours = tuple(config.mean), tuple(config.std)

@@ -40,6 +40,7 @@ __all__ = [
     "area",
     "channels_in",
     "known_of",
+    "may_be_tiff",
     "open_any",
     "open_regions",
     "pixel_size_of",
@@ -84,9 +85,14 @@ def open_regions(
         and find_spec("openslide")
     ):
         source = slides.SlideSource.open(path, name)
-    if source is None and suffix in tiff.SUFFIXES and find_spec("tifffile"):
+    if source is None and may_be_tiff(path):
         return tiff.TiffSource.open(path, name, frame, bands, rescale, channels)
     return source
+
+
+def may_be_tiff(path: Path) -> bool:
+    """Whether a file is called like a TIFF, and what reads regions of those is there."""
+    return path.suffix.lower() in tiff.SUFFIXES and find_spec("tifffile") is not None
 
 
 PIXELS_A_BYTE = 10_000
@@ -108,8 +114,7 @@ def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | No
         from fcnconv.sources.vips import VipsSource
 
         return VipsSource.open(path, name)
-    tried = path.suffix.lower() in tiff.SUFFIXES and find_spec("tifffile")
-    reason = "its rows are one strip" if tried else "pip install 'fcnconv[large]' reads regions"
+    reason = "its rows are one strip" if may_be_tiff(path) else "pip install 'fcnconv[large]' reads regions"
     log.info("%s: decoded whole, %.1f GB in memory: %s", name, width * height * 3 / 1e9, reason)
     return None
 

@@ -26,6 +26,9 @@ log = logging.getLogger("fcnconv")
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".svs")
 
+_SILENT = logging.NullHandler()
+"""For tifffile, which would tell the user whatever is odd about a file. One for all, as handlers add up."""
+
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
 """What comes of tags that hold something else than they should."""
 
@@ -128,8 +131,7 @@ class TiffSource:
         """
         import tifffile
 
-        # It would tell the user whatever is odd about a file.
-        tifffile.logger().addHandler(logging.NullHandler())
+        tifffile.logger().addHandler(_SILENT)
         try:
             file = _File(tifffile.TiffFile(path))
         except (OSError, ValueError, tifffile.TiffFileError):

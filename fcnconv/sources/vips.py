@@ -11,6 +11,9 @@ from fcnconv.grid import Box
 from fcnconv.sources.geo import GeoReference, read_world_file
 from fcnconv.sources.source import Pixels
 
+_SILENT = logging.NullHandler()
+"""For pyvips. One for all files, as handlers add up."""
+
 
 class VipsSource:
     """Whatever libvips reads, upright and in sRGB, region by region.
@@ -36,7 +39,7 @@ class VipsSource:
         """
         import pyvips
 
-        logging.getLogger("pyvips").addHandler(logging.NullHandler())
+        logging.getLogger("pyvips").addHandler(_SILENT)
         try:
             image = pyvips.Image.new_from_file(str(path), fail_on="truncated").autorot().colourspace("srgb")
             if image.hasalpha():
