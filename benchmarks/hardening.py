@@ -1,10 +1,10 @@
-"""What hostile input, sudden death and scarcity did to the program, in three tables.
+"""What hostile input, sudden death and scarcity did to the program, in tables.
 
     python benchmarks/hardening.py                    # all of it, some hours
     python benchmarks/hardening.py inputs --inputs 5000 --jobs 4
     python benchmarks/hardening.py kills scarcity
 
-inputs: altered copies of files, made at random and, where atheris is, led by coverage (tests/fuzz/run.py).
+inputs: altered copies of files (tests/fuzz/run.py). guided: the same led by coverage, which needs atheris.
 kills: the command killed at moments spread over its run (hardening_kills.py). scarcity: the tests of
 tests/test_scarcity.py, all of them as root, as only root takes disks and memory away. The exit status is 1 if
 anything was found.
@@ -20,7 +20,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -32,27 +31,22 @@ Row = tuple[Sequence[str], bool]
 """The cells of a row, and whether something was found that should not be."""
 
 
-def altered_files(arguments: argparse.Namespace) -> Iterator[Row]:
-    """A row for each way in, of files altered at random and, where atheris is, led by coverage."""
+def altered_files(arguments: argparse.Namespace, *more: str) -> Iterator[Row]:
+    """A row for each way in. more: arguments of tests/fuzz/run.py."""
     sys.path.insert(0, str(ROOT / "tests" / "fuzz"))
     from targets import TARGETS
 
-    def given(name: str, guided: bool) -> Row:
+    def given(name: str) -> Row:
         """A way in, in a process of its own. What it tells on stderr is for who looks on."""
         command = [sys.executable, str(ROOT / "tests/fuzz/run.py"), name, "--json"]
         command += ["--inputs", str(arguments.inputs), "--seconds", str(arguments.seconds)]
-        command += ["--seed", str(arguments.seed), *["--guided"] * guided]
+        command += ["--seed", str(arguments.seed), *more]
         told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)
-        about = TARGETS[name].about + (", led by coverage" if guided else "")
         counts = (f"{told[each]:,}" for each in ("inputs", "crashes", "hangs"))
-        return (about, *counts, f"{told['grown'] / 1e6:.0f} MB"), bool(told["failures"])
+        return (TARGETS[name].about, *counts, f"{told['grown'] / 1e6:.0f} MB"), bool(told["failures"])
 
-    ways = [(name, guided) for guided in _GUIDED for name, target in TARGETS.items() if target.here]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        yield from pool.map(given, *zip(*ways, strict=True))
-
-
-_GUIDED = (False, True) if find_spec("atheris") else (False,)
+        yield from pool.map(given, (name for name, target in TARGETS.items() if target.here))
 
 
 def killed_runs(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -86,8 +80,11 @@ class Table:
     rows: Callable[[argparse.Namespace], Iterator[Row]]
 
 
+_OF_INPUTS = "way in", "inputs", "crashes", "hangs", "peak memory"
+
 TABLES = {
-    "inputs": Table(("way in", "inputs", "crashes", "hangs", "peak memory"), altered_files),
+    "inputs": Table(_OF_INPUTS, altered_files),
+    "guided": Table(_OF_INPUTS, lambda arguments: altered_files(arguments, "--guided")),
     "kills": Table(kills.HEADER, killed_runs),
     "scarcity": Table(("case", "outcome"), scarce_things),
 }
