@@ -74,6 +74,11 @@ def segment_of_2_gigabytes(content: bytearray) -> None:
     struct.pack_into("<HII", content, entry(content, 325) + 2, 4, 1, 2_000_000_000)
 
 
+def segment_beyond_the_end(content: bytearray) -> None:
+    (places,) = struct.unpack_from("<I", content, entry(content, 324) + 8)
+    struct.pack_into("<I", content, places, 3_672_688_688)  # Pillow asks for memory up to the next
+
+
 def circle_of_pages(content: bytearray) -> None:
     (first,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, first)
@@ -98,6 +103,7 @@ def pages_across_each_other(content: bytearray) -> None:
         (tile_of_28_gigapixels, r"tiles of 117440512 × 32 px"),
         (tag_of_4_gigabytes, r"[\d,]+ bytes of tag 324 in"),
         (segment_of_2_gigabytes, r"a segment of 2,000,000,000 bytes in"),
+        (segment_beyond_the_end, r"a segment at byte 3,672,688,688 of"),
         (circle_of_pages, r"pages that follow each other in a circle"),
         (pages_across_each_other, r"pages that lie across each other"),
     ],

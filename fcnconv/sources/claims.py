@@ -38,6 +38,11 @@ _SIZES = {
 _LENGTHS = (279, 325)
 """The tags that hold the bytes of each strip, and of each tile."""
 
+_PLACES = (273, 324)
+"""The tags that hold where each strip, and each tile, lies in the file. Pillow asks for memory for all that
+lies between two of them.
+"""
+
 _TILE = (322, 323)
 """The tags of a tile's width and its length."""
 
@@ -107,10 +112,12 @@ def _walked(file: BinaryIO, form: _Form, first: int) -> str:
             length = count * _SIZES.get(kind, 0)
             if length > size:
                 return f"{length:,} bytes of tag {tag} in {size:,}"
-            if tag in (*_LENGTHS, *_TILE) and kind in _WHOLE:
+            if tag in (*_LENGTHS, *_PLACES, *_TILE) and kind in _WHOLE:
                 largest = _largest(file, form, kind, length, value)
                 if tag in _LENGTHS and largest > size:
                     return f"a segment of {largest:,} bytes in {size:,}"
+                if tag in _PLACES and largest > size:
+                    return f"a segment at byte {largest:,} of {size:,}"
                 if tag in _TILE:
                     sides.append(largest)
         if sides and math.prod(sides) > MOST_TILE:
