@@ -290,7 +290,7 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
                 f"{name}: a directory, not an image; name the files in it, as in {folder}/*.jpg, or map all "
                 f"below it: fcnconv batch {shlex.quote(folder)} --out maps"
             )
-        file = content.open("rb")
+        file = pillow.BoundedFile(content)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise cannot_open(name, error) from error
     with file:

@@ -12,8 +12,10 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,19 @@ def test_a_large_image_in_a_file_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "bomb.bmp").write_bytes(content)
     with pytest.raises(ImageError, match=r"bomb\.bmp: .*it claims 60000 × 60000 pixels in [\d,]+ bytes"):
         open_image(tmp_path / "bomb.bmp", max_pixels=10**12)
+
+
+def test_a_chunk_of_a_png_that_claims_2_gigabytes(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "chunk.png")
+    content = bytearray((tmp_path / "chunk.png").read_bytes())
+    struct.pack_into(">I", content, content.index(b"IDAT") - 4, 0x7FFFFFFF)
+    (tmp_path / "chunk.png").write_bytes(content)
+    tracemalloc.start()
+    with suppress(ImageError):  # its pixels are there
+        open_image(tmp_path / "chunk.png")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 50e6
 
 
 def test_a_box_of_a_jpeg_2000_that_claims_all_memory(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -28,6 +30,22 @@ previews."""
 _REDUCED, _MASK = 1, 4
 
 _limit = threading.Lock()
+
+
+class BoundedFile(io.BufferedReader):
+    """A file that is never asked for more than it holds: memory is taken for what is asked for, and Pillow
+    asks for as many bytes as a chunk claims, 2 GB in a PNG of some kilobytes.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path))
+        self.length = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes; all that are left if `size` is negative or None."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE and self.length:  # devices have no length
+            size = min(size, max(self.length - self.tell(), 0))
+        return super().read(size)
 
 
 def suffixes() -> frozenset[str]:
