@@ -212,6 +212,30 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, monkeypatch: pyte
             refuse_overwriting("link.png", ["-"])
 
 
+def test_folders_that_are_replaced_at_once_are_each_whole(tmp_path: Path) -> None:
+    """Whoever comes last wins, and nobody fails."""
+    out, failed, start = tmp_path / "map.zarr", [], threading.Barrier(4)
+
+    def write_often(who: int) -> None:
+        start.wait()
+        try:
+            for _ in range(40):
+                with whole_folder(out) as folder:
+                    folder.mkdir()
+                    for name in ("zarr.json", "scores"):
+                        (folder / name).write_text(str(who))
+        except Exception as error:  # of any kind
+            failed.append(error)
+
+    writers = [threading.Thread(target=write_often, args=(who,)) for who in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert failed == [] and [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+    assert (out / "zarr.json").read_text() == (out / "scores").read_text()
+
+
 def test_folders_appear_whole_too(tmp_path: Path) -> None:
     out = tmp_path / ("城" * 85)
     for _ in range(2):

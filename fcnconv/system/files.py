@@ -151,19 +151,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
     if target.exists() and not _replaceable(target):
         raise OutputError(_no_store(path))
     temporary, old = beside(target, "tmp"), beside(target, "old")
+    gone = temporary.with_name(f"{temporary.name}-gone")  # under `old` it would be put back, if we are killed
     try:
         yield temporary
-        if target.exists():
-            target.replace(old)
-        temporary.replace(target)
+        while not _exchanged(target, temporary, old):
+            with suppress(FileNotFoundError):  # another has put its own there meanwhile
+                shutil.rmtree(old.replace(gone), ignore_errors=True)
     except BaseException:
         _remove(temporary)
         if old.exists():
             old.replace(target)
         raise
     if old.exists():
-        old.replace(temporary)  # under `old` it would be taken for whole, if we are killed now
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old.replace(gone), ignore_errors=True)
+
+
+def _exchanged(target: Path, temporary: Path, old: Path) -> bool:
+    """Moves what is at `target` to `old`, and `temporary` to `target`; whether nothing was there again."""
+    with suppress(FileNotFoundError):
+        target.replace(old)
+    try:
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def _remove(folder: Path) -> None:
@@ -176,7 +189,12 @@ def _remove(folder: Path) -> None:
 
 
 def _replaceable(folder: Path) -> bool:
-    return folder.is_dir() and (folder.joinpath("zarr.json").exists() or not any(folder.iterdir()))
+    """Whether a folder is empty or a zarr store, or just being replaced by one."""
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return not names or "zarr.json" in names
 
 
 def _no_store(path: str | Path) -> str:
