@@ -218,8 +218,30 @@ def sum_over(probabilities: FloatArray, selections: Sequence[Selection]) -> Floa
 
 
 def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
-    """Indices of the k largest scores along the last axis, largest first; equal scores in index order."""
-    order: npt.NDArray[np.int64] = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+    """Indices of the k largest scores along the last axis, largest first; equal scores in index order, and
+    NaN last.
+    """
+    count = scores.shape[-1]
+    if k > count // _FEW:
+        return _sorted(scores)[..., :k]
+    # NumPy finds the k-th largest value in a tenth of the time that sorting takes.
+    flat = scores.reshape(-1, count)
+    chosen = flat >= np.partition(flat, count - k, axis=-1)[:, count - k, None]
+    clear = chosen.sum(-1) == k  # no others are equal to it, and none is NaN
+    result = np.empty((len(flat), k), np.int64)
+    class_idx = np.nonzero(chosen[clear])[1].reshape(-1, k)
+    order = _sorted(np.take_along_axis(flat[clear], class_idx, axis=-1))
+    result[clear] = np.take_along_axis(class_idx, order, axis=-1)
+    result[~clear] = _sorted(flat[~clear])[:, :k]
+    return result.reshape(*scores.shape[:-1], k)
+
+
+_FEW = 8
+"""The share of the scores, one in so many, up to which the largest are found without sorting all."""
+
+
+def _sorted(scores: FloatArray) -> npt.NDArray[np.int64]:
+    order: npt.NDArray[np.int64] = np.argsort(-scores, axis=-1, kind="stable")
     return order
 
 

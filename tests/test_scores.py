@@ -38,6 +38,24 @@ def test_top_k_is_the_head_of_a_sort(logits: np.ndarray, k: int) -> None:
     assert (top_k(logits, k) == expected).all()
 
 
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 4), st.integers(8, 60)),
+        elements=st.sampled_from([0.0, -0.0, 0.25, 0.5, 1.0, -np.inf, np.nan]),
+    ),
+    st.integers(1, 8),
+)
+def test_the_few_best_of_many_are_found_among_equal_ones_and_what_is_no_number(
+    scores: np.ndarray, k: int
+) -> None:
+    found = top_k(scores, k)
+    assert found.shape == (len(scores), min(k, scores.shape[1]))
+    for line, indices in zip(scores, found, strict=True):
+        numbers = sorted(np.flatnonzero(~np.isnan(line)), key=lambda i, line=line: (-line[i], i))
+        assert indices.tolist() == [*numbers, *np.flatnonzero(np.isnan(line))][:k]
+
+
 def test_a_map_gives_planes_and_the_best_classes_of_each_cell() -> None:
     logits = np.array([[[0, 1, 2], [5, 0, 0]]], np.float32)
     score_map = make_map(logits, Grid(8, 4, (12, 8), (12, 8)), numbered(3))

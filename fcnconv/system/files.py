@@ -159,7 +159,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(old.replace(gone), ignore_errors=True)
     except BaseException:
         _remove(temporary)
-        if old.exists():
+        with suppress(OSError):  # nothing was there, or another process has put its own there
             old.replace(target)
         raise
     if old.exists():
