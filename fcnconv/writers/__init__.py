@@ -143,7 +143,7 @@ _ROWS = (
         takes=("top_k", "at_least"),
         needs=("pyogrio", "geo"),
     ),
-    _picture("png", "PNG", "the photo with one class's probability over it", 1.7e-7, *_PLAIN),
+    _picture("png", "PNG", "the photo with one class's probability over it", 7e-8, *_PLAIN),
     _picture("jpg", "JPEG", "the same as a JPEG", 5e-9),
     _picture("webp", "WEBP", "the same as WebP", 9e-8),
     Writer(

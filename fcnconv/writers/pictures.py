@@ -39,6 +39,11 @@ log = logging.getLogger("fcnconv")
 _CONTENDERS = 5
 """Classes of a cell that its picture of winners needs: between cells another than the first may win."""
 
+_COMPRESSED = 4
+"""Of zlib's levels, for a PNG: its usual 6 takes 2.6 times as long for 3 % fewer bytes (a picture of 40
+megapixels).
+"""
+
 
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
     """The picture of `picture_of`, in a file.
@@ -55,7 +60,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     text = PngInfo()
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
-        picture.save(file, format, quality=90, exif=exif, pnginfo=text)
+        picture.save(file, format, quality=90, compress_level=_COMPRESSED, exif=exif, pnginfo=text)
     done(FILE)
 
 
