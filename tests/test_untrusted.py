@@ -213,6 +213,39 @@ def test_a_zarr_of_no_size_or_any(shape: tuple[int, ...], chunks: tuple[int, ...
         open_image(store(tmp_path / "huge.zarr", shape, chunks), bands=(1,)).read((0, 0, 1, 1))
 
 
+@pytest.mark.parametrize(
+    ("place", "number", "claim"),
+    [(12, 1_000_000_000, r"1,000,000,000 bytes in [\d,]+"), (4, 4_000_000_000, "4,000,000,000 bytes")],
+)
+def test_a_chunk_of_blosc_that_claims_more_than_it_holds(
+    place: int, number: int, claim: str, tmp_path: Path
+) -> None:
+    """Blosc reads what the head claims, wherever that is."""
+    path = store(
+        tmp_path / "cells.zarr", compressor={"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
+    )
+    chunk = bytearray(pytest.importorskip("numcodecs").Blosc("lz4").encode(bytes(range(256)) * 24))
+    (path / "0" / "0.0").write_bytes(chunk)
+    source = open_image(path, rescale=parse_rescale("0,255"))
+    assert source.read((0, 0, 96, 1)).max() == 95
+    struct.pack_into("<I", chunk, place, number)
+    (path / "0" / "0.0").write_bytes(chunk)
+    with pytest.raises(ImageError, match=rf"cells\.zarr: damaged or cut short: 0/0\.0 claims {claim}"):
+        open_image(path, rescale=parse_rescale("0,255")).read((0, 0, 64, 8))
+
+
+def test_a_zarr_whose_levels_differ_in_their_channels(tmp_path: Path) -> None:
+    path = store(tmp_path / "cells.zarr", (3, 64, 96), (3, 64, 96))
+    told = json.loads((path / ".zattrs").read_text())
+    told["multiscales"][0]["datasets"].append({"path": "1"})
+    (path / ".zattrs").write_text(json.dumps(told))
+    said = json.loads((path / "0" / ".zarray").read_text())
+    (path / "1").mkdir()
+    (path / "1" / ".zarray").write_text(json.dumps(said | {"shape": [1, 32, 48], "chunks": [1, 32, 48]}))
+    with pytest.raises(ImageError, match="its levels differ in their channels"):
+        open_image(path)
+
+
 def test_percentiles_of_a_large_zarr_are_of_a_part_of_it(tmp_path: Path) -> None:
     path = store(tmp_path / "sparse.zarr", (10**6, 10**6), (512, 512))
     (path / "0" / "0.0").write_bytes(bytes(range(256)) * 1024)

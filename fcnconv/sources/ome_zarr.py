@@ -92,14 +92,19 @@ class ZarrSource:
             import zarr
         except ImportError as error:
             raise ImageError(f"{name}: reading it needs zarr; run: pip install 'fcnconv[zarr]'") from error
+        from fcnconv.sources.blosc import CheckedStore
+
         try:
-            group = zarr.open_group(path, mode="r")
+            group = zarr.open_group(CheckedStore(path, read_only=True), mode="r")
             told: Mapping[str, Any] = group.attrs.asdict()
             image = told.get("ome", told)["multiscales"][0]
             axes = [axis["name"] if isinstance(axis, dict) else axis for axis in image["axes"]]
             arrays = [group[dataset["path"]] for dataset in image["datasets"]]
             for array in arrays:
                 _require_numbers(array, axes)
+                if "c" in axes and array.shape[axes.index("c")] != arrays[0].shape[axes.index("c")]:
+                    raise ValueError("its levels differ in their channels")
+            group.store.packed = tuple(f"{array.path}/" for array in arrays if "blosc" in _described(array))
             source = cls(arrays[0], axes, name, None, _pixel_size(image, axes), tuple(arrays[1:]))
         except Exception as error:  # stores and codecs raise anything on damaged data
             raise ImageError(
@@ -165,6 +170,11 @@ def _block_side(chunk: int) -> int:
     return chunk * max(BLOCK // chunk, 1)
 
 
+def _described(array: Any) -> str:
+    """All that a file tells of an array, its codecs among it, as JSON."""
+    return json.dumps(array.metadata.to_dict(), default=str)
+
+
 def _require_numbers(array: Any, axes: Sequence[str]) -> None:
     """Raises ValueError for an array that is no image: without values, of other things than numbers, or of
     chunks whose claimed size alone would fill the memory.
@@ -173,8 +183,7 @@ def _require_numbers(array: Any, axes: Sequence[str]) -> None:
     before any of it is read. So is a codec that unpickles what it was given, which early versions of
     numcodecs have.
     """
-    described = json.dumps(array.metadata.to_dict(), default=str)
-    if array.dtype.kind not in "biuf" or re.search(r'"(numcodecs\.)?pickle"|Pickle\(', described):
+    if array.dtype.kind not in "biuf" or re.search(r'"(numcodecs\.)?pickle"|Pickle\(', _described(array)):
         raise ValueError("its values are no plain numbers")
     if len(array.shape) != len(axes) or min(array.shape) < 1 or min(array.chunks) < 1:
         raise ValueError(f"an array of {array.shape} in chunks of {array.chunks}")
