@@ -81,6 +81,10 @@ def segment_beyond_the_end(content: bytearray) -> None:
     struct.pack_into("<I", content, places, 3_672_688_688)  # Pillow asks for memory up to the next
 
 
+def image_of_16_million_rows(content: bytearray) -> None:
+    struct.pack_into("<HII", content, entry(content, 257) + 2, 4, 1, 16_000_000)
+
+
 def circle_of_pages(content: bytearray) -> None:
     (first,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, first)
@@ -106,6 +110,7 @@ def pages_across_each_other(content: bytearray) -> None:
         (tag_of_4_gigabytes, r"[\d,]+ bytes of tag 324 in"),
         (segment_of_2_gigabytes, r"a segment of 2,000,000,000 bytes in"),
         (segment_beyond_the_end, r"a segment at byte 3,672,688,688 of"),
+        (image_of_16_million_rows, r"\d+ × 16000000 px, of which [\d,]+ segments are missing"),
         (circle_of_pages, r"pages that follow each other in a circle"),
         (pages_across_each_other, r"pages that lie across each other"),
     ],

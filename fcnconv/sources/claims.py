@@ -7,7 +7,6 @@ thousand pages that lie across each other, or a segment of 2 GB.
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,8 @@ _PLACES = (273, 324)
 lies between two of them.
 """
 
-_TILE = (322, 323)
-"""The tags of a tile's width and its length."""
+_IMAGE, _TILE, _STRIP = (256, 257), (322, 323), 278
+"""The tags of an image's width and its length, of a tile's, and of a strip's length."""
 
 MOST_TILE = 1 << 26
 """Pixels of a tile, at most: 8192 × 8192. Those of slides have 65,536. OpenSlide ends the process where it
@@ -107,25 +106,43 @@ def _walked(file: BinaryIO, form: _Form, first: int) -> str:
         taken += len(head) + len(content) + len(following)
         if taken > size:
             return "pages that lie across each other"
-        sides = []
+        told, places = dict[int, int](), dict[int, int]()
         for tag, kind, count, value in entry.iter_unpack(content):
             length = count * _SIZES.get(kind, 0)
             if length > size:
                 return f"{length:,} bytes of tag {tag} in {size:,}"
-            if tag in (*_LENGTHS, *_PLACES, *_TILE) and kind in _WHOLE:
+            if tag in (*_LENGTHS, *_PLACES, *_IMAGE, *_TILE, _STRIP) and kind in _WHOLE:
                 largest = _largest(file, form, kind, length, value)
                 if tag in _LENGTHS and largest > size:
                     return f"a segment of {largest:,} bytes in {size:,}"
                 if tag in _PLACES and largest > size:
                     return f"a segment at byte {largest:,} of {size:,}"
-                if tag in _TILE:
-                    sides.append(largest)
-        if sides and math.prod(sides) > MOST_TILE:
-            return f"tiles of {' × '.join(map(str, sides))} px"
+                told[tag] = largest
+                if tag in _PLACES:
+                    places[tag] = count
+        if claim := _false_segments(told, places):
+            return claim
         if len(following) < struct.calcsize(form.order + form.offset):
             break
         place = struct.unpack(form.order + form.offset, following)[0]
     return ""
+
+
+def _false_segments(told: dict[int, int], places: dict[int, int]) -> str:
+    """What is false about the segments of a page. told: its sizes, by their tags. places: how many places the
+    tags for those have.
+    """
+    strips, tiles = _PLACES
+    width, length = (told.get(tag, 0) for tag in _IMAGE)
+    wide, high = (told.get(tag, 0) for tag in _TILE)
+    if wide * high > MOST_TILE:
+        return f"tiles of {wide} × {high} px"
+    needed = 0
+    if tiles in places and wide and high:
+        needed = -(-width // wide) * -(-length // high) - places[tiles]
+    elif places.get(strips, 1) > 1 and (rows := told.get(_STRIP, 0)):  # one may hold all, whatever is told
+        needed = -(-length // rows) - places[strips]
+    return f"{width} × {length} px, of which {needed:,} segments are missing" if needed > 0 else ""
 
 
 def _largest(file: BinaryIO, form: _Form, kind: int, length: int, value: bytes) -> int:
