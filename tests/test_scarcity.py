@@ -111,6 +111,15 @@ def test_a_disk_that_fills_is_told_and_keeps_nothing_half_written(suffix: str, d
 
 
 @pytest.mark.usefixtures("lite0")
+@pytest.mark.parametrize("suffix", ["npz", "png"])
+def test_a_limit_on_the_size_of_files_is_told(suffix: str, tmp_path: Path) -> None:
+    """As a quota is: the system writes no more."""
+    few = limited("ulimit -f 60")  # kilobytes
+    said = told(run(["heatmap", COFFEE, "-o", tmp_path / f"map.{suffix}", "-q", "--anchors", "0"], few))
+    assert "File too large" in said and not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("lite0")
 def test_a_full_folder_for_temporary_files_is_told_where_it_is_needed(disk: Path, tmp_path: Path) -> None:
     filled(disk, 50_000)
     scarce = {"TMPDIR": str(disk)}
