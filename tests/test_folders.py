@@ -215,6 +215,11 @@ def test_a_folder_of_wsinfers(tmp_path: Path) -> None:
         ([], "an object was expected, not a list"),
         (wsinfer_config(transform=[{"name": "Jitter"}]), "pass through Jitter, which is not known here"),
         (wsinfer_config(class_names=4), "cannot be read as what it seems to be"),
+        (
+            wsinfer_config(spacing_um_px=10**10, patch_size_pixels=[1]),
+            "cannot be read as what it seems to be",
+        ),
+        (wsinfer_config(spacing_um_px=[0.5], patch_size_pixels=10**10), "cannot be read as what it seems to"),
         (wsinfer_config(), "has no file of weights, model.safetensors, pytorch_model.bin"),
         ({"model_type": "resnet"}, "preprocessor_config.json is missing"),
         (

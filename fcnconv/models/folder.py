@@ -152,14 +152,14 @@ def _wsinfer(config: Config, files: Files, table: dict[str, ModelSpec]) -> Descr
             mean, std = tuple(given["mean"]), tuple(given["std"])
         elif step["name"] != "ToTensor":
             raise ModelError(f"its images pass through {step['name']}, which is not known here")
-    name = config["architecture"]
+    name, spacing = config["architecture"], float(config["spacing_um_px"])  # a list would be repeated
     own = OwnModel(
         categories=tuple(config["class_names"]),
         window=window,
         eval_size=window,
         mean=mean,
         std=std,
-        mpp=config["spacing_um_px"] * config["patch_size_pixels"] / window,
+        mpp=spacing * config["patch_size_pixels"] / window,
     )
     return Described(find_architecture(name if name in table else f"timm/{name}", table), own)
 
