@@ -33,7 +33,7 @@ class _Server(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         if "elsewhere" in self.path:
-            host = "localhost" if "other" in self.path else "127.0.0.1"
+            host = "localhost" if "other" in self.path else "[x" if "nowhere" in self.path else "127.0.0.1"
             self.send_response(302)
             self.send_header("Location", f"http://{host}:{self.server.server_address[1]}/{NAME}")
             self.end_headers()
@@ -103,6 +103,7 @@ def test_a_file_is_fetched_once(server: str, hub: Path, caplog: pytest.LogCaptur
         ("short", "the connection ended after 3,000 of 7,000 bytes"),
         ("altered", "another SHA-256"),
         ("missing", "Not Found"),
+        ("nowhere/elsewhere", "Invalid IPv6 URL"),
     ],
 )
 def test_what_does_not_come_whole_leaves_nothing(server: str, hub: Path, folder: str, reason: str) -> None:

@@ -90,6 +90,8 @@ def test_addresses_are_told_without_what_may_be_a_secret() -> None:
         "https://user:word@host:8/a b.png?X-Amz-Signature=1#x": "https://host:8/a b.png",
         "s3://bucket/a.png": "s3://bucket/a.png",
         "a?b@c.png": "a?b@c.png",
+        "HTTP://user:word@[x/a.png?b": "http://[x/a.png",  # none that a parser takes
+        f"s3://{'a' * 5000}": f"s3://{'a' * 5000}",  # longer than the name of a file may be
     }.items():
         assert shown_address(address) == shown
     assert is_address("gs://a/b") and not is_address("file:///a/b") and not is_address("a:/b")

@@ -54,7 +54,7 @@ def fetch(url: str) -> Path:
     if not path.is_file():
         try:
             _download(url, path)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # also a redirection to no address
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             raise ModelError(
                 f"{path.name}: the weights are not here, and cannot be downloaded ({reason}); "

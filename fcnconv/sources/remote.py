@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line
 
@@ -22,7 +22,11 @@ def is_address(name: str) -> bool:
     """Whether what is meant as a path is the address of something elsewhere, and not a file of such a
     name.
     """
-    return _ADDRESS.match(name) is not None and not is_local(name) and not Path(name).exists()
+    if _ADDRESS.match(name) is None or is_local(name):
+        return False
+    with suppress(OSError, ValueError):  # longer than any name of a file, a null byte
+        return not Path(name).exists()
+    return True
 
 
 def is_local(name: str) -> bool:
@@ -39,8 +43,9 @@ def shown_address(address: str) -> str:
     """An address without what could be a secret in it: a user's name and password, a signature."""
     if not is_address(address):
         return address
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, _, rest = address.partition("://")  # by hand, as an address may be none that a parser takes
+    host, slash, path = re.split("[?#]", rest)[0].partition("/")
+    return f"{scheme.lower()}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def file_system(address: str) -> tuple[Any, str]:
