@@ -236,6 +236,18 @@ def test_folders_that_are_replaced_at_once_are_each_whole(tmp_path: Path) -> Non
     assert (out / "zarr.json").read_text() == (out / "scores").read_text()
 
 
+def test_what_comes_to_the_place_of_a_store_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    out = tmp_path / "map.zarr"
+    with pytest.raises(OutputError, match="exists and is no zarr store"), whole_folder(out) as folder:
+        folder.mkdir()
+        (folder / "zarr.json").touch()
+        out.mkdir()
+        (out / "precious").write_text("kept")
+    assert (out / "precious").read_text() == "kept" and [path.name for path in tmp_path.iterdir()] == [
+        "map.zarr"
+    ]
+
+
 def test_folders_appear_whole_too(tmp_path: Path) -> None:
     out = tmp_path / ("城" * 85)
     for _ in range(2):

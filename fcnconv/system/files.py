@@ -170,6 +170,8 @@ def _exchanged(target: Path, temporary: Path, old: Path) -> bool:
     """Moves what is at `target` to `old`, and `temporary` to `target`; whether nothing was there again."""
     with suppress(FileNotFoundError):
         target.replace(old)
+        if not _replaceable(old):  # it came meanwhile; whoever catches this puts it back
+            raise OutputError(_no_store(target))
     try:
         temporary.replace(target)
     except OSError as error:
