@@ -132,6 +132,40 @@ TopK = Annotated[
     int, Told("How many classes to list.", flags=("--top-k", "-k"), metavar="K", group="", least=1)
 ]
 
+Classes = Annotated[
+    tuple[str, ...],
+    Told(
+        "A class to show, or a concept (dog); may be repeated.",
+        flags=("--class", "-c"),
+        metavar="NAME",
+        group="",
+    ),
+]
+Roi = Annotated[
+    Box | None,
+    Told(
+        "Look only at this part of the image, in pixels.",
+        metavar="X0,Y0,X1,Y1",
+        group="Where to look",
+        read=parse_region,
+    ),
+]
+Mask = Annotated[
+    str | None,
+    Told(
+        "Look only where this image is not black, or in a GeoJSON's polygons.",
+        metavar="FILE",
+        group="Where to look",
+    ),
+]
+Tissue = Annotated[
+    bool, Told("Look only where a slide has tissue.", flags=("--tissue",), group="Where to look")
+]
+Projected = Annotated[
+    bool,
+    Told("Write the image's own map coordinates, not longitudes and latitudes.", flags=("--projected",)),
+]
+
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -261,39 +295,14 @@ class MapOptions:
     max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
     """
 
-    classes: Annotated[
-        tuple[str, ...],
-        Told(
-            "A class to show, or a concept (dog); may be repeated.",
-            flags=("--class", "-c"),
-            metavar="NAME",
-            group="",
-        ),
-    ] = ()
+    classes: Classes = ()
     scales: Annotated[
         tuple[Scale, ...] | None,
         replace(_SCALES, help=f"{_SCALES.help} [default: 1; to look at auto]"),
     ] = None
-    region: Annotated[
-        Box | None,
-        Told(
-            "Look only at this part of the image, in pixels.",
-            metavar="X0,Y0,X1,Y1",
-            group="Where to look",
-            read=parse_region,
-        ),
-    ] = None
-    mask: Annotated[
-        str | None,
-        Told(
-            "Look only where this image is not black, or in a GeoJSON's polygons.",
-            metavar="FILE",
-            group="Where to look",
-        ),
-    ] = None
-    tissue: Annotated[
-        bool, Told("Look only where a slide has tissue.", flags=("--tissue",), group="Where to look")
-    ] = False
+    region: Roi = None
+    mask: Mask = None
+    tissue: Tissue = False
     join: Annotated[
         Join,
         Told("How several scales are joined: finest, max or mean.", metavar="HOW"),
@@ -336,10 +345,7 @@ class MapOptions:
             most=1,
         ),
     ] = None
-    projected: Annotated[
-        bool,
-        Told("Write the image's own map coordinates, not longitudes and latitudes.", flags=("--projected",)),
-    ] = False
+    projected: Projected = False
     dtype: Annotated[
         DType | None,
         Told("Numbers of a .tif, or with --plain. [default: float32; with --plain uint8]", metavar="TYPE"),
