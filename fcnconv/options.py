@@ -36,6 +36,8 @@ Values = Literal["probabilities", "logits"]
 Store = Literal["auto", "all", "top-k"]
 DType = Literal["float32", "uint8", "uint16"]
 Level = Literal["category", "concept"]
+ColourMap = Literal["turbo", "inferno", "magma", "plasma", "viridis", "cividis"]
+DEFAULT_COLOUR_MAP: ColourMap = "turbo"
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,9 @@ class MapOptions:
     plain: a picture is one class alone, in grey: black is 0 and white 1.
     no_legend: a picture is the photo and the map alone, of the photo's own size.
     cells: a picture fills each window's own square instead of running smoothly between them.
+    colormap: the colours of probabilities in a picture.
+    stretch: a picture's colours end at the highest probability of its map instead of at 1.
+    footer: a line below a picture says how the map was made; its metadata says so in any case.
     max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
     """
 
@@ -361,6 +366,13 @@ class MapOptions:
     cells: Annotated[bool, Told("Fill each window's cell; no interpolation.", group="Picture")] = False
     no_legend: Annotated[
         bool, Told("Leave out what stands below the photo.", flags=("--no-legend",), group="Picture")
+    ] = False
+    colormap: Annotated[ColourMap, Told("Colours of probabilities.", group="Picture")] = DEFAULT_COLOUR_MAP
+    stretch: Annotated[
+        bool, Told("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture")
+    ] = False
+    footer: Annotated[
+        bool, Told("Add a line on how the map was made.", flags=("--footer",), group="Picture")
     ] = False
     max_side: Annotated[
         int | None,

@@ -39,6 +39,9 @@ GIVEN = {
     "projected": True,
     "dtype": "uint8",
     "plain": True,
+    "colormap": "viridis",
+    "stretch": True,
+    "footer": True,
 }
 """An unusual value of each option that changes what is written, but not how the image is scanned."""
 

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fcnconv.grid import Grid
-from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
-from fcnconv.render.draw import Style, draw_plane, draw_winners
-from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
+from fcnconv.options import ColourMap
+from fcnconv.render.colours import COLOUR_MAPS, colour_map, distinct_colours, opacity_map, smooth_colours
+from fcnconv.render.draw import Style, Winners, draw_plane
+from fcnconv.render.legend import key_band, scale_band
+from fcnconv.render.sheet import LEGIBLE, Frame, class_sheet, sheet_shape, winners_sheet
+from fcnconv.render.text import legible, width_of, wrapped
 from fcnconv.scores import top_k
 
 
@@ -18,10 +21,14 @@ def lightness(rgb: np.ndarray) -> np.ndarray:
     return 116 * np.cbrt(np.maximum(luminance, 0.008856)) - 16
 
 
-def test_the_colour_map_is_as_even_in_grey_as_in_colour() -> None:
-    steps = np.diff(lightness(colour_map() / 255)[::16])
-    assert (steps > 0).all()
-    assert steps.max() < 1.5 * np.median(steps)
+@pytest.mark.parametrize("name", [name for name in COLOUR_MAPS if name != "turbo"])
+def test_lightness_rises_in_the_colour_maps_that_promise_it(name: ColourMap) -> None:
+    assert (np.diff(lightness(colour_map(name) / 255)[::16])[1:] > 0).all()
+
+
+def test_the_default_colours_differ_from_step_to_step() -> None:
+    steps = np.abs(np.diff(colour_map().astype(int)[::16], axis=0)).sum(-1)
+    assert steps.min() > 20
 
 
 def test_zero_is_clear_and_opacity_follows_probability() -> None:
@@ -32,8 +39,18 @@ def test_zero_is_clear_and_opacity_follows_probability() -> None:
     black = np.zeros_like(photo)
     for level in (64, 255):
         picture = np.asarray(draw_plane(black, np.full((10, 10), level / 255, np.float32), grid))
-        expected = np.round(opacity_map()[level] * colour_map()[level])
-        assert (picture[5, 5] == expected).all()
+        expected = opacity_map()[level] * colour_map()[level]
+        assert np.abs(picture[40, 40] - expected).max() <= 1.5
+
+
+def test_a_slow_rise_has_no_bands() -> None:
+    """Neighbouring steps differ by one level of 8 bits at most, where the rise is slow enough for that."""
+    plane = np.linspace(0, 1, 100, dtype=np.float32)[None].repeat(3, axis=0)
+    grid = Grid(32, 32, (3200, 96), (3200, 96))
+    picture = np.asarray(draw_plane(np.full((96, 3200, 3), 128, np.uint8), plane, grid)).astype(int)
+    assert np.abs(np.diff(picture[48, 16:-16], axis=0)).max() <= 2
+    coarse = smooth_colours("turbo", 64)[np.rint(np.linspace(0, 1, 3200) * 63).astype(int)]
+    assert np.abs(np.diff(coarse, axis=0)).max() > 2  # as few steps as that would show
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -42,7 +59,7 @@ def test_a_hot_cell_is_drawn_at_its_windows_centre(scale: int) -> None:
     plane = np.zeros((grid.rows, grid.cols), np.float32)
     plane[1, 2] = 1
     photo = np.full((240, 320, 3), 100, np.uint8)
-    picture = np.asarray(draw_plane(photo, plane, grid)).astype(int)
+    picture = np.asarray(draw_plane(photo, plane, grid, Style(colormap="viridis"))).astype(int)
     x0, y0, x1, y1 = grid.box(1, 2)
     hottest = np.unravel_index((picture @ [1, 1, 0]).argmax(), (240, 320))
     assert np.abs(np.array(hottest) - [(y0 + y1) / 2, (x0 + x1) / 2]).max() <= scale
@@ -65,18 +82,77 @@ def test_the_map_is_carried_outward_and_fades_to_nothing_at_the_border() -> None
     assert np.abs(np.diff(change, axis=1)).max() < 0.1 * change.max()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 500), (224, 224)])
-def test_small_pictures_are_drawn(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (75, 56), (224, 224), (500, 3)])
+@pytest.mark.parametrize("side", [64, 300, 8192])
+def test_small_pictures_are_drawn_legibly_and_no_larger_than_asked(size: tuple[int, int], side: int) -> None:
     grid = Grid(224, 32, size, (max(224, size[0]), max(224, size[1])))
     plane = np.full((grid.rows, grid.cols, 1), 0.5, np.float32)
     photo = np.zeros((size[1], size[0], 3), np.uint8)
-    names = ["a long name " * 9, "b" * 99]
-    drawn, key = draw_winners(photo, np.zeros(plane.shape, int), plane, grid, names)
-    assert class_sheet(photo, plane, grid, names[:1], legend=False).size == drawn.size == size
-    for picture in (class_sheet(photo, plane, grid, names[:1], note="x" * 99), winners_sheet(drawn, key)):
-        assert picture.width == size[0]
-        assert picture.height > size[1] if size[0] > 200 else picture.size == size
-        assert np.array_equal(np.asarray(picture)[: size[1]], np.asarray(picture.crop((0, 0, *size))))
+    titles = ["a long name " * 9, "b" * 99]
+    winners = Winners.of(np.zeros(plane.shape, int), plane, grid, titles)
+    plain = class_sheet(photo, plane, grid, titles[:1], frame=Frame(legend=False, side=side))
+    assert max(plain.size) <= side and (max(size) > side or plain.size == size)
+    frame = Frame(note="x" * 99, side=side)
+    for picture in (
+        class_sheet(photo, plane, grid, titles[:1], frame=frame),
+        class_sheet(photo, plane.repeat(2, -1), grid, titles, frame=frame),
+        winners_sheet(photo, winners.draw, winners.key, frame=frame),
+    ):
+        assert max(picture.size) <= side
+        assert side < 8192 or max(picture.size) >= LEGIBLE
+
+
+def test_text_is_wrapped_and_never_cut() -> None:
+    for text in ("one two three four five six", "w" * 80, "a " + "b" * 40 + " c", ""):
+        for width in (5, 60, 200, 4000):
+            lines = wrapped(text, 12, width)
+            assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+            assert all(width_of(line, 12) <= width or len(line) == 1 for line in lines)
+
+
+def inked(band: Image.Image) -> Image.Image:
+    return band.convert("L").point(lambda level: 255 * (level > 60))
+
+
+@pytest.mark.parametrize("width", [90, 150, 320, 900])
+def test_no_word_of_a_legend_leaves_its_band(width: int) -> None:
+    title = "American Staffordshire terrier, up to 0.98; colours end at 0.98"
+    bands = [
+        scale_band(width, 14, title, "turbo", 0.98),
+        key_band(width, 14, [(title, (255, 0, 0)), ("cat", (0, 255, 0))] * 4),
+    ]
+    for band in bands:
+        left, top, right, bottom = inked(band).getbbox() or (0, 0, 0, 0)
+        assert left >= 4 and top >= 1 and right <= width - 2 and bottom <= band.height
+
+
+@pytest.mark.parametrize("character", "×–µ≥éüßžЯΩא→²½")
+def test_signs_and_letters_have_a_glyph(character: str) -> None:
+    text, font = legible(character, 20)
+    assert text == character
+    image = Image.new("L", (40, 40))
+    ImageDraw.Draw(image).text((5, 5), text, fill=255, font=font)
+    square = Image.new("L", (40, 40))
+    ImageDraw.Draw(square).text((5, 5), "\U0010fffe", fill=255, font=font)
+    assert image.getbbox() and image.tobytes() != square.tobytes()
+
+
+def test_a_character_that_no_font_has_is_told_by_its_code_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcnconv.render.text.SYSTEM_FONTS", ())
+    assert legible("猫 cat\n\x1b[1m", 12)[0] == "U+732B cat  [1m"
+
+
+def test_stretched_colours_end_at_the_highest_value() -> None:
+    plane = np.full((GRID.rows, GRID.cols, 1), 0.2, np.float32)
+    plane[2, 3] = 0.4
+    args = (PHOTO, plane, GRID, ["a"])
+    bare = Frame(legend=False)
+    faint, strong = (class_sheet(*args, frame=bare, stretch=stretch) for stretch in (False, True))
+    certain = class_sheet(PHOTO, plane / plane.max(), GRID, ["a"], frame=bare)
+    assert np.array_equal(np.asarray(strong), np.asarray(certain))
+    assert not np.array_equal(np.asarray(faint), np.asarray(strong))
+    nothing = class_sheet(PHOTO, 0 * plane, GRID, ["a"], frame=bare, stretch=True)
+    assert np.array_equal(np.asarray(nothing), PHOTO)
 
 
 GRID = Grid(window=64, stride=32, image_size=(320, 256), scan_size=(320, 256))
@@ -98,12 +174,12 @@ def test_cells_are_filled_without_interpolation_and_nothing_beyond() -> None:
 def test_several_classes_have_a_panel_each_that_stand_apart() -> None:
     planes = np.zeros((GRID.rows, GRID.cols, 3), np.float32)
     planes[:, :, 1] = 1
-    picture = class_sheet(PHOTO, planes, GRID, ["a", "b", "c"], legend=False)
+    picture = class_sheet(PHOTO, planes, GRID, ["a", "b", "c"], frame=Frame(legend=False))
     gap = (picture.width - 3 * 320) // 2
     assert picture.height == 256 and gap > 0
-    bright = np.asarray(picture.convert("L"))
+    bright = np.asarray(picture).astype(int)
     first, second, third = (number * (320 + gap) for number in range(3))
-    assert bright[50, second + 50] > bright[50, first + 50] == bright[50, third + 50]
+    assert (bright[50, [first + 50, third + 50]] == 100).all() and bright[50, second + 50, 0] > 120
     assert (bright[:, 320 : 320 + gap] < 30).all()
     assert sheet_shape(6, (320, 256)) == (2, 3)
 
@@ -115,17 +191,16 @@ def test_winners_have_their_colours_and_are_paler_where_unsure() -> None:
     probabilities[3, 8] = 0.05
     best = top_k(probabilities, 3)
     sure = np.take_along_axis(probabilities, best, -1)
-    drawn, key = draw_winners(PHOTO, best, sure, GRID, ["a", "never", "c"], style=CELLS)
-    picture = np.asarray(drawn).astype(int)
+    winners = Winners.of(best, sure, GRID, ["a", "never", "c"])
+    picture = np.asarray(winners.draw(PHOTO, CELLS)).astype(int)
     ours, theirs = distinct_colours(2).astype(int)
-    share = opacity_map()[round(255 * (0.9 - 0.1) / 0.9)]
+    share = 0.75 * ((0.9 - 0.1) / 0.9) ** 0.5
     assert np.abs(picture[100, 100] - (share * ours + (1 - share) * 100)).max() <= 1
     assert np.abs(picture[100, 250] - (share * theirs + (1 - share) * 100)).max() <= 1
     assert 0 < np.abs(picture[20, 20] - 100).sum() < np.abs(picture[100, 100] - 100).sum()
     assert (picture[16 + 3 * 32 + 5, 16 + 8 * 32 + 5] == 100).all()  # under the floor nothing is coloured
-    assert [name for name, _ in key] == ["c", "a"]
-    _, none = draw_winners(PHOTO, best, sure, GRID, ["a", "never", "c"], at_least=0.95)
-    assert not none
+    assert [name for name, _ in winners.key] == ["c", "a"]
+    assert not Winners.of(best, sure, GRID, ["a", "never", "c"], at_least=0.95).key
 
 
 def test_distinct_colours_are_distinct() -> None:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from fcnconv.labels import Selection
 from fcnconv.maps import ScoreMap
-from fcnconv.render.draw import FLOOR, draw_plane, draw_winners
+from fcnconv.render.draw import FLOOR, Winners, draw_plane
 from fcnconv.render.legend import Key
 from fcnconv.sources import Pixels
 
@@ -61,8 +61,11 @@ def draw_map(
         pictures.append(_picture(title, np.asarray(draw_plane(ground, plane, grid)), colour))
     if not selections:
         names = score_map.labels.categories
-        picture, key = draw_winners(ground, *score_map.top_k(5), grid, names, at_least=at_least)
-        pictures.append(_picture("most probable class of each window", np.asarray(picture), colour))
+        winners = Winners.of(*score_map.top_k(5), grid, names, at_least)
+        pictures.append(
+            _picture("most probable class of each window", np.asarray(winners.draw(ground)), colour)
+        )
+        key = winners.key
     rows = Table.grid(padding=(0, len(_GAP), 1, 0))
     for first in range(0, len(pictures), 2):
         rows.add_row(*pictures[first : first + 2])

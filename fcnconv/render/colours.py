@@ -1,7 +1,7 @@
-"""The colours of maps: one scale for probabilities, and distinct ones for classes side by side.
+"""The colours of maps: scales for probabilities, and distinct colours for classes side by side.
 
-Both are made in OKLab (Ottosson, "A perceptual color space for image processing", 2020), where equal steps
-look equal.
+The distinct ones are made in OKLab (Ottosson, "A perceptual color space for image processing", 2020), where
+equal steps look equal.
 """
 
 from __future__ import annotations
@@ -11,41 +11,66 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.options import DEFAULT_COLOUR_MAP, ColourMap
+
 _Floats = npt.NDArray[np.float64]
 Colours = npt.NDArray[np.uint8]
 
 _GOLDEN_ANGLE = 137.508
 
 
+COLOUR_MAPS = {
+    "turbo": "4040a2 466be3 4293ff 28bbec 18dcc3 31f299 6bfe64 a2fc3c cced34 edd03a fdad35 fb8022 ec520f "
+    "d23105 ac1701",
+    "inferno": "000004 0b0724 210c4a 3d0965 56106e 70196e 89226a a32c61 bb3654 d14545 e35932 f1721e f98c0a "
+    "fcaa0f f9c932 f2e865 fcffa4",
+    "magma": "000004 0a0822 1d1147 36106b 50127c 691c81 822681 9c2e7f b6367a cf4070 e65164 f46a5c fb8861 "
+    "fea571 fec287 fde0a1 fcfdbf",
+    "plasma": "0d0887 310597 4c02a1 6600a7 7e03a8 9511a1 a92395 bc3587 cc4678 d9596a e56b5d f07f4f f89441 "
+    "fdab33 fdc328 f9dd25 f0f921",
+    "viridis": "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21908c 1f9f88 27ad81 3ebc74 5cc863 "
+    "82d34d aadc32 d5e21a fde725",
+    "cividis": "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7c7c78 8b8778 9a9376 aaa073 bbad6d "
+    "ccba64 ddc858 efd748 fee838",
+}
+"""Colours at even steps of the scale, as hexadecimal sRGB. Turbo is Mikhailov's (Google, 2019) without its
+darkest ends; the others are van der Walt and Smith's (matplotlib, 2015) and Nuñez, Anderton and Renslow's
+(cividis, 2018). Turbo is the default: of seven maps drawn over 22 dark, green, blue and bright photos, it was
+the one whose middle did not disappear in any of them. Lightness rises evenly in the others, cividis for
+readers who see fewer hues.
+"""
+
+STEPS = 1024
+"""Steps of the colour scale in pictures: finer than 8 bits can show, so that no bands appear."""
+
+
 @cache
-def colour_map() -> Colours:
-    """uint8 (256, 3): dark blue over green to light yellow, for probabilities 0 to 1.
-
-    Lightness rises evenly in OKLab (Ottosson, 2020), so that equal steps look equal, also in grey and to
-    people who see no difference of red and green; hue only helps.
-    """
-    t = np.linspace(0, 1, 256)
-    lightness = 0.22 + 0.74 * t
-    hue = np.deg2rad(285 - 180 * t)
-    chroma = 0.05 + 0.13 * np.sin(np.pi * (0.1 + 0.72 * t))
-    low, high = np.zeros(256), chroma
-    for _ in range(30):  # paler where sRGB has no such colour: clipping would bend the lightness
-        linear = _linear_srgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
-        outside = (linear < 0).any(0) | (linear > 1).any(0)
-        low, high = np.where(outside, low, chroma), np.where(outside, chroma, high)
-        chroma = (low + high) / 2
-    return _srgb(lightness, low, hue)
+def colour_map(name: ColourMap = DEFAULT_COLOUR_MAP, steps: int = 256) -> Colours:
+    """uint8 (steps, 3): the colours of probabilities 0 to 1."""
+    colours: Colours = np.round(smooth_colours(name, steps)).astype(np.uint8)
+    return colours
 
 
 @cache
-def opacity_map() -> npt.NDArray[np.float32]:
-    """float32 (256,), 0 to 1: the share of the colour in a pixel, for probabilities 0 to 1; the rest is the
-    photo.
+def smooth_colours(name: ColourMap, steps: int = STEPS) -> npt.NDArray[np.float32]:
+    """float32 (steps, 3), 0 to 255: the colours of probabilities 0 to 1, not rounded."""
+    points = np.array([list(bytes.fromhex(colour)) for colour in COLOUR_MAPS[name].split()], np.float32)
+    at, known = np.linspace(0, 1, steps), np.linspace(0, 1, len(points))
+    channels = np.stack([np.interp(at, known, channel) for channel in points.T], axis=-1)
+    return channels.astype(np.float32)
 
-    Zero is clear, so that only findings are coloured. It rises with the square root: a class that is one of
-    three candidates in a window shows at more than half of what is sure.
+
+@cache
+def opacity_map(steps: int = 256) -> npt.NDArray[np.float32]:
+    """float32 (steps,), 0 to 1: the colour's share of a pixel for probabilities 0 to 1; the rest is photo.
+
+    0 is clear. The share rises smoothly and is nearly complete at 0.3, where a class is one of three
+    candidates: above that the colour shows how probable it is, and below it the photo shows through.
     """
-    return (0.8 * np.sqrt(np.linspace(0, 1, 256))).astype(np.float32)
+    p = np.linspace(0, 1, steps)
+    early = np.minimum(p / 0.3, 1)
+    share: npt.NDArray[np.float32] = (0.58 * early**2 * (3 - 2 * early) + 0.14 * p).astype(np.float32)
+    return share
 
 
 def distinct_colours(count: int) -> Colours:

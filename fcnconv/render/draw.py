@@ -1,22 +1,26 @@
 """Drawing score maps over the photo, where the windows are.
 
-A cell is drawn at the centre of its window, and the colours run smoothly from one centre to the next. Beyond
-the outermost centres the value is carried outward and fades to nothing at the image's border. Or each cell
-fills its own square, of one stride around its centre, and nothing is drawn outside of these squares. Where a
-class is improbable the photo is seen as it is.
+A cell is drawn at the centre of its window, and the values between the centres are interpolated (bicubic).
+Beyond the outermost centres the value is carried outward and fades to nothing at the image's border. Or each
+cell fills its own square, of one stride around its centre, and nothing is drawn outside of these squares.
+Where a class is improbable the photo is seen as it is.
+
+Values stay floating-point numbers until the colours are mixed with the photo, so that no bands appear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.grid import Grid
-from fcnconv.render.colours import Colours, colour_map, distinct_colours, opacity_map
+from fcnconv.options import DEFAULT_COLOUR_MAP, ColourMap
+from fcnconv.render.colours import STEPS, distinct_colours, opacity_map, smooth_colours
 from fcnconv.render.legend import Key
 from fcnconv.scores import FloatArray, shown
 from fcnconv.sources import Pixels
@@ -40,9 +44,15 @@ _GREYED = 2.0
 
 @dataclass(frozen=True)
 class Style:
-    """How maps are drawn. cells: fill each cell's own square; False runs smoothly between the centres."""
+    """How maps are drawn.
+
+    cells: fill each cell's own square; False interpolates between the centres.
+    colormap: the colours of probabilities. top: the probability at the end of the scale, above 0.
+    """
 
     cells: bool = False
+    colormap: ColourMap = DEFAULT_COLOUR_MAP
+    top: float = 1.0
 
 
 SMOOTH = Style()
@@ -55,50 +65,66 @@ def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = SMOO
     plane: float32 (rows, cols), 0 to 1: the probability of the class in each cell.
     """
 
-    def coloured(planes: FloatArray) -> tuple[Colours, FloatArray]:
-        level = np.round(planes[:, :, 0] * 255).astype(np.uint8)
-        return colour_map()[level], opacity_map()[level]
+    def coloured(planes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        level = _level(planes[:, :, 0] / np.float32(style.top))
+        return smooth_colours(style.colormap)[level], opacity_map(STEPS)[level]
 
     return _tinted(photo, grid, plane[:, :, None], coloured, style)
 
 
-def draw_winners(
-    photo: Pixels,
-    class_idx: npt.NDArray[np.integer],
-    probability: FloatArray,
-    grid: Grid,
-    names: Sequence[str],
-    *,
-    at_least: float = FLOOR,
-    style: Style = SMOOTH,
-) -> tuple[Image.Image, Key]:
-    """The photo with the most probable class of each place over it, in a colour of its own that is paler
-    where it is less sure, and the key of the classes that occur.
+@dataclass(frozen=True)
+class Winners:
+    """The most probable class of each place, ready to be drawn over a photo, and the key of its colours.
 
-    class_idx, probability: (rows, cols, k): the k best classes of each cell, indices into `names`, and their
-        probabilities, best first. With more than one the borders between classes run smoothly.
-    at_least: probability under which nothing is coloured.
+    planes: float32 (rows, cols, n), the probabilities of the classes that are named, and last of the others.
+    colours: float32 (n, 3). key: the classes that occur.
     """
-    shown, others = _ranked(class_idx[:, :, 0], probability[:, :, 0] >= at_least)
-    colours = np.array([*distinct_colours(len(shown)).tolist(), _OTHERS], np.uint8)
-    planes = np.zeros((*class_idx.shape[:2], len(colours)), np.float32)
-    for rank in range(class_idx.shape[2]):
-        place = np.full(len(names), len(shown))
-        place[shown] = np.arange(len(shown))
-        which = place[class_idx[:, :, rank], None]
-        highest = np.fmax(np.take_along_axis(planes, which, -1), probability[:, :, rank, None])
-        np.put_along_axis(planes, which, highest, -1)
 
-    def coloured(planes: FloatArray) -> tuple[Colours, FloatArray]:
-        best = planes.argmax(-1)
-        return colours[best], _opacity(planes.max(-1), at_least)
+    planes: FloatArray
+    colours: FloatArray
+    key: Key
+    grid: Grid
+    at_least: float
 
-    picture = _tinted(photo, grid, planes, coloured, style)
-    sure = [planes[:, :, i][planes.argmax(-1) == i].mean() for i in range(len(shown))]
-    key: Key = [(names[i], _seen(colours[n], sure[n], at_least)) for n, i in enumerate(shown)]
-    if others:
-        key.append((f"{others} others", _OTHERS))
-    return picture, key
+    @classmethod
+    def of(
+        cls,
+        class_idx: npt.NDArray[np.integer],
+        probability: FloatArray,
+        grid: Grid,
+        names: Sequence[str],
+        at_least: float = FLOOR,
+    ) -> Winners:
+        """The top classes of a map.
+
+        class_idx, probability: (rows, cols, k): the k best classes of each cell, indices into `names`, and
+            their probabilities, best first. With more than one the borders between classes run smoothly.
+        at_least: probability under which nothing is coloured.
+        """
+        named, others = _ranked(class_idx[:, :, 0], probability[:, :, 0] >= at_least)
+        colours = np.array([*distinct_colours(len(named)).tolist(), _OTHERS], np.float32)
+        planes = np.zeros((*class_idx.shape[:2], len(colours)), np.float32)
+        for rank in range(class_idx.shape[2]):
+            place = np.full(len(names), len(named))
+            place[named] = np.arange(len(named))
+            which = place[class_idx[:, :, rank], None]
+            highest = np.fmax(np.take_along_axis(planes, which, -1), probability[:, :, rank, None])
+            np.put_along_axis(planes, which, highest, -1)
+        sure = [planes[:, :, i][planes.argmax(-1) == i].mean() for i in range(len(named))]
+        key: Key = [(names[i], _seen(colours[n], sure[n], at_least)) for n, i in enumerate(named)]
+        if others:
+            key.append((f"{others} others", _OTHERS))
+        return cls(planes, colours, key, grid, at_least)
+
+    def draw(self, photo: Pixels, style: Style = SMOOTH) -> Image.Image:
+        """The photo with the top class of each place over it, in a colour of its own that is paler where the
+        class is less probable.
+        """
+
+        def coloured(planes: FloatArray) -> tuple[FloatArray, FloatArray]:
+            return self.colours[planes.argmax(-1)], _opacity(planes.max(-1), self.at_least)
+
+        return _tinted(photo, self.grid, self.planes, coloured, style)
 
 
 def _ranked(winner: npt.NDArray[np.integer], counts: npt.NDArray[np.bool_]) -> tuple[list[int], int]:
@@ -109,14 +135,22 @@ def _ranked(winner: npt.NDArray[np.integer], counts: npt.NDArray[np.bool_]) -> t
     return shown, len(ranked) - len(shown)
 
 
+def _level(share: FloatArray) -> npt.NDArray[np.intp]:
+    """The step of the colour scale for each value; what lies outside 0 to 1 gets its ends."""
+    level: npt.NDArray[np.intp] = np.rint(np.clip(share, 0, 1) * (STEPS - 1)).astype(np.intp)
+    return level
+
+
 def _opacity(probability: FloatArray, at_least: float) -> FloatArray:
-    """The share of the colour of winners: nothing at the floor, so that no edge is seen there."""
+    """The share of the colour of top classes: nothing at the floor, so that no edge is seen there. It rises
+    with the square root, because colours of classes say nothing about how probable they are.
+    """
     above = np.clip((probability - at_least) / max(1 - at_least, 1e-6), 0, 1)
-    share: FloatArray = opacity_map()[np.round(above * 255).astype(np.uint8)]
+    share: FloatArray = np.float32(0.75) * np.sqrt(above)
     return share
 
 
-def _seen(colour: Colours, probability: float, at_least: float) -> tuple[int, ...]:
+def _seen(colour: FloatArray, probability: float, at_least: float) -> tuple[int, ...]:
     """A colour as it is seen over a middle grey."""
     share = float(_opacity(np.array(probability, np.float32), at_least))
     return tuple(np.round(share * colour + (1 - share) * _MIDDLE_GREY).astype(int).tolist())
@@ -126,7 +160,7 @@ def _tinted(
     photo: Pixels,
     grid: Grid,
     planes: FloatArray,
-    coloured: Callable[[FloatArray], tuple[Colours, FloatArray]],
+    coloured: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
     style: Style,
 ) -> Image.Image:
     """The photo with colours over it.
@@ -165,49 +199,65 @@ def _strips(
     values there (h, width, n), and how much of the map is seen there, 0 to 1, (h, width).
     """
     down, across = (
-        _Axis.of(length, scanned, grid, count, style)
+        _Axis.of(length, scanned, grid, count)
         for length, scanned, count in zip(size, grid.scan_size[::-1], planes.shape[:2], strict=True)
     )
     planes = shown(planes)
+    edges = ((down.pad, down.pad), (across.pad, across.pad), (0, 0))
+    padded = None if style.cells else _images(np.pad(planes, edges, "edge"))
     for top in range(0, size[0], STRIP):
         rows = slice(top, min(top + STRIP, size[0]))
-        values = across.spread(down.spread(planes, rows).transpose(1, 0, 2)).transpose(1, 0, 2)
-        yield rows, values, down.weight[rows, None] * across.weight
+        if padded is None:
+            values = planes[down.cell[rows]][:, across.cell]
+            weight = (down.inside[rows, None] & across.inside).astype(np.float32)
+        else:
+            box = (across.edge(0), down.edge(rows.start), across.edge(size[1]), down.edge(rows.stop))
+            shape = size[1], rows.stop - rows.start
+            spread = [image.resize(shape, Image.Resampling.BICUBIC, box) for image in padded]
+            values = np.clip(np.stack([np.asarray(plane) for plane in spread], axis=-1), 0, 1)
+            weight = down.fade[rows, None] * across.fade
+        yield rows, values, weight
+
+
+def _images(planes: FloatArray) -> list[Image.Image]:
+    """Planes (h, w, n) as images of 32-bit floats, which Pillow resizes."""
+    return [
+        Image.fromarray(np.ascontiguousarray(planes[:, :, k], np.float32)) for k in range(planes.shape[2])
+    ]
 
 
 @dataclass(frozen=True)
 class _Axis:
     """Where the pixels of a picture lie among the cells, along one axis.
 
-    before, after: int (length,), the cells whose values a pixel mixes. share: of the second, 0 to 1.
-    weight: float32 (length,), 0 to 1: how much of the map is seen there.
+    cell: int (length,), the nearest cell. inside: bool (length,), whether the pixel is in that cell's square.
+    fade: float32 (length,), 0 to 1: how much of the interpolated map is seen.
+    pad: cells that are carried outward at either end. first, step: the place of the picture's edge among the
+        cells with these, and the cells per pixel, as Pillow counts: cell k covers k to k + 1.
     """
 
-    before: npt.NDArray[np.intp]
-    after: npt.NDArray[np.intp]
-    share: FloatArray
-    weight: FloatArray
+    cell: npt.NDArray[np.intp]
+    inside: npt.NDArray[np.bool_]
+    fade: FloatArray
+    pad: int
+    first: float
+    step: float
 
     @classmethod
-    def of(cls, length: int, scanned: int, grid: Grid, count: int, style: Style) -> _Axis:
+    def of(cls, length: int, scanned: int, grid: Grid, count: int) -> _Axis:
         """An axis of `length` pixels, of an image that was scanned at `scanned`, with `count` cells."""
         first = grid.window / 2
+        last = first + (count - 1) * grid.stride
         pixel = (np.arange(length) + 0.5) * (scanned / length)
         place = (pixel - first) / grid.stride  # 0 at the first window's centre, 1 at the second's
-        if style.cells:
-            nearest = np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
-            inside = (place >= -0.5) & (place < count - 0.5)
-            return cls(nearest, nearest, np.zeros(length, np.float32), inside.astype(np.float32))
-        last = first + (count - 1) * grid.stride
+        cell = np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
+        inside = (place >= -0.5) & (place < count - 0.5)
         inwards = np.clip(np.minimum(pixel / first, (scanned - pixel) / (scanned - last)), 0, 1)
-        weight = 1 - (1 - inwards) ** 2  # level where it joins the map; 0 at the border
-        place = np.clip(place, 0, count - 1)
-        before = np.minimum(place.astype(np.intp), max(count - 2, 0))
-        after = np.minimum(before + 1, count - 1)
-        return cls(before, after, (place - before).astype(np.float32), weight.astype(np.float32))
+        fade = 1 - (1 - inwards) ** 2  # level where it joins the map; 0 at the border
+        pad = ceil(max(first, scanned - last) / grid.stride) + 1
+        start = pad + 0.5 - first / grid.stride
+        return cls(cell, inside, fade.astype(np.float32), pad, start, scanned / length / grid.stride)
 
-    def spread(self, values: FloatArray, pixels: slice = slice(None)) -> FloatArray:
-        """The values of cells, along the first axis, at pixels: (count, …) -> (len(pixels), …)."""
-        share = self.share[pixels, None, None]
-        result: FloatArray = values[self.before[pixels]] * (1 - share) + values[self.after[pixels]] * share
-        return result
+    def edge(self, pixel: int) -> float:
+        """The place of a pixel's edge among the cells with those at either end."""
+        return self.first + pixel * self.step

@@ -1,110 +1,108 @@
 """What stands below a picture to read it by: the class and how probable it is, a colour bar, a key of
-classes, and a line on how the map was made. Each is a band as wide as the picture.
+classes, and a line on how the map was made. Each is a band as wide as the picture, as high as its text needs.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from fcnconv.options import ColourMap
 from fcnconv.render.colours import Colours, colour_map, opacity_map
+from fcnconv.render.text import SMALLEST, draw_text, line_height, text_band, width_of, wrapped
 
 GROUND = (18, 18, 20)
 _INK, _SOFT, _LINE = (240, 240, 240), (160, 164, 170), (70, 72, 76)
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
-LEAST_WIDTH = 96
-"""Pixels under which a picture has no room for a legend."""
-
 Key = list[tuple[str, tuple[int, ...]]]
 """What colours stand for: a class's name and its colour (R, G, B) as it is seen, the most frequent first."""
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+MOST_COLUMNS = 4
 
 
 def text_size(picture: tuple[int, int]) -> int:
     """The height of the text, in pixels, for a picture of this (width, height)."""
-    return max(11, round(sqrt(picture[0] * picture[1]) / 40))
+    return max(11, round(sqrt(picture[0] * picture[1]) / 42))
 
 
-def scale_band(width: int, size: int, title: str) -> Image.Image:
-    """A title, and the colours from 0 to 1 with their ticks, beside it or below. size: of the text."""
-    font, small = _font(size), _font(size * 4 // 5)
-    bar, beside = min(size * 13, width - 2 * size), width >= size * 30
-    band = _band(width, size * (3 if beside else 4.7))
+def scale_band(width: int, size: int, title: str, colormap: ColourMap, top: float = 1.0) -> Image.Image:
+    """A title, and the colours from 0 to `top` with their ticks, beside it or below. size: of the text."""
+    small = max(SMALLEST, size * 4 // 5)
+    ticks = [f"{tick * top:.2g}" for tick in _TICKS]
+    bar = min(size * 13, width - 2 * size)
+    beside = width_of(title, size) + bar + 4 * size <= width
+    if beside:
+        band = _band(width, size * 2.6)
+        draw_text(ImageDraw.Draw(band), (size, band.height / 2), title, size, _INK, "lm")
+    else:
+        heading = text_band(width, wrapped(title, size, width - 2 * size), size, _INK, GROUND)
+        band = _band(width, heading.height + size * 2.4)
+        band.paste(heading, (0, round(size * 0.2)))
     draw = ImageDraw.Draw(band)
-    room = width - 2 * size - (bar + 2 * size if beside else 0)
-    middle = band.height // 2 if beside else round(size * 1.4)
-    draw.text((size, middle), shortened(title, font, room), font=font, fill=_INK, anchor="lm")
-    left, top = (width - size - bar if beside else size), round(size * (0.8 if beside else 2.5))
-    strip = Image.fromarray(_seen()[None]).resize((bar, round(size * 0.7)), Image.Resampling.BILINEAR)
-    draw.rectangle((left - 1, top - 1, left + bar, top + strip.height), outline=_LINE)
-    band.paste(strip, (left, top))
-    for tick in _TICKS:
-        anchor = "la" if tick == 0 else "ra" if tick == 1 else "ma"
-        place = left + round(tick * (bar - 1)), top + strip.height + size // 5
-        draw.text(place, f"{tick:g}", font=small, fill=_SOFT, anchor=anchor)
+    left = width - size - bar if beside else size
+    thick = round(size * 0.7)
+    upper = band.height - round(size * 0.5) - line_height(small) - thick
+    strip = Image.fromarray(_seen(colormap)[None]).resize((bar, thick), Image.Resampling.BILINEAR)
+    draw.rectangle((left - 1, upper - 1, left + bar, upper + thick), outline=_LINE)
+    band.paste(strip, (left, upper))
+    free = float(left - size)  # where the next tick may begin
+    final = left + bar - width_of(ticks[-1], small)
+    for tick, text in zip(_TICKS, ticks, strict=True):
+        x, half = left + tick * (bar - 1), width_of(text, small) / 2
+        x = left if tick == 0 else final if tick == 1 else x - half
+        if tick in (0, 1) or (x > free + small / 2 and x + 2 * half + small / 2 < final):
+            draw_text(draw, (x, upper + thick + size // 5), text, small, _SOFT, "la")
+            free = x + 2 * half
     return band
 
 
-@cache
-def _seen() -> Colours:
+def _seen(colormap: ColourMap) -> Colours:
     """uint8 (256, 3): the colours of probabilities 0 to 1 as they are seen on the legend's ground."""
     share = opacity_map()[:, None]
-    seen: Colours = np.round(share * colour_map() + (1 - share) * np.array(GROUND)).astype(np.uint8)
+    share = share / share.max()
+    seen: Colours = np.round(share * colour_map(colormap) + (1 - share) * np.array(GROUND)).astype(np.uint8)
     return seen
 
 
 def key_band(width: int, size: int, key: Key) -> Image.Image:
-    """Coloured squares with the names of their classes, in columns."""
-    font, line = _font(size), round(size * 1.6)
-    widest = max(font.getlength(name) for name, _ in key) + 3.2 * size
-    columns = max(1, min(int((width - size) / widest), len(key), 4))
+    """Coloured squares with the names of their classes, in columns where these are wide enough."""
+    line = line_height(size)
+    widest = max(width_of(name, size) for name, _ in key) + 3.2 * size
+    columns = max(1, min(int((width - size) / widest), len(key), MOST_COLUMNS))
     rows, wide = -(-len(key) // columns), (width - size) // columns
-    band = _band(width, rows * line + size)
+    texts = [wrapped(name, size, wide - 2.6 * size) for name, _ in key]
+    heights = [max(len(text) for text in texts[row::rows]) * line for row in range(rows)]
+    band = _band(width, sum(heights) + size)
     draw = ImageDraw.Draw(band)
-    for number, (name, colour) in enumerate(key):
-        x, middle = size + number // rows * wide, size // 2 + number % rows * line + line // 2
-        draw.rectangle((x, middle - size // 2, x + size, middle + size // 2), fill=colour)
-        text = shortened(name, font, wide - round(2.4 * size))
-        draw.text((x + round(size * 1.6), middle), text, font=font, fill=_INK, anchor="lm")
+    for number, (lines, (_, colour)) in enumerate(zip(texts, key, strict=True)):
+        column, row = divmod(number, rows)
+        x, top = size + column * wide, size // 2 + sum(heights[:row])
+        square = top + (line - size) // 2
+        draw.rectangle((x, square, x + size, square + size), fill=colour)
+        for offset, text in enumerate(lines):
+            place = (x + round(size * 1.6), top + (offset + 0.5) * line)
+            draw_text(draw, place, text, size, _INK, "lm")
     return band
 
 
 def note_band(width: int, size: int, note: str) -> Image.Image:
-    """A line of smaller text."""
-    font = _font(size * 4 // 5)
-    band = _band(width, size * 1.7)
-    text = shortened(note, font, width - 2 * size)
-    ImageDraw.Draw(band).text((size, size * 0.7), text, font=font, fill=_SOFT, anchor="lm")
-    return band
+    """Smaller text, in as many lines as it needs."""
+    small = max(SMALLEST, size * 4 // 5)
+    return text_band(width, wrapped(note, small, width - 2 * small), small, _SOFT, GROUND)
 
 
-def stacked(*images: Image.Image) -> Image.Image:
-    """Images of one width, one below the other."""
-    stack = Image.new("RGB", (images[0].width, sum(image.height for image in images)), GROUND)
+def stacked(width: int, images: Sequence[Image.Image]) -> Image.Image:
+    """Images, one below the other, in the middle of this width."""
+    stack = Image.new("RGB", (width, sum(image.height for image in images)), GROUND)
     top = 0
     for image in images:
-        stack.paste(image, (0, top))
+        stack.paste(image, ((width - image.width) // 2, top))
         top += image.height
     return stack
-
-
-def shortened(text: str, font: _Font, width: float) -> str:
-    """The text, cut with an ellipsis where it is wider than `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-@cache
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(max(9, size))
 
 
 def _band(width: int, height: float) -> Image.Image:

@@ -65,7 +65,10 @@ class Writer:
         return expected.expected(self.costs, about, choice)
 
 
-_PICTURE = ("argmax", "at_least", "cells", "no_legend", "max_side")
+_PICTURE = (
+    *("argmax", "at_least", "cells", "no_legend", "max_side"),
+    *("colormap", "stretch", "footer"),
+)
 _PLAIN = ("plain", "dtype")
 
 
@@ -237,6 +240,8 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
         )
     if options.dtype not in (None, "float32") and options.values == "logits":
         raise UsageError(f"--dtype {options.dtype} holds probabilities; leave out --values logits")
+    if "footer" in takes:
+        _check_picture(options)
     if "plain" in takes:
         _check_plain(options)
     one = len(options.sizes) == 1 and not options.sizes[0].pyramid
@@ -244,16 +249,31 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
         raise UsageError(f"--join {options.join} joins several --scales, and one is named; leave it out")
 
 
+def _check_picture(options: MapOptions) -> None:
+    """Raises UsageError for options of a picture that do not go together."""
+    if options.footer and options.no_legend:
+        raise UsageError("--footer adds a line to what --no-legend leaves out; use one of them")
+    for name in ("colormap", "stretch"):
+        if options.argmax and getattr(options, name) != getattr(PLAIN_MAP, name):
+            raise UsageError(
+                f"{flag(MapOptions, name)} is about the colours of probabilities, and --argmax gives each "
+                "class a colour; use one of them"
+            )
+
+
 def _check_plain(options: MapOptions) -> None:
-    """Raises UsageError for what does not go together in a picture."""
+    """Raises UsageError for what does not go together in a grey picture."""
     if not options.plain and options.dtype is not None:
         raise UsageError(f"--dtype {options.dtype} is for a grey picture of a class: add --plain")
     if not options.plain:
         return
     if options.dtype == "float32":
         raise UsageError("--dtype float32 is none that a .png can hold; uint8 or uint16, or a .tif")
-    if options.argmax or options.no_legend:
-        flag = "--argmax" if options.argmax else "--no-legend"
-        raise UsageError(f"--plain shows the probability of a class and nothing else; leave out {flag}")
+    for name in ("argmax", "no_legend", "colormap", "stretch", "footer"):
+        if getattr(options, name) != getattr(PLAIN_MAP, name):
+            raise UsageError(
+                f"--plain shows the probability of a class in grey and nothing else; leave out "
+                f"{flag(MapOptions, name)}"
+            )
     if len(options.classes) > 1:
         raise UsageError("--plain shows one class; name one with --class, or write a .tif for several")

@@ -86,13 +86,13 @@ def optimises(about: About) -> bool:
 def told(stream: ScoreStream) -> str:
     """How true a map is and how it was made, in a few words. To be asked when it was read."""
     about = stream.about
-    sizes = [f"{width} x {height}" for width, height in (g.scan_size for g in about.scales or (about.grid,))]
+    sizes = [f"{width} × {height}" for width, height in (g.scan_size for g in about.scales or (about.grid,))]
     at = f"{', '.join(sizes[:-1])} and {sizes[-1]}" if len(sizes) > 1 else sizes[0]
     agreement = about.provenance.agreement
     true = f"{agreement}; " if agreement is not None else ""
     model = about.provenance.identity.model
     return (
-        f"{true}{about.grid.rows} x {about.grid.cols} windows of {about.grid.window} px at {at} px; {model}"
+        f"{true}{about.grid.rows} × {about.grid.cols} windows of {about.grid.window} px at {at} px; {model}"
     )
 
 

@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from fcnconv.errors import UsageError
 from fcnconv.labels import Labels
 from fcnconv.options import MapOptions
-from fcnconv.render.draw import FLOOR, Style, draw_winners, spread
-from fcnconv.render.sheet import class_sheet, sheet_shape, winners_sheet
+from fcnconv.render.draw import FLOOR, Style, Winners, spread
+from fcnconv.render.sheet import Frame, class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import FloatArray, ScoreStream, shown, top_k
 from fcnconv.system.progress import done, finished
 from fcnconv.viewer import PHOTO, viewer_page
@@ -48,7 +48,8 @@ megapixels).
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
     """The picture of `picture_of`, in a file.
 
-    The provenance is in the EXIF image description, as JSON, and in a PNG also in the text ``fcnconv``.
+    The provenance is in the EXIF image description, as JSON. A PNG also has it as text: the JSON in
+    ``fcnconv``, and a sentence in ``Description``.
 
     format: Pillow's name of the file format.
     """
@@ -58,6 +59,8 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     exif[ExifTags.Base.ImageDescription] = record
     exif[ExifTags.Base.Software] = MADE_BY
     text = PngInfo()
+    text.add_text("Description", told(stream))
+    text.add_text("Software", MADE_BY)
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
         picture.save(file, format, quality=90, compress_level=_COMPRESSED, exif=exif, pnginfo=text)
@@ -74,24 +77,27 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     if not (choice.selections or options.argmax):
         raise UsageError("a picture shows a class over the photo; name one with --class")
     width, height = about.grid.image_size
-    across, down = (1, 1) if options.argmax else sheet_shape(len(choice.selections), (width, height))
     side = options.max_side or PICTURE_SIDE
+    across, down = (1, 1) if options.argmax else sheet_shape(len(choice.selections), (width, height))
     share = side / max(across * width, down * height)
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
     done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
-    style, legend = Style(cells=options.cells), not options.no_legend
+    style = Style(cells=options.cells, colormap=options.colormap)
+    frame = Frame(not options.no_legend, told(stream) if options.footer else "", side)
     names = choice.names(about)
     if options.argmax:
         floor = winners_floor(options, about.labels)
-        drawn, key = draw_winners(photo, *_best_first(kept), about.grid, names, at_least=floor, style=style)
-        picture = winners_sheet(drawn, key, legend=legend, note=told(stream))
+        winners = Winners.of(*_best_first(kept), about.grid, names, floor)
+        picture = winners_sheet(photo, lambda photo: winners.draw(photo, style), winners.key, frame=frame)
         hint_if_faint(float(shown(kept.probability).max()), [], floor)
     else:
         planes = shown(kept.probability)
-        picture = class_sheet(photo, planes, about.grid, names, style=style, legend=legend, note=told(stream))
+        titles = [f"{name}, up to {planes[:, :, k].max():.2f}" for k, name in enumerate(names)]
+        picture = class_sheet(
+            photo, planes, about.grid, titles, style=style, stretch=options.stretch, frame=frame
+        )
         hint_if_faint(float(planes.max()), names)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)  # legends add to it
     done(DRAWING)
     return picture
 
