@@ -113,7 +113,7 @@ def test_a_picture_shows_the_photos_top_class_with_a_legend_below(
     assert done.returncode == 0
     assert b"foremost class, espresso" in done.stderr
     with Image.open(out) as picture:
-        assert picture.width == 600 and 400 < picture.height < 500
+        assert picture.width == 640 and 430 < picture.height < 520
         record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
     assert (record["window"], record["stride"], record["temperature"]) == (224, 32, 1)
     assert record["preprocessing"].startswith("RGB, bicubic resize, (pixels / 255 - [0.498039, ")

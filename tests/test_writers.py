@@ -531,7 +531,13 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plain": True, "argmax": True}, "--plain shows the probability of a class and nothing else"),
+        (
+            {"plain": True, "argmax": True},
+            "--plain shows the probability of a class in grey and nothing else",
+        ),
+        ({"plain": True, "stretch": True}, "leave out --stretch"),
+        ({"argmax": True, "colormap": "viridis"}, "--colormap is about the colours of probabilities"),
+        ({"no_legend": True, "footer": True}, "--footer adds a line"),
         ({"plain": True, "classes": ("cat", "dog")}, "--plain shows one class"),
         ({"plain": True, "dtype": "float32"}, "--dtype float32 is none that a .png can hold"),
         ({"dtype": "uint16"}, "add --plain"),

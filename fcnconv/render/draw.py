@@ -188,12 +188,17 @@ def spread(
     plane: float32 (rows, cols), of the cells. size: (height, width) of the picture. Beyond the outermost
     windows' centres the value is carried outward; of single cells it is 0 there.
     """
-    for rows, values, weight in _strips(plane[:, :, None], grid, size, style):
+    linear = Image.Resampling.BILINEAR  # unlike bicubic, never beyond the values of the cells
+    for rows, values, weight in _strips(plane[:, :, None], grid, size, style, linear):
         yield rows, values[:, :, 0] * (weight if style.cells else np.float32(1))
 
 
 def _strips(
-    planes: FloatArray, grid: Grid, size: tuple[int, int], style: Style
+    planes: FloatArray,
+    grid: Grid,
+    size: tuple[int, int],
+    style: Style,
+    filter: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
     """The rows of a picture, a strip at a time, which is all the memory that a large one takes: which, the
     values there (h, width, n), and how much of the map is seen there, 0 to 1, (h, width).
@@ -213,7 +218,7 @@ def _strips(
         else:
             box = (across.edge(0), down.edge(rows.start), across.edge(size[1]), down.edge(rows.stop))
             shape = size[1], rows.stop - rows.start
-            spread = [image.resize(shape, Image.Resampling.BICUBIC, box) for image in padded]
+            spread = [image.resize(shape, filter, box) for image in padded]
             values = np.clip(np.stack([np.asarray(plane) for plane in spread], axis=-1), 0, 1)
             weight = down.fade[rows, None] * across.fade
         yield rows, values, weight
