@@ -179,6 +179,13 @@ def numbered(num_classes: int) -> Labels:
 
 
 def named(categories: Sequence[str]) -> Labels:
-    """Labels of the given names; ImageNet's own list gets its WordNet ids and concepts."""
+    """Labels of the given names. ImageNet's own list, by names or by WordNet ids, gets its concepts; other
+    lists of ImageNet's WordNet ids get ImageNet's names.
+    """
     known = imagenet()
-    return known if tuple(categories) == known.categories else Labels(tuple(categories))
+    by_wnid = dict(zip(known.wnids, known.categories, strict=True))
+    if tuple(categories) in (known.categories, known.wnids):
+        return known
+    if all(name in by_wnid for name in categories):
+        return Labels(tuple(by_wnid[name] for name in categories), tuple(categories))
+    return Labels(tuple(by_wnid.get(name, name) for name in categories))
