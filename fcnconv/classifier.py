@@ -20,6 +20,7 @@ from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
+from fcnconv.models.architecture import HeadActivation
 from fcnconv.options import (
     EVALUATION_SIZE,
     OWN_SIZE,
@@ -431,6 +432,8 @@ def load(
     gsd: float | None = None,
     image_mpp: float | None = None,
     image_gsd: float | None = None,
+    ema: bool | None = None,
+    head_activation: HeadActivation | None = None,
     spec: str | Path | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
@@ -439,8 +442,8 @@ def load(
     mode, backend, precision, device, temperature, stride, max_pixels, bands, rescale, image_mpp, image_gsd:
         see `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
-    arch, categories, window, mean, std, eval_size, activation, mpp, gsd, spec: of a model of one's own, see
-        `OwnModel`.
+    arch, categories, window, mean, std, eval_size, activation, mpp, gsd, ema, head_activation, spec: of a
+        custom model, see `OwnModel`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
@@ -455,6 +458,8 @@ def load(
         activation=activation,
         mpp=mpp,
         gsd=gsd,
+        ema=ema,
+        head_activation=head_activation,
         spec=spec,  # type: ignore[arg-type]
     )
     options = NetworkOptions(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import os
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from fcnconv.errors import ModelError
-from fcnconv.models.checkpoint import count_classes, fill, modern_name, read_tensors, skeleton
+from fcnconv.models import nearest
+from fcnconv.models.architecture import WeightOptions
+from fcnconv.models.checkpoint import modern_name, read_checkpoint, read_tensors, skeleton
+from fcnconv.models.fitting import fill, fit
 from fcnconv.models.torchvision import make_network
 
 
@@ -36,32 +46,172 @@ class Payload:
         return os.mkdir, (str(self.folder),)
 
 
+class Net(nn.Module):
+    """A body and a head, by names as torchvision's."""
+
+    def __init__(self, num_classes: int = 7, head: nn.Module | None = None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.fc = head or nn.Linear(4, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.bn(self.conv(x)).mean((2, 3)))
+        return logits
+
+
+def net(head: nn.Module | None = None, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return Net(head=head).eval()
+
+
+def loaded(path: Path, **options: Any) -> nn.Module:
+    """The network of a file, as an architecture builds it."""
+    given = WeightOptions(**options)
+    found = fit(Net, read_checkpoint(path, given.ema).tensors, str(path), "net", given)
+    return fill(found.network(Net), found.tensors, str(path))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    torch.manual_seed(1)
+    x = torch.randn(3, 3, 8, 8)
+    return torch.allclose(a(x), b(x), atol=1e-6)
+
+
+def prefixed(prefix: str, model: nn.Module) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in model.state_dict().items()}
+
+
 @pytest.mark.parametrize(
-    ("wrapper", "prefix"),
+    "wrap",
     [
-        (None, ""),
-        (None, "module."),
-        (None, "_orig_mod.module."),
-        (None, "backbone."),
-        ("state_dict", "model."),
-        ("model", ""),
-        ("model_state_dict", "module."),
+        lambda m: m.state_dict(),
+        lambda m: prefixed("module.", m),
+        lambda m: prefixed("module._orig_mod.", m),
+        lambda m: {"state_dict": prefixed("model.net.resnet.", m), "epoch": 3},
+        lambda m: {"state_dict": prefixed("model.", m) | {"criterion.weight": torch.ones(7)}},
+        lambda m: {"state_dict": prefixed("model.", m) | {"train_acc.tp": torch.ones(7)}},
+        lambda m: AveragedModel(m).state_dict(),
+        lambda m: {
+            "model": {"state_dict": m.state_dict()},
+            "optimizer": {"state": {0: {"exp_avg": torch.ones(9)}}},
+        },
+        lambda m: {"params": m.state_dict()},
+        lambda m: {"anything": {"at": {"all": prefixed("a.b.", m)}}},
+        lambda m: (3, m.state_dict()),
+        lambda m: {"model": m.state_dict(), "args": argparse.Namespace(lr=0.1), "best": np.float64(91.2)},
+        lambda m: {"model": m.state_dict(), "at": Path("runs"), "when": datetime.datetime(2026, 1, 1)},
+        lambda m: {
+            name: nn.Parameter(t) if t.is_floating_point() else t for name, t in m.state_dict().items()
+        },
+        lambda m: {name: t for name, t in m.state_dict().items() if "num_batches" not in name},
     ],
 )
-def test_wrappers_and_prefixes(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
-    model = small()
-    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
-    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
-    tensors = read_tensors(tmp_path / "w.pth")
-    assert list(tensors) == list(model.state_dict())
-    filled = fill(skeleton(small), tensors, "w.pth")
-    x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(filled(x), model.eval()(x))
+def test_nestings_and_prefixes_of_any_name(tmp_path: Path, wrap: Callable[[nn.Module], object]) -> None:
+    torch.save(wrap(net()), tmp_path / "w.pth")
+    assert same(loaded(tmp_path / "w.pth"), net())
 
 
-def test_a_model_that_calls_a_part_of_itself_model_keeps_its_names(tmp_path: Path) -> None:
-    torch.save({"model.0.weight": torch.ones(1), "head.weight": torch.ones(1)}, tmp_path / "w.pt")
-    assert list(read_tensors(tmp_path / "w.pt")) == ["model.0.weight", "head.weight"]
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda a, b: {"state_dict": b.state_dict(), "state_dict_ema": a.state_dict()},
+        lambda a, b: {"model": b.state_dict(), "model_ema": AveragedModel(a).state_dict()},
+        lambda a, b: {"state_dict": prefixed("model.", b) | prefixed("ema_model.module.", a)},
+    ],
+)
+def test_averaged_weights_are_taken_and_told(
+    tmp_path: Path, wrap: Callable[..., object], caplog: pytest.LogCaptureFixture
+) -> None:
+    averaged, plain = net(), net(seed=5)
+    torch.save(wrap(averaged, plain), tmp_path / "w.pth")
+    with caplog.at_level("INFO", "fcnconv"):
+        assert same(loaded(tmp_path / "w.pth"), averaged)
+    assert "took the averaged weights" in caplog.text
+    assert same(loaded(tmp_path / "w.pth", ema=True), averaged)
+    assert same(loaded(tmp_path / "w.pth", ema=False), plain)
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(ModelError, match="no averaged weights; leave out --ema"):
+        loaded(tmp_path / "plain.pth", ema=True)
+
+
+def test_of_two_networks_none_is_guessed(tmp_path: Path) -> None:
+    torch.save(prefixed("student.", net()) | prefixed("teacher.", net(seed=2)), tmp_path / "flat.pth")
+    with pytest.raises(ModelError, match=r"several networks, under 'student\.' and 'teacher\.'"):
+        loaded(tmp_path / "flat.pth")
+    torch.save({"first": net().state_dict(), "second": net(seed=2).state_dict()}, tmp_path / "two.pth")
+    with pytest.raises(ModelError, match="several state dicts, under 'first' and 'second'"):
+        loaded(tmp_path / "two.pth")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Sequential(nn.Dropout(), nn.Linear(4, 5)),
+        nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 5, bias=False)),
+        nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5)),
+        nn.Linear(4, 5, bias=False),
+        torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)),
+        torch.nn.utils.parametrizations.spectral_norm(nn.Linear(4, 5)),
+    ],
+)
+def test_a_head_is_built_from_its_tensors(tmp_path: Path, head: nn.Module) -> None:
+    model = net(head)
+    torch.save(prefixed("model.", model), tmp_path / "w.pth")
+    assert same(loaded(tmp_path / "w.pth"), model)
+
+
+def test_a_head_beside_the_body(tmp_path: Path) -> None:
+    model = net()
+    state = {f"backbone.{name}": value for name, value in model.state_dict().items() if "fc" not in name}
+    state |= {f"out.{name}": value for name, value in model.fc.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    assert same(loaded(tmp_path / "w.pth"), model)
+    torch.save({name: value for name, value in state.items() if "backbone" in name}, tmp_path / "none.pth")
+    with pytest.raises(ModelError, match=r"has the body of net and no head \(fc\.weight or fc\.bias\)"):
+        loaded(tmp_path / "none.pth")
+
+
+def test_an_activation_that_no_file_tells_is_asked_for(tmp_path: Path) -> None:
+    model = net(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(), nn.Linear(6, 5)))
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        ModelError, match=r"between fc\.0 and fc\.3\..*--head-activation.*nn\.Linear\(4, 6\), nn\."
+    ):
+        loaded(tmp_path / "w.pth")
+    assert same(loaded(tmp_path / "w.pth", head_activation="tanh"), model)
+    assert not same(loaded(tmp_path / "w.pth", head_activation="relu"), model)
+
+
+def test_layers_that_nobody_can_place_are_refused(tmp_path: Path) -> None:
+    torch.save(prefixed("net.", net()) | {"attention.weight": torch.ones(4, 4)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"layers beside those of net: attention\.weight"):
+        loaded(tmp_path / "w.pth")
+    named = net(nn.Sequential(OrderedDict(a=nn.Linear(4, 6), b=nn.ReLU(), c=nn.Linear(6, 5))))
+    torch.save(named.state_dict(), tmp_path / "named.pth")
+    with pytest.raises(ModelError, match="in which order a, c compute"):
+        loaded(tmp_path / "named.pth")
+
+
+def test_values_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    model = net()
+    model.fc.weight.data[0, :2] = float("nan")
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"2 of the 28 values of fc\.weight are NaN"):
+        loaded(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"class_to_idx": {"cat": 1, "ant": 0}},
+        {"meta": {"classes": ["ant", "cat"]}},
+        {"hyper_parameters": {"idx_to_class": {1: "cat", 0: "ant"}}},
+    ],
+)
+def test_names_of_classes_in_the_file(tmp_path: Path, names: dict[str, object]) -> None:
+    torch.save({"state_dict": net().state_dict()} | names, tmp_path / "w.pth")
+    assert read_checkpoint(tmp_path / "w.pth").categories == ("ant", "cat")
 
 
 def test_safetensors_and_half_precision(tmp_path: Path) -> None:
@@ -134,10 +284,19 @@ def test_misfits_are_named(tmp_path: Path) -> None:
 )
 def test_number_of_classes_comes_from_the_head(arch: str) -> None:
     make = partial(make_network, arch, 224)
-    tensors = skeleton(lambda: make(7)).state_dict()
-    assert count_classes(make, tensors, "w.pth") == 7
-    with pytest.raises(ModelError, match=r"these weights are not of this architecture"):
-        count_classes(make, {"conv.weight": torch.zeros(1)}, "w.pth")
+    assert fit(make, skeleton(lambda: make(7)).state_dict(), "w.pth", arch).num_classes == 7
+
+
+def test_the_nearest_networks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(arch: str) -> dict[str, torch.Tensor]:
+        return dict(skeleton(partial(make_network, arch, 224, 7)).state_dict())
+
+    known = {arch: nearest.signature(made(arch)) for arch in ("resnet18", "resnet34", "resnet50")}
+    monkeypatch.setattr(nearest, "_known", lambda: known)
+    tensors = {f"model.{name}": value for name, value in made("resnet34").items()}
+    found = r"not the weights of resnet50: .* networks are resnet34 \(182 of its 182 tensors fit\), "
+    with pytest.raises(ModelError, match=found):
+        fit(partial(make_network, "resnet50", 224), tensors, "w.pth", "resnet50")
 
 
 @pytest.mark.parametrize("arch", ["mnasnet0_5", "shufflenet_v2_x0_5", "googlenet"])

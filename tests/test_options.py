@@ -173,8 +173,9 @@ def test_a_photo_is_not_replaced_by_its_map(fcnconv: Command, tmp_path: Path) ->
 
 
 def test_neither_weights_nor_their_description_are_replaced(fcnconv: Command, tmp_path: Path) -> None:
-    for name in ("w.pth", "names.json", "spec.json"):
-        (tmp_path / name).write_text("{}")
+    texts = {"w.pth": "{}", "names.json": '["a"]', "spec.json": "{}"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     given = [
         "-m",
         tmp_path / "w.pth",
@@ -183,10 +184,10 @@ def test_neither_weights_nor_their_description_are_replaced(fcnconv: Command, tm
         "--spec",
         tmp_path / "spec.json",
     ]
-    for name in ("w.pth", "names.json", "spec.json"):
+    for name, text in texts.items():
         done = fcnconv("heatmap", COFFEE, *given, "-f", "json", "-o", tmp_path / name)
         assert done.returncode == 2 and b"would replace its own input" in done.stderr
-        assert (tmp_path / name).read_text() == "{}"
+        assert (tmp_path / name).read_text() == text
 
 
 def test_there_is_one_list_of_backends() -> None:

@@ -14,9 +14,10 @@ from ordinary import ordinary
 from torch import nn
 
 import fcnconv as package
+from fcnconv.class_names import read_names
 from fcnconv.errors import ConversionError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model, models
-from fcnconv.models.own import read_categories, read_spec
+from fcnconv.models.own import read_spec
 from fcnconv.models.torchvision import make_network
 from fcnconv.options import told
 
@@ -179,10 +180,10 @@ def test_names_that_are_too_few_are_told_though_there_is_a_plan(resnet: Path) ->
         package.load(str(resnet), arch="resnet18", window=64, categories=["a", "b"])
 
 
-def test_other_mistakes(resnet: Path, tmp_path: Path) -> None:
+def test_other_mistakes(resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gap.txt").write_text("ash\n\nelm\n")
     with pytest.raises(UsageError, match="line 2 is empty"):
-        read_categories(tmp_path / "gap.txt")
+        read_names(tmp_path / "gap.txt")
     with pytest.raises(UsageError, match=r"mean is numbers, one a channel, .* not ''"):
         OwnModel(mean="")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="name the network that these weights belong to with --arch"):
@@ -195,7 +196,8 @@ def test_other_mistakes(resnet: Path, tmp_path: Path) -> None:
         package.load(str(tmp_path / "none.pth"), arch="resnet18")
     with pytest.raises(ModelError, match="the network has 7 classes, and 2 are named"):
         package.load(str(resnet), arch="resnet18", categories=["a", "b"])
-    with pytest.raises(ModelError, match=r"trees\.pth: not the weights of this ResNet: .* is missing.* more"):
+    monkeypatch.setattr("fcnconv.models.nearest._known", dict)
+    with pytest.raises(ModelError, match=r"trees\.pth: not the weights of resnet34: .* is missing.* more"):
         package.load(str(resnet), arch="resnet34")
 
 

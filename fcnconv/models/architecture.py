@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fcnconv.errors import ModelError
 from fcnconv.labels import Labels, imagenet, named, numbered
-from fcnconv.models.facts import remembered
+from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.packaged import file_sha256
 from fcnconv.provenance import Activation, Channels
 
@@ -21,6 +21,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("fcnconv")
 
 
+HeadActivation = Literal["none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "hardswish"]
+"""What may stand between the linear layers of a head, which no file of weights says."""
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """What a user says of a file of weights, where the file leaves it open.
+
+    ema: whether to take the averaged weights; None takes them where there are some.
+    head_activation: what stands between the linear layers of a head, None where nothing is said.
+    """
+
+    ema: bool | None = None
+    head_activation: HeadActivation | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells networks apart that are made of the same file."""
+        ema = "" if self.ema is None else " ema" if self.ema else " no-ema"
+        return ema + (f" {self.head_activation}" if self.head_activation else "")
+
+
+AS_THEY_ARE = WeightOptions()
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A network without its weights, and how they are used unless something else is said.
@@ -28,6 +53,7 @@ class Architecture:
     name: what `OwnModel.arch` calls it.
     make: builds it for a window in pixels and a number of classes, in evaluation mode.
     finish: makes of it, when it has its weights, what gives logits and nothing else; None if it does.
+    weights: how a file of weights is read.
     The rest is as in `ModelSpec`.
     """
 
@@ -40,19 +66,20 @@ class Architecture:
     stride: int = 32
     no_fcn: str = ""
     finish: Callable[[nn.Module], nn.Module] | None = None
+    weights: WeightOptions = AS_THEY_ARE
 
     def build(self, window: int, channels: int, weights: Path) -> nn.Module:
         """The network of a file of weights, made for as many classes as they have.
 
         channels: of its images. Raises ModelError if the weights are for others.
         """
-        from fcnconv.models.checkpoint import count_classes, fill, read_tensors, skeleton, take_channels
+        from fcnconv.models.checkpoint import read_checkpoint
+        from fcnconv.models.fitting import fill, fit, take_channels
 
-        make = partial(self.make, window)
-        tensors = read_tensors(weights)
-        count = count_classes(make, tensors, str(weights))
-        network = take_channels(skeleton(lambda: make(count)), tensors, channels, str(weights))
-        network = fill(network, tensors, str(weights))
+        make, source = partial(self.make, window), str(weights)
+        found = fit(make, read_checkpoint(weights, self.weights.ema).tensors, source, self.name, self.weights)
+        network = take_channels(found.network(make), found.tensors, channels, source)
+        network = fill(network, found.tensors, source)
         return network if self.finish is None else self.finish(network)
 
     def labels(
@@ -62,21 +89,31 @@ class Architecture:
         weights: Path,
         activation: Activation | None = None,
     ) -> Labels:
-        """The labels of a file of weights: the names that were given, else one for each class that it has.
+        """The labels of a file of weights: the names that were given, else those in the file, else one for
+        each class that it has.
 
         The classes are counted when the file is first seen, which takes torch; after that they are known by
         its SHA-256. Raises ModelError if there are more or fewer names.
         """
 
-        def counted() -> dict[str, object]:
-            from fcnconv.models.checkpoint import count_classes, read_tensors
+        def found() -> Facts:
+            from fcnconv.models.checkpoint import read_checkpoint
+            from fcnconv.models.fitting import fit
 
-            tensors = read_tensors(weights)
-            return {"num_classes": count_classes(partial(self.make, window), tensors, str(weights))}
+            checkpoint = read_checkpoint(weights, self.weights.ema)
+            make = partial(self.make, window)
+            fitted = fit(make, checkpoint.tensors, str(weights), self.name, self.weights)
+            return {"num_classes": fitted.num_classes, "categories": checkpoint.categories}
 
-        key = "classes", self.name, str(window), file_sha256(weights)
-        count = remembered(key, counted, lambda facts: int(facts["num_classes"]))
-        return named_or_numbered(categories, count, str(weights), activation)
+        def read(facts: Facts) -> tuple[int, tuple[str, ...] | None]:
+            return int(facts["num_classes"]), facts["categories"] and tuple(facts["categories"])
+
+        key = "classes", self.name, str(window), file_sha256(weights), "named"
+        count, names = remembered(key, found, read)
+        if categories is None and names is not None and len(names) != count:
+            log.warning("%s: names %d classes, and the network has %d", weights, len(names), count)
+            names = None
+        return named_or_numbered(categories or names, count, str(weights), activation)
 
 
 def named_or_numbered(

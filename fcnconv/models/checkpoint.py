@@ -6,10 +6,13 @@ whatever it would not read is refused. ``.safetensors`` holds nothing but tensor
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +20,108 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from fcnconv.class_names import NamesError, names_of_object
 from fcnconv.errors import ModelError, first_line
+from fcnconv.models.inert import INERT
+
+log = logging.getLogger("fcnconv")
 
 Tensors = dict[str, torch.Tensor]
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "ema", "model_ema")
-"""Keys under which training scripts put the state dict beside their optimiser's."""
+NAMES = (
+    *("class_to_idx", "idx_to_class", "classes", "class_names", "categories", "id2label", "label2id"),
+    *("label_names", "labels", "names"),
+)
+"""Keys under which checkpoints hold the names of classes, the most certain ones first."""
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
-"""What DataParallel, torch.compile, Lightning and others put before every tensor's name."""
+_NOT_WEIGHTS = re.compile(r"opt\w*|(lr_)?sched\w*|scaler|amp|loops|callbacks|rng\w*", re.IGNORECASE)
+"""Keys of a training script's other states, whose tensors are no weights of the network."""
 
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_EMA = re.compile(r"(^|[._])(ema|swa|averaged|average)(?=$|[._])|ema_|_ema", re.IGNORECASE)
+"""What names of averaged weights contain."""
+
 _DENSENET_1 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
 _SHOWN = 5
+_DEPTH = 8
+"""How deep dictionaries are searched for weights."""
 
 
-def read_tensors(path: Path) -> Tensors:
-    """The tensors of a file of weights by name, wrappers and prefixes removed.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
 
-    path: ``.safetensors``, else what ``torch.save`` wrote: a state dict, or a checkpoint that holds one.
+    tensors: the state dict, its names as the file has them. categories: the names of its classes, in index
+    order; None if the file has none. place: under which keys the state dict was found, as ``model.ema``;
+    empty for a file that is a state dict itself.
+    """
 
-    Raises ModelError for a file that is missing, that holds no state dict, or that would run code.
+    tensors: Tensors
+    categories: tuple[str, ...] | None = None
+    place: str = ""
+
+
+def read_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
+    """Reads a file of weights: ``.safetensors``, or what ``torch.save`` wrote of tensors and plain values.
+
+    The state dict may lie at any depth under any keys. Where there are several, the averaged one (``ema``) is
+    taken, as by the scripts that write them, and that is logged.
+
+    Args:
+        path: the file.
+        ema: whether to take averaged weights; None takes them where there are some.
+
+    Raises:
+        ModelError: the file is missing, holds no state dict, holds several that could be meant, has none of
+            the kind that `ema` asks for, or would run code.
     """
     try:
         found = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     except OSError as error:
         raise ModelError(f"{path}: the weights cannot be read: {error.strerror or error}") from error
-    return _without_prefixes(_state_dict(found, path), path)
+    place, state = _chosen(dict(_state_dicts(found)), found, ema, path)
+    return Checkpoint(_checked(state, path), _categories(found, path), place)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The state dict of a file of weights, see `read_checkpoint`."""
+    return read_checkpoint(path).tensors
+
+
+@cache
+def log_once(message: str) -> None:
+    """Logs what is found each time that a file is read."""
+    log.info("%s", message)
+
+
+def is_averaged(name: str) -> bool:
+    """Whether a key or a prefix of tensors' names says that the weights are an average."""
+    return _EMA.search(name.rstrip(".")) is not None
 
 
 def _torch_file(path: Path) -> object:
     try:
         _refuse_programs(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(INERT):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (ModelError, OSError):
         raise
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
         raise ModelError(
             f"{path}: refused: the file asks for more than tensors, and loading it would run code from it "
-            f"({reason.strip() or 'not a plain state dict'}); save model.state_dict() instead of the model"
+            f"({_global(reason)}); save model.state_dict() instead of the model, or pass the model to "
+            "fcnconv.load in Python"
         ) from error
     except Exception as error:  # what is damaged makes the unpickler raise anything
         raise ModelError(
             f"{path}: not a file of weights that torch can read ({first_line(error)})"
         ) from error
+
+
+def _global(reason: str) -> str:
+    """What a file asks for, from torch's line about it."""
+    match = re.search(r"GLOBAL (\S+)", reason)
+    return match[1] if match else reason.strip() or "not a plain state dict"
 
 
 def _refuse_programs(path: Path) -> None:
@@ -101,25 +161,101 @@ def _safetensors(path: Path) -> object:
         raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
 
 
-def _state_dict(found: object, path: Path) -> Mapping[str, Any]:
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-            break
-    if not isinstance(found, Mapping) or not any(isinstance(value, torch.Tensor) for value in found.values()):
+def _state_dicts(found: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every dictionary with tensors in it, by the keys that lead to it; what a tensor's name may be a key of
+    is searched no further."""
+    if isinstance(found, (list, tuple)) and depth < _DEPTH:
+        for index, value in enumerate(found[:_SHOWN]):
+            yield from _state_dicts(value, f"{place}.{index}".lstrip("."), depth + 1)
+    if not isinstance(found, Mapping):
+        return
+    if any(isinstance(value, torch.Tensor) and isinstance(key, str) for key, value in found.items()):
+        yield place, found
+    if depth >= _DEPTH:
+        return
+    for key, value in found.items():
+        if isinstance(key, str) and not _NOT_WEIGHTS.fullmatch(key) and not isinstance(value, torch.Tensor):
+            yield from _state_dicts(value, f"{place}.{key}".lstrip("."), depth + 1)
+
+
+def _chosen(
+    places: dict[str, Mapping[str, Any]], found: object, ema: bool | None, path: Path
+) -> tuple[str, Mapping[str, Any]]:
+    """The state dict that is meant, and where it is."""
+    if not places:
         keys = f" (it has {', '.join(map(repr, list(found)[:_SHOWN]))})" if isinstance(found, Mapping) else ""
         raise ModelError(f"{path}: no state dict in it{keys}; save model.state_dict()")
-    return found
+    most = max(map(_count, places.values()))
+    # Beside the weights there may be single tensors: class weights of a loss, a mean.
+    large = {place: state for place, state in places.items() if 2 * _count(state) >= most}
+    averaged = {place: state for place, state in large.items() if is_averaged(place)}
+    plain = {place: state for place, state in large.items() if place not in averaged}
+    if ema and not averaged and not any(is_averaged(key) for state in plain.values() for key in state):
+        raise ModelError(f"{path}: holds no averaged weights; leave out --ema")
+    if ema is False and not plain:
+        raise ModelError(f"{path}: holds averaged weights only; leave out --no-ema")
+    wanted = choose_average(averaged, plain, ema, str(path))
+    if len(wanted) > 1 and len(set(map(_fingerprint, wanted.values()))) > 1:
+        raise ModelError(
+            f"{path}: holds several state dicts, under {' and '.join(map(repr, wanted))}, and does not say "
+            "which is meant; save one of them to a file of its own"
+        )
+    place, state = next(iter(wanted.items()))
+    return place, state
 
 
-def _without_prefixes(state: Mapping[str, Any], path: Path) -> Tensors:
+def choose_average(
+    averaged: Mapping[str, Any], plain: Mapping[str, Any], ema: bool | None, source: str
+) -> Mapping[str, Any]:
+    """Which of a file's weights to take: the averaged or the plain ones, both by name."""
+    if averaged and plain and ema is None:
+        names = ", ".join(repr(name.rstrip(".")) for name in averaged)
+        log_once(f"{source}: took the averaged weights, {names}; --no-ema takes the others")
+    return averaged if averaged and ema is not False else plain
+
+
+def _count(state: Mapping[str, Any]) -> int:
+    return sum(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def _fingerprint(state: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(value.data_ptr() for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def _categories(found: object, path: Path, depth: int = 0) -> tuple[str, ...] | None:
+    """The names of classes that a file has beside its weights; None if there are none that can be read."""
+    if not isinstance(found, Mapping) or depth > 3:
+        return None
+    for key in NAMES:
+        names = found.get(key)
+        if isinstance(names, (Mapping, list, tuple)) and names and not _holds_tensors(names):
+            try:
+                return names_of_object(names)
+            except NamesError as error:
+                log.warning("%s: its %r are no names of classes (%s)", path, key, error)
+    return next(
+        (
+            names
+            for key, value in found.items()
+            if isinstance(value, Mapping)
+            and not _NOT_WEIGHTS.fullmatch(str(key))
+            and (names := _categories(value, path, depth + 1))
+        ),
+        None,
+    )
+
+
+def _holds_tensors(names: Any) -> bool:
+    values = names.values() if isinstance(names, Mapping) else names
+    return any(isinstance(value, torch.Tensor) for value in values)
+
+
+def _checked(state: Mapping[str, Any], path: Path) -> Tensors:
     tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
     for name, tensor in tensors.items():
         if not _is_held(tensor):
-            raise ModelError(f"{path}: {name} claims {_sides(tensor)} values, which the file does not hold")
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None):
-        tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
-    return {modern_name(name): value for name, value in tensors.items() if not name.startswith(_AUXILIARY)}
+            raise ModelError(f"{path}: {name} claims {sides(tensor)} values, which the file does not hold")
+    return {modern_name(name): value for name, value in tensors.items()}
 
 
 def _is_held(tensor: torch.Tensor) -> bool:
@@ -136,84 +272,9 @@ def modern_name(key: str) -> str:
     return _DENSENET_1.sub(r"\1\2", key)
 
 
-def fill(model: nn.Module, tensors: Tensors, source: str) -> nn.Module:
-    """The model with these tensors, in float32 and evaluation mode.
-
-    source: the file, for the error. Raises ModelError with the names that are missing, unknown or misshapen.
-    """
-    wanted = model.state_dict()
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items() if n not in counters}
-    misfits = [
-        *(f"{name} is missing" for name in wanted if name not in tensors and name not in counters),
-        *(f"{name} is unknown" for name in tensors if name not in wanted),
-        *(
-            f"{name} is {_sides(tensors[name])}, not {_sides(wanted[name])}"
-            for name in wanted
-            if name in tensors and tensors[name].shape != wanted[name].shape
-        ),
-    ]
-    if misfits:
-        more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
-        raise ModelError(
-            f"{source}: not the weights of this {type(model).__name__}: {'; '.join(misfits[:_SHOWN])}{more}"
-        )
-    # The network's own metadata go with the tensors: without a version, MNASNet takes them for old ones.
-    state = wanted | {name: torch.zeros((), dtype=torch.long) for name in counters} | tensors
-    model.load_state_dict(_with_metadata(state, wanted), assign=True)
-    return model.requires_grad_(False).eval()
-
-
-def _with_metadata(state: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> Any:
-    from collections import OrderedDict
-
-    ordered: Any = OrderedDict(state)
-    ordered._metadata = getattr(like, "_metadata", None)
-    return ordered
-
-
-def _sides(tensor: torch.Tensor) -> str:
+def sides(tensor: torch.Tensor) -> str:
+    """A tensor's shape, for people."""
     return " × ".join(map(str, tensor.shape)) or "a number"
-
-
-def count_classes(make: Callable[[int], nn.Module], tensors: Tensors, source: str) -> int:
-    """The number of classes of some weights for a kind of network, read from its last layer's tensors.
-
-    make: builds the network for a number of classes. Its last layer is what changes with that number.
-
-    Raises ModelError if the weights have no such layer.
-    """
-    one, other = (skeleton(lambda n=n: make(n)).state_dict() for n in (1000, 1001))  # type: ignore[misc]
-    heads = [name for name, tensor in one.items() if tensor.shape != other[name].shape]
-    found = [name for name in heads if name in tensors and tensors[name].ndim]
-    if not found:
-        raise ModelError(
-            f"{source}: no {' or '.join(heads) or 'classifying layer'} in it, so these weights are not of "
-            f"this architecture; it has {', '.join(list(tensors)[:_SHOWN])} …"
-        )
-    return int(tensors[found[0]].shape[0])
-
-
-def take_channels(model: nn.Module, tensors: Tensors, channels: int, source: str) -> nn.Module:
-    """The model, its first convolution made for images of as many channels as its weights are.
-
-    channels: that its images will have. Raises ModelError if these are others.
-    """
-    convolutions = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
-    images = ((name, layer) for name, layer in convolutions if layer.in_channels in (3, channels))
-    name, first = next(images, ("", None))
-    weight = tensors.get(f"{name}.weight")
-    if first is None or weight is None or weight.ndim != 4 or first.groups != 1:
-        return model
-    if weight.shape[1] != channels:
-        raise ModelError(
-            f"{source}: the network takes images of {weight.shape[1]} channels, and mean and std are of "
-            f"{channels}; give --mean and --std with a number for each channel"
-        )
-    if first.in_channels != channels:
-        first.in_channels = channels
-        first.weight = nn.Parameter(first.weight.new_empty((len(first.weight), channels, *first.kernel_size)))
-    return model
 
 
 class _Unallocated(TorchFunctionMode):

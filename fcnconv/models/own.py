@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from fcnconv.class_names import read_names
 from fcnconv.errors import ModelError, UsageError
-from fcnconv.models.architecture import Architecture
+from fcnconv.models.architecture import Architecture, HeadActivation, WeightOptions
 from fcnconv.models.spec import ModelSpec
 from fcnconv.options import Told
 from fcnconv.parsing import checked
@@ -37,7 +38,7 @@ def _text(name: str, value: object) -> str:
 
 def _names(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, (str, Path)):
-        return read_categories(Path(value))
+        return read_names(Path(value))
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, str) for item in value):
         raise UsageError(f"{name} is a list of names, or the file that holds them, not {value!r}")
     return tuple(value)
@@ -68,6 +69,12 @@ def _channels(name: str, value: object) -> Channels:
     return channels
 
 
+def _yes_or_no(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is true or false, not {value!r}")
+    return value
+
+
 def _spec(_name: str, value: object) -> OwnModel:
     return value if isinstance(value, OwnModel) else read_spec(Path(str(value)))
 
@@ -86,6 +93,8 @@ _CHECKS: dict[str, Check] = {
     "mpp": _positive,
     "gsd": _positive,
     "activation": partial(checked, choices=Activation),
+    "ema": _yes_or_no,
+    "head_activation": partial(checked, choices=HeadActivation),
     "spec": _spec,
 }
 
@@ -115,6 +124,8 @@ class OwnModel:
         network that ends in an activation of its own; None is softmax, and sigmoid for a single output.
     mpp, gsd: how large the pixels were that it learned from, in micrometres on a slide, or metres on the
         ground; images are scanned at that size. None is any.
+    ema: whether to take the averaged weights of a file that also has others; None takes them.
+    head_activation: what stands between the linear layers of a head that is not the architecture's own.
     spec: what is said beside; or the path of a JSON file of it, see `read_spec`.
     files: those that were read for all this, which no output may replace.
     """
@@ -122,7 +133,7 @@ class OwnModel:
     arch: Annotated[str | None, _told("The network of a file of weights, as resnet18.", "NAME")] = None
     categories: Annotated[
         tuple[str, ...] | None,
-        _told("Its classes, one name a line, in index order.", "FILE"),
+        _told("The names of its classes: lines, CSV, JSON or YAML.", "FILE"),
     ] = None
     window: Annotated[int | None, _told("The side of its native input.", "PX", least=1)] = None
     mean: Annotated[
@@ -145,6 +156,18 @@ class OwnModel:
             metavar="HOW",
             group=_OWN,
         ),
+    ] = None
+    ema: Annotated[
+        bool | None,
+        Told(
+            "Take the averaged weights of a file that has both kinds, or the others. [default: averaged]",
+            flags=("--ema/--no-ema",),
+            group=_OWN,
+        ),
+    ] = None
+    head_activation: Annotated[
+        HeadActivation | None,
+        Told("The activation between the linear layers of a replaced head.", metavar="NAME", group=_OWN),
     ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
     spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
@@ -184,19 +207,6 @@ class OwnModel:
 def is_weights(name: str) -> bool:
     """Whether `name` is a file of weights rather than a name of the table."""
     return Path(name).suffix.lower() in SUFFIXES or Path(name).is_file()
-
-
-def read_categories(path: Path) -> tuple[str, ...]:
-    """One name a line, in index order; empty lines at the end do not count. Raises UsageError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: no text, or no name that a file can have
-        raise UsageError(f"{path}: the categories cannot be read: {error}") from error
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
-    if not names or "" in names:
-        line = names.index("") + 1 if names else 1
-        raise UsageError(f"{path}: line {line} is empty; write one category a line, in index order")
-    return names
 
 
 def read_spec(path: Path) -> OwnModel:
@@ -249,6 +259,8 @@ def described_spec(
     name: what it is called. weights: gives their path. own: how the network is used, where that is not as
     `architecture` is.
     """
+    options = WeightOptions(own.ema, own.head_activation)
+    architecture = replace(architecture, weights=options, name=architecture.name + options.key)
     window = own.window or architecture.window
     mean, std = colours(name, own, architecture.mean, architecture.std)
     return ModelSpec(

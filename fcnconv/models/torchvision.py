@@ -111,7 +111,11 @@ def torchvision_architecture(spec: ModelSpec) -> Architecture:
 
 
 def _build(arch: str, window: int, weights: Path) -> nn.Module:
-    from fcnconv.models.checkpoint import fill, read_tensors, skeleton
+    from fcnconv.models.checkpoint import read_tensors
+    from fcnconv.models.fitting import fill, fit
 
-    model = skeleton(partial(make_network, arch, window, published=True))
-    return fill(model, read_tensors(weights), str(weights))
+    def make(num_classes: int) -> nn.Module:
+        return make_network(arch, window, num_classes, published=True)
+
+    found = fit(make, read_tensors(weights), str(weights), arch)
+    return fill(found.network(make), found.tensors, str(weights))

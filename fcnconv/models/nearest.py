@@ -1,0 +1,99 @@
+"""Which known networks some tensors are nearest to, by their names and shapes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+
+from fcnconv.models.checkpoint import Tensors, skeleton
+from fcnconv.models.facts import remembered
+
+log = logging.getLogger("fcnconv")
+
+USUAL_OF_TIMM = (
+    *("resnet18d", "resnet26d", "resnet50d", "resnetv2_50", "resnest50d", "seresnet50", "ecaresnet50d"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_lite0"),
+    *("tf_efficientnetv2_b0", "tf_efficientnetv2_s", "mobilenetv2_100", "mobilenetv3_large_100"),
+    *("mobilenetv3_small_100", "convnext_nano", "convnext_tiny", "convnext_small", "convnext_base"),
+    *(
+        "convnextv2_tiny",
+        "densenet121",
+        "regnetx_032",
+        "regnety_032",
+        "inception_v3",
+        "inception_v4",
+        "xception",
+    ),
+    *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "deit_small_patch16_224"),
+    *("swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224", "rexnet_100", "ghostnet_100"),
+    *("mixnet_s", "res2net50_26w_4s", "cspdarknet53", "repvgg_b0", "edgenext_small", "maxvit_tiny_tf_224"),
+)
+"""Networks of timm that are compared too where timm is installed; all of them would take minutes."""
+
+
+def nearest(tensors: Tensors, count: int = 3) -> list[tuple[str, int, int]]:
+    """The known networks with the most tensors of the same names and shapes.
+
+    Returns:
+        (name, how many tensors fit, how many the network has), the nearest first.
+    """
+    names = list(tensors)
+    first = next((name for name in names if tensors[name].ndim == 4), names[0] if names else "")
+    prefixes = ["", *(first[: n + 1] for n, letter in enumerate(first) if letter == ".")]
+    found = {prefix: signature(tensors, prefix) for prefix in prefixes}
+    scored = []
+    for name, wanted in _known().items():
+        fits = max(len(wanted & signature) for signature in found.values())
+        scored.append((fits / max(len(wanted), min(len(tensors), 4 * len(wanted))), name, fits, len(wanted)))
+    scored.sort(key=lambda each: (-each[0], each[1]))
+    return [(name, fits, of) for score, name, fits, of in scored[:count] if score > 0.02]
+
+
+def nearest_text(tensors: Tensors) -> str:
+    """The same in words; empty where no known network is like it."""
+    return ", ".join(f"{name} ({fits} of its {of} tensors fit)" for name, fits, of in nearest(tensors))
+
+
+def signature(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> set[int]:
+    """What stands for tensors in a comparison: a checksum of each name after `prefix` and its shape."""
+    return {
+        zlib.crc32(f"{name[len(prefix) :]} {tuple(tensor.shape)}".encode())
+        for name, tensor in tensors.items()
+        if name.startswith(prefix) and not name.endswith("num_batches_tracked")
+    }
+
+
+def _known() -> dict[str, set[int]]:
+    """The signature of each known network, found once for an installed version of the libraries."""
+    versions = []
+    for library in ("torchvision", "timm"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{library} {importlib.metadata.version(library)}")
+
+    def found() -> dict[str, object]:
+        log.info("comparing the weights with the known networks (about 20 s, once)")
+        return {name: sorted(signature) for name, signature in _signatures()}
+
+    return remembered(("networks", *versions), found, lambda facts: {n: set(s) for n, s in facts.items()})
+
+
+def _signatures() -> Iterator[tuple[str, set[int]]]:
+    from fcnconv.models.torchvision import make_network, torchvision_models
+
+    for name, spec in torchvision_models().items():
+        if "." not in name:
+            yield name, signature(skeleton(partial(make_network, name, spec.window)).state_dict())
+    if find_spec("timm") is None:
+        return
+    import timm
+
+    for name in USUAL_OF_TIMM:
+        with suppress(Exception):  # of a name that this version of timm does not have
+            yield f"timm/{name}", signature(skeleton(partial(timm.create_model, name)).state_dict())
