@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from patience import PATIENCE
+
 COLUMNS = 100
 
 
@@ -22,10 +24,21 @@ class Shown:
     terminal: str
 
 
-def in_terminal(command: list[str | Path] | str, *, stdout: bool, cwd: Path | None = None) -> Shown:
+def in_terminal(
+    command: list[str | Path] | str,
+    *,
+    stdout: bool,
+    cwd: Path | None = None,
+    await_text: tuple[str, Path] | None = None,
+) -> Shown:
     """Runs a command, or a line of bash, whose input and standard error are a terminal.
 
-    stdout: whether that is the terminal too; else it is collected.
+    Args:
+        command: the words of a command, or a line of bash.
+        stdout: whether standard output is the terminal too; otherwise it is collected.
+        cwd: the working directory; by default that of the tests.
+        await_text: a text, and a file that is made as soon as the terminal shows the text. The command can
+            wait for the file with `until_there`.
     """
     controller, terminal = pty.openpty()
     if isinstance(command, str):
@@ -40,6 +53,8 @@ def in_terminal(command: list[str | Path] | str, *, stdout: bool, cwd: Path | No
                 shown.append(os.read(controller, 4096))
             except OSError:  # the other end is closed
                 return
+            if await_text and await_text[0] in b"".join(shown).decode(errors="replace"):
+                await_text[1].touch()
 
     with subprocess.Popen(
         list(map(str, command)),
@@ -52,7 +67,12 @@ def in_terminal(command: list[str | Path] | str, *, stdout: bool, cwd: Path | No
         os.close(terminal)
         watcher = threading.Thread(target=watch)
         watcher.start()
-        out, _ = process.communicate(timeout=300)
+        out, _ = process.communicate(timeout=PATIENCE)
         watcher.join()
     os.close(controller)
     return Shown(process.returncode, out or b"", b"".join(shown).decode())
+
+
+def until_there(file: Path) -> str:
+    """A command of bash that waits for a file."""
+    return f"until [ -e '{file}' ]; do sleep 0.05; done"

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE, wait_until
 
 from fcnconv.system.alone import alone
 
@@ -37,7 +37,7 @@ def start(path: Path, code: str = MAKE) -> subprocess.Popen[bytes]:
 def test_it_is_made_once_and_no_lock_is_left(tmp_path: Path) -> None:
     path = tmp_path / "plan.onnx"
     processes = [start(path) for _ in range(8)]
-    assert [process.communicate(timeout=60) and process.returncode for process in processes] == [0] * 8
+    assert [process.communicate(timeout=PATIENCE) and process.returncode for process in processes] == [0] * 8
     assert path.read_text() == "made" and list(tmp_path.iterdir()) == [path]
 
 
@@ -52,9 +52,9 @@ def test_threads_wait_too_and_tell_it(tmp_path: Path) -> None:
     with alone(tmp_path / "x", lambda: pytest.fail("nobody is there yet")):
         thread = threading.Thread(target=second)
         thread.start()
-        assert waited.wait(30)
+        assert waited.wait(PATIENCE)
         inside.append(1)
-    thread.join(30)
+    thread.join(PATIENCE)
     assert inside == [1, 2]
 
 
@@ -62,12 +62,11 @@ def test_nobody_waits_for_one_that_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "plan.onnx"
     slow = MAKE.replace("time.sleep(0.2)", "time.sleep(600)")
     first = start(path, slow)
-    while not any(tmp_path.iterdir()):
-        time.sleep(0.01)
+    wait_until(lambda: any(tmp_path.iterdir()), "the first one to have the lock")
     second = start(path)
     assert second.stdout is not None and second.stdout.readline() == b"ready\n"
     first.send_signal(signal.SIGKILL)
-    assert second.wait(60) == 0 and path.read_text() == "made"
+    assert second.wait(PATIENCE) == 0 and path.read_text() == "made"
     first.communicate()
     second.communicate()
     assert list(tmp_path.iterdir()) == [path]

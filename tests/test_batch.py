@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE
 
 from fcnconv.batch import workers
 from fcnconv.batch.inputs import Input, from_paths
@@ -35,7 +36,7 @@ class Stub:
     def classify(self, path: str, *, scales: object, k: int, at_least: float | None) -> str:
         self.started.append(path)
         if self.barrier:
-            self.barrier.wait(timeout=30)
+            self.barrier.wait(timeout=PATIENCE)
         if path.startswith("bad"):
             raise MemoryError if "memory" in path else ImageError(f"{path}: bad")
         if path.startswith("odd"):
@@ -96,7 +97,7 @@ def test_a_result_does_not_wait_for_the_next_input() -> None:
 
     def slow() -> Iterator[Input]:
         yield Input("a", "a")
-        assert more.wait(timeout=30)
+        assert more.wait(timeout=PATIENCE)
         yield Input("b", "b")
 
     results = classify_each(Stub(), slow(), ONE)

@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from patience import wait_until
 
 from fcnconv.batch.claims import Claims, Owner
 
@@ -81,19 +83,21 @@ def elsewhere(folder: Path, name: str = "a.jpg") -> Path:
 
 @pytest.mark.parametrize("clock", [-1e9, 0, 1e9])
 def test_another_machine_is_gone_when_nothing_has_touched_its_claim_whatever_its_clock_says(
-    tmp_path: Path, clock: float
+    tmp_path: Path, clock: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 0.0
+    monkeypatch.setattr("fcnconv.batch.claims.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
     path = elsewhere(tmp_path)
     moment = time.time() + clock
     os.utime(path, (moment, moment))
-    claims = Claims(tmp_path, stale=0.3)
+    claims = Claims(tmp_path, stale=30)
     assert claims.take("a.jpg", alone=True) is None
-    time.sleep(0.2)
+    now += 20
     os.utime(path, (moment - 7, moment - 7))  # alive, with a clock that was set back
     assert claims.take("a.jpg", alone=True) is None and claims.is_alive("a.jpg") is False
-    time.sleep(0.2)
+    now += 20
     assert claims.take("a.jpg", alone=True) is None
-    time.sleep(0.3)
+    now += 20
     assert claims.take("a.jpg", alone=True) is not None
 
 
@@ -102,8 +106,7 @@ def test_a_process_that_lives_touches_its_claims(tmp_path: Path) -> None:
     claims.take("a.jpg")
     (path,) = tmp_path.iterdir()
     os.utime(path, (1, 1))
-    time.sleep(0.5)
-    assert path.stat().st_mtime > 1
+    wait_until(lambda: path.stat().st_mtime > 1, "the claim to be touched")
 
 
 @pytest.mark.parametrize("gone", [False, True])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLES, Command
+from patience import PATIENCE
 from PIL import ExifTags, Image
 from terminals import in_terminal
 
@@ -287,7 +288,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(60) in (0, 141)
+    assert process.wait(PATIENCE) in (0, 141)
 
 
 def test_a_full_disk_is_told(fcnconv: Command) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command, make_photos
+from patience import PATIENCE, wait_until
 
 from fcnconv.batch.claims import Claims, Owner
 
@@ -53,11 +54,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(count: int, out: str = "maps") -> None:
-    for _ in range(3000):
-        if len(list(Path(out).rglob("*.npy"))) >= count:
-            return
-        time.sleep(0.01)
-    raise AssertionError("no answers came")
+    wait_until(lambda: len(list(Path(out).rglob("*.npy"))) >= count, f"{count} answers")
 
 
 def test_a_run_that_is_killed_and_started_again(quiet: dict[str, bytes], fcnconv: Command) -> None:
@@ -91,7 +88,7 @@ def test_two_runs_at_once_of_which_one_is_killed(quiet: dict[str, bytes]) -> Non
     wait_for(5)
     one.send_signal(signal.SIGKILL)
     one.communicate()
-    other.communicate(timeout=120)
+    other.communicate(timeout=PATIENCE)
     assert other.returncode == 0 and answers("maps") == quiet and not leftovers("maps")
 
 
@@ -187,7 +184,7 @@ def test_a_folder_that_becomes_read_only(quiet: dict[str, bytes], small_disk: Pa
         if subprocess.run(["mount", "-o", "remount,ro", small_disk], capture_output=True).returncode == 0:
             break
         time.sleep(0.1)
-    _, said = process.communicate(b"photos/03.png\nphotos/04.png\n", timeout=120)
+    _, said = process.communicate(b"photos/03.png\nphotos/04.png\n", timeout=PATIENCE)
     assert process.returncode == 1 and b"Traceback" not in said and b"Read-only file system" in said, said
     assert answers(str(small_disk / "maps")).items() <= quiet.items()
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
@@ -199,7 +196,7 @@ def test_a_source_that_vanishes_and_comes_back(quiet: dict[str, bytes], fcnconv:
     process = start("--progress", "none")
     wait_for(3)
     shutil.move("photos", "elsewhere")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and b"cannot be opened: No such file" in said
     shutil.move("elsewhere", "photos")
     failed = [json.loads(line)["path"] for line in Path("maps/failures.jsonl").read_text().splitlines()]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from fcnconv.errors import UsageError
 from fcnconv.labels import Labels, folded, imagenet, named, numbered
@@ -100,7 +101,7 @@ def test_concepts_differ_and_hold_two_categories_or_more() -> None:
 @pytest.mark.skipif(not WORDNET.is_dir(), reason="needs WordNet: apt-get install wordnet-base")
 def test_the_table_is_what_its_script_makes_of_wordnet() -> None:
     made = subprocess.run(
-        [sys.executable, MAKE_CONCEPTS, WORDNET], capture_output=True, check=True, timeout=60
+        [sys.executable, MAKE_CONCEPTS, WORDNET], capture_output=True, check=True, timeout=PATIENCE
     )
     assert made.stdout == DATA.joinpath("concepts.tsv").read_bytes()
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import SAMPLES, Command
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from PIL import Image
 
 from fcnconv.batch.folder import answer_name
@@ -137,7 +138,7 @@ def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None
         while process.poll() is None and len(list(Path("maps").rglob("*.npy"))) < 4:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     whole = list(Path("maps").rglob("*.npy"))
     assert 4 <= len(whole) < 33
     for path in whole:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command
+from patience import PATIENCE
 
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
@@ -101,7 +102,11 @@ def completions(*words: str, shell: str = "bash") -> tuple[list[str], set[str]]:
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | request, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | request,
+        timeout=PATIENCE,
     )
     return done.stdout.splitlines(), set(done.stderr.splitlines()[-1].split())
 
@@ -148,12 +153,14 @@ def test_completion_is_installed_and_bash_uses_it(tmp_path: Path) -> None:
     command.chmod(0o755)
     environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["fcnconv", "--install-completion", "bash"], capture_output=True, env=environment, timeout=60
+        ["fcnconv", "--install-completion", "bash"], capture_output=True, env=environment, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     script = (
         "source ~/.bashrc; COMP_WORDS=(fcnconv heatmap x.jpg --class pomer); COMP_CWORD=4;"
         '_fcnconv_completion fcnconv; echo "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=PATIENCE
+    )
     assert done.stdout == "pomeranian\n"

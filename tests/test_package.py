@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SAMPLES
+from patience import PATIENCE
 
 import fcnconv
 
@@ -116,7 +117,7 @@ def imported(*arguments: str) -> set[str]:
         "show = lambda: print('\\n', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
         "atexit.register(show); main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     return set(done.stderr.splitlines()[-1].split())
 
 

@@ -1,6 +1,7 @@
 """How far work is: times left against known paces, all work counted, and what a terminal shows of it."""
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import torch
 from conftest import SAMPLES, Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from terminals import in_terminal
+from patience import PATIENCE
+from terminals import in_terminal, until_there
 from tiny import choose, make_map
 from torch import nn
 
@@ -165,7 +167,7 @@ def test_inputs_that_can_be_looked_through_are_counted_beforehand() -> None:
 
     progress = Progress()
     counter = Counter(progress, "mapping", inputs)
-    assert looked.wait(30)
+    assert looked.wait(PATIENCE)
     while counter.total is None:
         pass
     counter.count("new")
@@ -304,14 +306,12 @@ def test_a_line_now_and_then_for_a_log(
     assert len(caplog.records) == count
 
 
-SLOW = f"(sleep 4; cat '{COFFEE}') | fcnconv"
-"""A command whose image takes longer than a bar waits for."""
-
-
 @pytest.mark.usefixtures("lite0")
 @pytest.mark.parametrize("command", ["heatmap -f npy -o -", "classify"])
-def test_a_terminal_shows_a_bar_and_the_output_is_clean(command: str) -> None:
-    done = in_terminal(f"{SLOW} {command}", stdout=False)
+def test_a_terminal_shows_a_bar_and_the_output_is_clean(command: str, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    line = f"({until_there(shown)}; cat '{COFFEE}') | fcnconv {command}"  # the image comes after the bar
+    done = in_terminal(line, stdout=False, await_text=("━", shown))
     assert done.status == 0
     assert "opening" in done.terminal and "s so far" in done.terminal and "━" in done.terminal
     if command == "classify":
@@ -319,13 +319,16 @@ def test_a_terminal_shows_a_bar_and_the_output_is_clean(command: str) -> None:
     else:
         assert done.stdout[:6] == b"\x93NUMPY" and len(done.stdout) == 128 + 6 * 12 * 1000 * 4
     for off in ("--quiet", "--progress none"):
-        assert in_terminal(f"{SLOW} {command} {off}", stdout=False).terminal.count("opening") == 0
+        line = f"(sleep 4; cat '{COFFEE}') | fcnconv {command} {off}"  # a bar would come after one second
+        assert in_terminal(line, stdout=False).terminal.count("opening") == 0
 
 
 @pytest.mark.usefixtures("lite0")
 def test_batch_counts_on_a_terminal_what_is_done_and_what_failed(tmp_path: Path) -> None:
-    listed = f"(printf '{COFFEE}\\nmissing.jpg\\n'; sleep 6)"
-    done = in_terminal(f"{listed} | fcnconv batch --files-from - -o '{tmp_path}' --anchors 0", stdout=False)
+    shown = tmp_path / "shown"
+    listed = f"(printf '{COFFEE}\\nmissing.jpg\\n'; {until_there(shown)})"
+    line = f"{listed} | fcnconv batch --files-from - -o '{tmp_path}' --anchors 0"
+    done = in_terminal(line, stdout=False, await_text=("mapping 2, 1 failed", shown))
     assert done.status == 1 and "mapping 2, " in done.terminal and "1 failed" in done.terminal
     (tmp_path / "list").write_text(f"{COFFEE}\nmissing.jpg\n")
     fast = in_terminal(
@@ -343,9 +346,11 @@ def test_where_there_is_no_terminal_nothing_is_told_unless_lines_are_asked_for(
         "shown.LONG = shown.REFRESH = shown.FIRST_LINE = shown.NEXT_LINE = 0.05\n"
         "sys.argv = ['fcnconv', *sys.argv[1:]]; main()"
     )
-    line = f"(sleep 1; cat '{COFFEE}') | {sys.executable} -c \"{code}\" heatmap -o '{tmp_path}/map.npz'"
-    silent = in_terminal(f"({line}) 2>&1 | cat", stdout=False)
+    messages = tmp_path / "messages"
+    command = f"{sys.executable} -c \"{code}\" heatmap -o '{tmp_path}/map.npz'"
+    silent = in_terminal(f"(sleep 1; cat '{COFFEE}') | {command} 2>&1 | cat", stdout=False)
     assert silent.status == 0 and silent.stdout.count(b"\n") == 1 and b"the map agrees" in silent.stdout
-    told = in_terminal(f"({line} --progress plain) 2>&1 | cat", stdout=False)
-    lines = told.stdout.decode().splitlines()
-    assert len(lines) > 3 and lines[0] == "fcnconv: opening: 1 s so far"
+    four = f"touch '{messages}'; until [ $(wc -l < '{messages}') -ge 4 ]; do sleep 0.05; done"
+    line = f"({four}; cat '{COFFEE}') | {command} --progress plain 2> '{messages}'"
+    assert in_terminal(line, stdout=False).status == 0
+    assert re.match(r"fcnconv: opening: \d+ s so far\n", messages.read_text())

@@ -9,13 +9,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from conftest import SAMPLES
+from patience import PATIENCE, wait_until
 
 from fcnconv.classifier import Classifier
 
@@ -41,7 +41,7 @@ def run(
     changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
     command = [*wrap, sys.executable, "-m", "fcnconv", *map(str, arguments)]
     changed["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), changed.get("PYTHONPATH", "")])
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=changed)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=cwd, env=changed)
 
 
 def told(done: Done) -> str:
@@ -174,6 +174,14 @@ def test_little_address_space_is_told_or_enough(megabytes: int) -> None:
     answered_or_told(run(CLASSIFY, limited(f"ulimit -v {megabytes * 1000}")))
 
 
+def _gone(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def group(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A control group whose processes have 600 MB together."""
@@ -192,11 +200,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[Path]:
             folder.rmdir()
         pytest.skip(f"no control groups are made here: {error}")
     yield folder
-    for _ in range(100):  # the last process may still be leaving
-        try:
-            return folder.rmdir()
-        except OSError:
-            time.sleep(0.1)
+    wait_until(lambda: _gone(folder), "the last process to leave the control group")
 
 
 @pytest.mark.usefixtures("lite0")
@@ -236,7 +240,7 @@ def at_once(count: int, cache: dict[str, str]) -> list[Done]:
         )
         for _ in range(count)
     ]
-    told = [process.communicate(timeout=600) for process in processes]
+    told = [process.communicate(timeout=PATIENCE) for process in processes]
     return [Done((), p.returncode, *text) for p, text in zip(processes, told, strict=True)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command
-from terminals import in_terminal
+from terminals import in_terminal, until_there
 
 from fcnconv.system.stdout import data_stream, guarded
 
@@ -18,10 +18,10 @@ FCNCONV = [sys.executable, "-m", "fcnconv"]
 
 @pytest.mark.usefixtures("lite0")
 def test_answers_reach_a_file_while_a_bar_counts_them_on_the_terminal(tmp_path: Path) -> None:
-    wait = "until [ -s answers ]; do sleep 0.1; done; sleep 3"  # a bar waits for a second
-    names = f"(printf '{COFFEE}\\n{CHELSEA}\\n'; {wait}; echo '{COFFEE}')"
+    shown = tmp_path / "shown"
+    names = f"(printf '{COFFEE}\\n{CHELSEA}\\n'; {until_there(shown)}; echo '{COFFEE}')"
     line = f"{names} | fcnconv classify --files-from - -k 1 > answers"
-    done = in_terminal(line, stdout=False, cwd=tmp_path)
+    done = in_terminal(line, stdout=False, cwd=tmp_path, await_text=("classifying 2", shown))
     assert done.status == 0
     rows = [line.split("\t") for line in (tmp_path / "answers").read_text().splitlines()]
     assert [row[2] for row in rows] == ["espresso", "Egyptian cat", "espresso"]

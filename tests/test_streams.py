@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command
+from patience import PATIENCE
 from PIL import Image
 from tiny import choose
 
@@ -65,7 +66,7 @@ def test_a_process_that_is_stopped_leaves_nothing_that_looks_finished(
         while process.poll() is None and not any(folder.iterdir()):
             time.sleep(0.01)
         process.send_signal(how)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode in (-how, 128 + how), told
     left = [entry.name for entry in folder.iterdir()]
     if how == signal.SIGKILL:  # nobody can clean up after that: what is left has no name of its own
