@@ -1,5 +1,5 @@
-"""A few hundred altered files for each way in: none makes an error that is not the program's own, a hang, or
-much memory. The nightly version is ``python tests/fuzz/run.py``.
+"""Some altered files for each way in: none makes an error that is not the program's own, a hang, or much
+memory. ``pytest -m slow`` reads 200 for each, ``python tests/fuzz/run.py`` as many as you like.
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ from watch import MOST_BYTES, memory_limit, watched
 
 from fcnconv.errors import ImageError
 
-INPUTS = 200
+FEW, MANY = 20, 200
+"""Inputs for each way in."""
+
 SEED = 1
 """Another than that of the nightly run, whose first inputs these would be."""
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets an input take as long as it may on a busy machine."""
+    monkeypatch.setattr("watch.SECONDS", 120)
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("inputs", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(TARGETS))
-def test_altered_files_are_answered_or_refused(name: str, tmp_path: Path) -> None:
+def test_altered_files_are_answered_or_refused(name: str, inputs: int, tmp_path: Path) -> None:
     target = TARGETS[name]
     if not target.here:
         pytest.skip(f"needs {', '.join(target.needs)}")
     corpus = Corpus(target, tmp_path)
     corpus.check()  # sound ones are answered, or all below would be refused for some other reason
     with memory_limit():
-        found = tally(corpus, range(INPUTS), SEED)
-    assert found.inputs == INPUTS and not found.failures
+        found = tally(corpus, range(inputs), SEED)
+    assert found.inputs == inputs and not found.failures
     assert found.grown < MOST_BYTES
 
 
