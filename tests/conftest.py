@@ -1,22 +1,25 @@
-"""What the tests share: the embedded model, loaded once, the real command as a process, and a browser."""
+"""What the tests share: a cache of plans, the embedded model, the command, and a browser."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import torch
+from commands import Command, run_here, run_process
+from outcomes import pytest_addoption, pytest_configure
 from PIL import Image
 from tiny_network import tiny_spec
 
 from fcnconv.classifier import Classifier, load
 from fcnconv.models import ModelSpec
+from fcnconv.system.machine import usable_cpus
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
@@ -32,14 +35,42 @@ def make_photos(folder: Path, count: int) -> None:
         photo.crop((number, 0, 560 + number, 400)).save(folder / f"{number:02}.png", compress_level=1)
 
 
-Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
+__all__ = [
+    "SAMPLES",
+    "Command",
+    "make_photos",
+    "needs_chromium",
+    "needs_jq",
+    "pytest_addoption",
+    "pytest_configure",
+]
+
+# A busy machine may be slow at any moment, so that no example has a deadline.
+hypothesis.settings.register_profile("fcnconv", deadline=None)
+hypothesis.settings.load_profile("fcnconv")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of the tests' own, for their processes too: the user's is neither read nor filled."""
+    """A cache of the tests' own, for their processes too: the user's is neither read nor filled.
+
+    All workers of pytest-xdist share it. Whoever needs a plan first makes it, under a lock, as the command
+    does; the others wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> Iterator[None]:
+    """Shares the processors among the workers of pytest-xdist, and among the processes that they start."""
+    each = max(usable_cpus() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), 1)
+    torch.set_num_threads(each)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", str(each))
         yield
 
 
@@ -69,23 +100,17 @@ def lite0() -> Classifier:
 
 @pytest.fixture
 def fcnconv(lite0: Classifier) -> Command:
-    """Runs the real command in a process of its own, without a terminal. The embedded model has its plan."""
-
-    def run(
-        *args: str | Path, stdin: bytes | None = None, **environment: str
-    ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, "-m", "fcnconv", *map(str, args)],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=os.environ | environment,
-            timeout=300,
-        )
-
-    return run
+    """Runs the real command in this process, with streams of its own. The embedded model has its plan."""
+    return run_here
 
 
+@pytest.fixture
+def fcnconv_process(lite0: Classifier) -> Command:
+    """Runs the command in a process of its own, for tests whose subject is the process."""
+    return run_process
+
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="no jq: apt-get install jq")
 needs_chromium = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
     reason="no chromium to look at the page with: apt-get install chromium chromium-driver",
@@ -95,7 +120,7 @@ needs_chromium = pytest.mark.skipif(
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium, in which tests look at pages."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install 'fcnconv[test]'")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install '.[test-all]'")
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()

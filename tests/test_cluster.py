@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command, make_photos
+from patience import PATIENCE
 from PIL import Image
 
 pytest.importorskip("ray.data")
@@ -89,7 +90,7 @@ def test_the_answers_are_those_of_one_process_also_where_workers_are_killed(
             if workers:
                 os.kill(workers[0], signal.SIGKILL)
                 killed += 1
-    out, said = process.communicate(timeout=250)
+    out, said = process.communicate(timeout=PATIENCE)
     assert killed == 2 and process.returncode == 1, said
     assert answers("maps", "npz") == answers("local", "npz") and len(answers("maps", "npz")) == 12
     told = [json.loads(line) for line in out.splitlines()]
@@ -137,7 +138,7 @@ def test_what_is_packed_comes_together_and_a_huge_image_is_worked_on_by_all(
         photo.resize((2400, 1500)).save(photos / "large.png", compress_level=1)
     options = ["photos/large.png", "-f", "npz", "--max-memory", "1200MB", "--refine", "0.1"]
     assert fcnconv("batch", *options, "-o", "one").returncode == 0
-    done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, timeout=250)
+    done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0 and b"photos/large.png Made(" in done.stdout, done.stderr
     one, many = (np.load(f"{out}/photos/large.png.npz") for out in ("one", "many"))
     assert set(one) == set(many)
@@ -146,13 +147,14 @@ def test_what_is_packed_comes_together_and_a_huge_image_is_worked_on_by_all(
 
 
 def test_without_ray_and_without_a_cluster_a_line_says_so(
-    fcnconv: Command, photos: Path, tmp_path: Path
+    fcnconv_process: Command, photos: Path, tmp_path: Path
 ) -> None:
-    done = fcnconv("batch", "photos", "-o", "maps", "--engine", "ray", "--address", "127.0.0.1:9")
+    done = fcnconv_process("batch", "photos", "-o", "maps", "--engine", "ray", "--address", "127.0.0.1:9")
     assert done.returncode == 1 and b"Traceback" not in done.stderr
     assert b"fcnconv: no Ray at 127.0.0.1:9" in done.stderr
     (tmp_path / "without/ray").mkdir(parents=True)
     (tmp_path / "without/ray/__init__.py").write_text("raise ImportError('none')")
-    done = fcnconv("batch", "photos", "-o", "maps", "--engine", "ray", PYTHONPATH=str(tmp_path / "without"))
+    without = {"PYTHONPATH": str(tmp_path / "without")}
+    done = fcnconv_process("batch", "photos", "-o", "maps", "--engine", "ray", **without)
     assert done.returncode == 2 and b"pip install 'fcnconv[ray]'" in done.stderr
     shutil.rmtree(tmp_path / "without")

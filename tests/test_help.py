@@ -1,14 +1,12 @@
 """The help: short, without noise, what most need first; and its examples, which are run as they stand."""
 
 import inspect
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run_line
 from conftest import SAMPLES, Command
 
 from fcnconv.classifier import Classifier
@@ -56,16 +54,7 @@ def test_an_example_works_as_it_stands(name: str, line: str, tmp_path: Path, lit
     (tmp_path / "photos").mkdir()
     for path in ("photo.jpg", "photos/a.jpg", "photos/b c.jpg"):
         shutil.copy(SAMPLES / "chelsea.png", tmp_path / path)
-    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": here},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_line(line, tmp_path)
     assert done.returncode == 0, done.stderr
     if out := re.search(r"-o (\S+)", line):
         assert (tmp_path / out[1]).exists()

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, needs_jq
+from patience import PATIENCE
 
 from fcnconv.batch.inputs import Input, from_list, from_paths, from_sources, from_tar
 from fcnconv.errors import ImageError, UsageError
@@ -21,7 +21,7 @@ NAMES = ["[red].png", "two words.png", "-dash.png", os.fsdecode(b"caf\xe9.png"),
 
 
 def sh(command: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, timeout=300)
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ def test_find_print0_with_odd_names(odd_names: Path) -> None:
     assert {record["predictions"][0]["category"] for record in records} == {"Egyptian cat"}
 
 
+@needs_jq
 def test_tar_stream_into_jq(odd_names: Path) -> None:
     (odd_names / "text.png").write_bytes(b"no image")
     classify = f"{FCNCONV} classify --tar - --json -k 1"
@@ -126,14 +127,12 @@ def test_each_answer_is_there_before_the_next_question() -> None:
             process.stdin.flush()
             assert name.encode() in process.stdout.readline()  # would wait for ever if answers were held back
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_reader_that_leaves_ends_an_endless_list() -> None:
-    started = time.monotonic()
     done = sh(f"yes '{SAMPLES}/coffee.png' | {FCNCONV} classify --files-from - -k 1 | head -2", Path())
     assert done.stdout.count(b"espresso") == 2 and done.stderr == b""
-    assert time.monotonic() - started < 120
 
 
 def test_heatmap_through_a_pipe_into_numpy() -> None:

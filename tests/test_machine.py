@@ -98,6 +98,7 @@ def test_free_memory_is_what_the_tightest_group_leaves(
 def test_processors_are_no_more_than_their_time_is_worth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str | int], expected: int
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert usable_cpus(machine(tmp_path, groups, files)) == expected
 
@@ -105,6 +106,7 @@ def test_processors_are_no_more_than_their_time_is_worth(
 def test_processors_that_this_process_may_not_run_on_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
     assert usable_cpus(machine(tmp_path, "", {})) == 1
     monkeypatch.delattr(os, "sched_getaffinity")

@@ -376,19 +376,21 @@ def test_a_plan_is_made_for_a_name_and_serves_others(spec: ModelSpec) -> None:
     assert first.record.proof and first.record.proof.relative_error <= 1e-9 < first.record.proof.rounding
 
 
-def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv, tmp_path: Path) -> None:
+def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv_process, tmp_path: Path) -> None:
     cache = {"XDG_CACHE_HOME": str(tmp_path)}
-    done = fcnconv("prepare", **cache)
+    done = fcnconv_process("prepare", **cache)
     path = Path(done.stdout.decode().strip())
     assert path.is_relative_to(tmp_path) and path.stat().st_size > 15e6
     assert b"(fcn mode), once" in done.stderr and b"made in" in done.stderr
     assert b"proved" in done.stderr and b"its plan took" in done.stderr
     photo = Path(__file__).parents[1] / "sample_images/chelsea.png"
-    assert fcnconv("classify", photo, **cache).stderr == b""
+    assert fcnconv_process("classify", photo, **cache).stderr == b""
     found, oracle = (
         [
             line.split("\t")
-            for line in fcnconv("classify", photo, FCNCONV_BACKEND=name, **cache).stdout.decode().splitlines()
+            for line in fcnconv_process("classify", photo, **cache, FCNCONV_BACKEND=name)
+            .stdout.decode()
+            .splitlines()
         ]
         for name in ("onnx", "torch")
     )
@@ -398,6 +400,6 @@ def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv, tmp_path: Path
     shutil.rmtree(tmp_path / "fcnconv")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    again = fcnconv("classify", photo, **cache)
+    again = fcnconv_process("classify", photo, **cache)
     assert again.stdout.decode().splitlines()[0].split("\t")[2] == "Egyptian cat"
     assert b"making it again" in again.stderr

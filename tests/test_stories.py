@@ -96,6 +96,8 @@ def test_four_bands(stories: Path, fcnconv: Command, monkeypatch: pytest.MonkeyP
         assert file.descriptions == ("wheat", "maize", "water") and file.crs == fields.crs
         best = file.read().argmax(0)
         assert file.res == (320, 320)
-    assert (best[:10, :14] == 0).all() and (best[:10, 20:] == 1).all() and (best[15:, 20:] == 2).all()
+    # The network was trained a moment ago, and may be wrong in a window or two.
+    for crop, field in enumerate((best[:10, :14], best[:10, 20:], best[15:, 20:])):
+        assert (field == crop).mean() > 0.95
     with rasterio.open("water.tif") as finer:
         assert finer.res == (160, 160) and finer.count == 1
