@@ -10,7 +10,7 @@ import pytest
 
 def look(driver: Any, scheme: str, width: int) -> None:
     """Shows the page in a colour scheme, ``light`` or ``dark``, at this width, with axe-core in it."""
-    core = pytest.importorskip("axe_core_python", reason="no axe-core: pip install 'fcnconv[test]'")
+    core = pytest.importorskip("axe_core_python", reason="no axe-core: pip install '.[test-all]'")
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
