@@ -13,8 +13,9 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,20 @@ from fcnconv.errors import ImageError, UsageError, first_line
 from fcnconv.parsing import Rescale
 from fcnconv.sources import (
     REGION_SUFFIXES,
+    Asked,
     ImageSource,
     MemorySource,
     Pixels,
     ReducedSource,
     codecs,
-    may_be_tiff,
     ome_zarr,
     open_any,
+    open_raster,
     open_regions,
     pillow,
+    raster,
     slide_hint,
 )
-from fcnconv.sources.geo import read_world_file
 from fcnconv.sources.remote import fetch, fetch_to, is_address, shown_address
 
 log = logging.getLogger("fcnconv")
@@ -126,30 +128,22 @@ def open_image(
         content, name = Path(image), name or str(image)
         if ome_zarr.is_store(content):
             return ome_zarr.ZarrSource.open(content, name, bands, rescale, channels)
+    asked = Asked(frame, bands, rescale, channels, max_pixels)
     with _open_file(content, name) as file:
         if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
             content = file.getvalue()
         path = content if isinstance(content, Path) else None
         with _explained(name, path):
-            regions = open_regions(path, name, frame or 1, bands, rescale, channels) if path else None
-        if regions is not None:  # never whole in memory, so that there is no limit
+            regions = open_regions(content, file, name, asked)
+        if regions is not None:
             _tell_frames(name, getattr(regions, "frames", 1), frame)
             return regions
-        if path and may_be_tiff(path) and (channels != 3 or bands or rescale):
-            raise ImageError(
-                f"{name}: damaged, or its samples are compressed in a way that nothing here reads"
-            )
-        if channels != 3:
-            raise ImageError(
-                f"{name}: the network takes images of {channels} channels, as TIFF files on disk have (extra "
-                "tiff: pip install 'fcnconv[tiff]'), or arrays in Python"
-            )
-        if bands or rescale:
-            raise ImageError(
-                f"{name}: --bands and --rescale are for the samples of TIFF files, by the extra tiff "
-                "(pip install 'fcnconv[tiff]'); leave them out, or convert the image"
-            )
-        return _decoded(file, content, name, max_pixels, short_side, frame)
+        if not asked.samples:
+            return _decoded(file, content, name, asked, short_side)
+        if find_spec("rasterio") is None:
+            wanted = f"images of {channels} channels need" if channels != 3 else "--bands and --rescale need"
+            raise ImageError(f"{name}: {wanted} rasterio: pip install 'fcnconv[geo]'")
+        raise ImageError(f"{name}: GDAL cannot read it: {raster.failure(content)}")
 
 
 def _of_copy(address: str, opening: Callable[[Path], ImageSource]) -> ImageSource:
@@ -169,42 +163,62 @@ def _of_copy(address: str, opening: Callable[[Path], ImageSource]) -> ImageSourc
 
 
 def _decoded(
-    file: io.IOBase,
-    content: Path | bytes,
-    name: str,
-    max_pixels: int,
-    short_side: int | None,
-    frame: int | None,
+    file: io.IOBase, content: Path | bytes, name: str, asked: Asked, short_side: int | None
 ) -> ImageSource:
+    """The image as Pillow decodes it; as GDAL reads it if Pillow does not know it."""
     path = content if isinstance(content, Path) else None
     with _explained(name, path):
         own_codec = codecs.prepare(file, name)
-        with pillow.opened(file) as opened:
-            frames = pillow.frames(opened)
-            _tell_frames(name, len(frames), frame)
-            opened.seek(frames[(frame or 1) - 1])
-            width, height = opened.size
-            if opened.format == "TIFF" and opened.mode in ("F", "I"):
-                raise ImageError(
-                    f"{name}: its values have no range that is black to white; for a file on disk, by the "
-                    "extra tiff (pip install 'fcnconv[tiff]'), --rescale LOW,HIGH gives one"
-                )
-            elsewhere = path and not own_codec and opened.tell() == 0
-            regions = open_any(path, name, width, height) if path and elsewhere else None
-            if regions is not None:
-                return regions
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of "
-                    f"{max_pixels:,}; --max-pixels {width * height} lets it in"
-                )
-            place = read_world_file(path) if path else None
-            if not (short_side and pillow.reduce(opened, short_side)):
-                return MemorySource(pillow.upright_rgb(opened), name, place)
-            size = (height, width) if pillow.is_turned(opened) else (width, height)
-            return ReducedSource(
-                pillow.upright_rgb(opened), size, name, partial(_whole, content, name), place
-            )
+        region_path = None if own_codec else path
+        try:
+            with pillow.opened(file) as opened:
+                return _picture(opened, content, region_path, name, asked, short_side)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise anything on damaged data
+            file.seek(0)
+            plain = pillow.without_metadata(file.read())
+            if plain is not None:  # damaged metadata cost no picture
+                with suppress(Exception), pillow.opened(io.BytesIO(plain)) as opened:
+                    return _picture(opened, plain, None, name, asked, short_side)
+            other = open_raster(content, name, asked) if isinstance(error, UnidentifiedImageError) else None
+            if other is None:
+                raise
+            return other
+
+
+def _picture(
+    opened: Image.Image,
+    content: Path | bytes,
+    path: Path | None,
+    name: str,
+    asked: Asked,
+    short_side: int | None,
+) -> ImageSource:
+    """An image that Pillow has opened. path: of its file, if regions may be read from that by others."""
+    max_pixels = asked.max_pixels
+    frames = pillow.frames(opened)
+    _tell_frames(name, len(frames), asked.frame)
+    opened.seek(frames[(asked.frame or 1) - 1])
+    width, height = opened.size
+    if opened.format == "TIFF" and opened.mode in ("F", "I"):
+        raise ImageError(
+            f"{name}: its values have no range that is black to white; with rasterio (pip install "
+            "'fcnconv[geo]'), --rescale LOW,HIGH gives one"
+        )
+    regions = open_any(path, name, width, height) if path and opened.tell() == 0 else None
+    if regions is not None:
+        return regions
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of "
+            f"{max_pixels:,}; --max-pixels {width * height} lets it in"
+        )
+    if not (short_side and pillow.reduce(opened, short_side)):
+        pixels, mask = pillow.decoded(opened, name)
+        return MemorySource(pixels, name, None, mask)
+    size = (height, width) if pillow.is_turned(opened) else (width, height)
+    return ReducedSource(pillow.upright_rgb(opened), size, name, partial(_whole, content, name))
 
 
 def _tell_frames(name: str, count: int, frame: int | None) -> None:
@@ -222,12 +236,12 @@ def count_frames(image: str | bytes) -> int:
     opened. image: a path, or an encoded file.
     """
     content = Path(image) if isinstance(image, str) else image
-    path = content if isinstance(content, Path) else None
     try:
-        with _open_file(content, "") as file, _explained("", path):
-            regions = open_regions(path, "") if path else None
-            if regions is not None:
-                return int(getattr(regions, "frames", 1))
+        with _open_file(content, "") as file, _explained("", None):
+            with suppress(ImageError):
+                if (regions := open_regions(content, file, "")) is not None:
+                    return int(getattr(regions, "frames", 1))
+            file.seek(0)
             codecs.prepare(file, "")
             with pillow.opened(file) as opened:
                 return len(pillow.frames(opened))
@@ -294,6 +308,8 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise cannot_open(name, error) from error
     with file:
+        if file.seekable() and file.length == 0 and content.is_file():
+            raise ImageError(f"{name}: empty, 0 bytes")
         yield file if file.seekable() else io.BytesIO(file.read())
 
 
@@ -307,7 +323,11 @@ def _explained(name: str, path: Path | None) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         hint = slide_hint(path) if path else ""
-        raise ImageError(f"{name}: not an image that Pillow can decode{hint}") from error
+        if find_spec("rasterio"):
+            raise ImageError(f"{name}: not an image that Pillow or GDAL can decode{hint}") from error
+        raise ImageError(
+            f"{name}: not an image that Pillow can decode; GDAL reads more formats: pip install 'fcnconv[geo]'{hint}"
+        ) from error
     except (
         Exception
     ) as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, …

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import MOST_ENLARGED, Grid, Scale
-from fcnconv.sources import ImageSource, pixel_size_of
+from fcnconv.sources import ImageSource, pixel_sides_of
 
 log = logging.getLogger("fcnconv")
+
+NEARLY_SQUARE = 1.01
+"""How many times longer one side of a pixel may be than the other for it to be taken for a square."""
 
 MEANINGLESS = 6
 """How many times an image is enlarged to the window when what the network says of it no longer counts: at 4,
@@ -24,13 +28,23 @@ def true_size(source: ImageSource, wanted: float, told: float | None, window: in
     Raises ImageError if nobody says it, and for an image that would be enlarged too much, or smaller than a
     window.
     """
-    found, name = pixel_size_of(source) or told, source.name
-    if found is None:
+    sides, name = pixel_sides_of(source) or (told and (told, told)), source.name
+    if sides is None:
         raise ImageError(
             f"{name}: does not tell how large its pixels are, and the network is for pixels of "
             f"{length_text(wanted)}; tell it with --image-mpp or --image-gsd"
         )
-    width, height = (max(round(side * found / wanted), 1) for side in source.size)
+    if max(sides) < min(sides) * NEARLY_SQUARE:  # as files round their numbers
+        sides = (math.sqrt(sides[0] * sides[1]),) * 2
+    else:
+        log.warning(
+            "%s: its pixels are not square, %s across and %s down; it is resampled so that they are",
+            *(name, length_text(sides[0]), length_text(sides[1])),
+        )
+    width, height = (
+        max(round(count * side / wanted), 1) for count, side in zip(source.size, sides, strict=True)
+    )
+    found = max(sides)
     if found / wanted > MOST_ENLARGED:
         raise ImageError(
             f"{name}: its pixels of {length_text(found)} would be enlarged {found / wanted:.1f} times for a "

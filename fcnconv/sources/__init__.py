@@ -1,20 +1,24 @@
 """Images as sources of pixels: in memory, at another size, or read region by region from files too large.
 
 Each kind is a class with a `size` and a `read`, as `ImageSource` asks. `open_regions` finds the one that a
-file allows.
+file's content asks for.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import ImageError
 from fcnconv.parsing import Rescale
-from fcnconv.sources import slides, tiff
+from fcnconv.sources import raster, slides
 from fcnconv.sources.claims import false_claim
-from fcnconv.sources.pixel_size import pixel_size_of
+from fcnconv.sources.pillow import orientation_of
+from fcnconv.sources.pixel_size import pixel_sides_of, pixel_size_of
+from fcnconv.sources.raster import PIXELS_A_BYTE
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
 from fcnconv.sources.samples import Samples, samples_of
 from fcnconv.sources.source import (
@@ -22,14 +26,17 @@ from fcnconv.sources.source import (
     MemorySource,
     Pixels,
     Placed,
+    TurnedSource,
     area,
     channels_in,
     known_of,
     seen,
 )
+from fcnconv.sources.tiff_tags import FirstTags, first_tags, is_tiff
 
 __all__ = [
     "REGION_SUFFIXES",
+    "Asked",
     "ImageSource",
     "MemorySource",
     "Pixels",
@@ -40,63 +47,163 @@ __all__ = [
     "area",
     "channels_in",
     "known_of",
-    "may_be_tiff",
     "open_any",
+    "open_raster",
     "open_regions",
+    "pixel_sides_of",
     "pixel_size_of",
     "read_within",
     "resize",
     "samples_of",
     "seen",
     "slide_hint",
+    "tell_place_lost",
 ]
 
 log = logging.getLogger("fcnconv")
 
 
-REGION_SUFFIXES = frozenset(tiff.SUFFIXES + slides.SUFFIXES)
-"""Of files that are read region by region, where the package for it is there."""
+REGION_SUFFIXES = frozenset(
+    (".tif", ".tiff", ".gtiff", ".geotiff", ".cog", ".btf", ".tf8", ".qptiff", ".lsm", ".stk", ".vrt", ".img")
+    + (".jp2", ".j2k", ".jpx", ".jpf", ".ecw", ".ntf", ".nitf", *slides.SUFFIXES)
+)
+"""Suffixes by which a folder's images are found that are read region by region, where the package is there."""
 
 
 WIDE_OFFSETS = frozenset({".ndpi"})
 """Of files that are TIFF but for places beyond 4 GB, and are not looked through for what they claim."""
 
 
-def open_regions(
-    path: Path,
-    name: str,
-    frame: int = 1,
-    bands: tuple[int, ...] | None = None,
-    rescale: Rescale | None = None,
-    channels: int = 3,
-) -> ImageSource | None:
-    """A slide or a TIFF as a source that reads regions; None if it is neither, or must be decoded whole.
-
-    frame: the number of a TIFF's page, from 1. bands, rescale: of its samples. channels: that the network
-        takes. Raises ImageError.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for of a file's pixels. frame: a frame or page, from 1; None is the file's own picture.
+    bands, rescale: of its samples. channels: that the network takes. max_pixels: that are decoded at once.
     """
-    suffix, source = path.suffix.lower(), None
-    if suffix in REGION_SUFFIXES - WIDE_OFFSETS and (claim := false_claim(path)):
+
+    frame: int | None = None
+    bands: tuple[int, ...] | None = None
+    rescale: Rescale | None = None
+    channels: int = 3
+    max_pixels: int = raster.MOST_BLOCK
+
+    @property
+    def samples(self) -> bool:
+        """Whether values are asked for that are no plain colours."""
+        return bool(self.bands or self.rescale or self.channels != 3)
+
+
+def open_regions(
+    content: Path | bytes, file: io.IOBase, name: str, asked: Asked = Asked()
+) -> ImageSource | None:
+    """A slide, a TIFF or a raster as a source that reads regions; None for a picture that Pillow decodes.
+
+    content: a path, or an encoded file. file: the same, opened. Raises ImageError.
+    """
+    path = content if isinstance(content, Path) else None
+    head = file.read(_HEAD)
+    file.seek(0)
+    tiff = is_tiff(head)
+    if tiff and not (path and path.suffix.lower() in WIDE_OFFSETS) and (claim := false_claim(file)):  # type: ignore[arg-type]
         raise ImageError(f"{name}: damaged or cut short: it claims {claim}")
-    if (
-        frame == 1
-        and not (bands or rescale or channels != 3)
-        and suffix in (*slides.SUFFIXES, *tiff.SUFFIXES)
-        and find_spec("openslide")
-    ):
+    slide = path and (tiff or head[128:132] == b"DICM" or path.suffix.lower() in slides.SUFFIXES)
+    if path and slide and not asked.samples and asked.frame in (None, 1) and find_spec("openslide"):
         source = slides.SlideSource.open(path, name)
-    if source is None and may_be_tiff(path):
-        return tiff.TiffSource.open(path, name, frame, bands, rescale, channels)
-    return source
+        if source is not None:
+            return source
+    if tiff:
+        return _open_tiff(content, name, asked, first_tags(file))
+    if asked.samples or _is_deep(head) or (path and _has_sidecar(path)):
+        return open_raster(content, name, asked, orientation_of(file))
+    return None
 
 
-def may_be_tiff(path: Path) -> bool:
-    """Whether a file is called like a TIFF, and what reads regions of those is there."""
-    return path.suffix.lower() in tiff.SUFFIXES and find_spec("tifffile") is not None
+_HEAD = 4096
+"""Bytes at a file's start that tell what it is."""
+
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+
+_GEO_BOXES = (bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), b"gml.root-instance")
+"""What marks a JPEG 2000 that lies on a map: the UUID of GeoJP2, and GML."""
 
 
-PIXELS_A_BYTE = 10_000
-"""Of a large image, at most. One of a single colour in 1 bit has 8,000 as a PNG, a drawing 3,000 as a fax."""
+def _is_deep(head: bytes) -> bool:
+    """Whether a picture may have more than 8 bits, or be too large to be decoded at once: JPEG 2000, PNG."""
+    return head.startswith(_JPEG_2000) or (head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
+
+
+def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
+    """A TIFF by tifffile, if its pages belong together in a way that GDAL does not know, else by GDAL."""
+    source: ImageSource | None = None
+    if tags.maker and not tags.georeferenced:
+        if find_spec("tifffile"):
+            source = _open_pages(content, name, asked)
+        else:
+            log.warning(
+                "%s: a file by %s, of which only the first page is read; its channels and sizes are read by "
+                "tifffile: pip install 'fcnconv[tiff]'",
+                *(name, tags.maker),
+            )
+    if source is None and raster.is_there():
+        source = raster.RasterSource.open(
+            *(content, name, asked.frame or 1, asked.bands, asked.rescale, asked.channels),
+            premultiplied=tags.premultiplied,
+            max_pixels=asked.max_pixels,
+        )
+    if source is None and find_spec("tifffile"):  # of compressions that GDAL does not know, too
+        source = _open_pages(content, name, asked)
+        if source is not None and tags.georeferenced:
+            tell_place_lost(name)
+    if source is None and asked.samples and not (raster.is_there() or find_spec("tifffile")):
+        raise ImageError(f"{name}: --bands and --rescale need rasterio: pip install 'fcnconv[geo]'")
+    return TurnedSource(source, tags.orientation) if source and tags.orientation != 1 else source
+
+
+def _open_pages(content: Path | bytes, name: str, asked: Asked) -> ImageSource | None:
+    from fcnconv.sources.tiff import TiffSource
+
+    return TiffSource.open(content, name, asked.frame, asked.bands, asked.rescale, asked.channels)
+
+
+def open_raster(
+    content: Path | bytes, name: str, asked: Asked = Asked(), orientation: int = 1
+) -> ImageSource | None:
+    """What GDAL reads of any kind; None if it does not know the file, or is not there. Raises ImageError.
+
+    orientation: as EXIF numbers it.
+    """
+    path = content if isinstance(content, Path) else None
+    if not raster.is_there():
+        with path.open("rb") if path else io.BytesIO(bytes(content)) as file:  # type: ignore[arg-type]
+            head = file.read(_HEAD)
+        if (path and _has_sidecar(path)) or any(box in head for box in _GEO_BOXES):
+            tell_place_lost(name)
+        return None
+    if asked.frame not in (None, 1):
+        return None
+    source = raster.RasterSource.open(
+        *(content, name, 1, asked.bands, asked.rescale, asked.channels), max_pixels=asked.max_pixels
+    )
+    return TurnedSource(source, orientation) if source and orientation != 1 else source
+
+
+def tell_place_lost(name: str) -> None:
+    """Warns that an image's place on the map is not read."""
+    if raster.is_there():
+        log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
+    else:
+        log.warning(
+            "%s: its place on the map is read by rasterio (pip install 'fcnconv[geo]'); the map lies in pixels",
+            name,
+        )
+
+
+def _has_sidecar(path: Path) -> bool:
+    """Whether files beside an image may say more of it: where it lies, or where it has data."""
+    beside = [path.with_name(path.name + end) for end in (".aux.xml", ".AUX.XML", ".msk")]
+    try:
+        return raster.world_file(path) is not None or any(other.is_file() for other in beside)
+    except (OSError, ValueError):  # names that are too long with it
+        return False
 
 
 def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | None:
@@ -114,8 +221,10 @@ def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | No
         from fcnconv.sources.vips import VipsSource
 
         return VipsSource.open(path, name)
-    reason = "its rows are one strip" if may_be_tiff(path) else "pip install 'fcnconv[large]' reads regions"
-    log.info("%s: decoded whole, %.1f GB in memory: %s", name, width * height * 3 / 1e9, reason)
+    log.info(
+        "%s: decoded whole, %.1f GB in memory: pip install 'fcnconv[large]' reads regions",
+        *(name, width * height * 3 / 1e9),
+    )
     return None
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -65,25 +64,27 @@ class _Form:
     offset: str
 
 
-def false_claim(path: Path) -> str:
+def false_claim(file: IO[bytes]) -> str:
     """What a TIFF claims that its own length belies; empty if nothing, or if the file is none.
 
-    Raises OSError.
+    The file's place is kept. Raises OSError.
     """
-    with path.open("rb") as file:
-        head = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
-        kind = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) == 16 else 0
+    before = file.tell()
+    file.seek(0)
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+    kind = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) == 16 else 0
+    try:
         if kind == 42:
-            form, first = _Form(order, "H", "I"), struct.unpack(f"{order}I", head[4:8])[0]
-        elif kind == 43:
-            form, first = _Form(order, "Q", "Q"), struct.unpack(f"{order}Q", head[8:16])[0]
-        else:
-            return ""
-        return _walked(file, form, first)
+            return _walked(file, _Form(order, "H", "I"), struct.unpack(f"{order}I", head[4:8])[0])
+        if kind == 43:
+            return _walked(file, _Form(order, "Q", "Q"), struct.unpack(f"{order}Q", head[8:16])[0])
+        return ""
+    finally:
+        file.seek(before)
 
 
-def _walked(file: BinaryIO, form: _Form, first: int) -> str:
+def _walked(file: IO[bytes], form: _Form, first: int) -> str:
     """The first false claim of the directories, one after another. Where their chain leaves the file it ends,
     as it does for the libraries; tifffile goes round in a circle for ever.
     """
@@ -145,7 +146,7 @@ def _false_segments(told: dict[int, int], places: dict[int, int]) -> str:
     return f"{width} × {length} px, of which {needed:,} segments are missing" if needed > 0 else ""
 
 
-def _largest(file: BinaryIO, form: _Form, kind: int, length: int, value: bytes) -> int:
+def _largest(file: IO[bytes], form: _Form, kind: int, length: int, value: bytes) -> int:
     """The largest of a tag's whole numbers, `length` bytes of them. value: of the tag, or where they lie."""
     if length > len(value):
         file.seek(struct.unpack(form.order + form.offset, value)[0])

@@ -20,15 +20,14 @@ from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.parsing import Rescale
 from fcnconv.sources.blocks import BLOCK, Blocks
-from fcnconv.sources.samples import WHITE, Samples, choose_samples
+from fcnconv.sources.pixel_size import UNITS, PixelSize
+from fcnconv.sources.samples import WHITE, Declared, Samples, choose_samples, tell_if_dark
 from fcnconv.sources.source import ENOUGH_SAMPLES, ENOUGH_SIDE, Pixels
 
 log = logging.getLogger("fcnconv")
 
 _METADATA = ("zarr.json", ".zattrs")
 """One of these lies in the folder of a zarr group."""
-
-_METRES = {"meter": 1.0, "millimeter": 1e-3, "micrometer": 1e-6, "nanometer": 1e-9}
 
 
 def is_store(path: Path) -> bool:
@@ -42,7 +41,7 @@ class ZarrSource:
     """A level of an OME-Zarr image, of its first time and depth.
 
     array: of zarr. axes: the names of its axes. samples: which of its channels are seen, and how.
-    pixel_size: metres across a pixel; None if it is not told. smaller: the next levels.
+    pixel_size: metres across and down a pixel; None if it is not told. smaller: the next levels.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ZarrSource:
         axes: Sequence[str],
         name: str,
         samples: Samples | None,
-        pixel_size: float | None = None,
+        pixel_size: PixelSize | None = None,
         smaller: tuple[Any, ...] = (),
     ):
         self.array, self.axes, self.name = array, tuple(axes), name
@@ -114,23 +113,30 @@ class ZarrSource:
         return source
 
     def _see(self, bands: tuple[int, ...] | None, rescale: Rescale | None, channels: int) -> None:
-        count, kind = self.count, str(self.array.dtype)
-        usual = {1: (1,), 3: (1, 2, 3) if kind == "uint8" else None}.get(count)
-        chosen = choose_samples(self.name, count, usual, WHITE.get(kind), bands, rescale, None, channels)
-        if rescale is not None and rescale.percentiles:
+        count, dtype = self.count, self.array.dtype
+        usual = {1: (1,), 3: (1, 2, 3) if dtype == np.uint8 else None}.get(count)
+        declared = Declared(count, dtype, usual, WHITE.get(str(dtype)))
+        self.samples = choose_samples(self.name, declared, bands, rescale, channels)
+        fits = rescale is not None and rescale.percentiles
+        if fits or dtype == np.uint16:
             level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
-            chosen = chosen.fitted(level._some(), rescale.percentiles, self.name)
-            log.info("%s: bands %s, black to white %s", self.name, *chosen.record().values())
-        self.samples = chosen
+            parts = level._some()
+            if fits:
+                self.samples = self.samples.fitted(parts, fits, self.name)
+            else:
+                tell_if_dark(self.name, self.samples, parts)
 
     def _some(self) -> list[npt.NDArray[Any]]:
-        """Samples from all over the level, (H, W, channels) each."""
+        """Values (n, bands) from all over the level."""
+        assert self.samples is not None
+        bands = [band - 1 for band in self.samples.bands]
         (wide, high), (width, height) = self.blocks.block, self.size
         across, down = -(-width // wide), -(-height // high)
         found = []
         for number in range(0, across * down, max(across * down * wide * high // ENOUGH_SAMPLES, 1)):
             x, y = number % across * wide, number // across * high
-            found.append(self._samples((x, y, min(x + wide, width), min(y + high, height))))
+            values = self._samples((x, y, min(x + wide, width), min(y + high, height)))
+            found.append(values[:, :, bands].reshape(-1, len(bands)))
         return found
 
     @property
@@ -145,7 +151,8 @@ class ZarrSource:
         (wide, high), (width, height) = self.blocks.block, self.size
         x, y = col * wide, row * high
         assert self.samples is not None
-        return self.samples.pixels(self._samples((x, y, min(x + wide, width), min(y + high, height))))
+        values = self._samples((x, y, min(x + wide, width), min(y + high, height)))
+        return self.samples.pixels(values[:, :, [band - 1 for band in self.samples.needed]])
 
     def _samples(self, box: Box) -> npt.NDArray[Any]:
         """(H, W, channels): all channels of a region."""
@@ -196,15 +203,18 @@ def _require_numbers(array: Any, axes: Sequence[str]) -> None:
         )
 
 
-def _pixel_size(image: Mapping[str, Any], axes: Sequence[str]) -> float | None:
-    """Metres across a pixel of the largest level."""
-    axis = image["axes"][axes.index("x")]
-    unit = _METRES.get(axis.get("unit", "")) if isinstance(axis, dict) else None
-    if unit is None:
+def _pixel_size(image: Mapping[str, Any], axes: Sequence[str]) -> PixelSize | None:
+    """Metres across and down a pixel of the largest level."""
+    units = [axis.get("unit", "") if isinstance(axis, dict) else "" for axis in image["axes"]]
+    x, y = axes.index("x"), axes.index("y")
+    if units[x] not in UNITS or units[y] not in UNITS:
         return None
     steps = [
         *image["datasets"][0].get("coordinateTransformations", ()),
         *image.get("coordinateTransformations", ()),
     ]
     scales = [step["scale"] for step in steps if step.get("type") == "scale"]
-    return float(np.prod([scale[axes.index("x")] for scale in scales])) * unit if scales else None
+    if not scales:
+        return None
+    across, down = (float(np.prod([scale[axis] for scale in scales])) * UNITS[units[axis]] for axis in (x, y))
+    return across, down

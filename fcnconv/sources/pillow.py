@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 import warnings
@@ -12,9 +13,14 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+import numpy.typing as npt
+from PIL import ExifTags, Image
 
-from fcnconv.sources.source import Pixels
+from fcnconv.sources.source import Pixels, upright
+
+log = logging.getLogger("fcnconv")
+
+Mask = npt.NDArray[np.bool_]
 
 MARGIN = 2
 """How much larger than it is scanned a JPEG is decoded. At 2, the classes of photos of 4 to 8 megapixels keep
@@ -94,7 +100,8 @@ def _count(image: Image.Image) -> int:
 def _subfile(image: Image.Image, number: int) -> int:
     """The tag NewSubfileType of a page of a TIFF."""
     image.seek(number)
-    return int(image.tag_v2.get(254, 0))  # type: ignore[attr-defined]
+    kind = image.tag_v2.get(254, 0)  # type: ignore[attr-defined]
+    return kind if isinstance(kind, int) else 0
 
 
 def reduce(image: Image.Image, short_side: int) -> bool:
@@ -105,37 +112,108 @@ def reduce(image: Image.Image, short_side: int) -> bool:
     return image.size != before
 
 
+def orientation(image: Image.Image) -> int:
+    """How a picture lies, as EXIF numbers it; 1, upright, where damaged metadata do not say."""
+    # A JPEG XL is decoded upright by its own header, which stands over EXIF, unless it is a JPEG inside.
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF raises anything, and costs no picture
+        return 1
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) and value in range(1, 9) else 1
+
+
+def orientation_of(file: io.IOBase) -> int:
+    """The same of a file, whose place is kept; 1 where Pillow cannot tell."""
+    place = file.tell()
+    try:
+        with silence, opened(file) as image:
+            return orientation(image)
+    except Exception:  # decoders raise anything on damaged data, and whoever opens the image tells of it
+        return 1
+    finally:
+        file.seek(place)
+
+
 def is_turned(image: Image.Image) -> bool:
     """Whether the file holds the picture on its side, by EXIF."""
-    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return orientation(image) >= 5
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
     """uint8 (H, W, 3): a picture's pixels; of an animation those of the frame that it is at."""
+    return decoded(image)[0]
+
+
+def decoded(image: Image.Image, name: str = "") -> tuple[Pixels, Mask | None]:
+    """A picture's pixels, uint8 (H, W, 3), upright and on white paper, and where it is not clear, bool (H, W);
+    None is everywhere. Of an animation those of the frame that it is at.
+    """
+    format = image.format
     image.load()
-    # A JPEG XL is decoded upright by its own header, which stands over EXIF, unless it is a JPEG inside.
-    if image.format != "JXL" or getattr(image, "jpeg", False):
-        image = ImageOps.exif_transpose(image)
+    turned = orientation(image)
     if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
+        image = _eight_bit(image, name)
+    mask = None
     if image.has_transparency_data:  # see-through pixels have arbitrary colours: show them as on white paper
         image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image)
-    return np.asarray(image.convert("RGB"))
+        mask = np.asarray(image.getchannel("A")) > 0
+        if mask.any():
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        elif format in _UNUSED_ALPHA:
+            mask = None  # a byte that was left zero, which no viewer heeds
+        else:
+            log.warning("%s: every pixel is transparent, so that nothing but white is seen", name)
+            image = Image.new("RGB", image.size, "white")
+    pixels = upright(np.asarray(image.convert("RGB")), turned)
+    whole = mask is None or mask.all()
+    return np.ascontiguousarray(pixels), None if mask is None or whole else upright(mask, turned)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+_UNUSED_ALPHA = frozenset(("BMP", "DIB", "TGA"))
+"""Formats whose fourth byte is often zero without meaning opacity."""
+
+
+def _eight_bit(image: Image.Image, name: str = "") -> Image.Image:
     """An image of 16- or 32-bit intensities in 8 bits. White is 65535 for 16-bit files; for 32-bit integers
     and floats, whose white no header tells, the least of 1 (floats), 255 and 65535 that holds the maximum,
     or that.
     """
     values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
     top = float(values.max())
-    usual = (65535.0,) if image.mode.startswith("I;16") else (255.0, 65535.0)
+    deep = image.mode.startswith("I;16")
+    if deep and name and 0 < top < 65535 / 8:
+        log.warning(
+            "%s: its 16 bits reach %d of 65535, so that it is nearly black; --rescale 0,%d lightens it, with "
+            "rasterio (pip install 'fcnconv[geo]')",
+            *(name, top, (1 << int(top).bit_length()) - 1),
+        )
+    usual = (65535.0,) if deep else (255.0, 65535.0)
     usual = (1.0, *usual) if image.mode == "F" else usual
     white = next((white for white in usual if top <= white), top)
     return Image.fromarray(np.clip(values * (255 / white) + 0.5, 0, 255).astype(np.uint8))
+
+
+def without_metadata(content: bytes) -> bytes | None:
+    """A PNG without the chunks that are not needed for its pixels, whose damage would cost the picture; None
+    for other files, and for one that has no such chunk.
+    """
+    if not content.startswith(_PNG):
+        return None
+    kept, place = [_PNG], len(_PNG)
+    while place + 12 <= len(content):
+        length, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
+        end = place + 12 + length
+        if kind[:1].isupper() or kind == b"tRNS":
+            kept.append(content[place:end])
+        place = end
+    found = b"".join(kept)
+    return found if len(found) < len(content) else None
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _Silence:

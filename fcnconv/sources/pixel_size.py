@@ -1,68 +1,120 @@
-"""How large an image's pixels are, as its file tells it: on a slide, or on the ground."""
+"""How large an image's pixels are, as its file says it: on a slide, or on the ground."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
+from xml.etree import ElementTree
 
-from fcnconv.sources.geo import GeoReference
+PixelSize = tuple[float, float]
+"""Metres across and down a pixel."""
 
-_PROJECTED, _LINEAR_UNITS = 3072, 3076
-"""GeoTIFF's keys of a coordinate system on a plane, and of its unit."""
+_PREFIXES = {
+    **{
+        "Y": 1e24,
+        "Z": 1e21,
+        "E": 1e18,
+        "P": 1e15,
+        "T": 1e12,
+        "G": 1e9,
+        "M": 1e6,
+        "k": 1e3,
+        "h": 1e2,
+        "da": 1e1,
+    },
+    **{"": 1.0, "d": 1e-1, "c": 1e-2, "m": 1e-3, "µ": 1e-6, "μ": 1e-6, "u": 1e-6, "n": 1e-9, "p": 1e-12},
+    **{"f": 1e-15, "a": 1e-18, "z": 1e-21, "y": 1e-24},
+}
+UNITS = {
+    **{f"{prefix}m": metres for prefix, metres in _PREFIXES.items()},
+    **{"Å": 1e-10, "\u212b": 1e-10, "thou": 2.54e-5, "mil": 2.54e-5, "li": 0.0254 / 12, "in": 0.0254},
+    **{
+        "inch": 0.0254,
+        "ft": 0.3048,
+        "foot": 0.3048,
+        "yd": 0.9144,
+        "yard": 0.9144,
+        "mi": 1609.344,
+        "mile": 1609.344,
+    },
+    **{
+        "ua": 149_597_870_700.0,
+        "ly": 9_460_730_472_580_800.0,
+        "pc": 3.0856775814913673e16,
+        "pt": 0.0254 / 72,
+    },
+    **{"micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "micrometre": 1e-6, "nanometer": 1e-9},
+    **{"nanometre": 1e-9, "millimeter": 1e-3, "millimetre": 1e-3, "centimeter": 1e-2, "centimetre": 1e-2},
+    **{"decimeter": 1e-1, "kilometer": 1e3, "picometer": 1e-12, "femtometer": 1e-15, "hectometer": 1e2},
+    **{"angstrom": 1e-10, "meter": 1.0, "metre": 1.0},
+}
+"""Metres of the units of length of OME's schema, OME-Zarr and ImageJ. Those that are no length (``pixel``,
+``reference frame``) are not here, and leave the scale unknown."""
 
-_METRES = {None: 1.0, 9001: 1.0, 9002: 0.3048, 9003: 1200 / 3937}
-"""Metres of these units, in EPSG's numbers: none told, metre, foot, US survey foot."""
 
-_PREFIXES = {"": 1.0, "c": 1e-2, "m": 1e-3, "µ": 1e-6, "u": 1e-6, "n": 1e-9}
+def pixel_size_of(source: object) -> float | None:
+    """Metres across a pixel of an image, the geometric mean of both sides; None if its file does not say."""
+    size = pixel_sides_of(source)
+    return None if size is None else math.sqrt(size[0] * size[1])
+
+
+def pixel_sides_of(source: object) -> PixelSize | None:
+    """Metres across and down a pixel of an image; None if its file does not say."""
+    found = getattr(source, "pixel_size", None)
+    return _sound(*found) if isinstance(found, tuple) else None
+
+
+def of_slide(properties: Any) -> PixelSize | None:
+    """The same from the properties of OpenSlide."""
+    return _sound(*(_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"), 1e-6)
+
+
+def of_ome(text: str, image: int) -> PixelSize | None:
+    """The same of an image of OME's metadata, by its number from 0. The unit is µm unless it is told."""
+    try:
+        root = ElementTree.fromstring(text.encode() if text.lstrip().startswith("<?xml") else text)
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return None
+    pixels = [node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"]
+    if image >= len(pixels):
+        return None
+    sides = []
+    for axis in "XY":
+        unit = UNITS.get(pixels[image].get(f"PhysicalSize{axis}Unit", "µm"))
+        size = _number(pixels[image].get(f"PhysicalSize{axis}"))
+        sides.append(None if unit is None or size is None else size * unit)
+    return _sound(*sides)
+
+
+def of_aperio(description: str) -> PixelSize | None:
+    """The same by the description of Aperio's scanners."""
+    match = re.search(r"\bMPP *= *([0-9.]+)", description)
+    size = _number(match[1]) if match else None
+    return _sound(size, size, 1e-6)
+
+
+def of_imagej(metadata: Mapping[str, Any], page: Any) -> PixelSize | None:
+    """The same by ImageJ's calibration: pixels a unit, which its metadata name."""
+    text = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
+    x, y = (page.tags.valueof(f"{axis}Resolution") for axis in "XY")
+    if text not in UNITS or not x or not y or not all((*x, *y)):
+        return None
+    return _sound(x[1] / x[0], y[1] / y[0], UNITS[text])
+
+
 _INCH, _CENTIMETRE = 2, 3
 _ARE_FOR_PRINT = 25e-6
 """Metres. A resolution that makes pixels as large, of up to 1000 dots an inch, is a print's or a screen's."""
 
 
-def pixel_size_of(source: object) -> float | None:
-    """Metres across a pixel of an image; None if its file does not say."""
-    found = getattr(source, "pixel_size", None)
-    return found if isinstance(found, float) else None
-
-
-def of_slide(properties: Any) -> float | None:
-    """The same from the properties of OpenSlide."""
-    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    return _mean(x, y, 1e-6)
-
-
-def of_tiff(page: Any, place: GeoReference | None) -> float | None:
-    """The same of a page of tifffile: from OME's XML, Aperio's description, GeoTIFF's map, or the resolution.
-
-    place: where the image lies on the map.
-    """
-    text = str(page.parent.ome_metadata or "") if page.parent.is_ome else ""
-    across, down = (_ome_length(text, axis) for axis in "XY")
-    if across and down:
-        return _mean(across, down, 1.0)
-    if match := re.search(r"\bMPP *= *([0-9.]+)", str(page.description)):
-        return _mean(_number(match[1]), _number(match[1]), 1e-6)
-    if place is not None:
-        keys = place.keys
-        unit = _METRES.get(keys.get(_LINEAR_UNITS))
-        a, b, _, d, e, _ = place.transform
-        return None if _PROJECTED not in keys or unit is None else math.sqrt(abs(a * e - b * d)) * unit
-    unit = {_INCH: 0.0254, _CENTIMETRE: 0.01}.get(int(page.tags.valueof("ResolutionUnit", default=1)))
-    x, y = (page.tags.valueof(f"{axis}Resolution") for axis in "XY")
-    if unit is None or not x or not y or not all((*x, *y)):
+def of_resolution(x: float, y: float, unit: int) -> PixelSize | None:
+    """The same by a TIFF's resolution, unless that is one for print. x, y: pixels a unit. unit: TIFF's number."""
+    metres = {_INCH: 0.0254, _CENTIMETRE: 0.01}.get(unit)
+    if metres is None or not (0 < x < math.inf and 0 < y < math.inf):
         return None
-    size = _mean(x[1] / x[0], y[1] / y[0], unit)
-    return size if size is not None and size < _ARE_FOR_PRINT else None
-
-
-def _ome_length(text: str, axis: str) -> float | None:
-    """Metres of OME's physical size of a pixel along an axis. Its unit is µm unless it is told."""
-    size = re.search(rf'PhysicalSize{axis}="([^"]+)"', text)
-    unit = re.search(rf'PhysicalSize{axis}Unit="([^"]*)m"', text)
-    number = _number(size[1]) if size else None
-    prefix = _PREFIXES.get(unit[1].replace("&#181;", "µ").replace("μ", "µ") if unit else "µ")
-    return None if number is None or prefix is None else number * prefix
+    return (metres / x, metres / y) if metres / math.sqrt(x * y) < _ARE_FOR_PRINT else None
 
 
 def _number(text: Any) -> float | None:
@@ -72,5 +124,5 @@ def _number(text: Any) -> float | None:
         return None
 
 
-def _mean(x: float | None, y: float | None, unit: float) -> float | None:
-    return math.sqrt(x * y) * unit if x and y and 0 < x * y < math.inf else None
+def _sound(x: float | None, y: float | None, unit: float = 1.0) -> PixelSize | None:
+    return (x * unit, y * unit) if x and y and 0 < x < math.inf and 0 < y < math.inf else None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
-from fcnconv.sources.geo import GeoReference
+from fcnconv.sources.georeference import GeoReference
 from fcnconv.sources.source import ImageSource, MemorySource, Pixels, Pyramid, area, seen
 
 REGION_PIXELS = 64 * 1024**2

@@ -1,7 +1,9 @@
-"""Samples of any bands and bits as red, green and blue of 8 bits: what measuring cameras deliver."""
+"""How a file's bands become the pixels that a network sees: which of them, and what is black and white."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,69 +15,121 @@ from fcnconv.errors import ImageError
 from fcnconv.parsing import Rescale
 from fcnconv.sources.source import Pixels
 
+log = logging.getLogger("fcnconv")
+
 Range = tuple[float, float]
 
-WHITE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
-"""Of types of samples, what is black and white unless it is told. Of others no file says it."""
+WHITE = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
+"""The values that are black and white for each type, unless the file or the user says otherwise. Other types
+have no such values."""
 
 NEARLY_BLACK = 1 / 8
 """Share of 16 bits under which an image's values stay nearly black. 12 bits are a sixteenth."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Which bands of a file are seen, and how.
+class Declared:
+    """What a file declares about its bands.
 
-    bands: three of them for red, green and blue, or one for grey; or as many as the network takes; from 1.
-    ranges: of each, the values that become 0 and 255; what lies beyond is cut off.
-    nodata: the value of pixels that nothing is known of, which are white, as those that are no number.
-    channels: of the network's images.
+    count: how many it has. dtype: their type. colours: the bands, from 1, that are red, green and blue, or
+    the one that is grey; None if the file does not say. white: the values that are black and white, in that
+    order; None if the type has none. alpha: the band of opacity, from 1. premultiplied: whether the colours
+    were multiplied by it. palette: uint8 (n, 4), the colour and opacity of each value of the first band.
+    cmyk: whether the first four bands are cyan, magenta, yellow and black.
+    """
+
+    count: int
+    dtype: np.dtype[Any]
+    colours: tuple[int, ...] | None = None
+    white: Range | None = None
+    alpha: int | None = None
+    premultiplied: bool = False
+    palette: Pixels | None = None
+    cmyk: bool = False
+
+    @property
+    def opaque(self) -> float:
+        """The value of an opaque pixel in the band of opacity."""
+        return 1.0 if self.dtype.kind == "f" else float(np.iinfo(self.dtype).max)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which bands of a file are used, and how.
+
+    bands: from 1: red, green and blue, or one for grey, or as many as the network takes.
+    ranges: for each band, the values that become 0 and 255; values beyond are clipped.
+    declared: what the file says of its bands. channels: of the network's images.
+    chosen: whether the user chose bands or ranges, which is recorded then.
     """
 
     bands: tuple[int, ...]
     ranges: tuple[Range, ...]
-    nodata: float | None = None
+    declared: Declared
     channels: int = 3
+    chosen: bool = True
 
-    def pixels(self, samples: npt.NDArray[Any]) -> Pixels:
-        """uint8 (H, W, channels), from all bands (H, W, bands) of any type."""
-        chosen = self.chosen(samples)
-        low, high = np.array(self.ranges).T
-        unknown = self.unknown(chosen)
-        scaled = np.nan_to_num((chosen - low) * (255 / (high - low)), nan=0, posinf=255, neginf=0)
-        seen: Pixels = np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
-        seen[unknown] = 255
-        return np.repeat(seen, self.channels, axis=2) if seen.shape[2] == 1 else seen
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """The bands to read, from 1, in this order: those that are seen, and the opacity."""
+        declared = self.declared
+        return (*self.bands, *(() if declared.alpha is None else (declared.alpha,)))
 
-    def chosen(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """float64 (H, W, len(bands)): the bands that are seen."""
-        return samples[:, :, [band - 1 for band in self.bands]].astype(np.float64)
+    def pixels(self, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None) -> Pixels:
+        """uint8 (H, W, channels), on white paper.
 
-    def unknown(self, chosen: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """bool (H, W): the pixels without data in any of the bands that are seen, or no number in one."""
-        unknown = np.logical_not(np.isfinite(chosen).all(-1))
-        if self.nodata is not None:
-            unknown |= (chosen == self.nodata).all(-1)
-        return np.asarray(unknown)
+        values: (H, W, len(needed)). known: bool (H, W), where the file has data; None is everywhere.
+        """
+        count = len(self.bands)
+        bands, declared = values[:, :, :count], self.declared
+        opacity = None
+        if declared.alpha is not None:
+            opacity = values[:, :, count:].astype(np.float32) / np.float32(declared.opaque)
+        if declared.palette is not None and not self.chosen:
+            table = declared.palette
+            found = table[np.minimum(bands[:, :, 0], len(table) - 1)]
+            seen, clear = found[:, :, :3], found[:, :, 3:]
+            if (table[:, 3] < 255).any():
+                opacity = clear.astype(np.float32) / 255
+        else:
+            seen = np.stack(
+                [_stretched(bands[:, :, i], limits) for i, limits in enumerate(self.ranges)], axis=-1
+            )
+        if declared.cmyk and not self.chosen:
+            ink = 255 - seen.astype(np.uint16)
+            seen = ((ink[:, :, :3] * ink[:, :, 3:] + 127) // 255).astype(np.uint8)
+        if opacity is not None:
+            over = seen if declared.premultiplied else seen * opacity
+            seen = np.clip(over + 255 * (1 - opacity) + 0.5, 0, 255).astype(np.uint8)
+        if values.dtype.kind == "f":
+            finite = np.isfinite(bands).all(-1)
+            known = finite if known is None else known & finite
+        if known is not None and not known.all():
+            seen = seen.copy()
+            seen[~known] = 255
+        if seen.shape[2] == 1 and self.channels > 1:
+            return np.repeat(seen, self.channels, axis=2)
+        return np.ascontiguousarray(seen)
 
     def fitted(self, parts: Sequence[npt.NDArray[Any]], percentiles: Range, name: str) -> Samples:
-        """The same with each band's range between two percentiles of its values in parts of the image, (H, W,
-        bands) each. Raises ImageError where nothing is known of them, or all are one.
+        """The same with each band's range between two percentiles of its values.
+
+        parts: values (n, len(bands)) of pixels that have data. Raises ImageError if there are none, or all are
+        one value.
         """
-        values = []
-        for part in parts:
-            chosen = self.chosen(part)
-            values.append(chosen[~self.unknown(chosen)])
-        known = np.concatenate(values)
+        known = np.concatenate(parts) if parts else np.empty((0, len(self.bands)))
+        known = known[np.isfinite(known).all(-1)] if known.dtype.kind == "f" else known
         if not len(known):
             raise ImageError(
                 f"{name}: no pixel has data, so that there are no percentiles; give --rescale LOW,HIGH"
             )
-        found = [tuple(map(float, np.percentile(band, percentiles))) for band in known.T]
+        found = [tuple(map(float, np.percentile(band, percentiles))) for band in known.T.astype(np.float64)]
         for band, (low, high) in zip(self.bands, found, strict=True):
             if not low < high:
                 raise ImageError(f"{name}: band {band} is {low:g} nearly everywhere; give --rescale LOW,HIGH")
-        return replace(self, ranges=tuple((low, high) for low, high in found))
+        fitted = replace(self, ranges=tuple((low, high) for low, high in found))
+        log.info("%s: bands %s, black to white %s", name, *fitted.record().values())
+        return fitted
 
     def record(self) -> dict[str, str]:
         """How pixels were made, as named texts."""
@@ -84,37 +138,71 @@ class Samples:
         return {"bands": ",".join(map(str, self.bands)), "rescale": ";".join(each)}
 
 
+def _stretched(values: npt.NDArray[Any], limits: Range) -> Pixels:
+    """uint8: values with a range of `limits` at 0 to 255, rounded half up; of up to 16 bits by a table."""
+    low, high = limits
+    if values.dtype == np.uint8 and limits == (0, 255):
+        return values
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+        limit = np.iinfo(values.dtype)
+        table = _scaled(np.arange(limit.min, limit.max + 1, dtype=np.float64), low, high)
+        return table[values.astype(np.int64) - limit.min]
+    return _scaled(values.astype(np.float64), low, high)
+
+
+def _scaled(values: npt.NDArray[np.float64], low: float, high: float) -> Pixels:
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.nan_to_num((values - low) * (255 / (high - low)), nan=0, posinf=255, neginf=0)
+    return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
+
+
 def samples_of(source: object) -> Samples | None:
-    """How an image is made of samples that are no plain colours; None if it is not."""
+    """How the user chose the bands of an image; None for an image whose colours are its own."""
     found = getattr(source, "samples", None)
-    return found if isinstance(found, Samples) else None
+    return found if isinstance(found, Samples) and found.chosen else None
+
+
+def tell_if_dark(name: str, samples: Samples, parts: Sequence[npt.NDArray[Any]]) -> None:
+    """Warns of 16 bits that come out nearly black. parts: values (n, bands) from all over the image."""
+    if samples.declared.dtype != np.uint16 or samples.ranges[0][1] != 65535 or samples.chosen:
+        return
+    highest = max((int(part.max()) for part in parts if part.size), default=0)
+    if 0 < highest < NEARLY_BLACK * 65535:
+        log.warning(
+            "%s: its 16 bits reach %d of 65535, so that it is nearly black; --rescale 0,%d lightens it",
+            *(name, highest, (1 << highest.bit_length()) - 1),
+        )
 
 
 def choose_samples(
     name: str,
-    count: int,
-    usual: tuple[int, ...] | None,
-    white: Range | None,
+    declared: Declared,
     bands: tuple[int, ...] | None,
     rescale: Rescale | None,
-    nodata: float | None = None,
     channels: int = 3,
 ) -> Samples:
-    """The bands of an image that are seen, and their ranges; for percentiles to be fitted still.
+    """The bands of an image that are used, and their ranges; percentiles are still to be fitted.
 
-    count: how many bands the file has. usual: those that it says are its colours; None if it does not.
-    white: the range that it says its values have; None if it does not.
     bands, rescale: what was asked for. channels: that the network takes.
 
-    Raises ImageError for bands that are not there, and where something must be told.
+    Raises ImageError for bands that are not there, and where the user has to choose.
     """
+    count, white, usual = declared.count, declared.white, declared.colours
+    chosen = bool(bands or rescale or channels != 3)
     if channels != 3 and bands is None:
-        if count != channels:
+        colours = count - (declared.alpha is not None)
+        if channels not in (count, colours):
             raise ImageError(
                 f"{name}: has {count} bands, and the network takes {channels}; name these in its order with "
                 "--bands"
             )
-        usual = tuple(range(1, channels + 1))
+        usual = tuple(band for band in range(1, count + 1) if channels == count or band != declared.alpha)
+    if declared.dtype.kind == "c":
+        raise ImageError(f"{name}: its values are complex numbers; convert it to amplitudes first")
+    if chosen and bands is None and (declared.palette is not None or declared.cmyk) and channels == 3:
+        raise ImageError(
+            f"{name}: --rescale is for measured values, and this file has colours of its own; leave it out"
+        )
     bands = bands or usual
     if bands is None:
         raise ImageError(
@@ -122,14 +210,27 @@ def choose_samples(
         )
     if max(bands) > count:
         raise ImageError(f"{name}: has no band {max(bands)}, only {count}")
+    if declared.alpha in bands:
+        declared = replace(declared, alpha=None)
     if rescale is None and white is None:
         raise ImageError(
             f"{name}: its values have no range that is black to white; give one with --rescale LOW,HIGH, or "
             "--rescale percentile:2,98"
         )
-    ranges: tuple[Range, ...] = ((0.0, 1.0),) if white is None else (white,)
+    ranges: tuple[Range, ...] = (white or (0.0, 1.0),)
     if rescale is not None and rescale.ranges:
         ranges = rescale.ranges
         if len(ranges) not in (1, len(bands)):
             raise ImageError(f"{name}: --rescale {rescale} has {len(ranges)} ranges for {len(bands)} bands")
-    return Samples(bands, ranges * len(bands) if len(ranges) == 1 else ranges, nodata, channels)
+    each = ranges * len(bands) if len(ranges) == 1 else ranges
+    return Samples(bands, each, declared, channels, chosen or declared.dtype.kind == "f")
+
+
+def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """A value of nodata as the file's own type holds it; None if that cannot hold it."""
+    if nodata is None or math.isnan(nodata):
+        return None
+    if dtype.kind in "ui":
+        limit = np.iinfo(dtype)
+        return nodata if nodata == int(nodata) and limit.min <= nodata <= limit.max else None
+    return nodata

@@ -13,15 +13,15 @@ from PIL import Image
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.sources.blocks import BLOCK, Blocks
-from fcnconv.sources.pixel_size import of_slide
+from fcnconv.sources.pixel_size import PixelSize, of_slide
 from fcnconv.sources.resized import REGION_PIXELS
 from fcnconv.sources.source import ENOUGH_SIDE, Pixels, area
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
 """Of formats that OpenSlide reads and nothing else does, or not as well."""
 
-TIFF_VENDORS = ("philips", "trestle", "ventana", "leica", "aperio")
-"""Those whose slides may be called .tif. OpenSlide knows them apart by what is in the file."""
+_NO_SLIDES = ("generic-tiff", "synthetic")
+"""Vendors that OpenSlide names for files that are no slides, and that others read as well."""
 
 
 class SlideSource:
@@ -44,8 +44,8 @@ class SlideSource:
         return width, height
 
     @property
-    def pixel_size(self) -> float | None:
-        """Metres across a pixel of the first level, if the slide says it."""
+    def pixel_size(self) -> PixelSize | None:
+        """Metres across and down a pixel of the first level, if the slide says it."""
         return of_slide(self.slide.properties)
 
     @cached_property
@@ -75,7 +75,7 @@ class SlideSource:
 
         try:
             vendor = openslide.OpenSlide.detect_format(path)
-            if vendor is None or (path.suffix.lower() not in SUFFIXES and vendor not in TIFF_VENDORS):
+            if vendor is None or vendor in _NO_SLIDES:
                 return None
             slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from fcnconv.grid import Box
-from fcnconv.sources.geo import GeoReference
+from fcnconv.sources.georeference import GeoReference
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -72,11 +73,13 @@ class MemorySource:
     """An image that is held in memory.
 
     pixels: uint8 (H, W, 3), RGB, or of other channels; upright. georeference: where it lies.
+    mask: bool (H, W), where it is not clear; None is everywhere.
     """
 
     pixels: Pixels
     name: str = "image"
     georeference: GeoReference | None = None
+    mask: npt.NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,6 +94,72 @@ class MemorySource:
     def read(self, box: Box) -> Pixels:
         x0, y0, x1, y1 = box
         return self.pixels[y0:y1, x0:x1]
+
+    def known(self) -> npt.NDArray[np.bool_] | None:
+        """Where it is not clear, bool (H, W)."""
+        return self.mask
+
+
+class TurnedSource:
+    """An image that its file holds turned or mirrored, upright.
+
+    source: the image as it is stored. orientation: as EXIF numbers it, 2 to 8.
+    """
+
+    def __init__(self, source: ImageSource, orientation: int):
+        self.source, self.orientation, self.name = source, orientation, source.name
+        self.swapped = orientation >= 5
+        self.size = source.size[::-1] if self.swapped else source.size
+        self.samples = getattr(source, "samples", None)
+        self.frames = getattr(source, "frames", 1)
+
+    @property
+    def channels(self) -> int:
+        """Of its pixels."""
+        return channels_in(self.source)
+
+    @cached_property
+    def levels(self) -> tuple[ImageSource, ...]:
+        """This image and its smaller copies."""
+        levels = self.source.levels if isinstance(self.source, Pyramid) else (self.source,)
+        return self, *(TurnedSource(level, self.orientation) for level in levels[1:])
+
+    @property
+    def georeference(self) -> GeoReference | None:
+        """Where the upright image lies."""
+        place = self.source.georeference if isinstance(self.source, Placed) else None
+        return place and place.turned(self.orientation, self.size)
+
+    @property
+    def pixel_size(self) -> tuple[float, float] | None:
+        """Metres across and down an upright pixel."""
+        found = getattr(self.source, "pixel_size", None)
+        return found[::-1] if found and self.swapped else found
+
+    def known(self) -> npt.NDArray[np.bool_] | None:
+        """Where it has data, as `known_of` tells."""
+        found = known_of(self.source)
+        return None if found is None else np.ascontiguousarray(upright(found, self.orientation))
+
+    def read(self, box: Box) -> Pixels:
+        x0, y0, x1, y1 = box
+        width, height = self.size
+        if self.orientation in (2, 3, 6, 7):
+            x0, x1 = width - x1, width - x0
+        if self.orientation in (3, 4, 7, 8):
+            y0, y1 = height - y1, height - y0
+        stored = (y0, x0, y1, x1) if self.swapped else (x0, y0, x1, y1)
+        return np.ascontiguousarray(upright(self.source.read(stored), self.orientation))
+
+
+def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """An array (H, W, …) turned and mirrored to be upright. orientation: as EXIF numbers it."""
+    turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return turned
 
 
 def channels_in(source: ImageSource) -> int:

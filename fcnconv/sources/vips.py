@@ -8,7 +8,6 @@ from typing import Any
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
-from fcnconv.sources.geo import GeoReference, read_world_file
 from fcnconv.sources.source import Pixels
 
 _SILENT = logging.NullHandler()
@@ -16,15 +15,11 @@ _SILENT = logging.NullHandler()
 
 
 class VipsSource:
-    """Whatever libvips reads, upright and in sRGB, region by region.
+    """Whatever libvips reads, upright and in sRGB, region by region."""
 
-    georeference: where it lies on the map.
-    """
-
-    def __init__(self, image: Any, name: str, georeference: GeoReference | None = None):
+    def __init__(self, image: Any, name: str):
         self.image = image
         self.name = name
-        self.georeference = georeference
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,7 +39,7 @@ class VipsSource:
             image = pyvips.Image.new_from_file(str(path), fail_on="truncated").autorot().colourspace("srgb")
             if image.hasalpha():
                 image = image.flatten(background=[255, 255, 255])
-            return cls(image.cast("uchar"), name, read_world_file(path))
+            return cls(image.cast("uchar"), name)
         except pyvips.Error as error:
             raise ImageError(f"{name}: libvips cannot read it: {first_line(error)}") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fcnconv.errors import ImageError
-from fcnconv.sources.geo import LONGITUDES, GeoReference, transformed
+from fcnconv.sources.georeference import LONGITUDES, GeoReference, transformed
 from fcnconv.system.records import parse_json
 from fcnconv.where.areas import Points, Rings
 
@@ -83,7 +83,4 @@ def to_pixels(ring: Points, place: GeoReference, system: str | None) -> Points:
     if place.system is not None:
         number = re.search(r"EPSG:.*?(\d+)$", system or "")
         ring = transformed(ring, f"EPSG:{number[1]}" if number else LONGITUDES, place.system)
-    a, b, c, d, e, f = place.transform
-    x, y = ring[:, 0] - c, ring[:, 1] - f
-    determinant = a * e - b * d
-    return np.stack([(e * x - b * y) / determinant, (a * y - d * x) / determinant], axis=1)
+    return place.pixels_of(ring)

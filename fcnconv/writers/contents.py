@@ -18,7 +18,7 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
 from fcnconv.sources import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of, seen
-from fcnconv.sources.geo import GeoReference
+from fcnconv.sources.georeference import GeoReference
 
 Record = dict[str, str | int | float]
 """Named scalars."""

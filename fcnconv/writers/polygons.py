@@ -23,7 +23,7 @@ import numpy.typing as npt
 from fcnconv.errors import OutputError, UsageError, first_line
 from fcnconv.grid import Grid
 from fcnconv.scores import About, ScoreStream
-from fcnconv.sources.geo import IN_PIXELS, LONGITUDES, GeoReference, transformed
+from fcnconv.sources.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.system.progress import done
 from fcnconv.writers.contents import Choice, Kept, keep, place_of, provenance
 from fcnconv.writers.expected import CELLS

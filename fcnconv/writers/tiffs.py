@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fcnconv.errors import OutputError, first_line
 from fcnconv.scores import FloatArray, ScoreStream
-from fcnconv.sources.geo import IN_PIXELS, GeoReference, tiff_tags
+from fcnconv.sources.georeference import IN_PIXELS, GeoReference
 from fcnconv.system.progress import done
 from fcnconv.writers.contents import MADE_BY, Choice, optimises, place_of, provenance
 from fcnconv.writers.expected import FILE
@@ -64,7 +64,7 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
         photometric="minisblack",
         software=MADE_BY,
         extratags=[
-            *tiff_tags((place or IN_PIXELS).of_part(x0, y0, x1 - x0, y1 - y0)),
+            *_place_tags((place or IN_PIXELS).of_part(x0, y0, x1 - x0, y1 - y0)),
             (_GDAL_METADATA, "s", 0, _gdal_metadata(names, dtype), True),
             (_GDAL_NODATA, "s", 0, "nan" if dtype.kind == "f" else str(np.iinfo(dtype).max), True),
         ],
@@ -85,6 +85,21 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     elif place is not None:
         log.info("a plain GeoTIFF: with rasterio (pip install 'fcnconv[geo]') it has tiles and overviews too")
 
+
+def _place_tags(place: GeoReference) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
+    """The tags of a TIFF that lies at a place, as tifffile takes them: number, type, count, value, once."""
+    a, b, c, d, e, f = place.transform
+    if b == d == 0 and a > 0 > e:
+        return [
+            (_PIXEL_SCALE, "d", 3, (a, -e, 0.0), True),
+            (_TIE_POINTS, "d", 6, (0.0, 0.0, 0.0, c, f, 0.0), True),
+        ]
+    matrix = (a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    return [(_TRANSFORMATION, "d", 16, matrix, True)]
+
+
+_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION = 33550, 33922, 34264
+"""GeoTIFF's tags for the place of pixels."""
 
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 """GDAL's tags."""
@@ -114,7 +129,7 @@ def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
         made = Path(folder, "map.tif")
         try:
             with rasterio.open(path, "r+") as file:
-                if file.crs is None and place.system is not None:  # that of a world file
+                if place.system is not None:
                     file.crs = place.system
             rasterio.shutil.copy(
                 path, made, driver="COG", OVERVIEW_RESAMPLING="AVERAGE", BIGTIFF="IF_SAFER", **creation

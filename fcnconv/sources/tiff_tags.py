@@ -1,0 +1,98 @@
+"""The tags of a TIFF's first page that decide who reads the file, read by Pillow without its pixels."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import TiffImagePlugin
+
+_GEO = (33550, 33922, 34264, 34735)
+"""Pixel scale, tie points, transformation, and GeoTIFF's keys."""
+
+_BIG = {"II": b"II+\0", "MM": b"MM\0+"}
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that begins like this is a TIFF or a BigTIFF."""
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True)
+class FirstTags:
+    """What the first page of a TIFF says.
+
+    orientation: as EXIF numbers it. premultiplied: whether its colours were multiplied by the opacity.
+    georeferenced: whether it has a place on a map. maker: of microscopy's files, who made it, as "OME"; else
+    empty. photometric: the tag PhotometricInterpretation.
+    """
+
+    orientation: int = 1
+    premultiplied: bool = False
+    georeferenced: bool = False
+    maker: str = ""
+    photometric: int = 1
+
+
+def first_tags(file: io.IOBase) -> FirstTags:
+    """The tags of a TIFF; those that are damaged have their usual values. The file's place is kept."""
+    place = file.tell()
+    try:
+        tags = _directory(file)
+    except Exception:  # damaged tags raise anything, and whoever reads the pixels decides
+        return FirstTags()
+    finally:
+        file.seek(place)
+    extra = _value(tags, 338)
+    return FirstTags(
+        orientation=_whole(tags, 274, 1) if _whole(tags, 274, 1) in range(1, 9) else 1,
+        premultiplied=(extra if isinstance(extra, tuple) else (extra,))[0] == 1,
+        georeferenced=any(tag in tags for tag in _GEO),
+        maker=_maker(tags),
+        photometric=_whole(tags, 262, 1),
+    )
+
+
+def _directory(file: io.IOBase) -> Any:
+    head: bytes = file.read(8)
+    if head[:4] in _BIG.values():
+        head += file.read(8)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(head)
+    file.seek(directory.next)
+    directory.load(file)  # type: ignore[no-untyped-call]
+    return directory
+
+
+def _value(tags: Any, number: int) -> Any:
+    try:
+        return tags.get(number)
+    except Exception:  # likewise: one damaged tag costs no other
+        return None
+
+
+def _whole(tags: Any, number: int, default: int) -> int:
+    value = _value(tags, number)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else default
+
+
+def _text(tags: Any, number: int) -> str:
+    value = _value(tags, number)
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value.strip("\0 \r\n\t") if isinstance(value, str) else ""
+
+
+def _maker(tags: Any) -> str:
+    """Who made a file whose pages belong together in a way that only tifffile knows; empty for other files."""
+    described, software = _text(tags, 270), _text(tags, 305)
+    if re.search(r"</(\w+:)?OME>\s*$", described[-30:]) or "/OME/" in described[:600]:
+        return "OME"
+    if described.startswith("ImageJ="):
+        return "ImageJ"
+    if software.startswith("PerkinElmer-QPI"):
+        return "QPTIFF"
+    if described.startswith("Aperio"):
+        return "Aperio"
+    return "LSM" if 34412 in tags else "STK" if 33628 in tags else ""
