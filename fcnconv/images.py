@@ -324,9 +324,10 @@ def _explained(name: str, path: Path | None) -> Iterator[None]:
     except UnidentifiedImageError as error:
         hint = slide_hint(path) if path else ""
         if find_spec("rasterio"):
-            raise ImageError(f"{name}: not an image that Pillow or GDAL can decode{hint}") from error
+            raise ImageError(f"{name}: not an image that Pillow can decode{hint}") from error
         raise ImageError(
-            f"{name}: not an image that Pillow can decode; GDAL reads more formats: pip install 'fcnconv[geo]'{hint}"
+            f"{name}: not an image that Pillow can decode; GDAL reads more formats: pip install "
+            f"'fcnconv[geo]'{hint}"
         ) from error
     except (
         Exception

@@ -103,7 +103,7 @@ def test_pillows_own_limit_is_lifted_by_max_pixels_alone(monkeypatch) -> None:
 def test_what_is_no_image_is_told_by_its_path(tmp_path) -> None:
     png = encoded(Image.fromarray(RGB).resize((200, 200)))
     cases = {
-        "empty.jpg": (b"", "not an image that Pillow can decode"),
+        "empty.jpg": (b"", "empty, 0 bytes"),
         "text.jpg": (b"hello\n", "not an image that Pillow can decode"),
         "cut.png": (png[: len(png) // 2], "damaged or cut short"),
     }

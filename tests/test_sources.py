@@ -24,10 +24,10 @@ from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
 from fcnconv.parsing import Rescale, parse_rescale
 from fcnconv.sources import MemorySource, ResizedSource, resize
-from fcnconv.sources.resized import AveragedSource
-from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.georeference import transformed
 from fcnconv.sources.raster import RasterSource
+from fcnconv.sources.resized import AveragedSource
+from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.tiff import TiffSource
 from fcnconv.writers import find_writer
 
@@ -267,7 +267,9 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
         with caplog.at_level("WARNING", logger="fcnconv"):
             source = open_image(path)
         assert "pip install 'fcnconv[geo]'" in caplog.text and path.name in caplog.text
-        assert (source.read((0, 0, 300, 210)) == PIXELS).all() and getattr(source, "georeference", None) is None
+        assert (source.read((0, 0, 300, 210)) == PIXELS).all() and getattr(
+            source, "georeference", None
+        ) is None
     monkeypatch.setitem(sys.modules, "rasterio.warp", None)
     with pytest.raises(ImageError, match=r"EPSG:32633 to EPSG:4326 needs rasterio: pip install"):
         transformed(np.zeros((1, 2)), "EPSG:32633", "EPSG:4326")

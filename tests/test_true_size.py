@@ -18,6 +18,7 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import open_image
 from fcnconv.models.torchvision import make_network
 from fcnconv.options import NetworkOptions
+from fcnconv.scan.sizes import true_size
 from fcnconv.sources import pixel_size_of, resize
 
 tifffile = pytest.importorskip("tifffile")
@@ -40,6 +41,36 @@ def write_map(path: Path, crs: str, size: float) -> Path:
     return path
 
 
+def on_ground(crs: str, size: float) -> float:
+    """Metres across a pixel at the centre of a map of `write_map`, by PROJ's geodesics."""
+    pyproj = pytest.importorskip("pyproj")
+    to_degrees = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+    x, y = 12 + 80 * size, 50 - 60 * size
+    here, east, south = (to_degrees.transform(*at) for at in ((x, y), (x + size, y), (x, y - size)))
+    lengths = [pyproj.Geod(ellps="WGS84").inv(*here, *there)[2] for there in (east, south)]
+    return float(np.sqrt(np.prod(lengths)))
+
+
+def test_web_mercator_is_scanned_by_the_scale_of_its_latitude(tmp_path: Path) -> None:
+    pyproj = pytest.importorskip("pyproj")
+    x, y = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(10.75, 59.91)
+    place = {"crs": "EPSG:3857", "transform": rasterio.Affine(0.5, 0, x, 0, -0.5, y)}
+    shape = {"count": 3, "height": 120, "width": 160, "dtype": "uint8", "driver": "GTiff"}
+    with rasterio.open(tmp_path / "oslo.tif", "w", **shape, **place) as file:
+        file.write(PIXELS.transpose(2, 0, 1))
+    size = pixel_size_of(open_image(tmp_path / "oslo.tif"))
+    assert size == pytest.approx(0.5 * np.cos(np.radians(59.91)), rel=0.004)  # of a sphere, to the flattening
+
+
+def test_pixels_that_are_not_square_are_resampled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(1, 0, 5e5, 0, -0.25, 5.6e6)}
+    shape = {"count": 3, "height": 120, "width": 160, "dtype": "uint8", "driver": "GTiff"}
+    with rasterio.open(tmp_path / "oblong.tif", "w", **shape, **place) as file:
+        file.write(PIXELS.transpose(2, 0, 1))
+    assert true_size(open_image(tmp_path / "oblong.tif"), 0.5, None, 16) == (320, 60)
+    assert "not square, 1 m across and 0.25 m down" in caplog.text
+
+
 def test_files_tell_how_large_their_pixels_are(tmp_path: Path) -> None:
     ome = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
     millimetres = ome | {"PhysicalSizeXUnit": "mm", "PhysicalSizeYUnit": "mm"}
@@ -53,7 +84,7 @@ def test_files_tell_how_large_their_pixels_are(tmp_path: Path) -> None:
         write(tmp_path / "plain.tif"): None,
         write_map(tmp_path / "metres.tif", "EPSG:32633", 0.3): 0.3,
         write_map(tmp_path / "feet.tif", "EPSG:2263", 1.0): 1200 / 3937,
-        write_map(tmp_path / "degrees.tif", "EPSG:4326", 1e-5): None,
+        write_map(tmp_path / "degrees.tif", "EPSG:4326", 1e-5): on_ground("EPSG:4326", 1e-5),
     }
     for path, expected in files.items():
         assert pixel_size_of(open_image(path)) == (expected and pytest.approx(expected)), path.name

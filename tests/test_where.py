@@ -303,7 +303,7 @@ def test_packed_regions_that_are_none(
         with pytest.raises(ImageError, match="no GeoJSON of polygons"):
             small(picture, mask=path)
     path.write_bytes(whole)
-    monkeypatch.setattr("fcnconv.where.geojson.MOST_BYTES", 99_998)
+    monkeypatch.setattr("fcnconv.where.vector.MOST_BYTES", 99_998)
     with pytest.raises(ImageError, match="of GeoJSON; simplify the polygons"):
         small(picture, mask=path)
 

@@ -28,14 +28,17 @@ def true_size(source: ImageSource, wanted: float, told: float | None, window: in
     Raises ImageError if nobody says it, and for an image that would be enlarged too much, or smaller than a
     window.
     """
-    sides, name = pixel_sides_of(source) or (told and (told, told)), source.name
+    sides, name = pixel_sides_of(source), source.name
+    if sides is None and told is not None:
+        sides = told, told
     if sides is None:
         raise ImageError(
             f"{name}: does not tell how large its pixels are, and the network is for pixels of "
             f"{length_text(wanted)}; tell it with --image-mpp or --image-gsd"
         )
     if max(sides) < min(sides) * NEARLY_SQUARE:  # as files round their numbers
-        sides = (math.sqrt(sides[0] * sides[1]),) * 2
+        side = math.sqrt(sides[0] * sides[1])
+        sides = side, side
     else:
         log.warning(
             "%s: its pixels are not square, %s across and %s down; it is resampled so that they are",

@@ -63,11 +63,10 @@ __all__ = [
 log = logging.getLogger("fcnconv")
 
 
-REGION_SUFFIXES = frozenset(
-    (".tif", ".tiff", ".gtiff", ".geotiff", ".cog", ".btf", ".tf8", ".qptiff", ".lsm", ".stk", ".vrt", ".img")
-    + (".jp2", ".j2k", ".jpx", ".jpf", ".ecw", ".ntf", ".nitf", *slides.SUFFIXES)
-)
-"""Suffixes by which a folder's images are found that are read region by region, where the package is there."""
+_BY_REGIONS = ".tif .tiff .gtiff .geotiff .cog .btf .tf8 .qptiff .lsm .stk .vrt .img .jp2 .j2k .jpx .jpf"
+
+REGION_SUFFIXES = frozenset((*_BY_REGIONS.split(), *slides.SUFFIXES))
+"""Suffixes by which a folder's images are found that are read region by region. Content decides then."""
 
 
 WIDE_OFFSETS = frozenset({".ndpi"})
@@ -131,9 +130,15 @@ def _is_deep(head: bytes) -> bool:
     return head.startswith(_JPEG_2000) or (head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
 
 
+_CIELAB = 8
+"""TIFF's number for colours in L*a*b*."""
+
+
 def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
     """A TIFF by tifffile, if its pages belong together in a way that GDAL does not know, else by GDAL."""
     source: ImageSource | None = None
+    if tags.photometric == _CIELAB and not (tags.georeferenced or asked.samples):
+        return None  # Pillow's colours are those of its ICC profiles
     if tags.maker and not tags.georeferenced:
         if find_spec("tifffile"):
             source = _open_pages(content, name, asked)
@@ -173,7 +178,7 @@ def open_raster(
     """
     path = content if isinstance(content, Path) else None
     if not raster.is_there():
-        with path.open("rb") if path else io.BytesIO(bytes(content)) as file:  # type: ignore[arg-type]
+        with path.open("rb") if path else io.BytesIO(bytes(content)) as file:
             head = file.read(_HEAD)
         if (path and _has_sidecar(path)) or any(box in head for box in _GEO_BOXES):
             tell_place_lost(name)
@@ -192,7 +197,7 @@ def tell_place_lost(name: str) -> None:
         log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
     else:
         log.warning(
-            "%s: its place on the map is read by rasterio (pip install 'fcnconv[geo]'); the map lies in pixels",
+            "%s: its place on the map is read by rasterio (pip install 'fcnconv[geo]'); the map is in pixels",
             name,
         )
 

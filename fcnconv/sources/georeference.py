@@ -22,8 +22,8 @@ LONGITUDES = "EPSG:4326"
 class GeoReference:
     """Where an image lies on the map.
 
-    transform: from the image's pixels to the map. system: the coordinate system as PROJ reads it, ``EPSG:…`` or
-    well-known text; None if the file does not name it.
+    transform: from the image's pixels to the map. system: the coordinate system as PROJ reads it, ``EPSG:…``
+    or well-known text; None if the file does not name it.
     """
 
     transform: Affine

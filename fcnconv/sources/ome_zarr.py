@@ -94,6 +94,9 @@ class ZarrSource:
         from fcnconv.sources.blosc import CheckedStore
 
         try:
+            path, series = _image_in(path)
+            if series:
+                log.info("%s: %s; %s is its first image, which is taken", name, series, path)
             group = zarr.open_group(CheckedStore(path, read_only=True), mode="r")
             told: Mapping[str, Any] = group.attrs.asdict()
             image = told.get("ome", told)["multiscales"][0]
@@ -166,6 +169,43 @@ class ZarrSource:
         if "c" not in order:
             order, found = ["c", *order], found[None]
         return found.transpose([order.index(axis) for axis in "yxc"])
+
+
+def _metadata(folder: Path) -> Mapping[str, Any]:
+    """OME's metadata of a group, of either version of zarr; none of a folder that is no group."""
+    for name in _METADATA:
+        if (folder / name).is_file():
+            told = json.loads((folder / name).read_text(encoding="utf-8"))
+            attributes = told.get("attributes", {}) if name == "zarr.json" else told
+            return dict(attributes.get("ome", attributes))
+    return {}
+
+
+def _image_in(path: Path) -> tuple[Path, str]:
+    """The folder of the first image of a store, and what the store is if it holds several.
+
+    The layouts are those of bioformats2raw and of plates with wells, as NGFF has them. Raises ValueError.
+    """
+    told, series = _metadata(path), ""
+    if "plate" in told:
+        series = f"a plate of {len(told['plate']['wells'])} wells"
+        path = _below(path, told["plate"]["wells"][0]["path"])
+        told = _metadata(path)
+    if "well" in told:
+        series = series or f"a well of {len(told['well']['images'])} fields"
+        return _below(path, told["well"]["images"][0]["path"]), series
+    if "bioformats2raw.layout" in told and "multiscales" not in told:
+        names = _metadata(path / "OME").get("series") or ["0"]
+        return _below(path, names[0]), f"holds {len(names)} series"
+    return path, series
+
+
+def _below(folder: Path, name: str) -> Path:
+    """A folder of a store by its name, which cannot lead out of it. Raises ValueError."""
+    found = folder / name
+    if not isinstance(name, str) or not found.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"its image {name!r} lies outside of it")
+    return found
 
 
 MOST_BLOCK = 1 << 28

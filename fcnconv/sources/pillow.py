@@ -148,8 +148,8 @@ def upright_rgb(image: Image.Image) -> Pixels:
 
 
 def decoded(image: Image.Image, name: str = "") -> tuple[Pixels, Mask | None]:
-    """A picture's pixels, uint8 (H, W, 3), upright and on white paper, and where it is not clear, bool (H, W);
-    None is everywhere. Of an animation those of the frame that it is at.
+    """A picture's pixels, uint8 (H, W, 3), upright, on white paper; and where it is not clear, bool (H, W),
+    or None for everywhere. An animation gives the frame that it is at.
     """
     format = image.format
     image.load()

@@ -68,7 +68,8 @@ def pixel_sides_of(source: object) -> PixelSize | None:
 
 def of_slide(properties: Any) -> PixelSize | None:
     """The same from the properties of OpenSlide."""
-    return _sound(*(_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"), 1e-6)
+    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    return _sound(x, y, 1e-6)
 
 
 def of_ome(text: str, image: int) -> PixelSize | None:
@@ -85,7 +86,7 @@ def of_ome(text: str, image: int) -> PixelSize | None:
         unit = UNITS.get(pixels[image].get(f"PhysicalSize{axis}Unit", "µm"))
         size = _number(pixels[image].get(f"PhysicalSize{axis}"))
         sides.append(None if unit is None or size is None else size * unit)
-    return _sound(*sides)
+    return _sound(sides[0], sides[1])
 
 
 def of_aperio(description: str) -> PixelSize | None:
@@ -110,7 +111,10 @@ _ARE_FOR_PRINT = 25e-6
 
 
 def of_resolution(x: float, y: float, unit: int) -> PixelSize | None:
-    """The same by a TIFF's resolution, unless that is one for print. x, y: pixels a unit. unit: TIFF's number."""
+    """The same by a TIFF's resolution, unless that is one for print.
+
+    x, y: pixels per unit. unit: its number in TIFF.
+    """
     metres = {_INCH: 0.0254, _CENTIMETRE: 0.01}.get(unit)
     if metres is None or not (0 < x < math.inf and 0 < y < math.inf):
         return None

@@ -1,7 +1,7 @@
-"""Everything that GDAL reads, through rasterio: GeoTIFF, JPEG 2000, VRT, ERDAS, and pictures with sidecar files.
+"""Everything that GDAL reads, through rasterio: GeoTIFF, JPEG 2000, VRT, ERDAS, pictures with sidecar files.
 
-GDAL decides by a file's content and knows its sidecars: world files, ``.aux.xml``, ``.msk``, ``.ovr``. What the
-file declares is honoured here: place, control points, masks, nodata, opacity, palettes and bit depths.
+GDAL decides by a file's content and knows its sidecars: world files, ``.aux.xml``, ``.msk``, ``.ovr``. What
+the file declares is honoured here: place, control points, masks, nodata, opacity, palettes and bit depths.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.georeference import GeoReference, ground_size
 from fcnconv.sources.pillow import silence
 from fcnconv.sources.pixel_size import of_resolution
+from fcnconv.sources.resized import REGION_PIXELS
 from fcnconv.sources.samples import WHITE, Declared, Samples, choose_samples, exact_nodata, tell_if_dark
 from fcnconv.sources.source import ENOUGH_SAMPLES, ENOUGH_SIDE, Pixels, area
 
 log = logging.getLogger("fcnconv")
 
-_NETWORK = frozenset(
-    "HTTP WMS WMTS WCS DAAS EEDA EEDAI PLMOSAIC STACIT STACTA ESRIC".split()
-)
+_NETWORK = frozenset("HTTP WMS WMTS WCS DAAS EEDA EEDAI PLMOSAIC STACIT STACTA ESRIC".split())
 """Drivers that fetch what a small file names from elsewhere."""
 
 _NO_PICTURES = frozenset("DERIVED GNMDatabase GNMFile GTI MEM Memory PDF".split())
@@ -144,7 +143,7 @@ class RasterSource:
 
     def __init__(self, dataset: Any, name: str, samples: Samples, frames: int = 1, place: bool = True):
         self.dataset, self.name, self.samples, self.frames = dataset, name, samples, frames
-        self.georeference = _georeference(dataset, name) if place else None
+        self.georeference = georeference_of(dataset, name) if place else None
         """Where it lies on the map; of overviews, which are placed as the whole, None."""
         self.nodata = [
             exact_nodata(dataset.nodatavals[band - 1], samples.declared.dtype) for band in samples.bands
@@ -212,6 +211,7 @@ class RasterSource:
             source = cls(dataset, name, samples, max(pages, 1))
             source.levels = (source, *source._overviews(content, frame))
             source._look(rescale)
+            source._tell_if_clear()
         return source
 
     def _overviews(self, content: Path | bytes, frame: int) -> Iterator[RasterSource]:
@@ -238,6 +238,13 @@ class RasterSource:
                 level.samples = self.samples
         elif declared.white == WHITE["uint16"]:
             tell_if_dark(self.name, self.samples, parts)
+
+    def _tell_if_clear(self) -> None:
+        """Warns of a picture that is all transparent, which is known at once of one that is small."""
+        if self.samples.declared.alpha is not None and area(self.size) <= REGION_PIXELS:
+            known = self.known()
+            if known is not None and not known.any():
+                log.warning("%s: every pixel is transparent, so that nothing but white is seen", self.name)
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)
@@ -296,10 +303,12 @@ class RasterSource:
         return bool(flags - {MaskFlags.all_valid} or declared.alpha or clear or declared.dtype.kind == "f")
 
     def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where the image has data, as `known_of` tells; None where no part lacks any.
+        """Where the image has data, as `known_of` tells; None where no part lacks any."""
+        return self._data
 
-        Masks of their own are read at full size, as overviews may be without them.
-        """
+    @cached_property
+    def _data(self) -> npt.NDArray[np.bool_] | None:
+        """The same, read once. Masks are read at full size, as overviews may be without them."""
         from rasterio.enums import MaskFlags
 
         if not self._lacks:
@@ -393,23 +402,23 @@ def _palette(dataset: Any) -> Pixels:
     return table
 
 
-def _georeference(dataset: Any, name: str) -> GeoReference | None:
-    """Where a dataset lies; None if it does not say, or only in a way that is not used, which is warned of."""
+def georeference_of(dataset: Any, name: str) -> GeoReference | None:
+    """Where a dataset lies; None if it does not say. A place that cannot be used is warned of."""
     from rasterio.transform import from_gcps
 
     transform, system = dataset.transform, system_of(dataset.crs) or _beside(dataset.name)
     points, points_crs = dataset.gcps
     if transform.is_identity and points:
         found = from_gcps(points)
-        off = (
-            max(math.dist(~found * (p.x, p.y), (p.col, p.row)) for p in points)
-            if found.determinant
-            else math.inf
-        )
+        off = math.inf
+        if found.determinant:
+            fitted = GeoReference(tuple(map(float, found[:6])))  # type: ignore[arg-type]
+            back = fitted.pixels_of(np.array([(p.x, p.y) for p in points]))
+            off = float(np.hypot(*(back - [(p.col, p.row) for p in points]).T).max())
         if off > CLOSE:
             log.warning(
-                "%s: its %d control points are up to %.3g px off any affine transform, so that they are not used: "
-                "the map lies in pixels; gdalwarp makes an image that lies straight",
+                "%s: its %d control points are up to %.3g px off an affine transform, not used: the map is "
+                "in pixels; gdalwarp makes an image that lies straight",
                 *(name, len(points), off),
             )
             return None
@@ -417,7 +426,7 @@ def _georeference(dataset: Any, name: str) -> GeoReference | None:
     elif transform.is_identity:
         if dataset.rpcs is not None:
             log.warning(
-                "%s: lies on the map by rational polynomials (RPC), which are not used: the map lies in pixels; "
+                "%s: is placed by rational polynomials (RPC), which are not used: the map is in pixels; "
                 "gdalwarp -rpc makes an image that lies straight",
                 name,
             )
@@ -501,18 +510,20 @@ PIXELS_A_BYTE = 10_000
 
 
 def _require_sound(dataset: Any, content: Path | bytes, name: str, max_pixels: int) -> None:
-    """Raises ImageError for a file that is far too small for its pixels, and for blocks too large to decode."""
+    """Raises ImageError for a file far too small for its pixels, and for blocks too large to decode."""
     pixels = area((dataset.width, dataset.height))
     length = len(content) if isinstance(content, bytes) else content.stat().st_size
     if pixels > MOST_BLOCK and dataset.driver not in _REFERRING and pixels > length * PIXELS_A_BYTE:
         raise ImageError(
-            f"{name}: damaged or cut short: it claims {dataset.width} × {dataset.height} pixels in {length:,} bytes"
+            f"{name}: damaged or cut short: it claims {dataset.width} × {dataset.height} pixels in "
+            f"{length:,} bytes"
         )
     block = max(high * wide for high, wide in dataset.block_shapes)
-    if block > max(MOST_BLOCK, max_pixels):
+    limit = max(MOST_BLOCK, max_pixels)
+    if block > limit:
         raise ImageError(
-            f"{name}: its pixels lie in blocks of {block:,}, over the limit of {max(MOST_BLOCK, max_pixels):,}, and "
-            f"are decoded at once; --max-pixels {block} lets it in"
+            f"{name}: its pixels lie in blocks of {block:,}, over the limit of {limit:,}, and are decoded at "
+            f"once; --max-pixels {block} lets it in"
         )
 
 

@@ -114,8 +114,8 @@ class Samples:
     def fitted(self, parts: Sequence[npt.NDArray[Any]], percentiles: Range, name: str) -> Samples:
         """The same with each band's range between two percentiles of its values.
 
-        parts: values (n, len(bands)) of pixels that have data. Raises ImageError if there are none, or all are
-        one value.
+        parts: values (n, len(bands)) of pixels that have data. Raises ImageError if there are none, or all
+        have one value.
         """
         known = np.concatenate(parts) if parts else np.empty((0, len(self.bands)))
         known = known[np.isfinite(known).all(-1)] if known.dtype.kind == "f" else known
@@ -141,8 +141,8 @@ class Samples:
 def _stretched(values: npt.NDArray[Any], limits: Range) -> Pixels:
     """uint8: values with a range of `limits` at 0 to 255, rounded half up; of up to 16 bits by a table."""
     low, high = limits
-    if values.dtype == np.uint8 and limits == (0, 255):
-        return values
+    if limits == (0, 255) and values.dtype.kind == "u" and values.dtype.itemsize == 1:
+        return np.asarray(values, np.uint8)
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         limit = np.iinfo(values.dtype)
         table = _scaled(np.arange(limit.min, limit.max + 1, dtype=np.float64), low, high)

@@ -27,6 +27,8 @@ _NO_SLIDES = ("generic-tiff", "synthetic")
 class SlideSource:
     """A level of a slide on white, read in blocks, with the smaller levels as its pyramid.
 
+    A slide whose scanner tells the bounds of what it scanned is cropped to these, as QuPath does.
+
     A location is told to OpenSlide in pixels of the first level, so that one between two pixels of a smaller
     level makes it interpolate; fixed blocks make every region of a level the same pixels.
     """
@@ -35,13 +37,29 @@ class SlideSource:
         self.slide = slide
         self.name = name
         self.level = level
+        self.bounds = bounds_of(slide)
         self.blocks = Blocks(self.size, (BLOCK, BLOCK), self._block)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        width, height = self.slide.level_dimensions[self.level]
-        return width, height
+        x0, y0, x1, y1 = self._box(self.level)
+        return x1 - x0, y1 - y0
+
+    def _box(self, level: int) -> Box:
+        """The bounds in pixels of a level."""
+        scale, (width, height) = self.slide.level_downsamples[level], self.slide.level_dimensions[level]
+        x0, y0, x1, y1 = self.bounds
+        left, top = int(x0 / scale), int(y0 / scale)
+        whole = (x0, y0, x1, y1) == (0, 0, *self.slide.level_dimensions[0])
+        if whole:
+            return 0, 0, width, height
+        return (
+            left,
+            top,
+            max(min(round(x1 / scale), width), left + 1),
+            max(min(round(y1 / scale), height), top + 1),
+        )
 
     @property
     def pixel_size(self) -> PixelSize | None:
@@ -66,7 +84,8 @@ class SlideSource:
             overview = self.slide.read_region((0, 0), level, sizes[level])
         except openslide.OpenSlideError as error:
             raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
-        return np.asarray(overview.getchannel("A")) > 0
+        x0, y0, x1, y1 = self._box(level)
+        return np.asarray(overview.getchannel("A"))[y0:y1, x0:x1] > 0
 
     @classmethod
     def open(cls, path: Path, name: str) -> SlideSource | None:
@@ -91,10 +110,23 @@ class SlideSource:
         width, height = self.size
         left, top = col * BLOCK, row * BLOCK
         size = min(BLOCK, width - left), min(BLOCK, height - top)
-        scale = self.slide.level_downsamples[self.level]
+        scale, (x0, y0) = self.slide.level_downsamples[self.level], self.bounds[:2]
         try:
-            region = self.slide.read_region((round(left * scale), round(top * scale)), self.level, size)
+            corner = x0 + round(left * scale), y0 + round(top * scale)
+            region = self.slide.read_region(corner, self.level, size)
         except openslide.OpenSlideError as error:
             raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         paper = Image.new("RGBA", size, "white")
         return np.asarray(Image.alpha_composite(paper, region).convert("RGB"))
+
+
+def bounds_of(slide: Any) -> Box:
+    """(x0, y0, x1, y1): the part of a slide that was scanned, in pixels of its first level."""
+    width, height = slide.level_dimensions[0]
+    try:
+        told = [int(slide.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")]
+    except (KeyError, ValueError):
+        return 0, 0, width, height
+    x0, y0 = max(told[0], 0), max(told[1], 0)
+    x1, y1 = min(told[0] + told[2], width), min(told[1] + told[3], height)
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else (0, 0, width, height)

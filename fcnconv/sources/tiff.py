@@ -1,7 +1,7 @@
 """TIFF files of microscopy, through tifffile: OME, ImageJ, QPTIFF and others whose pages belong together.
 
-tifffile finds the series of pages, their axes and their pyramid; the channels are bands here. Where rasterio is
-missing, all TIFF files are read this way.
+tifffile finds the series of pages, their axes and their pyramid; the channels are bands here. Where rasterio
+is missing, all TIFF files are read this way.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class _File:
 
 
 def _pictures(file: Any) -> list[_Picture]:
-    """The pictures of a file, series by series: each plane of depth and time, all of its channels together."""
+    """The pictures of a file, series by series: each plane of depth and time with all of its channels."""
     found = []
     for number, series in enumerate(file.series):
         keyframe, axes = series.keyframe, series.axes
@@ -337,7 +337,7 @@ def _declared(pages: Sequence[Any]) -> Declared:
 
 
 def _pixel_size(file: Any, series: int, page: Any) -> PixelSize | None:
-    """Metres across and down a pixel: by OME's metadata, ImageJ's, Aperio's description, or the resolution."""
+    """Metres across and down a pixel: by OME's metadata, ImageJ's, Aperio's, or the resolution."""
     if file.is_ome:
         return of_ome(str(file.ome_metadata or ""), series)
     if file.is_imagej:

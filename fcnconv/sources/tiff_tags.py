@@ -61,7 +61,7 @@ def _directory(file: io.IOBase) -> Any:
         head += file.read(8)
     directory = TiffImagePlugin.ImageFileDirectory_v2(head)
     file.seek(directory.next)
-    directory.load(file)  # type: ignore[no-untyped-call]
+    directory.load(file)  # type: ignore[arg-type]
     return directory
 
 
@@ -85,7 +85,7 @@ def _text(tags: Any, number: int) -> str:
 
 
 def _maker(tags: Any) -> str:
-    """Who made a file whose pages belong together in a way that only tifffile knows; empty for other files."""
+    """Who made a file whose pages belong together in a way that tifffile knows; empty for other files."""
     described, software = _text(tags, 270), _text(tags, 305)
     if re.search(r"</(\w+:)?OME>\s*$", described[-30:]) or "/OME/" in described[:600]:
         return "OME"

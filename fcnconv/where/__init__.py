@@ -6,7 +6,7 @@ the image has data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,16 +15,11 @@ import numpy as np
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.options import MapOptions
-from fcnconv.sources import ImageSource, Placed, area, known_of, pillow
+from fcnconv.sources import ImageSource, Placed, known_of
 from fcnconv.where.areas import Area, Inside, Rings, cells_inside, polygons, raster, rectangle
-from fcnconv.where.geojson import read_polygons, to_pixels
+from fcnconv.where.mask import read_mask
 from fcnconv.where.tissue import find_tissue
-
-MOST_PIXELS = 400_000_000
-"""Of a mask. It is decoded whole."""
-
-GEOJSON = (".geojson", ".json", ".geojson.gz")
-"""What a mask's name ends in that holds polygons; others are images."""
+from fcnconv.where.vector import is_vector, read_polygons, to_pixels
 
 
 @dataclass(frozen=True)
@@ -82,48 +77,34 @@ def _clipped(region: Box, source: ImageSource) -> Box:
 
 
 def _mask(path: Path, source: ImageSource) -> Area:
-    if path.name.lower().endswith(GEOJSON):
-        return polygons(_placed(path, source))
-    (width, height), mask = source.size, _raster(path)
-    own_height, own_width = mask.shape
-    # a smaller mask has the image's proportions as far as whole pixels can have them
-    if abs(own_width - width * own_height / height) > 1 and abs(own_height - height * own_width / width) > 1:
-        raise ImageError(
-            f"{path}: a mask of {own_width} × {own_height} px does not lie over an image of {width} × "
-            f"{height} px; it has the same size, or the same proportions"
-        )
-    return raster(mask, source.size)
+    if is_vector(path):
+        return _placed(path, source)
+    return raster(read_mask(path, source), source.size)
 
 
-def _raster(path: Path) -> Inside:
-    """bool (h, w): where an image of any kind is not black."""
-    try:
-        with pillow.silence, path.open("rb") as file, pillow.opened(file) as image:
-            if area(image.size) > MOST_PIXELS:
-                raise ImageError(
-                    f"{path}: a mask of {image.width} × {image.height} px is too large; a smaller one of the "
-                    "same proportions does as well"
-                )
-            plain = image.mode in ("1", "L", "I", "I;16", "F")
-            mask: Inside = np.asarray(image if plain else image.convert("L")) != 0
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise anything on damaged data
-        raise ImageError(f"{path}: no image that can be a mask: {error}") from error
-    return mask
-
-
-def _placed(path: Path, source: ImageSource) -> list[Rings]:
-    """The polygons of a GeoJSON, in pixels of the image."""
-    shapes, system = read_polygons(path)
+def _placed(path: Path, source: ImageSource) -> Area:
+    """The polygons of a file, in pixels of the image, without those that are to be ignored."""
+    found = read_polygons(path)
     place = source.georeference if isinstance(source, Placed) else None
-    if place is not None:
-        shapes = [[to_pixels(ring, place, system) for ring in rings] for rings in shapes]
-    points = np.concatenate([ring for rings in shapes for ring in rings])
-    (left, top), (right, bottom) = points.min(0), points.max(0)
-    if right < 0 or bottom < 0 or left >= source.size[0] or top >= source.size[1]:
-        raise ImageError(
-            f"{path}: its polygons lie at {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f} px, outside of "
-            f"{source.name} ({source.size[0]} × {source.size[1]} px)"
-        )
-    return shapes
+
+    def placed(shapes: Sequence[Rings]) -> list[Rings]:
+        if place is None:
+            return list(shapes)
+        return [
+            [to_pixels(ring, place, found.system, path, source.size) for ring in rings] for rings in shapes
+        ]
+
+    shapes, ignored = placed(found.shapes), placed(found.ignored)
+    if shapes:
+        points = np.concatenate([ring for rings in shapes for ring in rings])
+        (left, top), (right, bottom) = points.min(0), points.max(0)
+        if not (right >= 0 and bottom >= 0 and left < source.size[0] and top < source.size[1]):
+            raise ImageError(
+                f"{path}: its polygons lie at {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f} px, outside "
+                f"of {source.name} ({source.size[0]} × {source.size[1]} px)"
+            )
+    inside = polygons(shapes) if shapes else rectangle((0, 0, *source.size))
+    if not ignored:
+        return inside
+    outside = polygons(ignored)
+    return lambda x, y: inside(x, y) & ~outside(x, y)
