@@ -141,8 +141,8 @@ class Samples:
 def _stretched(values: npt.NDArray[Any], limits: Range) -> Pixels:
     """uint8: values with a range of `limits` at 0 to 255, rounded half up; of up to 16 bits by a table."""
     low, high = limits
-    if limits == (0, 255) and values.dtype.kind == "u" and values.dtype.itemsize == 1:
-        return np.asarray(values, np.uint8)
+    if low == 0 and high == 255 and values.dtype == np.uint8:
+        return np.asarray(values)
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         limit = np.iinfo(values.dtype)
         table = _scaled(np.arange(limit.min, limit.max + 1, dtype=np.float64), low, high)
