@@ -73,6 +73,7 @@ def family(root: int) -> dict[int, str]:
     return {pid: names.get(pid, "") for pid in found}
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_one_process_also_where_workers_are_killed(
     fcnconv: Command, photos: Path
 ) -> None:
@@ -122,6 +123,7 @@ with ray_engine(job, Cluster(workers=2, huge=1)) as engine:
 """
 
 
+@pytest.mark.slow
 def test_what_is_packed_comes_together_and_a_huge_image_is_worked_on_by_all(
     fcnconv: Command, photos: Path
 ) -> None:

@@ -89,7 +89,11 @@ def test_a_page_has_examples(page: str) -> None:
 @pytest.mark.parametrize(
     ("line", "output"),
     [
-        pytest.param(*example, id=f"{named(page)}: {example[0]}"[:80])
+        pytest.param(
+            *example,
+            id=f"{named(page)}: {example[0]}"[:80],
+            marks=pytest.mark.slow if "verify" in example[0] else (),
+        )
         for page in PAGES
         for example in examples(TEXT[page])
     ],

@@ -57,8 +57,11 @@ def wait_for(count: int, out: str = "maps") -> None:
     wait_until(lambda: len(list(Path(out).rglob("*.npy"))) >= count, f"{count} answers")
 
 
-def test_a_run_that_is_killed_and_started_again(quiet: dict[str, bytes], fcnconv: Command) -> None:
-    for count in (2, 9, 16):
+@pytest.mark.parametrize("counts", [(9,), pytest.param((2, 9, 16), marks=pytest.mark.slow)], ids=str)
+def test_a_run_that_is_killed_and_started_again(
+    counts: tuple[int, ...], quiet: dict[str, bytes], fcnconv: Command
+) -> None:
+    for count in counts:
         process = start()
         wait_for(count)
         process.send_signal(signal.SIGKILL)
@@ -225,7 +228,7 @@ def test_an_image_that_processes_die_of_is_given_up_and_its_neighbours_are_not(
     assert fcnconv("batch", "photos", "-o", "maps", *RUN).returncode == 0  # somebody may have mended it
 
 
-@pytest.mark.parametrize("ahead", [-3e8, 3e8])
+@pytest.mark.parametrize("ahead", [-3e8, pytest.param(3e8, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps(quiet: dict[str, bytes], fcnconv: Command, ahead: float) -> None:
     """The settings were written when the clock was wrong, by ten years."""
     assert fcnconv("batch", "photos/00.png", "-o", "maps", *RUN).returncode == 0

@@ -15,7 +15,11 @@ from fcnconv.commands import COMMANDS, command
 from fcnconv.console.help import LEFT, examples_in, help_page
 
 ABOUTS = {"": ABOUT} | {name: inspect.getdoc(command(name)) or "" for name in COMMANDS}
-EXAMPLES = [(name, line) for name, about in ABOUTS.items() for line in examples_in(about)]
+EXAMPLES = [
+    pytest.param(name, line, id=line, marks=pytest.mark.slow if "--stride" in line else ())
+    for name, about in ABOUTS.items()
+    for line in examples_in(about)
+]
 
 
 def shown(fcnconv: Command, name: str, columns: int = 80) -> str:
@@ -49,7 +53,7 @@ def test_the_commands_come_first_and_a_line_each(fcnconv: Command) -> None:
     assert [line.split()[0] for line in section.splitlines()] == list(COMMANDS)
 
 
-@pytest.mark.parametrize(("name", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+@pytest.mark.parametrize(("name", "line"), EXAMPLES)
 def test_an_example_works_as_it_stands(name: str, line: str, tmp_path: Path, lite0: Classifier) -> None:
     (tmp_path / "photos").mkdir()
     for path in ("photo.jpg", "photos/a.jpg", "photos/b c.jpg"):

@@ -199,7 +199,9 @@ def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:
     assert len(used) >= 2
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.slow if name != "onnx" else ()) for name in BACKENDS]
+)
 def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     lite0 = load("efficientnet_lite0", backend=backend)
     pixels = np.asarray(Image.open(SAMPLES / "collage.jpg").convert("RGB"))
@@ -308,6 +310,7 @@ def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, 
     assert tiling.memory >= KEPT_SLACK * kept + FIXED
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_a_scan_takes_the_memory_that_it_was_given() -> None:
     """In a process of its own, of which the system tells the peak."""

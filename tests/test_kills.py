@@ -25,7 +25,7 @@ def kills() -> ModuleType:
 
 
 @pytest.mark.usefixtures("lite0")
-@pytest.mark.parametrize("suffix", ["npy", "zarr"])
+@pytest.mark.parametrize("suffix", ["npy", pytest.param("zarr", marks=pytest.mark.slow)])
 def test_a_killed_map_leaves_nothing_that_looks_finished(suffix: str, kills: ModuleType) -> None:
     if needs := WRITERS[suffix].needs:
         pytest.importorskip(needs[0])

@@ -130,7 +130,7 @@ def test_shards_are_all_images_once(fcnconv: Command, photos: Path) -> None:
 
 
 def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None:
-    for number in range(30):
+    for number in range(12):
         shutil.copy(SAMPLES / "collage.jpg", photos / f"c{number:02}.jpg")
     options = ["photos", "-o", "maps", "-f", "npy", "--anchors", "0"]
     command = [sys.executable, "-m", "fcnconv", "batch", *options]
@@ -140,11 +140,11 @@ def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=PATIENCE)
     whole = list(Path("maps").rglob("*.npy"))
-    assert 4 <= len(whole) < 33
+    assert 4 <= len(whole) < 15
     for path in whole:
         assert np.load(path, mmap_mode="r").shape[2] == 1000  # a file that is there is whole
     done = fcnconv("batch", *options)
-    assert done.returncode == 0 and len(list(Path("maps").rglob("*.npy"))) == 33
+    assert done.returncode == 0 and len(list(Path("maps").rglob("*.npy"))) == 15
 
 
 NAMES = st.lists(

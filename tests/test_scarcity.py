@@ -100,7 +100,10 @@ def cold(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("lite0")
-@pytest.mark.parametrize("suffix", WRITTEN)
+@pytest.mark.parametrize(
+    "suffix",
+    [pytest.param(name, marks=pytest.mark.slow if name not in ("npz", "png") else ()) for name in WRITTEN],
+)
 def test_a_disk_that_fills_is_told_and_keeps_nothing_half_written(suffix: str, disk: Path) -> None:
     if suffix in NEEDS:
         pytest.importorskip(NEEDS[suffix])
@@ -111,7 +114,7 @@ def test_a_disk_that_fills_is_told_and_keeps_nothing_half_written(suffix: str, d
 
 
 @pytest.mark.usefixtures("lite0")
-@pytest.mark.parametrize("suffix", ["npz", "png"])
+@pytest.mark.parametrize("suffix", ["npz", pytest.param("png", marks=pytest.mark.slow)])
 def test_a_limit_on_the_size_of_files_is_told(suffix: str, tmp_path: Path) -> None:
     """As a quota is: the system writes no more."""
     few = limited("ulimit -f 60")  # kilobytes
@@ -148,7 +151,9 @@ def test_a_read_only_cache_is_read_or_done_without(lite0: Classifier, tmp_path: 
         answered(run(CLASSIFY, XDG_CACHE_HOME=str(empty)))
 
 
-@pytest.mark.parametrize("home", [None, "", "/dev/null"])
+@pytest.mark.parametrize(
+    "home", [None, *(pytest.param(home, marks=pytest.mark.slow) for home in ("", "/dev/null"))]
+)
 def test_a_user_without_a_home_gets_an_answer_and_no_files(home: str | None, tmp_path: Path) -> None:
     """As one that the system does not know either."""
     unknown = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
@@ -169,7 +174,9 @@ def test_few_descriptors_are_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("lite0")
-@pytest.mark.parametrize("megabytes", [150, 250, 400, 700, 2000])
+@pytest.mark.parametrize(
+    "megabytes", [400, *(pytest.param(number, marks=pytest.mark.slow) for number in (150, 250, 700, 2000))]
+)
 def test_little_address_space_is_told_or_enough(megabytes: int) -> None:
     answered_or_told(run(CLASSIFY, limited(f"ulimit -v {megabytes * 1000}")))
 
@@ -244,7 +251,7 @@ def at_once(count: int, cache: dict[str, str]) -> list[Done]:
     return [Done((), p.returncode, *text) for p, text in zip(processes, told, strict=True)]
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_many_processes_make_one_plan(count: int, cold: dict[str, str]) -> None:
     runs = at_once(count, cold)
     for done in runs:

@@ -40,10 +40,19 @@ def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("name", ["map.npy", "map.zarr"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("map.npy", signal.SIGKILL),
+        ("map.zarr", signal.SIGTERM),
+        pytest.param("map.npy", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("map.npy", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("map.zarr", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("map.zarr", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_that_is_stopped_leaves_nothing_that_looks_finished(
-    how: signal.Signals, name: str, tmp_path: Path
+    name: str, how: signal.Signals, tmp_path: Path
 ) -> None:
     image = tmp_path / "large.png"
     Image.new("RGB", (4096, 4096)).save(image)

@@ -50,6 +50,7 @@ def test_more_anchors_are_nearer_and_every_window_is_the_classifier(
     assert lite0(COFFEE, anchors=1).exact.all()
 
 
+@pytest.mark.slow
 def test_the_estimate_holds_the_truth(lite0: Classifier) -> None:
     held, seeds = 0, range(6)
     for image in (COFFEE, SAMPLES / "chelsea.png"):
