@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ __all__ = [
     "Command",
     "make_photos",
     "needs_chromium",
+    "needs_geo",
     "needs_jq",
     "pytest_addoption",
     "pytest_configure",
@@ -110,6 +112,10 @@ def fcnconv_process(lite0: Classifier) -> Command:
     return run_process
 
 
+needs_geo = pytest.mark.skipif(
+    not all(map(find_spec, ("rasterio", "pyogrio", "geopandas"))),
+    reason="no rasterio, pyogrio and geopandas: pip install '.[test-all]'",
+)
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="no jq: apt-get install jq")
 needs_chromium = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
