@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ COMPARISONS = {
     ast.Is: "is not",
     ast.IsNot: "is",
 }
+HANGS = 3600.0
+"""Seconds after which the tests of a mutant are given up."""
+
 ARITHMETIC = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*"}
 
 
@@ -166,20 +170,29 @@ def pytest(copy: Path, *arguments: str) -> int:
         *arguments,
     ]
     environment = os.environ | {"PYTHONPATH": str(copy)}
-    return subprocess.run(command, cwd=copy, env=environment, stdout=subprocess.DEVNULL).returncode
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, timeout=HANGS)
+    except subprocess.TimeoutExpired:  # the mutant loops for ever: nobody would overlook that
+        return 1
+    return done.returncode
 
 
-def tests_of(copy: Path, mutant: Mutant) -> list[str]:
-    """The tests that execute a mutant's line in the process of the tests, by the record of the first run."""
+def tests_of(record: Path, mutant: Mutant) -> list[str]:
+    """The tests that execute a mutant's line in the process of the tests, the most specific first: those that
+    execute the fewest lines of its file.
+    """
     from coverage import CoverageData
 
-    data = CoverageData(str(copy / ".coverage"))
+    data = CoverageData(str(record))
     data.read()
-    contexts = data.contexts_by_lineno(str(copy / mutant.path)).get(mutant.line, [])
-    return sorted({context.partition("|")[0] for context in contexts if context})
+    file = next((file for file in data.measured_files() if file.endswith("/" + mutant.path)), "")
+    contexts = data.contexts_by_lineno(file) if file else {}
+    lines = Counter(context.partition("|")[0] for line in contexts.values() for context in line if context)
+    near = {context.partition("|")[0] for context in contexts.get(mutant.line, []) if context}
+    return sorted(near, key=lambda test: (lines[test], test))
 
 
-def is_caught(copy: Path, mutant: Mutant, more: list[str]) -> str:
+def is_caught(copy: Path, record: Path, mutant: Mutant, more: list[str]) -> str:
     """How a mutant was caught; nothing for a survivor."""
     path = copy / mutant.path
     sound = path.read_text(encoding="utf-8")
@@ -187,8 +200,7 @@ def is_caught(copy: Path, mutant: Mutant, more: list[str]) -> str:
     lines[mutant.line - 1] = mutant.after + "\n"
     path.write_text("".join(lines), encoding="utf-8")
     try:
-        near = tests_of(copy, mutant)
-        # A mutant may loop for ever, which is caught as well, but not by a test.
+        near = tests_of(record, mutant)
         if near and pytest(copy, "-x", "-n", "0", *near[:400], *more) not in (0, 5):
             return f"by one of {len(near)} tests that execute the line"
         return "by another test" if pytest(copy, "-x", "-n", "2", "--dist", "worksteal", *more) else ""
@@ -200,7 +212,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--list", action="store_true", help="only show the mutants")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="what --cov-context=test recorded before")
     parser.add_argument("more", nargs="*", help="arguments of pytest, after --")
     given = parser.parse_args()
     drawn = draw(given.count, given.seed)
@@ -210,15 +223,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "fcnconv")
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "shared"))
-        start = time.monotonic()
-        record = ("--cov=fcnconv", "--cov-branch", "--cov-context=test", "--cov-report=")
-        if pytest(copy, "-n", "2", "--dist", "worksteal", *record, *given.more):
-            sys.exit("the tests fail without any change")
-        print(f"{time.monotonic() - start:.0f} s without a change", flush=True)
+        record = given.record or copy / ".coverage"
+        if not given.record:
+            start = time.monotonic()
+            measured = ("--cov=fcnconv", "--cov-branch", "--cov-context=test", "--cov-report=")
+            if pytest(copy, "-n", "2", "--dist", "worksteal", *measured, *given.more):
+                sys.exit("the tests fail without any change")
+            print(f"{time.monotonic() - start:.0f} s without a change", flush=True)
         caught = 0
         for mutant in drawn:
             start = time.monotonic()
-            how = is_caught(copy, mutant, given.more)
+            how = is_caught(copy, record, mutant, given.more)
             caught += bool(how)
             print(f"{mutant}\n    {f'caught {how}' if how else 'SURVIVED'}", end="", flush=True)
             print(f", {time.monotonic() - start:.0f} s", flush=True)
