@@ -55,7 +55,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     suffix = path.suffix.lower()
     try:
         if text.lstrip()[:1] in ("{", "["):
-            return names_of_object(_literal(text))
+            return names_of_object(parse_notation(text))
         if suffix in (".yaml", ".yml"):
             return names_of_object(_yaml(text))
         if suffix in (".csv", ".tsv"):
@@ -305,8 +305,8 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _literal(text: str) -> Any:
-    """What JSON or Python's notation says."""
+def parse_notation(text: str) -> Any:
+    """What a text in JSON or in Python's notation says. Raises NamesError."""
     try:
         return parse_json(text)
     except ValueError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,6 +33,8 @@ def make_plan(
     weights: the file that the network is made of. start: runs an ONNX file.
     since: when the making began, by ``time.perf_counter``.
     """
+    if mode == "windows" and spec.crops is not None:
+        return _plan_of_crops(spec, spec.crops(weights), weights, start, since)
     network: nn.Module = spec.build(weights).eval()
     converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None
     network, any_size = converted or network, converted is not None
@@ -52,6 +55,22 @@ def make_plan(
     if converted:
         part = whole(converted.network, converted.geometry, run, channels_last=False)
     return plan_file(model, record, part)
+
+
+def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> bytes:
+    """The content of the plan of a network that is a program of ONNX already."""
+    image = np.zeros((1, len(spec.mean), spec.window, spec.window), np.float32)
+    record = Record(
+        identity=spec.identity(weights),
+        mode="windows",
+        version=__version__,
+        num_classes=start(model)(image).shape[1],
+        geometry=None,
+        proof=None,
+        export_error=0.0,
+        seconds=time.perf_counter() - since,
+    )
+    return plan_file(model, record, None)
 
 
 def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:

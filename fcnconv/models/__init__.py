@@ -108,6 +108,10 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
         return _embedded()
     if is_folder(name):
         return folder_spec(name, own or OwnModel(), models())
+    if Path(name).suffix.lower() == ".onnx":
+        from fcnconv.models.onnx_model import onnx_spec
+
+        return onnx_spec(Path(name), own or OwnModel())
     if is_weights(name):
         return own_spec(Path(name), own or OwnModel(), models())
     if own is not None and own != OwnModel():

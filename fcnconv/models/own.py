@@ -26,7 +26,7 @@ IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 _OWN = "Own model"
 
-SUFFIXES = (".pth", ".pt", ".safetensors", ".pt2", ".bin", ".ckpt", ".torchscript")
+SUFFIXES = (".pth", ".pt", ".safetensors", ".pt2", ".bin", ".ckpt", ".torchscript", ".onnx")
 """What a file of weights ends in. Those that are programs are refused with the reason when they are read."""
 
 
@@ -248,7 +248,7 @@ def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> Model
         raise UsageError(
             f"{weights}: name the network that these weights belong to with --arch, such as --arch resnet18"
         )
-    return described_spec(str(weights), partial(_existing, weights), own, find_architecture(own.arch, table))
+    return described_spec(str(weights), partial(existing, weights), own, find_architecture(own.arch, table))
 
 
 def described_spec(
@@ -310,7 +310,8 @@ def find_architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
     return torchvision_architecture(spec)
 
 
-def _existing(weights: Path) -> Path:
+def existing(weights: Path) -> Path:
+    """The path of a file of weights. Raises ModelError if it is not there."""
     if not weights.is_file():
         raise ModelError(f"{weights}: no such file of weights")
     return weights

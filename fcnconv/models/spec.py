@@ -54,6 +54,8 @@ class ModelSpec:
     arch: the network that `build` makes; it and the weights decide the logits.
     no_fcn: why the network has no fully convolutional form; empty if it has one, or nobody knows yet.
     sha256: gives the SHA-256 of the weights at that path.
+    crops: gives the network at that path as an ONNX program, float32 (N, channels, window, window) -> logits
+        (N, num_classes), by which crops are scored; None where torch exports one.
     published: what is known of it beforehand; None for a model of one's own.
     """
 
@@ -71,6 +73,7 @@ class ModelSpec:
     arch: str = ""
     no_fcn: str = ""
     sha256: Callable[[Path], str] = file_sha256
+    crops: Callable[[Path], bytes] | None = None
     published: Published | None = None
 
     @property

@@ -1,0 +1,224 @@
+"""A custom model in an ONNX file: how it is used, its network in torch, and the program of its crops."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fcnconv.errors import WAY_OUT, ConversionError, ModelError, UsageError, first_line
+from fcnconv.labels import Labels
+from fcnconv.models.architecture import named_or_numbered
+from fcnconv.models.facts import Facts, remembered
+from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours, existing, read_spec
+from fcnconv.models.packaged import file_sha256
+from fcnconv.models.spec import ModelSpec
+from fcnconv.provenance import Activation, Channels
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fcnconv.models.onnx_file import Graph
+
+log = logging.getLogger("fcnconv")
+
+SUFFIX = ".onnx"
+WINDOW = 224
+"""Side of the window of a graph that takes images of any size, unless one is given."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit between the network as torch computes it and ONNX Runtime, as a share of the
+largest logit."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of its network. window: None where it takes any. beside: the files of its weights."""
+
+    window: int | None
+    channels: int
+    num_classes: int
+    mean: Channels | None
+    std: Channels | None
+    activation: Activation | None
+    categories: tuple[str, ...] | None
+    beside: tuple[str, ...]
+
+
+def onnx_spec(path: Path, own: OwnModel) -> ModelSpec:
+    """The spec of a classifier in an ONNX file.
+
+    The window, the channels, the number of classes, the normalisation inside the graph, the activation at its
+    end and the names of classes in its metadata are read from the file. `own` and the JSON file beside it say
+    the rest, and go before.
+
+    Raises ModelError for a file that is no classifier of images, and UsageError for what contradicts it.
+    """
+    beside = path.with_suffix(".json")
+    own = own.over(read_spec(beside)) if beside.is_file() else own
+    if own.arch is not None:
+        raise UsageError(f"{path}: an ONNX file is its own architecture; leave out --arch {own.arch}")
+    existing(path)
+    found = _facts(path, own.window)
+    if found.window is not None and own.window not in (None, found.window):
+        raise UsageError(f"{path}: takes windows of {found.window} px only; leave out --window {own.window}")
+    window = found.window or own.window or WINDOW
+    mean, std = _normalisation(str(path), found, own)
+    if len(mean) != found.channels:
+        raise UsageError(
+            f"{path}: the network takes images of {found.channels} channels; give --mean and --std with a "
+            "number for each"
+        )
+    activation = own.activation or found.activation
+    return ModelSpec(
+        name=str(path),
+        window=window,
+        eval_size=own.eval_size or round(window * 8 / 7),
+        mean=mean,
+        std=std,
+        labels=partial(_labels, own.categories or found.categories, found.num_classes, str(path), activation),
+        weights=partial(existing, path),
+        build=partial(_network, window),
+        temperature=own.temperature or 1.0,
+        pixel_size=own.pixel_size,
+        arch="onnx",
+        sha256=partial(_sha256, found.beside),
+        crops=partial(crops_program, window=window),
+    )
+
+
+def _labels(
+    categories: tuple[str, ...] | None, num_classes: int, name: str, activation: Activation | None
+) -> Labels:
+    return named_or_numbered(categories, num_classes, name, activation)
+
+
+def _normalisation(name: str, found: _Facts, own: OwnModel) -> tuple[Channels, Channels]:
+    if found.mean is not None and found.std is not None:
+        return colours(name, own, found.mean, found.std)
+    if own.mean is None and own.std is None:
+        log.info(
+            "%s: does not say how images are normalised; ImageNet's mean and std are used, unless --mean and "
+            "--std give others",
+            name,
+        )
+    if found.channels != 3:
+        grey = (sum(IMAGENET_MEAN) / 3,) * found.channels, (sum(IMAGENET_STD) / 3,) * found.channels
+        return colours(name, own, *grey)
+    return colours(name, own, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _sha256(beside: tuple[str, ...], path: Path) -> str:
+    """The SHA-256 of an ONNX file and of the files beside it that hold its weights."""
+    if not beside:
+        return file_sha256(path)
+    parts = [file_sha256(path.parent / name) for name in (path.name, *beside)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _facts(path: Path, window: int | None) -> _Facts:
+    def found() -> Facts:
+        from fcnconv.models.onnx_file import external_files, parse, read_graph
+
+        graph = read_graph(path)
+        if graph.height != graph.width:
+            raise ModelError(
+                f"{path}: takes images of {graph.height or 'any'} × {graph.width or 'any'} px, and windows "
+                "are square"
+            )
+        mean, std = _inside(graph)
+        return {
+            "window": graph.height,
+            "channels": graph.channels,
+            "num_classes": _count(path, graph, graph.height or window or WINDOW),
+            "mean": mean,
+            "std": std,
+            "activation": graph.activation,
+            "categories": graph.categories,
+            "beside": [str(each.relative_to(path.parent)) for each in external_files(parse(path), path)],
+        }
+
+    def read(facts: Facts) -> _Facts:
+        for name in facts["beside"]:
+            (path.parent / name).stat()
+        lists = ("mean", "std", "categories", "beside")
+        known: dict[str, Any] = dict(facts) | {key: facts[key] and tuple(facts[key]) for key in lists}
+        return _Facts(**known)
+
+    return remembered(("onnx", file_sha256(path), str(window)), found, read)
+
+
+def _inside(graph: Graph) -> tuple[Channels | None, Channels | None]:
+    """The mean and std that images get before a graph that normalises them itself; None where it does not.
+
+    Whether it takes intensities from 0 to 1 or from 0 to 255 shows in its first constants: a factor of about
+    1/255, or an offset of about 128.
+    """
+    count = graph.channels
+    if graph.whole_numbers:
+        return (0.0,) * count, (1 / 255,) * count
+    if graph.scale is None or graph.shift is None:
+        return None, None
+    of_bytes = abs(graph.scale).max() < 0.1 or abs(graph.shift).max() > 10
+    return (0.0,) * count, ((1 / 255,) * count if of_bytes else (1.0,) * count)
+
+
+def _count(path: Path, graph: Graph, window: int) -> int:
+    """The number of classes, from a run on one image of zeros."""
+    import numpy as np
+
+    from fcnconv.models.onnx_file import program
+
+    try:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(program(graph), providers=["CPUExecutionProvider"])
+        shape = (graph.batch or 1, graph.channels, window, window)
+        (scores,) = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
+    except Exception as error:  # ONNX Runtime's errors share no class but this
+        raise ModelError(f"{path}: does not run at {window} × {window} px ({first_line(error)})") from error
+    if scores.ndim != 2:
+        sides = " × ".join(map(str, scores.shape))
+        raise ModelError(f"{path}: gives {sides} values, not one vector of scores per image")
+    return int(scores.shape[1])
+
+
+def crops_program(path: Path, window: int) -> bytes:
+    """The graph as an ONNX program: float32 (N, channels, window, window) -> logits (N, num_classes)."""
+    from fcnconv.models.onnx_file import program, read_graph
+
+    return program(read_graph(path))
+
+
+def _network(window: int, path: Path) -> nn.Module:
+    """The graph as a network of torch, checked against ONNX Runtime. Raises ConversionError if it is none."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    from fcnconv.models.onnx_file import program, read_graph
+    from fcnconv.models.onnx_reader import UnreadableError, as_torch
+
+    graph = read_graph(path)
+    try:
+        network = as_torch(graph, window, str(path))
+    except UnreadableError as error:
+        raise ConversionError(f"{error}; {WAY_OUT}") from error
+    session = onnxruntime.InferenceSession(program(graph), providers=["CPUExecutionProvider"])
+    shape = (graph.batch or 2, graph.channels, window, window)
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    if graph.whole_numbers:
+        x = np.floor(np.random.default_rng(0).random(shape, np.float32) * 256)
+    (expected,) = session.run(None, {session.get_inputs()[0].name: x})
+    with torch.inference_mode():
+        found = network(torch.from_numpy(x)).numpy()
+    difference = float(abs(found - expected).max() / max(abs(expected).max(), 1e-30))
+    if not difference <= TOLERANCE:
+        raise ConversionError(
+            f"{path}: as read, its scores differ from ONNX Runtime's by {difference:.1e} of the largest, "
+            f"over {TOLERANCE:.0e}; {WAY_OUT}"
+        )
+    return network

@@ -1,0 +1,255 @@
+"""ONNX files as models: the same scores as their source whatever exported them, and no file read beyond."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import fcnconv
+from fcnconv.errors import ConversionError, ModelError, UsageError
+from fcnconv.models import OwnModel, find_model
+from fcnconv.models.onnx_file import read_graph
+
+WINDOW = 32
+
+
+class Net(nn.Module):
+    """A small classifier with what exporters write in different ways: shapes, gates, shuffled channels."""
+
+    def __init__(self, inside: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.pool, self.next = nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1, groups=2)
+        self.fc = nn.Linear(8, 5)
+        self.inside = inside
+        self.norm.running_mean.normal_(0, 0.2)
+        self.norm.running_var.uniform_(0.3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.inside:
+            x = (x - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / 0.25
+        x = F.hardswish(self.pool(F.relu6(self.norm(self.stem(x)))))
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+        a, b = F.silu(self.next(x)).chunk(2, 1)
+        logits: torch.Tensor = self.fc(torch.cat([b, a], 1).mean((2, 3)))
+        return logits
+
+
+def export(model: nn.Module, path: Path, **options: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = {"dynamo": False, "opset_version": 17} | options
+        if given["dynamo"]:
+            given["verbose"] = False
+        torch.onnx.export(model.eval(), (torch.zeros(1, 3, WINDOW, WINDOW),), str(path), **given)
+    return path
+
+
+def probabilities(model: nn.Module, pixels: np.ndarray[Any, Any], **given: Any) -> np.ndarray[Any, Any]:
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        return np.asarray(model.eval()((x - 0.5) / 0.25).softmax(1)[0])
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (WINDOW, WINDOW, 3), np.uint8)
+
+
+NORMALISED = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"opset_version": 11},
+        {"opset_version": 13, "do_constant_folding": False},
+        {"opset_version": 17, "input_names": ["x"], "dynamic_axes": {"x": {0: "n", 2: "h", 3: "w"}}},
+        {"opset_version": 18, "dynamo": True},
+        {"opset_version": 21, "dynamo": True},
+    ],
+)
+def test_an_export_scores_as_its_source(options: dict[str, Any], tmp_path: Path, pixels: Any) -> None:
+    path = export(Net(), tmp_path / "net.onnx", **options)
+    window = WINDOW if "dynamic_axes" in options else None
+    spec = find_model(str(path), OwnModel(window=window, **NORMALISED))
+    assert (spec.window, len(spec.labels())) == (WINDOW, 5)
+    for mode in ("fcn", "windows"):
+        net = fcnconv.load(str(path), mode=mode, window=window, **NORMALISED)
+        found = net.classify(pixels, scales="1", k=5)
+        right = probabilities(Net(), pixels)
+        for each in found.predictions:
+            assert abs(each.probability - right[each.class_idx]) < 1e-4
+    image = np.random.default_rng(1).integers(0, 256, (WINDOW + 24, WINDOW + 16, 3), np.uint8)
+    fcn = fcnconv.load(str(path), window=window, **NORMALISED)
+    whole = fcnconv.load(Net().eval(), window=WINDOW, **NORMALISED)
+    assert np.allclose(fcn(image, anchors=0).logits, whole(image, anchors=0).logits, atol=1e-4)
+
+
+def test_a_plan_belongs_to_the_content(tmp_path: Path) -> None:
+    path = export(Net(), tmp_path / "net.onnx")
+    one = find_model(str(path), OwnModel())
+    before = one.sha256(path)
+    model = onnx.load(str(path))
+    fc = next(each for each in model.graph.initializer if each.dims == [5])
+    fc.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(fc) + 1, fc.name))
+    onnx.save(model, str(path))
+    assert find_model(str(path), OwnModel()).sha256(path) != before
+
+
+def test_weights_beside_the_file_count_as_its_content(tmp_path: Path) -> None:
+    path = export(Net(), tmp_path / "net.onnx")
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="net.data", size_threshold=0)
+    spec = find_model(str(path), OwnModel())
+    before = spec.sha256(path)
+    assert spec.build(path)(torch.zeros(3, 3, WINDOW, WINDOW)).shape == (3, 5)
+    data = bytearray((tmp_path / "net.data").read_bytes())
+    data[40] ^= 1
+    (tmp_path / "net.data").write_bytes(data)
+    assert find_model(str(path), OwnModel()).sha256(path) != before
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin"])
+def test_nothing_outside_the_folder_is_read(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(4096))
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    model = onnx.load(str(export(Net(), folder / "net.onnx")))
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"refused: the weights of .* lie outside its folder"):
+        find_model(str(folder / "net.onnx"), OwnModel())
+
+
+def small(
+    nodes: list[onnx.NodeProto], shape: list[Any], weights: dict[str, Any], out: str, **meta: str
+) -> bytes:
+    """A model of one input x and one output (N, 5)."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(out, TensorProto.FLOAT, [shape[0], 5])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, meta)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def keras(names: str = "['a', 'b', 'c', 'd', 'e']") -> bytes:
+    """As tf2onnx writes a network of Keras: channels last, pixels of 0 to 255, SAME padding, a softmax."""
+    random = np.random.default_rng(0)
+    weights = {
+        "scale": np.float32(1 / 127.5),
+        "one": np.float32(1),
+        "w": random.standard_normal((6, 3, 3, 3), np.float32),
+        "b": random.standard_normal(6, np.float32),
+        "fc": random.standard_normal((6 * 16 * 16, 5), np.float32) / 30,
+        "bias": random.standard_normal(5, np.float32),
+        "flat": np.array([-1, 6 * 16 * 16]),
+    }
+    make = helper.make_node
+    nodes = [
+        make("Mul", ["x", "scale"], ["x1"]),
+        make("Sub", ["x1", "one"], ["x2"]),
+        make("Transpose", ["x2"], ["x3"], perm=[0, 3, 1, 2]),
+        make("Conv", ["x3", "w", "b"], ["x4"], strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
+        make("Relu", ["x4"], ["x5"]),
+        make("Transpose", ["x5"], ["x6"], perm=[0, 2, 3, 1]),
+        make("Reshape", ["x6", "flat"], ["x7"]),
+        make("MatMul", ["x7", "fc"], ["x8"]),
+        make("Add", ["x8", "bias"], ["x9"]),
+        make("Softmax", ["x9"], ["y"], axis=1),
+    ]
+    return small(nodes, ["N", 32, 32, 3], weights, "y", names=names)
+
+
+def test_a_network_of_keras(tmp_path: Path, pixels: Any) -> None:
+    import onnxruntime
+
+    path = tmp_path / "keras.onnx"
+    path.write_bytes(keras())
+    graph = read_graph(path)
+    assert (graph.channels_last, graph.channels, graph.height, graph.activation) == (True, 3, 32, "softmax")
+    session = onnxruntime.InferenceSession(path.read_bytes())
+    (right,) = session.run(None, {"x": pixels[None].astype(np.float32)})
+    for mode in ("fcn", "windows"):
+        net = fcnconv.load(str(path), mode=mode)
+        assert net.labels.categories == tuple("abcde")
+        for each in net.classify(pixels, scales="1", k=5).predictions:
+            assert abs(each.probability - right[0, each.class_idx]) < 1e-4
+
+
+def test_normalisation_inside_the_graph_is_recognised(tmp_path: Path, pixels: Any) -> None:
+    path = export(Net(inside=True), tmp_path / "net.onnx")
+    spec = find_model(str(path), OwnModel())
+    assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
+    with torch.no_grad():
+        right = Net(inside=True).eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255).softmax(1)[0]
+    for each in fcnconv.load(str(path)).classify(pixels, scales="1", k=5).predictions:
+        assert abs(each.probability - float(right[each.class_idx])) < 1e-4
+
+
+def test_what_has_no_counterpart_runs_on_windows(tmp_path: Path, pixels: Any) -> None:
+    make, random = helper.make_node, np.random.default_rng(0)
+    weights = {
+        "fc": random.standard_normal((3, 5), np.float32),
+        "k": np.array([2]),
+        "shape": np.array([-1, 3]),
+    }
+    nodes = [
+        make("CumSum", ["x", "k"], ["x1"]),
+        make("GlobalAveragePool", ["x1"], ["x2"]),
+        make("Reshape", ["x2", "shape"], ["x3"]),
+        make("MatMul", ["x3", "fc"], ["y"]),
+    ]
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(small(nodes, [1, 3, 16, 16], weights, "y"))
+    with pytest.raises(ConversionError, match=r"the operation CumSum .*--mode windows"):
+        fcnconv.load(str(path))
+    assert fcnconv.load(str(path), mode="windows")(pixels).logits.shape == (1, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an ONNX file"),
+        (b"\x80\x04hello", "not an ONNX file"),
+        (small([helper.make_node("Identity", ["x"], ["y"])], [1, 5], {}, "y"), "takes no single image"),
+        (
+            small([helper.make_node("ArgMax", ["x"], ["y"], axis=1)], [1, 3, 8, 8], {}, "y"),
+            "ends in ArgMax",
+        ),
+    ],
+)
+def test_what_is_no_classifier_is_told(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        find_model(str(tmp_path / "x.onnx"), OwnModel())
+
+
+def test_what_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
+    path = str(export(Net(), tmp_path / "net.onnx"))
+    with pytest.raises(UsageError, match="takes windows of 32 px only"):
+        find_model(path, OwnModel(window=64))
+    with pytest.raises(UsageError, match="its own architecture"):
+        find_model(path, OwnModel(arch="resnet18"))
+    with pytest.raises(UsageError, match="takes images of 3 channels"):
+        find_model(path, OwnModel(mean=(0.5,), std=(0.5,)))
