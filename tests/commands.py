@@ -79,6 +79,21 @@ def run_here(
         return subprocess.CompletedProcess(argv, status, *map(_content, (out, err)))
 
 
+def assert_refused(done: Done, words: str, status: int = 2) -> None:
+    """Asserts that a command gave no answer and one line on standard error.
+
+    Args:
+        done: the command.
+        words: what the line must contain, in this order: the wrong value, and what to do next. ``...`` stands
+            for anything between them. The wording around them is free.
+        status: the exit status.
+    """
+    message = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (status, b""), message
+    pattern = ".*".join(map(re.escape, words.split(" ... ")))
+    assert re.fullmatch(rf"fcnconv: .*{pattern}.*\n", message), message
+
+
 def run_line(line: str, cwd: Path) -> Done:
     """Runs a line of shell in a folder: in this process if it is one command, else in bash.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import assert_refused
 from conftest import SAMPLES, Command
 from patience import PATIENCE
 from PIL import ExifTags, Image
@@ -215,48 +216,42 @@ def test_what_is_beyond_the_networks_knowledge_is_told_once(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["heatmap", COFFEE], "name a file to write with --out"),
-        (["heatmap", COFFEE, "-o", "map.xyz"], "unknown format 'xyz' for 'map.xyz'; known: npy, npz, "),
-        (["heatmap", COFFEE, "-o", "-"], "name the format with --format: npy"),
+        (["heatmap", COFFEE], "--out"),
+        (["heatmap", COFFEE, "-o", "map.xyz"], "'xyz' ... 'map.xyz' ... npy, npz, "),
+        (["heatmap", COFFEE, "-o", "-"], "--format ... npy"),
         (
             ["heatmap", COFFEE, "-o", "x.npy", "--values", "odds"],
-            "invalid value for '--values': 'odds' is not one of 'probabilities', 'logits'",
+            "--values ... 'odds' ... 'probabilities', 'logits'",
         ),
         (
             ["heatmap", COFFEE, "-o", "x.png", "-c", "espreso"],
-            "unknown class 'espreso'; did you mean 'espresso'",
+            "'espreso' ... 'espresso'",
         ),
-        (["heatmap", COFFEE, "-o", "x.png", "-c", "1000"], "class index 1000 is out of range"),
-        (["classify", COFFEE, "--scales", "big"], "unknown scale 'big'"),
-        (["classify", COFFEE, "-m", "efficientnet-lite9"], "did you mean 'efficientnet_lite0'?"),
+        (["heatmap", COFFEE, "-o", "x.png", "-c", "1000"], "1000"),
+        (["classify", COFFEE, "--scales", "big"], "'big'"),
+        (["classify", COFFEE, "-m", "efficientnet-lite9"], "'efficientnet-lite9' ... 'efficientnet_lite0'"),
         (
             ["classify", COFFEE, "--mode", "magic"],
-            "invalid value for '--mode': 'magic' is not one of 'fcn', 'windows'",
+            "--mode ... 'magic' ... 'fcn', 'windows'",
         ),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(
     fcnconv: Command, arguments: list[str | Path], said: str, tmp_path: Path
 ) -> None:
-    done = fcnconv(*arguments)
-    assert done.returncode == 2 and done.stdout == b""
-    message = done.stderr.decode()
-    assert message.startswith("fcnconv: ") and message.count("\n") == 1 and said in message
+    assert_refused(fcnconv(*arguments), said)
 
 
 def test_verify_with_nothing_to_compare_on_is_no_traceback(fcnconv: Command) -> None:
     done = fcnconv("verify", "efficientnet_lite0", "missing.png")
     assert done.returncode == 2
-    assert [line[:24] for line in done.stderr.decode().splitlines()] == [
-        "fcnconv: missing.png: ca",
-        "fcnconv: no image is lef",
-    ]
+    first, second = done.stderr.decode().splitlines()
+    assert first.startswith("fcnconv: missing.png: ") and second.startswith("fcnconv: ")
 
 
 def test_a_transformer_is_refused_by_verify_before_a_download(fcnconv: Command, tmp_path: Path) -> None:
     done = fcnconv("verify", "vit_b_16", TORCH_HOME=str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"fcnconv: vit_b_16 has no fully convolutional form: its attention")
+    assert_refused(done, "vit_b_16", status=1)
 
 
 @pytest.mark.usefixtures("lite0")
@@ -270,7 +265,9 @@ def test_a_mistake_of_ours_is_one_line_too() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     told = done.stderr.splitlines()[-1]  # a plan may be made before
-    assert told == "fcnconv: unexpected ZeroDivisionError: by us; --debug shows where"
+    assert (
+        told.startswith("fcnconv: ") and "ZeroDivisionError" in told and "by us" in told and "--debug" in told
+    )
 
 
 def test_debug_shows_the_traceback_and_only_debug(fcnconv: Command) -> None:
@@ -293,11 +290,10 @@ def test_a_full_disk_is_told(fcnconv: Command) -> None:
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "fcnconv", "classify", str(COFFEE)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode == 1
-    assert done.stderr.decode() == "fcnconv: standard output: No space left on device\n"
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+    assert b"standard output" in done.stderr and b"No space left on device" in done.stderr
     done = fcnconv("heatmap", COFFEE, "-f", "npy", "-o", "/dev/full")
-    assert done.returncode == 1
-    assert done.stderr.decode() == "fcnconv: /dev/full: cannot be written: No space left on device\n"
+    assert_refused(done, "/dev/full ... No space left on device", status=1)
     assert Path("/dev/full").is_char_device()
 
 
