@@ -28,6 +28,7 @@ from fcnconv.options import (
     PLAIN_NETWORK,
     Backend,
     Join,
+    MapKind,
     MapOptions,
     NetworkOptions,
     Precision,
@@ -43,10 +44,11 @@ from fcnconv.parsing import (
     parse_rescale,
 )
 from fcnconv.predictions import Classification, answer, classification_work
-from fcnconv.provenance import FLOAT32, Activation, Mode, Provenance
+from fcnconv.provenance import FLOAT32, NO_CELLS, Activation, CellHead, Mode, Provenance
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
+from fcnconv.scan.focus import Levels, level_stream
 from fcnconv.scan.joins import joined, needed_between
 from fcnconv.scan.parts import Run
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
@@ -81,6 +83,8 @@ class Classifier:
     pixel_size: metres across the pixels that the network learned from, at which images are scanned; None is
         any. image_pixel_size: the same of images whose files do not tell it.
     channels: of the images that the network takes.
+    cell_head: its class activations. joint: gives what computes them beside the logits; None where it has
+        none. tell_windows: logs, once, that maps show windows for want of them.
     """
 
     labels: Labels
@@ -98,6 +102,9 @@ class Classifier:
     pixel_size: float | None = None
     image_pixel_size: float | None = None
     channels: int = 3
+    cell_head: CellHead = NO_CELLS
+    joint: Callable[[], Parts] | None = None
+    tell_windows: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         g, made = self.geometry, self.provenance
@@ -118,6 +125,7 @@ class Classifier:
         region: Box | None = None,
         mask: str | Path | None = None,
         tissue: bool = False,
+        map: MapKind = "windows",
         join: Join = "finest",
         anchors: int | None = None,
         refine: float = 0.0,
@@ -130,6 +138,8 @@ class Classifier:
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, ``fit`` or ``auto``.
         anchors: K: real crops at every K-th window, by which the map between them is corrected; the map's
             `exact` tells which. 0 is the plain network's map; None is 4, and 1 in `windows` mode.
+        map: what its cells are: ``windows``; ``focused``, feature cells that show where in its windows a class
+            is; or ``activations``, feature cells with their own scores.
         region, mask, tissue, join, refine, agreement, seed: as in `options.MapOptions`.
         """
         from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
@@ -139,6 +149,7 @@ class Classifier:
             region=None if region is None else parse_region(",".join(map(str, region))),
             mask=None if mask is None else str(mask),
             tissue=tissue,
+            map=checked("map", map, MapKind),
             join=checked("join", join, Join),
             anchors=anchors,
             refine=refine,
@@ -163,17 +174,16 @@ class Classifier:
         order = [grid for grid in grids if grid != finest]
         where = where_of(source, options)
         inside = self._inside(where, grids)
-        tilings = self.tilings([*order, finest], inside, correction)
+        kind = self._kind(options, correction)
+        parts = self._parts(kind)
+        tilings = self.tilings([*order, finest], inside, correction, parts)
         tally = Tally(activation=self.labels.activation)
         crops = sum(correction.crops(grid, inside.get(grid)) for grid in tilings if grid.rows * grid.cols > 1)
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
         done("opening")
-        expect(*scan_work(tilings if correction.dense else {}, self.parts.whole, crops))
-        blocks = self._corrected(source, tilings, correction, tally, inside)
+        expect(*scan_work(tilings if correction.dense else {}, parts.whole, crops))
         temperature = 1.0 if correction.anchors else self._temperature(grids)
-        if order:
-            blocks = joined(blocks, grids, options.join, temperature, self.labels)
         made = replace(
             self._provenance(tilings.values()) if correction.dense else self.provenance,
             anchors=correction.anchors,
@@ -183,7 +193,47 @@ class Classifier:
         scales = tuple(grids) if order else ()
         join = options.join if order else None
         about = About(finest, self.labels, made, temperature, scales, source, join, where.record)
-        return ScoreStream(about, blocks, tally.agreement)
+        if kind == "windows":
+            blocks = self._corrected(source, tilings, correction, tally, inside)
+            if order:
+                blocks = joined(blocks, grids, options.join, temperature, self.labels)
+            about = replace(about, answer=once(partial(self._answer, source)))
+            return ScoreStream(about, blocks, tally.agreement)
+        levels = Levels(tilings, self.cell_head.cells, len(self.labels))
+        blocks = self._corrected(source, tilings, correction, tally, inside, levels.take)
+        known = None if inside or correction.anchors or correction.refine else levels
+        about = replace(about, answer=once(partial(self._answer, source, known)))
+        return level_stream(kind, about, levels, blocks, where.cells, tally.agreement)
+
+    def _kind(self, options: MapOptions, correction: Correction) -> MapKind:
+        """What the cells of a map are: windows, where the activations of feature cells cannot be had."""
+        if options.map in (None, "windows"):
+            return "windows"
+        if self.joint is None or not correction.dense:
+            self.tell_windows()
+            return "windows"
+        return options.map
+
+    def _parts(self, kind: MapKind) -> Parts:
+        """What computes a map of this kind."""
+        if kind == "windows" or self.joint is None:
+            return self.parts
+        return self.joint()
+
+    def _answer(self, source: ImageSource, levels: Levels | None = None) -> Classification:
+        """What an image shows as a whole, as `classify` answers it, from what was scanned if that will do."""
+        (grid,) = self.grids(source, EVALUATION_SIZE)
+        if levels is None or grid not in levels.levels:
+            return self.classify(source)
+        return answer(
+            [levels.windows(grid)],
+            [grid],
+            self.labels,
+            model=self.provenance.identity.model,
+            temperature=self._temperature([grid]),
+            k=5,
+            at_least=None,
+        )
 
     @staticmethod
     def _inside(where: Where, grids: Sequence[Grid]) -> dict[Grid, Mask]:
@@ -203,7 +253,9 @@ class Classifier:
         correction: Correction,
         tally: Tally,
         inside: dict[Grid, Mask],
+        take: Callable[[Block], Block] | None = None,
     ) -> Iterator[Block]:
+        """The blocks of a scan, corrected. take: is given each block as the network gave it, and gives it on."""
         from fcnconv.scan.correct import correct
 
         windows = self.provenance.mode == "windows"
@@ -218,7 +270,8 @@ class Classifier:
             return
         scanned: Iterator[tuple[Grid, Iterator[Block] | None]] = ((grid, None) for grid in tilings)
         if correction.dense and not windows:
-            scanned = groupby(self._scan(source, tilings), key=lambda block: block.grid)
+            dense = self._scan(source, tilings)
+            scanned = groupby(map(take, dense) if take else dense, key=lambda block: block.grid)
         for grid, blocks in scanned:
             score = partial(self.crops, source, grid)
             yield from correct(grid, len(self.labels), blocks, score, correction, tally, inside.get(grid))
@@ -339,11 +392,13 @@ class Classifier:
         grids: Sequence[Grid],
         inside: Mapping[Grid, Mask] | None = None,
         correction: Correction | None = None,
+        parts: Parts | None = None,
     ) -> dict[Grid, Tiling]:
         """How the grids of a scan will be computed within `memory`.
 
         inside: of a grid, bool (rows, cols), the windows that are looked at, if not all; what `correction`
         takes for them is computed too. A network that looks at the whole image is given all of it.
+        parts: what computes them; None are those that give logits alone.
         """
         needed = {}
         if inside and self.geometry.local:
@@ -351,7 +406,7 @@ class Classifier:
                 grid: correction.needed(grid, cells) if correction else cells
                 for grid, cells in inside.items()
             }
-        return choose_all(self.parts, grids, self.memory, needed)
+        return choose_all(parts or self.parts, grids, self.memory, needed)
 
     def _provenance(self, tilings: Iterable[Tiling]) -> Provenance:
         if self.geometry.local:
@@ -365,13 +420,14 @@ class Classifier:
         correction = correction_of(options, self.provenance.mode, self.labels.activation)
         grids = self.grids(source, options.sizes)
         inside = self._inside(where_of(source, options), grids)
-        tilings = self.tilings(grids, inside, correction)
+        parts = self._parts(self._kind(options, correction))
+        tilings = self.tilings(grids, inside, correction, parts)
         window, windows = self.geometry.window, self.provenance.mode == "windows"
         pace = measure_pace(self.run, self.parts, window, self.geometry.step)
         crops = [correction.crops(grid, inside.get(grid)) for grid in tilings]
         crop = pace.window if windows or not any(crops) else measure_crop(self.open_crops(), window)
         return [
-            estimate(grid, tiling, pace, self.parts.whole, len(self.labels), crops=count, crop=crop)
+            estimate(grid, tiling, pace, parts.whole, len(self.labels), crops=count, crop=crop)
             for (grid, tiling), count in zip(tilings.items(), crops, strict=True)
         ]
 
@@ -516,4 +572,11 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         pixel_size=spec.pixel_size,
         image_pixel_size=options.image_pixel_size,
         channels=channels,
+        cell_head=network.cell_head,
+        joint=network.joint,
+        tell_windows=once(partial(_tell_windows, spec.name, network.cell_head.reason)),
     )
+
+
+def _tell_windows(model: str, reason: str) -> None:
+    log.info("%s: the map shows windows, as %s", model, reason or NO_CELLS.reason)

@@ -7,7 +7,7 @@ Nothing here imports numpy, so that what only reads the command line can use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 lie outside."""
@@ -126,6 +126,14 @@ class Grid:
         """Size of the scanned image as a factor of the original (from the short side, which sets it)."""
         short = 0 if self.image_size[0] < self.image_size[1] else 1
         return self.scan_size[short] / self.image_size[short]
+
+    def cells(self, count: int) -> Grid:
+        """The grid of the feature cells of these windows: its "windows" are single feature cells.
+
+        count: K, the feature cells of a window along an axis. Its rows are ``rows + (K - 1) · phases``. A cell
+        takes a stride of the network's own, and the K cells of a window lie around the window's centre.
+        """
+        return replace(self, window=self.window - (count - 1) * self.stride * self.phases)
 
     def box(self, row: int, col: int) -> Box:
         """(x0, y0, x1, y1) of a cell's window in pixels of the original image; x1 and y1 lie outside."""

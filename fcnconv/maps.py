@@ -53,7 +53,7 @@ class ScoreMap(Piece):
         about = stream.about
         rows, cols, _ = about.shape
         logits, exact = scratch_array(about.shape), np.zeros((rows, cols), np.bool_)
-        best = np.zeros((rows, cols), np.uint8) if about.scales else None
+        best = np.zeros((rows, cols), np.uint8) if about.has_best_scale else None
         for piece in stream.pieces():
             logits[piece.place], exact[piece.place] = piece.logits, piece.exact
             let_go(logits)

@@ -38,6 +38,7 @@ DType = Literal["float32", "uint8", "uint16"]
 Level = Literal["category", "concept"]
 ColourMap = Literal["turbo", "inferno", "magma", "plasma", "viridis", "cividis"]
 DEFAULT_COLOUR_MAP: ColourMap = "turbo"
+MapKind = Literal["focused", "windows", "activations"]
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,10 @@ class MapOptions:
     region, mask, tissue: only windows are looked at whose centres lie in this rectangle, (x0, y0, x1, y1) in
         pixels; where this image is not black, or in the polygons of this GeoJSON; and where the image is
         coloured, as tissue on a slide is.
-    join: what a class scores where several meet, see `scan.joins`.
+    map: what the cells of the map are. ``focused``: feature cells, see `scan.focus`; ``windows``: windows;
+        ``activations``: feature cells, whose scores are class activations. None is ``focused`` for a map to
+        look at, and else ``windows``.
+    join: what a class scores where windows of several scales meet, see `scan.joins`.
     anchors: K: real crops at every K-th window, by which the map between them is corrected; 0 is the plain
         network's map, None is 4, and 1 in `windows` mode: every window a real crop.
     refine: share of the windows that are scored exactly beside them: those whose two best classes are
@@ -308,9 +312,17 @@ class MapOptions:
     region: Roi = None
     mask: Mask = None
     tissue: Tissue = False
+    map: Annotated[
+        MapKind | None,
+        Told(
+            "focused: where in its windows the class is; windows: its probability in each window; activations: "
+            "each feature cell's own scores. [default: windows; to look at focused]",
+            metavar="KIND",
+        ),
+    ] = None
     join: Annotated[
         Join,
-        Told("How several scales are joined: finest, max or mean.", metavar="HOW"),
+        Told("How the windows of several scales are joined: finest, max or mean.", metavar="HOW"),
     ] = "finest"
     anchors: Annotated[
         int | None,
@@ -390,8 +402,13 @@ class MapOptions:
         return self.scales or OWN_SIZE
 
     def looked_at(self) -> MapOptions:
-        """The same for a map to look at, which is scanned at all sizes unless others were named."""
-        return self if self.scales else replace(self, scales=ALL_SIZES)
+        """The same for a map to look at: focused, and scanned at all sizes, unless it was said otherwise. Class
+        activations are those of one size.
+        """
+        kind = self.map or "focused"
+        return replace(
+            self, map=kind, scales=self.scales or (OWN_SIZE if kind == "activations" else ALL_SIZES)
+        )
 
 
 @dataclass(frozen=True)

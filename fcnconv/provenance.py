@@ -131,16 +131,41 @@ FLOAT32 = Arithmetic()
 
 
 @dataclass(frozen=True)
+class CellHead:
+    """How a network's class activations are related to its logits.
+
+    cells: K, the feature cells of a window along an axis; 0 where the network has no class activations.
+    error: largest difference between a logit and the mean of its K × K activations, as a share of the largest
+        logit, computed in float64.
+    reason: why there are no class activations; empty where there are.
+    """
+
+    cells: int
+    error: float = 0.0
+    reason: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether logits are the means of activations. If not, activations are an approximation."""
+        return bool(self.cells) and self.error <= EXACT
+
+
+NO_CELLS = CellHead(0, reason="every window was scored as a crop")
+"""Of the original network, which sees a window as a whole."""
+
+
+@dataclass(frozen=True)
 class Conversion:
     """What came of turning a classifier into a fully convolutional network.
 
     geometry: where its windows lie. proof: that it still is the classifier. changes: what was replaced in it,
-    a line each.
+    a line each. cell_head: its class activations.
     """
 
     geometry: Geometry
     proof: Proof
     changes: tuple[str, ...]
+    cell_head: CellHead = NO_CELLS
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,13 @@ from fcnconv.activations import ACTIVATIONS
 from fcnconv.activations import FloatArray as FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import Join, Values
+from fcnconv.options import Join, MapKind, Values
 from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
 from fcnconv.system.progress import done
+
+if TYPE_CHECKING:
+    from fcnconv.predictions import Classification
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,6 +37,8 @@ class Block:
     logits: float32 (rows, cols, num_classes).
     exact: bool (rows, cols), the cells that were scored as real crops; None where none was.
     best_scale: of joined scales, uint8 (rows, cols), which of them the best class of each cell is from.
+    cells: of a scan with class activations, the windows that were computed, as slices of the grid, and the
+        activations of their feature cells, float32 (rows' + margin, cols' + margin, num_classes).
 
     Of a cell that was not looked at, all logits are NaN.
     """
@@ -43,6 +49,7 @@ class Block:
     logits: FloatArray
     exact: Mask | None = None
     best_scale: npt.NDArray[np.uint8] | None = None
+    cells: tuple[tuple[slice, slice], FloatArray] | None = None
 
     def part(self, rows: slice) -> Block:
         """The block of some of its rows, counted from its own first one."""
@@ -60,6 +67,9 @@ class About:
     scales: the grids of the scales that were joined to this map; empty for one scale.
     source: the image that was scanned. looked_at: where, in words by name; empty if everywhere.
     join: how the scales were joined, None for one.
+    kind: what the cells are, see `options.MapOptions.map`. others: of a scan that gives maps of several kinds,
+        what gives those, which can be had once this one was read.
+    answer: gives what the image shows as a whole, as `Classifier.classify` answers it.
     """
 
     grid: Grid
@@ -70,6 +80,16 @@ class About:
     source: ImageSource | None = field(default=None, repr=False, compare=False)
     join: Join | None = None
     looked_at: Mapping[str, str] = field(default_factory=dict)
+    kind: MapKind = "windows"
+    others: Mapping[MapKind, Callable[[], ScoreStream]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    answer: Callable[[], Classification] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def has_best_scale(self) -> bool:
+        """Whether each cell is told from which of several scales its best class is."""
+        return bool(self.scales) and self.kind == "windows"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,7 +101,7 @@ class About:
 
         best_scale: of joined scales, which one the cell's best class is from; None is the map's own.
         """
-        if best_scale is None or not self.scales:
+        if best_scale is None or not self.has_best_scale:
             return self.grid.box(row, col)
         other = self.scales[best_scale]
         return other.box(*other.nearest(self.grid, row, col))
@@ -116,10 +136,10 @@ class Piece:
         under the activation of the labels. Raises UsageError for outputs that are taken as they are and are
         no probabilities.
 
-        Of joined scales the logits are logarithms of probabilities, which may sum to more than 1: one class
-        is found at one scale, another at another.
+        Of joined scales, and of focused maps, the logits are logarithms of probabilities, which may sum to more
+        than 1: one class is found at one scale or place, another at another.
         """
-        if self.about.scales:
+        if self.about.has_best_scale or self.about.kind == "focused":
             joined: FloatArray = np.exp(self.logits / np.float32(self.about.temperature))
             return joined
         probabilities = ACTIVATIONS[self.about.labels.activation].probabilities

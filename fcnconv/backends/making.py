@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from fcnconv import __version__
 from fcnconv.backends.plans import Record, Start, plan_file
@@ -19,25 +19,35 @@ from fcnconv.convert.cuts import cut, whole
 from fcnconv.convert.proof import compare_float32, probe
 from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import PlanError, first_line
+from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
-from fcnconv.provenance import Mode
+from fcnconv.provenance import NO_CELLS, Mode
 from fcnconv.scan.parts import Part, PixelCells, Run, chain
 from fcnconv.scores import FloatArray
 
 
 def make_plan(
-    spec: ModelSpec, mode: Mode, weights: Path, stride: int | None, start: Start, since: float
+    spec: ModelSpec,
+    mode: Mode,
+    weights: Path,
+    stride: int | None,
+    start: Start,
+    since: float,
+    *,
+    joint: bool = False,
 ) -> bytes:
     """The content of the file of a model's plan. Raises ConversionError and PlanError.
 
     weights: the file that the network is made of. start: runs an ONNX file.
-    since: when the making began, by ``time.perf_counter``.
+    since: when the making began, by ``time.perf_counter``. joint: plan the class activations too.
     """
     if mode == "windows" and spec.crops is not None:
         return _plan_of_crops(spec, spec.crops(weights), weights, start, since)
     network: nn.Module = spec.build(weights).eval()
     converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None
     network, any_size = converted or network, converted is not None
+    if joint:
+        network = _joint(converted)
     model = export_onnx(network, spec.window, any_size=any_size)
     run = start(model)
     export_error = prove_export(network, run, spec.window, any_size=any_size)
@@ -45,15 +55,17 @@ def make_plan(
         identity=spec.identity(weights),
         mode=mode,
         version=__version__,
-        num_classes=run(probe(network, 1, spec.window, spec.window).numpy()).shape[1],
+        num_classes=run(probe(network, 1, spec.window, spec.window).numpy()).shape[1] // (2 if joint else 1),
         geometry=converted.geometry if converted else None,
         proof=converted.proof if converted else None,
+        cell_head=converted.conversion.cell_head if converted else NO_CELLS,
         export_error=export_error,
         seconds=time.perf_counter() - since,
     )
     part = None
     if converted:
-        part = whole(converted.network, converted.geometry, run, channels_last=False)
+        graph = _joint(converted) if joint else converted.network
+        part = whole(graph, converted.geometry, run, channels_last=False, activations=joint)
     return plan_file(model, record, part)
 
 
@@ -67,10 +79,18 @@ def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, s
         num_classes=start(model)(image).shape[1],
         geometry=None,
         proof=None,
+        cell_head=NO_CELLS,
         export_error=0.0,
         seconds=time.perf_counter() - since,
     )
     return plan_file(model, record, None)
+
+
+def _joint(converted: FullyConvolutional | None) -> fx.GraphModule:
+    """The graph that gives class activations. Raises PlanError where the network has none."""
+    if converted is None or converted.joint is None:
+        raise PlanError("the network has no class activations")
+    return converted.joint
 
 
 def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:
@@ -92,8 +112,10 @@ def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -
     return max(errors)
 
 
-def cut_plan(network: FullyConvolutional, start: Start) -> tuple[tuple[Part, ...], list[bytes]]:
-    """The network in parts, and their ONNX files. start: runs such a file.
+def cut_plan(
+    network: FullyConvolutional, start: Start, *, joint: bool = False
+) -> tuple[tuple[Part, ...], list[bytes]]:
+    """The network in parts, and their ONNX files. start: runs such a file. joint: with class activations.
 
     Raises PlanError if they cannot be exported, or are not the network.
     """
@@ -103,14 +125,15 @@ def cut_plan(network: FullyConvolutional, start: Start) -> tuple[tuple[Part, ...
         models.append(export_part(part, *takes))
         return start(models[-1])
 
-    parts = cut(network.network, network.geometry, made, channels_last=False)
-    _prove(network, parts)
+    graph = _joint(network) if joint else network.network
+    parts = cut(graph, network.geometry, made, channels_last=False, activations=joint)
+    _prove(graph, network.geometry, parts)
     return parts, models
 
 
-def _prove(network: FullyConvolutional, parts: tuple[Part, ...]) -> None:
+def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Part, ...]) -> None:
     """Compares the parts, run block by block, with the network. Raises PlanError."""
-    geometry, steps = network.geometry, (2, 4)
+    steps = 2, 4
     height, width = (geometry.window + geometry.step * n for n in steps)
     x = probe(network, 1, height, width)
 

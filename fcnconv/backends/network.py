@@ -5,13 +5,14 @@ Real crops are exact, and slow. Any backend's classifier will do for them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fcnconv.grid import Geometry
-from fcnconv.provenance import FLOAT32, Arithmetic, Identity
+from fcnconv.provenance import FLOAT32, NO_CELLS, Arithmetic, CellHead, Identity
 from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
@@ -26,6 +27,8 @@ class Network:
     run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
     geometry: where its windows lie. identity: what it is. parts: what it needs, whole or in parts.
     arithmetic: in which numbers it is computed.
+    cell_head: its class activations. joint: gives what computes them beside the logits, which may take seconds
+        to make; None where it has none.
     """
 
     run: Run
@@ -33,6 +36,8 @@ class Network:
     identity: Identity
     parts: Parts
     arithmetic: Arithmetic = FLOAT32
+    cell_head: CellHead = NO_CELLS
+    joint: Callable[[], Parts] | None = None
 
 
 def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity: Identity) -> Network:

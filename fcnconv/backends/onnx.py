@@ -56,13 +56,33 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network
     if record.geometry is None or plan.whole is None:
         return of_crops(plan.run, spec.window, stride or spec.stride, record.num_classes, identity)
     parts = Parts(plan.whole, once(partial(open_parts, spec, plan, stride)))
-    return Network(plan.run, record.geometry, identity, parts)
+    joint = once(partial(open_joint, spec, stride)) if record.cell_head.cells else None
+    return Network(plan.run, record.geometry, identity, parts, cell_head=record.cell_head, joint=joint)
 
 
-def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Start | None = None) -> Plan:
+def open_joint(
+    spec: ModelSpec, stride: int | None, start: Start | None = None, start_part: Start | None = None
+) -> Parts:
+    """What computes a model's class activations beside its logits, from a plan of its own. Raises PlanError.
+
+    start, start_part: run the plan and its parts; None is ONNX Runtime.
+    """
+    plan = open_plan(spec, "fcn", stride, start, joint=True)
+    assert plan.whole is not None, "the plan of a converted network"
+    return Parts(plan.whole, once(partial(open_parts, spec, plan, stride, start_part)))
+
+
+def open_plan(
+    spec: ModelSpec,
+    mode: Mode,
+    stride: int | None = None,
+    start: Start | None = None,
+    *,
+    joint: bool = False,
+) -> Plan:
     """The model's plan: from the cache, else made and kept there. Raises PlanError.
 
-    start: runs it; None is ONNX Runtime.
+    start: runs it; None is ONNX Runtime. joint: the plan that gives class activations too.
     """
     start = start or onnx_run
     if not spec.arch:
@@ -73,7 +93,7 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Sta
     if stride is not None:
         spec.require_stride(stride)
     weights = spec.weights()
-    path = plan_path(spec, mode, spec.sha256(weights), stride)
+    path = plan_path(spec, mode, spec.sha256(weights), stride, joint=joint)
     read = _fitted if start is onnx_run else partial(read_plan, start=start)
     if path.exists():
         try:
@@ -81,7 +101,7 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Sta
         except PlanError as error:
             log.info("%s; making it again", error)
     make_room(path)
-    what = f"the plan of {spec.name} ({mode} mode)"
+    what = f"the plan of {spec.name} ({'class activations' if joint else f'{mode} mode'})"
     with alone(path, partial(_wait_for, what)):
         if path.exists():  # another process has made it meanwhile
             with suppress(PlanError):
@@ -92,7 +112,7 @@ def open_plan(spec: ModelSpec, mode: Mode, stride: int | None = None, start: Sta
         with _told(what) as since:
             from fcnconv.backends.making import make_plan
 
-            keep(path, make_plan(spec, mode, weights, stride, onnx_run, since))
+            keep(path, make_plan(spec, mode, weights, stride, onnx_run, since, joint=joint))
         return read(path)
 
 
@@ -142,10 +162,12 @@ def open_parts(
                 return read_parts(path, start)
         _require_memory(what)
         with _told(what):
-            return _made_parts(spec, path, stride, start)
+            return _made_parts(spec, path, stride, start, joint=plan.whole.activations)
 
 
-def _made_parts(spec: ModelSpec, path: Path, stride: int | None, start: Start) -> tuple[Part, ...]:
+def _made_parts(
+    spec: ModelSpec, path: Path, stride: int | None, start: Start, *, joint: bool
+) -> tuple[Part, ...]:
     """The parts of a network, made and kept at `path` if that can be."""
     from fcnconv.backends.making import cut_plan
     from fcnconv.backends.torch import torch_parts
@@ -153,10 +175,10 @@ def _made_parts(spec: ModelSpec, path: Path, stride: int | None, start: Start) -
 
     network = convolutionize(spec.build(spec.weights()), spec.window, stride)
     try:
-        parts, models = cut_plan(network, part_run)
+        parts, models = cut_plan(network, part_run, joint=joint)
     except PlanError as error:
         log.info("%s; running the parts with torch instead", error)
-        return torch_parts(network)
+        return torch_parts(network, joint=joint)
     try:
         keep(path, parts_file(parts, models))
     except PlanError as error:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fcnconv.backends.network import Network, of_crops
-from fcnconv.backends.onnx import onnx_run, open_parts, open_plan
+from fcnconv.backends.onnx import onnx_run, open_joint, open_parts, open_plan
 from fcnconv.backends.plans import Plan, keep
 from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.models import ModelSpec
@@ -90,8 +90,18 @@ def open_openvino(spec: ModelSpec, mode: Mode, stride: int | None, number: Numbe
         parts = open_parts(spec, plan, stride, partial(openvino_run, number=number))
         return tuple(replace(part, holds=len(parts) > 1) for part in parts)
 
+    def joint() -> Parts:
+        found = open_joint(
+            spec, stride, partial(openvino_run, number=number), partial(openvino_run, number=number)
+        )
+        return Parts(found.whole, lambda: tuple(replace(p, holds=len(found.cut()) > 1) for p in found.cut()))
+
     parts = Parts(replace(plan.whole, run=run), once(in_parts))
-    return Network(run, record.geometry, identity, parts, arithmetic)
+    has_cells = bool(record.cell_head.cells)
+    return Network(
+        *(run, record.geometry, identity, parts, arithmetic, record.cell_head),
+        joint=once(joint) if has_cells else None,
+    )
 
 
 def can_bfloat16() -> bool:

@@ -23,7 +23,7 @@ from fcnconv import __version__
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
-from fcnconv.provenance import Identity, Mode, Proof
+from fcnconv.provenance import CellHead, Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
 from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
@@ -45,7 +45,7 @@ class Record:
 
     identity: of the model that it was made for; another name, mean or std need no other plan.
     geometry, proof: of the converted network; None in `windows` mode, which converts nothing, and where the
-        crops need not be planned.
+        crops need not be planned. cell_head: its class activations.
     export_error: largest difference of a logit between torch and ONNX Runtime, as a share of the largest.
     seconds: that it took to make, from the import of torch on.
     """
@@ -56,6 +56,7 @@ class Record:
     num_classes: int
     geometry: Geometry | None
     proof: Proof | None
+    cell_head: CellHead
     export_error: float
     seconds: float = field(compare=False)
 
@@ -73,15 +74,18 @@ class Plan:
     whole: Part | None
 
 
-def plan_path(spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | None = None) -> Path:
+def plan_path(
+    spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | None = None, *, joint: bool = False
+) -> Path:
     """Where the plan of a model lies, whether or not it is there.
 
-    The name holds all that the network depends on: weights, architecture, window, mode, stride and fcnconv's
-    version.
+    The name holds all that the network depends on: weights, architecture, window, mode, stride, whether it
+    gives class activations beside the logits (`joint`), and fcnconv's version.
     """
     key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.name)[-60:]
-    return cache_path() / "plans" / f"{readable}-{mode}{stride or ''}-{key}-{__version__}.onnx"
+    kind = f"{mode}{stride or ''}{'-activations' if joint else ''}"
+    return cache_path() / "plans" / f"{readable}-{kind}-{key}-{__version__}.onnx"
 
 
 def read_plan(path: Path, start: Start) -> Plan:
@@ -106,7 +110,9 @@ def plan_file(model: bytes, record: Record, whole: Part | None) -> bytes:
 
 
 def _record(told: dict[str, Any]) -> Record:
-    identity, geometry, proof = (told.pop(name) for name in ("identity", "geometry", "proof"))
+    identity, geometry, proof, cell_head = (
+        told.pop(name) for name in ("identity", "geometry", "proof", "cell_head")
+    )
     for name in ("mean", "std"):
         identity[name] = tuple(identity[name])
     return Record(
@@ -114,6 +120,7 @@ def _record(told: dict[str, Any]) -> Record:
         identity=Identity(**identity),
         geometry=geometry and Geometry(**geometry),
         proof=proof and Proof(**proof),
+        cell_head=CellHead(**cell_head),
     )
 
 

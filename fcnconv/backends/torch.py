@@ -69,7 +69,21 @@ def open_torch(
     run, half, arithmetic = _placed(converted, place, spec.window, geometry, precision)
     part = whole(converted.network, geometry, run)
     in_parts = partial(torch_parts, converted, place, half) if geometry.local else lambda: (part,)
-    return Network(run, geometry, spec.identity(weights), Parts(part, once(in_parts)), arithmetic)
+    parts, joint = Parts(part, once(in_parts)), None
+    if converted.joint is not None:
+        joint = once(partial(_joint_parts, converted, place, half))
+    cell_head, identity = converted.conversion.cell_head, spec.identity(weights)
+    return Network(run, geometry, identity, parts, arithmetic, cell_head, joint)
+
+
+def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Parts:
+    """What computes a network's class activations beside its logits."""
+    network, geometry = converted.joint, converted.geometry
+    assert network is not None, "asked for where there is none"
+    run = run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory)
+    part = whole(network, geometry, run, activations=True)
+    cuts = partial(torch_parts, converted, device, half, joint=True) if geometry.local else lambda: (part,)
+    return Parts(part, once(cuts))
 
 
 def _placed(
@@ -82,10 +96,18 @@ def _placed(
 
 
 def torch_parts(
-    network: FullyConvolutional, device: torch.device = CPU, half: torch.dtype | None = None
+    network: FullyConvolutional,
+    device: torch.device = CPU,
+    half: torch.dtype | None = None,
+    *,
+    joint: bool = False,
 ) -> tuple[Part, ...]:
-    """The network in parts that torch runs. Arguments as for `torch_run`."""
-    return cut(network.network, network.geometry, lambda part, _: torch_run(part, device, half))
+    """The network in parts that torch runs. joint: with class activations. Other arguments as for
+    `torch_run`.
+    """
+    graph = network.joint if joint else network.network
+    assert graph is not None, "asked for where there is none"
+    return cut(graph, network.geometry, lambda part, _: torch_run(part, device, half), activations=joint)
 
 
 def find_device(name: str) -> torch.device:

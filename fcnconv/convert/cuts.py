@@ -38,7 +38,7 @@ Start = Callable[[nn.Module, tuple[int, int]], Run]
 
 @dataclass(frozen=True)
 class _Place:
-    """A node where the graph can be cut: after it, its output alone is alive."""
+    """A node where the graph can be cut: after it, its output alone is alive. margin: as for `Part`."""
 
     node: fx.Node
     index: int
@@ -46,19 +46,35 @@ class _Place:
     native: int
     pitch: int
     channels: int
+    margin: int
 
 
-def whole(network: fx.GraphModule, geometry: Geometry, run: Run, *, channels_last: bool = True) -> Part:
-    """The whole network as one part. run: computes it."""
+def whole(
+    network: fx.GraphModule,
+    geometry: Geometry,
+    run: Run,
+    *,
+    channels_last: bool = True,
+    activations: bool = False,
+) -> Part:
+    """The whole network as one part. run: computes it. activations: as for `Part`."""
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
-    return replace(_part_between(places[0], places[-1], costs, geometry, run), channels_last=channels_last)
+    part = _part_between(places[0], places[-1], costs, geometry, run)
+    return replace(part, channels_last=channels_last, activations=activations)
 
 
 def cut(
-    network: fx.GraphModule, geometry: Geometry, start: Start, *, channels_last: bool = True
+    network: fx.GraphModule,
+    geometry: Geometry,
+    start: Start,
+    *,
+    channels_last: bool = True,
+    activations: bool = False,
 ) -> tuple[Part, ...]:
-    """The network as parts, of which the halos together cost least. channels_last: as for `Part`."""
+    """The network as parts, of which the halos together cost least. channels_last, activations: as for
+    `Part`; the second is true of the last part only.
+    """
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
     chosen = _cheapest(places, costs)
@@ -67,6 +83,7 @@ def cut(
         part = _part(network, first.node, last.node)
         run = start(part, (first.channels, first.native + first.pitch))
         parts.append(replace(_part_between(first, last, costs, geometry, run), channels_last=channels_last))
+    parts[-1] = replace(parts[-1], activations=activations)
     return tuple(parts)
 
 
@@ -143,7 +160,7 @@ def _places(network: fx.GraphModule, costs: _Costs, geometry: Geometry) -> list[
         native, pitch = costs.native[i], costs.pitch(i)
         pair = down[node], across[node]
         if node is output:  # its graph may have phases in it, which `fields` does not follow
-            pair = tuple(_output_field(field, geometry) for field in pair)  # type: ignore[assignment]
+            pair = tuple(_output_field(field, geometry, native[2]) for field in pair)  # type: ignore[assignment]
         elif not (
             costs.alone[i]
             and native[2] == native[3]
@@ -151,15 +168,17 @@ def _places(network: fx.GraphModule, costs: _Costs, geometry: Geometry) -> list[
             and pitch[0] * pair[0].stride == pitch[1] * pair[1].stride == geometry.step
         ):
             continue
-        places.append(_Place(node, i, pair, native[2], pitch[0], native[1]))
+        margin = native[2] - 1 if node is output else 0
+        places.append(_Place(node, i, pair, native[2], pitch[0], native[1], margin))
         if node is output:
             break
     return places
 
 
-def _output_field(field: Field, geometry: Geometry) -> Field:
-    reach = geometry.halo
-    return replace(field, first=-reach, last=geometry.window - 1 + reach, stride=geometry.stride)
+def _output_field(field: Field, geometry: Geometry, native: int) -> Field:
+    """native: cells of the output along an axis for one window: 1 of logits, more of class activations."""
+    reach, beside = geometry.halo, (native - 1) * geometry.stride
+    return replace(field, first=-reach, last=geometry.window - 1 - beside + reach, stride=geometry.stride)
 
 
 def _part_between(
@@ -199,7 +218,7 @@ def _margins(first: _Place, last: _Place) -> tuple[int, int]:
 
 def _halo(first: _Place, last: _Place, costs: _Costs) -> float:
     before, after = _margins(first, last)
-    return max((before + after - last.native) / last.pitch + costs.steps_of_window, 0.0)
+    return max((before + after + last.margin - last.native) / last.pitch + costs.steps_of_window, 0.0)
 
 
 def _cheapest(places: list[_Place], costs: _Costs) -> list[_Place]:

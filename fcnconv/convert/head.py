@@ -31,6 +31,8 @@ class Head:
         self.modules = dict(traced.named_modules())
         self.output: fx.Node = output_of(traced.graph)
         self.changes: list[str] = []
+        self.averages: list[str] = []
+        """Names of the submodules that slide an average over feature cells."""
         self.end = self._find_end()
         self.features = self.end.all_input_nodes[0]
         """The last feature map of the network's body."""
@@ -74,6 +76,8 @@ class Head:
             self._replace(
                 self.end, pool((height, width), stride=1), f"{pool.__name__} {height} × {width}, stride 1"
             )
+            if pool is nn.AvgPool2d:
+                self.averages.append(str(self.end.target))
             return
         if not _flattens(self.end, self._module(self.end)):
             raise ConversionError(

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from fcnconv.convert.cells import with_activations
 from fcnconv.convert.graph import Shapes, drop_assertions, output_shape
 from fcnconv.convert.head import Head
 from fcnconv.convert.phases import finer
@@ -27,12 +28,14 @@ from fcnconv.provenance import EXACT, Conversion, Proof
 class FullyConvolutional(nn.Module):
     """A converted classifier: float (N, 3, H, W) -> logits (N, num_classes, rows, cols).
 
-    network: the converted graph. conversion: what came of it.
+    network: the converted graph. conversion: what came of it. joint: the graph that gives class activations
+    beside the logits, as `cells.JoinActivations` has them; None where the network has none.
     """
 
-    def __init__(self, network: fx.GraphModule, conversion: Conversion):
+    def __init__(self, network: fx.GraphModule, conversion: Conversion, joint: fx.GraphModule | None = None):
         super().__init__()
         self.network = network
+        self.joint = joint
         self.conversion = conversion
 
     @property
@@ -77,10 +80,12 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
         network: fx.GraphModule = fuse(traced.float(), inplace=True, no_trace=True)  # type: ignore[assignment]
         check_grid(network, geometry, device)
         proof = measured(network, window, error, exact)
+        joint, cell_head = with_activations(network, tuple(head.averages), geometry)
         if stride is not None:
+            joint = joint and finer(joint, geometry, stride)[0]
             network, geometry = finer(network, geometry, stride)
-    network.to(like.device, like.dtype)
-    return FullyConvolutional(network, Conversion(geometry, proof, tuple(head.changes))).eval()
+    conversion = Conversion(geometry, proof, tuple(head.changes), cell_head)
+    return FullyConvolutional(network, conversion, joint).to(like.device, like.dtype).eval()
 
 
 def converted_geometry(model: nn.Module, window: int) -> Geometry:

@@ -185,7 +185,7 @@ def _prove(network: fx.GraphModule, fine: fx.GraphModule, geometry: Geometry) ->
     x = probe(network, 1, height, width)
     with Float64():
         coarse, dense = network(x), fine(x)
-    expected = (1, geometry.phases + 1)
+    expected = tuple((side - 1) * geometry.phases + 1 for side in coarse.shape[2:])
     if tuple(dense.shape[2:]) != expected:
         raise ConversionError(
             f"at stride {geometry.stride}, {width} × {height} px give {tuple(dense.shape[2:])} cells, "

@@ -40,7 +40,7 @@ def scan(
 
 def regions_of(grid: Grid, tiling: Tiling) -> list[Region]:
     """What a scan of a grid goes through, one after another."""
-    return regions(grid, block_cells(tiling.parts, tiling.blocks), tiling.needed)
+    return regions(grid, block_cells(tiling.parts, tiling.blocks), tiling.needed, tiling.parts[-1].margin)
 
 
 def scan_region(
@@ -59,9 +59,11 @@ def scan_region(
     image, top = PixelCells(pixels, grid.window, grid.stride * grid.phases), None
     if rects := region.rects:
         top = chain(image, tiling.parts, tiling.blocks, region.steps, rects)
-    num_classes = tiling.parts[-1].channels
+    last = tiling.parts[-1]
+    num_classes = last.channels // 2 if last.activations else last.channels
     for piece in region.pieces:
         rows, cols = piece.place
+        cells = None
         whole = piece.inner == (slice(0, rows.stop - rows.start), slice(0, cols.stop - cols.start))
         if top is None or piece.rect is None or not whole:
             block = np.full((rows.stop - rows.start, cols.stop - cols.start, num_classes), np.nan, np.float32)
@@ -69,10 +71,15 @@ def scan_region(
             down, across = piece.rect
             # (K, rows, cols) -> (rows, cols, K); neither is held while the next is computed
             logits = top.compute(down.start, down.stop, across.start, across.stop).transpose(1, 2, 0)
+            if last.activations:
+                cells = piece.cells, np.ascontiguousarray(logits[:, :, :num_classes])
+                logits = logits[
+                    : logits.shape[0] - last.margin, : logits.shape[1] - last.margin, num_classes:
+                ]
             if whole:
                 block = np.ascontiguousarray(logits)
             else:
                 block[piece.inner] = logits
             del logits
-        yield Block(grid, rows, cols, block)
-        del block
+        yield Block(grid, rows, cols, block, cells=cells)
+        del block, cells

@@ -135,7 +135,7 @@ def _joined(
 def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
     """A coarser map's scores at the centres of a block's windows, interpolated."""
     result = np.zeros_like(block.logits)
-    down, across = (_neighbours(grid, block, axis) for axis in (1, 0))
+    down, across = (neighbours(grid, block, axis) for axis in (1, 0))
     for rows, down_share in down:
         for cols, across_share in across:
             share = (down_share[:, None] * across_share)[:, :, None]
@@ -146,7 +146,7 @@ def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
 _Shares = tuple[npt.NDArray[np.intp], FloatArray]
 
 
-def _neighbours(grid: Grid, block: Block, axis: int) -> tuple[_Shares, _Shares]:
+def neighbours(grid: Grid, block: Block, axis: int) -> tuple[_Shares, _Shares]:
     """Along an axis, the cells of a grid before and after each centre of a block, with their shares."""
     span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
     mine = block.grid
@@ -192,8 +192,8 @@ def needed_between(coarse: Grid, finest: Grid, inside: Mask) -> Mask:
     everywhere = Block(finest, slice(0, finest.rows), slice(0, finest.cols), np.empty((0, 0, 0), np.float32))
     needed = np.zeros((coarse.rows, coarse.cols), np.bool_)
     y, x = np.nonzero(inside)
-    for rows, _ in _neighbours(coarse, everywhere, 1):
-        for cols, _ in _neighbours(coarse, everywhere, 0):
+    for rows, _ in neighbours(coarse, everywhere, 1):
+        for cols, _ in neighbours(coarse, everywhere, 0):
             needed[rows[y], cols[x]] = True
     return needed
 

@@ -40,6 +40,8 @@ class Part:
     multiply_adds: its work, likewise.
     channels_last: whether `run` is faster on maps whose channels lie together in memory.
     holds: whether it holds its memory between two runs, where others share theirs.
+    activations: whether its output is the class activations beside the logits of windows, as
+        `convert.cells.JoinActivations` has them: `native` activations belong to one window.
     """
 
     run: Run
@@ -54,6 +56,12 @@ class Part:
     multiply_adds: float
     channels_last: bool = False
     holds: bool = False
+    activations: bool = False
+
+    @property
+    def margin(self) -> int:
+        """Cells along an axis that a rectangle of windows has beyond one for each window."""
+        return self.native - 1 if self.activations else 0
 
     def computed(self, steps: int) -> float:
         """Steps that are computed, along an axis, of a region that grows by `steps`."""
@@ -257,7 +265,7 @@ def rows_kept(part: Part, high: int, above: Part, high_above: int, steps: int) -
 
     high, high_above: of their blocks, in steps. steps: what the maps have beyond their native size.
     """
-    sees = high_above * above.pitch + above.before + above.after - above.native
+    sees = high_above * above.pitch + above.margin + above.before + above.after - above.native
     read = part.native + part.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
     return min(read + high * part.pitch - 1, part.native + part.pitch * steps)
 

@@ -51,6 +51,14 @@ class Piece:
     rect: Rect | None
     inner: Rect
 
+    @property
+    def cells(self) -> Rect:
+        """Where what is computed begins in the grid, and where its windows end."""
+        return tuple(  # type: ignore[return-value]
+            slice(place.start + inner.start, place.start + inner.stop)
+            for place, inner in zip(self.place, self.inner, strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class Region:
@@ -71,17 +79,17 @@ class Region:
         return self.down.steps, self.across.steps
 
 
-def regions(grid: Grid, block: tuple[int, int], needed: Mask | None = None) -> list[Region]:
+def regions(grid: Grid, block: tuple[int, int], needed: Mask | None = None, margin: int = 0) -> list[Region]:
     """A grid in pieces of at most `block` = (rows, cols).
 
     needed: bool (rows, cols), the cells that are computed; None are all. Of a piece the rectangle around its
-    needed cells is.
+    needed cells is. margin: as of the last part of the network, what is computed beyond a cell a window.
     """
     return [
         Region(
             *(down, across),
             tuple(
-                _piece(down.place(rows), across.place(cols), (rows.start, cols.start), needed)
+                _piece(down.place(rows), across.place(cols), (rows.start, cols.start), needed, margin)
                 for rows in down.spans(block[0])
                 for cols in across.spans(block[1])
             ),
@@ -91,7 +99,7 @@ def regions(grid: Grid, block: tuple[int, int], needed: Mask | None = None) -> l
     ]
 
 
-def _piece(rows: slice, cols: slice, first: tuple[int, int], needed: Mask | None) -> Piece:
+def _piece(rows: slice, cols: slice, first: tuple[int, int], needed: Mask | None, margin: int) -> Piece:
     """first: of the rows and of the columns, counted from where the image is cut off."""
     inner = slice(0, rows.stop - rows.start), slice(0, cols.stop - cols.start)
     if needed is not None:
@@ -100,7 +108,8 @@ def _piece(rows: slice, cols: slice, first: tuple[int, int], needed: Mask | None
             return Piece((rows, cols), None, inner)
         inner = _extent(here, axis=1), _extent(here, axis=0)
     down, across = (
-        slice(start + span.start, start + span.stop) for start, span in zip(first, inner, strict=True)
+        slice(start + span.start, start + span.stop + margin)
+        for start, span in zip(first, inner, strict=True)
     )
     return Piece((rows, cols), (down, across), inner)
 
@@ -121,7 +130,7 @@ def work(
 ) -> list[float]:
     """Multiply-adds of each part of the network in the scan of a grid, with all halos."""
     total = [0.0] * len(parts)
-    for region in regions(grid, block_cells(parts, blocks), needed):
+    for region in regions(grid, block_cells(parts, blocks), needed, parts[-1].margin):
         of_it = chain_work(parts, blocks, region.steps, region.rects)
         total = [a + b for a, b in zip(total, of_it, strict=True)]
     return total

@@ -168,7 +168,7 @@ TERMINAL = ("top_k", "argmax", "at_least")
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif", "ome.tiff": "ome.tif"}
 _ALWAYS = (
-    *("classes", "scales", "join", "anchors", "refine", "agreement", "seed"),
+    *("classes", "scales", "map", "join", "anchors", "refine", "agreement", "seed"),
     *("region", "mask", "tissue"),
 )
 

@@ -172,7 +172,7 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
     probability = np.empty((rows, cols, len(selections) or k), np.float32)
     class_idx = None if selections else np.empty((rows, cols, k), np.min_scalar_type(max(num_classes, 256)))
     exact = np.empty((rows, cols), np.bool_)
-    best_scale = np.empty((rows, cols), np.uint8) if about.scales else None
+    best_scale = np.empty((rows, cols), np.uint8) if about.has_best_scale else None
     for piece in stream.pieces():
         if class_idx is None:
             probability[piece.place] = piece.planes(selections)

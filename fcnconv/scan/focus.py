@@ -1,0 +1,295 @@
+"""Focused maps: the windows' probabilities, laid on the feature cells that carry the evidence.
+
+A window of 224 px says that a class is there, and not where inside. The class activations of its feature
+cells do. A focused map has one value for each feature cell and class k, from 0 to 1:
+
+    F_k(c) = mean over scales of   max over windows W that contain c of  p_k(W) · e_k(c) / max_{d in W} e_k(d)
+                                 · q_k(c) / max over all cells and scales of q_k
+
+    p_k(W)  probability of the class in the window
+    e_k(c)  evidence of the cell: its activation above the mean class, or 0 if it is below
+    q_k(c)  the cell's own probability of the class, from its activations alone, at `CELL_TEMPERATURE`
+
+No value exceeds the highest probability of a window around the cell, and the cell with the strongest evidence
+in the surest window keeps most of that window's probability. So a value is still read as a probability.
+
+Measured on labelled photos, see `docs/localisation.md`: the highest place of a class's map lies on a thing of
+that class in 62 of 100 cases for focused maps, in 50 for windows.
+
+The public function is `focused_blocks`; `Levels` holds what it needs. Its blocks lie on the grid of feature
+cells (`Grid.cells`): ``grid.square(row, col)`` is a cell's place in pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import get_args
+
+import numpy as np
+
+from fcnconv.activations import ACTIVATIONS, FloatArray
+from fcnconv.grid import Grid, finest_of
+from fcnconv.options import MapKind
+from fcnconv.provenance import Activation, Agreement
+from fcnconv.scan.joins import joined, neighbours
+from fcnconv.scores import PIECE_VALUES, About, Block, Mask, ScoreStream
+from fcnconv.system.scratch import let_go, scratch_array
+
+CELL_TEMPERATURE = 2.0
+"""Divides a cell's activations before its own softmax: single cells are surer than they are right. Pointing
+accuracy on the labelled photos is within 0.01 of its best from 1.5 to 3."""
+
+_SMALLEST = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was scanned at one scale.
+
+    windows, cells: the grids of windows and of feature cells.
+    logits: float32 (rows, cols, num_classes) of the windows; NaN where none was looked at.
+    activations: float32 (h, w, num_classes) of the feature cells; NaN where none was computed.
+    """
+
+    windows: Grid
+    cells: Grid
+    logits: FloatArray
+    activations: FloatArray
+
+    @property
+    def margin(self) -> int:
+        """Cells along an axis beyond one for each window: a window contains one more."""
+        return self.cells.rows - self.windows.rows
+
+
+class Levels:
+    """The windows' logits and the class activations of a scan, at all of its scales.
+
+    grids: of the windows. cells: K, the feature cells of a window along an axis.
+    """
+
+    def __init__(self, grids: Sequence[Grid], cells: int, num_classes: int):
+        self.cells = cells
+        self.levels: dict[Grid, Level] = {}
+        for grid in dict.fromkeys(grids):
+            on_cells = grid.cells(cells)
+            level = Level(
+                grid,
+                on_cells,
+                scratch_array((grid.rows, grid.cols, num_classes)),
+                scratch_array((on_cells.rows, on_cells.cols, num_classes)),
+            )
+            level.activations.fill(np.nan)
+            self.levels[grid] = level
+
+    def take(self, block: Block) -> Block:
+        """Keeps the activations of a block as the network gave it; the block without them."""
+        if block.cells is not None:
+            (rows, cols), activations = block.cells
+            level, (h, w) = self.levels[block.grid], activations.shape[:2]
+            level.activations[rows.start : rows.start + h, cols.start : cols.start + w] = activations
+            let_go(level.activations)
+        return Block(block.grid, block.rows, block.cols, block.logits, block.exact)
+
+    def hold(self, blocks: Iterable[Block]) -> None:
+        """Keeps the logits of all windows, as they are after any correction."""
+        for block in blocks:
+            level = self.levels[block.grid]
+            level.logits[block.rows, block.cols] = block.logits
+            let_go(level.logits)
+
+    def windows(self, grid: Grid) -> Block:
+        """The windows of one scale as a block."""
+        return _whole(grid, self.levels[grid].logits)
+
+    def activations(self, grid: Grid) -> Block:
+        """The feature cells of one scale as a block whose scores are class activations."""
+        level = self.levels[grid]
+        return _whole(level.cells, level.activations)
+
+
+def _whole(grid: Grid, scores: FloatArray) -> Block:
+    return Block(grid, slice(0, grid.rows), slice(0, grid.cols), scores)
+
+
+def focused_blocks(
+    levels: Sequence[Level], temperature: float, activation: Activation, inside: Mask | None = None
+) -> Iterator[Block]:
+    """The focused map of all classes, block by block, on the feature cells of the finest scale.
+
+    temperature: divides the windows' logits. activation: of the labels.
+    inside: bool (h, w) of those cells, which are looked at; None are all. The others come out as NaN.
+
+    Like joined maps, the blocks hold logarithms of probabilities.
+    """
+    finest = finest_of([level.windows for level in levels])
+    highest = np.full(levels[0].logits.shape[2], _SMALLEST, np.float32)
+    for level in levels:
+        for rows in _row_strips(level.activations):
+            own = _own_probability(level.activations[rows], activation)
+            np.fmax(highest, np.fmax.reduce(own, (0, 1)), out=highest)
+    coarse: list[tuple[Grid, FloatArray]] = []
+    for level in levels:
+        if level.windows == finest:
+            own_level = level
+            continue
+        whole = scratch_array(level.activations.shape)
+        for rows in _row_strips(whole):
+            whole[rows] = _focused_rows(level, rows, temperature, activation, highest)
+            let_go(whole)
+        coarse.append((level.cells, whole))
+    cells = own_level.cells
+    for rows in _row_strips(own_level.activations):
+        values = _focused_rows(own_level, rows, temperature, activation, highest)
+        block = Block(cells, rows, slice(0, cells.cols), values)
+        values = _mean([values, *(_between(other, block, grid) for grid, other in coarse)])
+        if inside is not None:
+            values[~inside[rows]] = np.nan
+        logs = np.log(np.maximum(values, _SMALLEST))
+        yield Block(cells, rows, slice(0, cells.cols), logs)
+
+
+def _row_strips(scores: FloatArray) -> Iterator[slice]:
+    rows, cols, num_classes = scores.shape
+    high = max(PIECE_VALUES // (cols * num_classes), 1)
+    for top in range(0, rows, high):
+        yield slice(top, min(top + high, rows))
+
+
+def _own_probability(activations: FloatArray, activation: Activation) -> FloatArray:
+    """The probability of each class in each cell alone."""
+    divided = activations if activation == "none" else activations / np.float32(CELL_TEMPERATURE)
+    return ACTIVATIONS[activation].probabilities(divided)
+
+
+def evidence(activations: FloatArray, activation: Activation) -> FloatArray:
+    """How much each cell speaks for each class, at least 0; 0 where the cell is NaN.
+
+    Of classes that exclude each other: by how much the activation lies above that of the mean class. Of
+    others, which may be single ones: the cell's own probability.
+    """
+    if activation == "softmax":
+        above = activations - activations.mean(-1, keepdims=True)
+    else:
+        above = _own_probability(activations, activation)
+    return np.fmax(above, 0)
+
+
+def _focused_rows(
+    level: Level, rows: slice, temperature: float, activation: Activation, highest: FloatArray
+) -> FloatArray:
+    """float32 (rows, w, num_classes): the focused map of one scale, in some rows of its cells.
+
+    highest: float32 (num_classes,), the highest probability of a cell of its own.
+    """
+    margin, count = level.margin, level.windows.rows
+    first, last = max(rows.start - margin, 0), min(rows.stop, count)  # the windows that contain such cells
+    logits = level.logits[first:last]
+    seen = ~np.isnan(logits[:, :, :1])
+    with np.errstate(invalid="ignore"):  # where it was not looked at
+        probability = ACTIVATIONS[activation].probabilities(logits / np.float32(temperature))
+    probability = np.where(seen, probability, 0)
+    cells = level.activations[first : last + margin]
+    found = evidence(cells, activation)
+    top = _sliding_max(_sliding_max(found, margin + 1, 0), margin + 1, 1)  # (windows, cols, num_classes)
+    share = np.divide(probability, top, out=np.zeros_like(top), where=top > 0)
+    # each cell takes the highest share of the windows that contain it: row r of windows r - margin to r
+    before, after = margin - (rows.start - first), rows.stop - last
+    spread = _around(share, margin, before, after)
+    here = slice(rows.start - first, rows.stop - first)
+    own = _own_probability(cells[here], activation) / highest
+    values: FloatArray = found[here] * spread * np.fmax(own, 0)
+    covered = _around(seen.astype(np.float32), margin, before, after) > 0
+    return np.where(covered, values, np.float32(np.nan))
+
+
+def _around(values: FloatArray, margin: int, before: int, after: int) -> FloatArray:
+    """For each cell the highest value of the windows that contain it; before, after: rows that lack there."""
+    padded = np.pad(values, ((before, after), (margin, margin), (0, 0)))
+    return _sliding_max(_sliding_max(padded, margin + 1, 0), margin + 1, 1)
+
+
+def _sliding_max(values: FloatArray, size: int, axis: int) -> FloatArray:
+    """The highest of every `size` neighbours along an axis, which becomes ``size - 1`` shorter."""
+    values, width = np.moveaxis(values, axis, 0), 1
+    while width < size:
+        step = min(width, size - width)
+        values = np.maximum(values[:-step], values[step:])
+        width += step
+    return np.moveaxis(values, 0, axis)
+
+
+def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
+    """Another scale's values at the centres of a block's cells, interpolated; those that are NaN don't count."""
+    total = np.zeros(block.logits.shape, np.float32)
+    weight = np.zeros((*total.shape[:2], 1), np.float32)
+    down, across = (neighbours(grid, block, axis) for axis in (1, 0))
+    for rows, down_share in down:
+        for cols, across_share in across:
+            share = (down_share[:, None] * across_share)[:, :, None]
+            near = scores[np.ix_(rows, cols)]
+            known = ~np.isnan(near[:, :, :1])
+            total += share * np.where(known, near, 0)
+            weight += share * known
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / weight
+
+
+def _mean(planes: Sequence[FloatArray]) -> FloatArray:
+    """The mean over scales; where one was not looked at, of the others."""
+    if not any(np.isnan(plane).any() for plane in planes):
+        total = planes[0]
+        for plane in planes[1:]:
+            total = total + plane
+        return total / np.float32(len(planes))
+    count = sum((~np.isnan(plane)).astype(np.float32) for plane in planes)
+    total = np.nansum(np.stack(planes), 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total / count, np.float32)
+
+
+def level_stream(
+    kind: MapKind,
+    about: About,
+    levels: Levels,
+    blocks: Iterable[Block],
+    where: Callable[[Grid], Mask | None],
+    compared: Callable[[], Agreement | None] | None,
+) -> ScoreStream:
+    """The map of feature cells, or of windows, that a scan with class activations gives.
+
+    kind: of the map. about: the map of windows. levels: hold what came, once `blocks` have.
+    where: bool (rows, cols) of a grid, the cells that are looked at; None are all.
+    """
+
+    def stream(wanted: MapKind) -> ScoreStream:
+        grid = about.grid if wanted == "windows" else about.grid.cells(levels.cells)
+        others = {other: partial(stream, other) for other in get_args(MapKind) if other != wanted}
+        temperature = about.temperature if wanted == "windows" else 1.0
+        scales = () if wanted == "activations" else about.scales
+        join = about.join if wanted == "windows" else None
+        own = replace(
+            about, grid=grid, temperature=temperature, scales=scales, join=join, kind=wanted, others=others
+        )
+        return ScoreStream(own, made(wanted, grid), compared)
+
+    def made(wanted: MapKind, grid: Grid) -> Iterator[Block]:
+        levels.hold(blocks)
+        if wanted == "focused":
+            yield from focused_blocks(
+                [*levels.levels.values()], about.temperature, about.labels.activation, where(grid)
+            )
+        elif wanted == "activations":
+            block = levels.activations(about.grid)
+            if (looked_at := where(grid)) is not None:
+                block = replace(block, logits=np.where(looked_at[:, :, None], block.logits, np.nan))
+            yield block
+        elif about.scales:
+            each = map(levels.windows, levels.levels)  # the finest last, as they were scanned
+            yield from joined(each, about.scales, about.join or "finest", about.temperature, about.labels)
+        else:
+            yield levels.windows(about.grid)
+
+    return stream(kind)
