@@ -136,17 +136,17 @@ class Classifier:
 
         image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, ``fit`` or ``auto``.
-        anchors: K: real crops at every K-th window, by which the map between them is corrected; the map's
-            `exact` tells which. 0 is the plain network's map; None is 4, and 1 in `windows` mode.
-        map: what its cells are: ``windows``; ``focused``, feature cells that show where in its windows a class
-            is; or ``activations``, feature cells with their own scores.
+        anchors: K: crops at every K-th window, by which the dense map between them is corrected; the map's
+            `exact` tells which. None is 0, the dense map; 4 with `agreement`; and 1 in `windows` mode.
+        map: what its cells are: ``windows``; ``focused``, feature cells that show where in its windows a
+            class is; or ``activations``, feature cells with their own scores.
         region, mask, tissue, join, refine, agreement, seed: as in `options.MapOptions`.
         """
         from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
 
         options = MapOptions(
             scales=as_scales(scales),
-            region=None if region is None else parse_region(",".join(map(str, region))),
+            region=None if region is None else parse_region(",".join(str(side) for side in region)),
             mask=None if mask is None else str(mask),
             tissue=tissue,
             map=checked("map", map, MapKind),
@@ -199,7 +199,7 @@ class Classifier:
                 blocks = joined(blocks, grids, options.join, temperature, self.labels)
             about = replace(about, answer=once(partial(self._answer, source)))
             return ScoreStream(about, blocks, tally.agreement)
-        levels = Levels(tilings, self.cell_head.cells, len(self.labels))
+        levels = Levels(list(tilings), self.cell_head.cells, len(self.labels))
         blocks = self._corrected(source, tilings, correction, tally, inside, levels.take)
         known = None if inside or correction.anchors or correction.refine else levels
         about = replace(about, answer=once(partial(self._answer, source, known)))
@@ -255,7 +255,7 @@ class Classifier:
         inside: dict[Grid, Mask],
         take: Callable[[Block], Block] | None = None,
     ) -> Iterator[Block]:
-        """The blocks of a scan, corrected. take: is given each block as the network gave it, and gives it on."""
+        """The blocks of a scan, corrected. take: is given each block of the network, and returns it."""
         from fcnconv.scan.correct import correct
 
         windows = self.provenance.mode == "windows"

@@ -233,13 +233,25 @@ def collecting(stream: ScoreStream) -> Work:
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:
-    """The category that shows most in the image, see `scores.strength`, after it was logged."""
-    strong, highest = (np.zeros(len(score_map.labels)) for _ in range(2))
-    for piece in score_map.stream().pieces():
-        probabilities = shown(piece.probabilities())
-        strong += strength(probabilities)
-        np.maximum(highest, probabilities.max((0, 1)), out=highest)
-    best = int(strong.argmax())
-    name = score_map.labels.categories[best]
-    log.info("showing the foremost class, %s (up to %.2f); choose with --class", name, highest[best])
-    return score_map.labels.category(best)
+    """The category that a picture shows unless one was chosen, after it was logged: what
+    `Classifier.classify` answers for the image. A map that knows no answer shows the category of the most windows, see
+    `scores.strength`.
+    """
+    if score_map.about.answer is not None:
+        first = score_map.about.answer().predictions[0]
+        chosen = score_map.labels.same(first.class_idx, first.category)
+        sure = f"{first.probability:.2f} for the whole image; "
+    else:
+        strong = np.zeros(len(score_map.labels))
+        for piece in score_map.stream().pieces():
+            strong += strength(shown(piece.probabilities()))
+        chosen, sure = score_map.labels.category(int(strong.argmax())), ""
+    highest = float(shown(score_map.plane(chosen)).max())
+    log.info(
+        "showing %s (%sup to %.2f in a %s); choose with --class",
+        chosen.name,
+        sure,
+        highest,
+        score_map.about.unit,
+    )
+    return chosen

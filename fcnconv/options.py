@@ -282,8 +282,8 @@ class MapOptions:
         ``activations``: feature cells, whose scores are class activations. None is ``focused`` for a map to
         look at, and else ``windows``.
     join: what a class scores where windows of several scales meet, see `scan.joins`.
-    anchors: K: real crops at every K-th window, by which the map between them is corrected; 0 is the plain
-        network's map, None is 4, and 1 in `windows` mode: every window a real crop.
+    anchors: K: crops at every K-th window, by which the dense map between them is corrected. 0 is the dense
+        map, and 1 scores every window as a crop. None is 0; 4 with `agreement`; 1 in `windows` mode.
     refine: share of the windows that are scored exactly beside them: those whose two best classes are
         closest. agreement: score so many until the map agrees with real crops in this share of the windows,
         as far as a random sample tells: the lower end of its interval. seed: of that sample.
@@ -315,8 +315,8 @@ class MapOptions:
     map: Annotated[
         MapKind | None,
         Told(
-            "focused: where in its windows the class is; windows: its probability in each window; activations: "
-            "each feature cell's own scores. [default: windows; to look at focused]",
+            "focused: where in its windows a class is; windows: its probability in each; activations: the "
+            "scores of each feature cell. [default: windows; to look at focused]",
             metavar="KIND",
         ),
     ] = None
@@ -327,8 +327,8 @@ class MapOptions:
     anchors: Annotated[
         int | None,
         Told(
-            "Correct the map by real crops at every K-th window; 0 is the plain network. [default: 4; 1 in "
-            "--mode windows]",
+            "Correct the map by crops at every K-th window; 0 is the dense map. [default: 0; 4 with "
+            "--agreement; 1 in --mode windows]",
             metavar="K",
             least=0,
         ),
@@ -402,8 +402,8 @@ class MapOptions:
         return self.scales or OWN_SIZE
 
     def looked_at(self) -> MapOptions:
-        """The same for a map to look at: focused, and scanned at all sizes, unless it was said otherwise. Class
-        activations are those of one size.
+        """The same for a map to look at: focused, and scanned at all sizes, unless options say otherwise.
+        Class activations are those of one size.
         """
         kind = self.map or "focused"
         return replace(

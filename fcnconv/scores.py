@@ -67,8 +67,8 @@ class About:
     scales: the grids of the scales that were joined to this map; empty for one scale.
     source: the image that was scanned. looked_at: where, in words by name; empty if everywhere.
     join: how the scales were joined, None for one.
-    kind: what the cells are, see `options.MapOptions.map`. others: of a scan that gives maps of several kinds,
-        what gives those, which can be had once this one was read.
+    kind: what the cells are, see `options.MapOptions.map`. others: gives the maps of other kinds that came of
+        the same scan, once this one was read.
     answer: gives what the image shows as a whole, as `Classifier.classify` answers it.
     """
 
@@ -90,6 +90,11 @@ class About:
     def has_best_scale(self) -> bool:
         """Whether each cell is told from which of several scales its best class is."""
         return bool(self.scales) and self.kind == "windows"
+
+    @property
+    def unit(self) -> str:
+        """What a cell of this map is called: a window, or a (feature) cell."""
+        return "window" if self.kind == "windows" else "cell"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,8 +141,8 @@ class Piece:
         under the activation of the labels. Raises UsageError for outputs that are taken as they are and are
         no probabilities.
 
-        Of joined scales, and of focused maps, the logits are logarithms of probabilities, which may sum to more
-        than 1: one class is found at one scale or place, another at another.
+        Of joined scales, and of focused maps, the logits are logarithms of probabilities, which may sum to
+        more than 1: one class is found at one scale or place, another at another.
         """
         if self.about.has_best_scale or self.about.kind == "focused":
             joined: FloatArray = np.exp(self.logits / np.float32(self.about.temperature))

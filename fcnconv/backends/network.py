@@ -27,8 +27,8 @@ class Network:
     run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
     geometry: where its windows lie. identity: what it is. parts: what it needs, whole or in parts.
     arithmetic: in which numbers it is computed.
-    cell_head: its class activations. joint: gives what computes them beside the logits, which may take seconds
-        to make; None where it has none.
+    cell_head: its class activations. joint: gives what computes them beside the logits, which may take
+        seconds to make; None where it has none.
     """
 
     run: Run

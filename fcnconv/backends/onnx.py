@@ -63,11 +63,20 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network
 def open_joint(
     spec: ModelSpec, stride: int | None, start: Start | None = None, start_part: Start | None = None
 ) -> Parts:
-    """What computes a model's class activations beside its logits, from a plan of its own. Raises PlanError.
+    """What computes a model's class activations beside its logits, from a plan of its own; on torch if there
+    can be none.
 
     start, start_part: run the plan and its parts; None is ONNX Runtime.
     """
-    plan = open_plan(spec, "fcn", stride, start, joint=True)
+    try:
+        plan = open_plan(spec, "fcn", stride, start, joint=True)
+    except PlanError as error:
+        from fcnconv.backends.torch import open_torch
+
+        log.info("%s; running it with torch instead", error)
+        on_torch = open_torch(spec, "fcn", "cpu", stride).joint
+        assert on_torch is not None, "the same network"
+        return on_torch()
     assert plan.whole is not None, "the plan of a converted network"
     return Parts(plan.whole, once(partial(open_parts, spec, plan, stride, start_part)))
 

@@ -88,13 +88,12 @@ def open_openvino(spec: ModelSpec, mode: Mode, stride: int | None, number: Numbe
 
     def in_parts() -> tuple[Part, ...]:
         parts = open_parts(spec, plan, stride, partial(openvino_run, number=number))
-        return tuple(replace(part, holds=len(parts) > 1) for part in parts)
+        return _holding(parts)
 
     def joint() -> Parts:
-        found = open_joint(
-            spec, stride, partial(openvino_run, number=number), partial(openvino_run, number=number)
-        )
-        return Parts(found.whole, lambda: tuple(replace(p, holds=len(found.cut()) > 1) for p in found.cut()))
+        start = partial(openvino_run, number=number)
+        found = open_joint(spec, stride, start, start)
+        return Parts(found.whole, once(lambda: _holding(found.cut())))
 
     parts = Parts(replace(plan.whole, run=run), once(in_parts))
     has_cells = bool(record.cell_head.cells)
@@ -102,6 +101,11 @@ def open_openvino(spec: ModelSpec, mode: Mode, stride: int | None, number: Numbe
         *(run, record.geometry, identity, parts, arithmetic, record.cell_head),
         joint=once(joint) if has_cells else None,
     )
+
+
+def _holding(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Parts in OpenVINO, which hold their memory between two runs where there are several."""
+    return tuple(replace(part, holds=len(parts) > 1) for part in parts)
 
 
 def can_bfloat16() -> bool:

@@ -31,15 +31,16 @@ def prepare(
     """A model made ready ahead of its first use.
 
     Makes its plan, proves it, keeps it in the cache and prints its path: a run that finds it starts without
-    torch. Each --stride has one of its own. Beside it are the parts that images too large for memory are
-    scanned with, and the plan of the real crops that maps are corrected by. With --precision bfloat16 it also
+    torch. Each --stride has one of its own. Beside it are the plan for the class activations of focused maps,
+    the parts that images too large for memory are scanned with, and the plan of the real crops that maps are
+    corrected by. With --precision bfloat16 it also
     measures how far that is from float32, and how much faster. Deleting them is safe.
 
         fcnconv prepare
         fcnconv prepare efficientnet_lite0 --stride 16
     """
     from fcnconv.backends import open_network
-    from fcnconv.backends.onnx import open_parts, open_plan
+    from fcnconv.backends.onnx import open_joint, open_parts, open_plan
 
     found = find_model(model, own)
     plan = open_plan(found, mode, stride)
@@ -48,6 +49,8 @@ def prepare(
         *(plan.record.export_error, plan.record.seconds),
     )
     open_parts(found, plan, stride)
+    if mode == "fcn" and plan.record.cell_head.cells:
+        open_joint(found, stride).cut()  # for the class activations of focused maps
     if mode == "fcn":
         open_plan(found, "windows")  # for the real crops that maps are corrected by
     if precision == "bfloat16":

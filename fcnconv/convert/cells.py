@@ -77,7 +77,7 @@ def with_activations(
 
 def _kernel(average: nn.Module) -> tuple[int, int]:
     size = average.kernel_size
-    height, width = size if isinstance(size, tuple) else (size, size)  # type: ignore[misc]
+    height, width = size if isinstance(size, tuple) else (size, size)
     return int(height), int(width)  # type: ignore[arg-type]
 
 

@@ -20,7 +20,7 @@ from fcnconv.scores import Block, Mask
 from fcnconv.system.scratch import scratch_array
 
 USUAL_ANCHORS = 4
-"""K unless it is told."""
+"""K where a map must agree with crops, unless it is told."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def correction_of(options: MapOptions, mode: Mode, activation: Activation = "sof
     cannot be known.
     """
     windows = mode == "windows"
-    anchors = (1 if windows else USUAL_ANCHORS) if options.anchors is None else options.anchors
+    anchors = options.anchors
+    if anchors is None:
+        anchors = 1 if windows else 0 if options.agreement is None else USUAL_ANCHORS
     if not 0 <= options.refine <= 1:
         raise UsageError(f"a share of {options.refine:g} cannot be refined; choose one from 0 to 1")
     if windows and not anchors:

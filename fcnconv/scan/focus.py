@@ -161,7 +161,8 @@ def _row_strips(scores: FloatArray) -> Iterator[slice]:
 def _own_probability(activations: FloatArray, activation: Activation) -> FloatArray:
     """The probability of each class in each cell alone."""
     divided = activations if activation == "none" else activations / np.float32(CELL_TEMPERATURE)
-    return ACTIVATIONS[activation].probabilities(divided)
+    own: FloatArray = ACTIVATIONS[activation].probabilities(np.asarray(divided, np.float32))
+    return own
 
 
 def evidence(activations: FloatArray, activation: Activation) -> FloatArray:
@@ -222,7 +223,9 @@ def _sliding_max(values: FloatArray, size: int, axis: int) -> FloatArray:
 
 
 def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
-    """Another scale's values at the centres of a block's cells, interpolated; those that are NaN don't count."""
+    """Another scale's values at the centres of a block's cells, interpolated; NaN where it has none: some
+    pixels at the right and bottom lie in no whole window, and they differ from scale to scale.
+    """
     total = np.zeros(block.logits.shape, np.float32)
     weight = np.zeros((*total.shape[:2], 1), np.float32)
     down, across = (neighbours(grid, block, axis) for axis in (1, 0))
@@ -233,8 +236,19 @@ def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
             known = ~np.isnan(near[:, :, :1])
             total += share * np.where(known, near, 0)
             weight += share * known
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return total / weight
+    weight *= (_reached(grid, block, 1)[:, None] & _reached(grid, block, 0))[:, :, None]
+    values = np.full(total.shape, np.nan, np.float32)
+    return np.divide(total, weight, out=values, where=weight > 0)
+
+
+def _reached(grid: Grid, block: Block, axis: int) -> Mask:
+    """Along an axis, the centres of a block's cells that lie in cells of a grid."""
+    span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
+    mine = block.grid
+    centres = np.arange(span.start, span.stop) * mine.stride + mine.window / 2
+    end = (count - 1) * grid.stride + grid.window
+    reached: Mask = centres * grid.scan_size[axis] <= end * mine.scan_size[axis]
+    return reached
 
 
 def _mean(planes: Sequence[FloatArray]) -> FloatArray:

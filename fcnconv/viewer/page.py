@@ -120,7 +120,7 @@ def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tup
 def _subtitle(about: About) -> str:
     grid = about.grid
     width, height = grid.image_size
-    windows = f"{grid.rows:,} × {grid.cols:,} windows of {grid.window} px, {grid.stride} px apart"
+    windows = f"{grid.rows:,} × {grid.cols:,} {about.unit}s of {grid.window} px, {grid.stride} px apart"
     sizes = ["{:,} × {:,}".format(*each.scan_size) for each in about.scales or (grid,)]
     at = f", scanned at {', '.join(sizes)} px" if about.scales or grid.scan_size != grid.image_size else ""
     return f"{width:,} × {height:,} px · {windows}{at}"

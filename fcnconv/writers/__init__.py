@@ -245,6 +245,12 @@ def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
     if "plain" in takes:
         _check_plain(options)
     one = len(options.sizes) == 1 and not options.sizes[0].pyramid
+    if options.map not in (None, "windows") and options.join != PLAIN_MAP.join:
+        raise UsageError(f"--join {options.join} joins windows of several scales; add --map windows")
+    if options.map == "activations" and not one:
+        raise UsageError("--map activations shows one scale; name one with --scales")
+    if options.map == "focused" and options.values == "logits":
+        raise UsageError("a focused map has no logits; leave out --values, or choose --map activations")
     if one and options.join != PLAIN_MAP.join:
         raise UsageError(f"--join {options.join} joins several --scales, and one is named; leave it out")
 

@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import done
+from fcnconv.system.scratch import scratch_array
 from fcnconv.writers.contents import Choice, keep, provenance
 from fcnconv.writers.expected import FILE
 
@@ -37,8 +39,14 @@ def write_npz(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
     Where only the best are stored (``options.store``), instead of the scores the k best classes of each cell,
     best first: ``class_idx`` uint16 and ``probability`` float16, both (rows, cols, k).
+
+    With ``--map activations`` the scores are those of the windows, and the class activations stand beside
+    them: ``activations`` float32 (h, w, n), and their ``activation_window`` and ``activation_stride`` in pixels
+    of the scanned image; cell (i, j) begins at ``(j, i) · activation_stride``.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
+    if stream.about.kind == "activations":
+        stream, arrays = _with_activations(stream, choice)
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         if _only_best(stream, choice):
             kept = keep(stream, (), choice.options.top_k)
@@ -90,3 +98,16 @@ def _write_npy(file: IO[bytes], stream: ScoreStream, choice: Choice) -> npt.NDAr
             file.write(np.ascontiguousarray(cells).data)
         exact[piece.place] = piece.exact
     return exact
+
+
+def _with_activations(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, dict[str, npt.NDArray[Any]]]:
+    """The windows of a scan whose class activations were asked for, and the arrays that hold these."""
+    shape = *stream.about.shape[:2], len(choice.names(stream.about))
+    activations = scratch_array(shape)
+    logits = replace(choice, options=replace(choice.options, values="logits"))
+    for piece in stream.pieces():
+        activations[piece.place] = logits.scores(piece)
+    grid = stream.about.grid
+    geometry = {"activation_window": grid.window, "activation_stride": grid.stride}
+    arrays = {name: np.array(value) for name, value in geometry.items()}
+    return stream.about.others["windows"](), {"activations": activations, **arrays}

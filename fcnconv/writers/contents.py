@@ -91,9 +91,8 @@ def told(stream: ScoreStream) -> str:
     agreement = about.provenance.agreement
     true = f"{agreement}; " if agreement is not None else ""
     model = about.provenance.identity.model
-    return (
-        f"{true}{about.grid.rows} × {about.grid.cols} windows of {about.grid.window} px at {at} px; {model}"
-    )
+    cells = f"{about.grid.rows} × {about.grid.cols} {about.unit}s of {about.grid.window} px"
+    return f"{true}{cells} at {at} px; {model}"
 
 
 def provenance(stream: ScoreStream) -> Record:
@@ -125,11 +124,14 @@ def provenance(stream: ScoreStream) -> Record:
     if made.arithmetic.error:
         record["precision_error"] = made.arithmetic.error
     record.update(about.looked_at)
-    if about.join is not None:
+    if about.scales:
         record["scales"] = ",".join(
             f"{width}x{height}" for width, height in (g.scan_size for g in about.scales)
         )
+    if about.join is not None:
         record["join"] = about.join
+    if about.kind != "windows":
+        record["map"] = about.kind
     if (size := pixel_size_of(about.source)) is not None:
         record["pixel_size"] = size
     if samples := samples_of(about.source):
