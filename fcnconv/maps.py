@@ -234,8 +234,8 @@ def collecting(stream: ScoreStream) -> Work:
 
 def log_foremost(score_map: ScoreMap) -> Selection:
     """The category that a picture shows unless one was chosen, after it was logged: what
-    `Classifier.classify` answers for the image. A map that knows no answer shows the category of the most windows, see
-    `scores.strength`.
+    `Classifier.classify` answers for the image. A map that knows no answer shows the category of the most
+    windows, see `scores.strength`.
     """
     if score_map.about.answer is not None:
         first = score_map.about.answer().predictions[0]

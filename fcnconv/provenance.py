@@ -48,6 +48,9 @@ class Agreement:
     cells: of the map. exact: those scored as real crops. compared: of these, the random sample. same: of the
         sample, those of the same first class before they were put in.
     first_class: share of all windows that have the first class of their crop, estimated; `low` to `high`.
+    sure: of the sample, those whose crop is at least 50 % sure; sure_same: of these, those of the same first
+        class. total_variation: mean over all windows of the total variation distance between the map's
+        probabilities and their crop's, 0 to 1, estimated.
     divergence: mean over all windows of the Kullback-Leibler divergence of the map's probabilities from their
         crop's, in nats, estimated; from `divergence_low` to `divergence_high`.
     """
@@ -62,6 +65,9 @@ class Agreement:
     divergence: float
     divergence_low: float
     divergence_high: float
+    sure: int = 0
+    sure_same: int = 0
+    total_variation: float = 0.0
 
     def record(self) -> dict[str, float]:
         """The estimates and what they rest on, as named numbers."""
@@ -73,13 +79,22 @@ class Agreement:
             "divergence_low": round(self.divergence_low, 4),
             "divergence_high": round(self.divergence_high, 4),
             "compared": self.compared,
+            "sure": self.sure,
+            "sure_same": self.sure_same,
+            "total_variation": round(self.total_variation, 4),
         }
 
     def __str__(self) -> str:
         if self.exact == self.cells:
             return "has a real crop for every window"
-        mean, low, high = (round(100 * share) for share in (self.first_class, self.low, self.high))
-        return f"agrees with real crops in {mean} %, {low} to {high}"
+        distance = f"total variation distance {self.total_variation:.2f}"
+        if not self.sure:
+            return f"was compared where no crop is at least 50 % sure; {distance}"
+        share = round(100 * self.sure_same / self.sure)
+        return (
+            f"agrees with real crops in {share} % of the windows whose crop is at least "
+            f"50 % sure ({self.sure_same} of {self.sure} compared); {distance}"
+        )
 
 
 EXACT = 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import comb, gamma
 
 import numpy as np
@@ -109,6 +110,20 @@ def test_divergence_against_the_definition() -> None:
 
 
 def test_it_is_told_in_words() -> None:
-    tally = Tally(cells=100, exact=30, same=18, divergences=[0.1] * 20)
-    assert str(tally.agreement()) == "agrees with real crops in 93 %, 79 to 99"
+    counted = Tally(cells=100, exact=30, same=18, divergences=[0.1] * 20, variations=[0.2] * 20)
+    assert "no crop is at least 50 % sure" in str(counted.agreement())
+    told = str(replace(counted, sure=8, sure_same=6).agreement())
+    assert "75 %" in told and "6 of 8" in told and "0.14" in told  # 70 of 100 windows differ by 0.2
+
+
+def test_only_crops_that_are_sure_count() -> None:
+    crops = np.log(np.array([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3], [0.1, 0.6, 0.3]], np.float32))
+    logits = np.log(np.array([[0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.5, 0.2, 0.3]], np.float32))
+    tally = Tally()
+    tally.compare(logits, crops)
+    assert (tally.same, tally.sure, tally.sure_same) == (1, 2, 1)
+    assert tally.variations == pytest.approx([0.1, 0.1, 0.4])
+
+
+def test_every_window_a_crop_is_told_so() -> None:
     assert str(Tally(cells=4, exact=4).agreement()) == "has a real crop for every window"

@@ -137,7 +137,7 @@ def collected(maps: list[FloatArray], grids: list[Grid], join: Join) -> tuple[Fl
         ((2000, 1100), [(2000, 1100), (1000, 550), (465, 256)]),
         ((640, 480), [(704, 512), (341, 256)]),  # enlarged a little, to whole windows
         ((320, 240), [(544, 416), (341, 256)]),  # enlarged to seven windows
-        ((100, 80), [(416, 320), (320, 256)]),  # four times at most
+        ((100, 80), [(384, 320), (320, 256)]),  # four times at most
         ((20, 20), [(256, 256)]),
     ],
 )

@@ -102,7 +102,7 @@ def test_what_is_looked_at_scores_as_in_the_whole_map(
     assert np.allclose(part.logits[same], whole.logits[same], atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"anchors": 0, "refine": 0.2}, {"refine": 0.2}, {"agreement": 0.9}])
+@pytest.mark.parametrize("options", [{"refine": 0.2}, {"anchors": 4, "refine": 0.2}, {"agreement": 0.9}])
 def test_crops_are_scored_where_to_look_and_nowhere_else(
     small: Classifier, picture: Pixels, options: dict[str, float]
 ) -> None:

@@ -110,7 +110,8 @@ def open_plan(
         except PlanError as error:
             log.info("%s; making it again", error)
     make_room(path)
-    what = f"the plan of {spec.name} ({'class activations' if joint else f'{mode} mode'})"
+    kind = "class activations" if joint else f"{mode} mode"
+    what = f"the plan of {spec.name} ({kind}{f', stride {stride} px' if stride else ''})"
     with alone(path, partial(_wait_for, what)):
         if path.exists():  # another process has made it meanwhile
             with suppress(PlanError):

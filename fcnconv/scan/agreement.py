@@ -21,6 +21,10 @@ LEVEL = 0.95
 """Of the intervals. Measured over 31 photos at four sizes, with 16 to 26 windows: the true agreement lay
 inside in 94 to 98 of 100 maps, the true divergence in 88 to 100."""
 
+SURE = 0.5
+"""Probability of a crop's first class from which its agreement with the map means something: where the crop
+itself is undecided, as on a grey wall, the first class is a matter of chance."""
+
 LEAST_SAMPLE, MOST_SAMPLE, SAMPLE_OF = 16, 256, 40
 """Windows that are compared: one of so many, and at least and at most."""
 
@@ -32,7 +36,8 @@ _MOST_COUNTED = 20_000
 class Tally:
     """Counts what is compared while a map is corrected; an `Agreement` when all its blocks have come.
 
-    divergences: of each compared window, in nats.
+    divergences: of each compared window, in nats. variations: its total variation distance, 0 to 1.
+    sure: compared windows whose crop is at least 50 % sure; sure_same: of these, those of the same answer.
     activation: of the labels; nothing is compared of outputs that are taken as they are.
     """
 
@@ -41,12 +46,23 @@ class Tally:
     same: int = 0
     divergences: list[float] = field(default_factory=list)
     activation: Activation = "softmax"
+    sure: int = 0
+    sure_same: int = 0
+    variations: list[float] = field(default_factory=list)
 
     def compare(self, logits: FloatArray, crops: FloatArray) -> None:
         """Takes windows of the sample: their logits in the map and as crops, float32 (n, num_classes)."""
         read = ACTIVATIONS[self.activation]
         if read.divergence is not None:
-            self.same += int(read.same(logits, crops).sum())
+            same = read.same(logits, crops)
+            self.same += int(same.sum())
+            true = read.probabilities(crops)
+            apart = np.abs(true - read.probabilities(logits))
+            several = self.activation == "softmax"
+            sure = true.max(-1) >= SURE if several else np.ones_like(same)  # of a class alone one side is
+            self.sure += int(sure.sum())
+            self.sure_same += int((same & sure).sum())
+            self.variations += (apart.sum(-1) / 2 if several else apart.mean(-1)).tolist()
             self.divergences += read.divergence(crops, logits).tolist()
 
     def add(self, other: Tally) -> None:
@@ -55,6 +71,9 @@ class Tally:
         self.exact += other.exact
         self.same += other.same
         self.divergences += other.divergences
+        self.sure += other.sure
+        self.sure_same += other.sure_same
+        self.variations += other.variations
 
     def agreement(self, level: float = LEVEL) -> Agreement | None:
         """What the sample tells; None where windows are left and none was compared.
@@ -78,6 +97,9 @@ class Tally:
             divergence=share * mean,
             divergence_low=share * least,
             divergence_high=share * most,
+            sure=self.sure,
+            sure_same=self.sure_same,
+            total_variation=share * float(np.mean(self.variations)) if self.variations else 0.0,
         )
 
 

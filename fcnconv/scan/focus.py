@@ -175,7 +175,8 @@ def evidence(activations: FloatArray, activation: Activation) -> FloatArray:
         above = activations - activations.mean(-1, keepdims=True)
     else:
         above = _own_probability(activations, activation)
-    return np.fmax(above, 0)
+    found: FloatArray = np.fmax(above, 0)
+    return found
 
 
 def _focused_rows(

@@ -132,8 +132,7 @@ def _agreement(about: About, exact: int, cells: int) -> str:
         return "Every window is a real crop."
     how = "Not compared with real crops"
     if (found := about.provenance.agreement) is not None:
-        mean, low, high = (round(100 * share) for share in (found.first_class, found.low, found.high))
-        how = f"Agrees with real crops in {mean} % of the windows (estimated, {low} to {high} %)"
+        how = f"The map {found}"
     return f"{how}; {exact:,} of {cells:,} are real crops." if exact else f"{how}."
 
 

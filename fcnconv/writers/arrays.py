@@ -41,8 +41,8 @@ def write_npz(path: Path, stream: ScoreStream, choice: Choice) -> None:
     best first: ``class_idx`` uint16 and ``probability`` float16, both (rows, cols, k).
 
     With ``--map activations`` the scores are those of the windows, and the class activations stand beside
-    them: ``activations`` float32 (h, w, n), and their ``activation_window`` and ``activation_stride`` in pixels
-    of the scanned image; cell (i, j) begins at ``(j, i) · activation_stride``.
+    them: ``activations`` float32 (h, w, n), with ``activation_window`` and ``activation_stride`` in pixels of
+    the scanned image; cell (i, j) begins at ``(j, i) · activation_stride``.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     if stream.about.kind == "activations":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -83,6 +85,8 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
     done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
+    if not (options.cells or options.argmax):
+        kept = replace(kept, probability=smooth(kept.probability, about.grid.phases))
     style = Style(cells=options.cells, colormap=options.colormap)
     frame = Frame(not options.no_legend, told(stream) if options.footer else "", side)
     names = choice.names(about)
@@ -100,6 +104,19 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         hint_if_faint(float(planes.max()), names)
     done(DRAWING)
     return picture
+
+
+def smooth(planes: FloatArray, phases: int) -> FloatArray:
+    """The mean over squares of one stride of the network's own, where its stride was made finer: networks
+    answer differently to shifts within a stride, which draws stripes and crosses over fine maps.
+
+    planes: float32 (rows, cols, n). phases: cells along such a stride.
+    """
+    for axis in (0, 1) if phases > 1 else ():
+        ends = [(phases // 2, (phases - 1) // 2) if axis == each else (0, 0) for each in range(3)]
+        padded = np.pad(planes, ends, mode="edge")
+        planes = sliding_window_view(padded, phases, axis).mean(-1, dtype=np.float32)
+    return planes
 
 
 def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
