@@ -3,15 +3,18 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from conftest import SAMPLES
 from rich.console import Console
 from tiny import make_map
 
-from fcnconv.console.preview import draw_map
+from fcnconv.console.preview import _of_palette, draw_map
+from fcnconv.console.printing import print_classes
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
 
@@ -63,7 +66,7 @@ def test_heatmap_without_out_draws_on_the_terminal() -> None:
     text = on_a_terminal("heatmap", str(SAMPLES / "coffee.png"), "-c", "espresso")
     assert "▀" in text and "38;5;" in text and "38;2;" not in text  # 256 colours
     assert "espresso, up to 0.9" in text
-    assert "espresso  at 44,44,200,200" in text
+    assert re.search(r"espresso +at \d+,\d+,\d+,\d+", text)
 
 
 def test_what_is_found_nowhere_is_told_on_a_terminal_too() -> None:
@@ -84,3 +87,27 @@ def test_classify_adds_a_small_preview() -> None:
     text = on_a_terminal("classify", str(SAMPLES / "coffee.png"), "--preview", COLORTERM="truecolor")
     assert "38;2;" in text
     assert "100,50,450,400" in text and "▀" in text and "espresso, up to" in text
+
+
+def test_256_colours_are_those_that_no_user_chooses_and_true_on_average() -> None:
+    grey = np.linspace(0, 255, 64).astype(np.uint8)
+    photo = np.stack([np.broadcast_to(grey, (48, 64)), np.full((48, 64), 90), np.full((48, 64), 40)], -1)
+    colours = _of_palette(photo.astype(np.uint8))
+    assert all(color.number is not None and color.number >= 16 for row in colours for color in row)
+    drawn = np.array([[color.get_truecolor() for color in row] for row in colours], float)
+    blocks = np.abs(drawn - photo).shape, (drawn - photo).reshape(6, 8, 8, 8, 3).mean((1, 3))
+    assert np.abs(blocks[1]).max() < 25  # the nearest colours alone are up to 47 away
+
+
+def test_columns_are_aligned_and_no_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    names = "a name, " * 20
+    print_classes([("×118", "n02084071", "dog"), ("7", "n01514668", names)], aligned=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "×118  n02084071  dog" and lines[1].startswith("   7  n01514668  a name, ")
+    assert len(lines) > 3 and max(map(len, lines)) <= 60
+    assert all(line.startswith(" " * 17) for line in lines[2:])
+    print_classes([("7", "n01514668", "cock")], aligned=False)
+    assert capsys.readouterr().out == "7\tn01514668\tcock\n"

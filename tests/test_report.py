@@ -27,11 +27,11 @@ from fcnconv.batch.inputs import CARDS, from_paths, from_sources
 from fcnconv.batch.report import INDEX, Report
 from fcnconv.batch.runs import Run
 from fcnconv.batch.store import Disk
-from fcnconv.batch.thumbnails import Card, read_card, write_card
+from fcnconv.batch.thumbnails import Card, draw_card, read_card, write_card
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError
 from fcnconv.grid import Grid
-from fcnconv.labels import Labels, Selection, imagenet
+from fcnconv.labels import Labels, Selection, imagenet, numbered
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.writers import Choice, find_writer
@@ -110,6 +110,23 @@ def test_a_card_reads_as_it_was_written(tmp_path: Path) -> None:
     assert read_card(path) is None
     Image.new("RGB", (8, 6)).save(path)
     assert read_card(path) is None
+
+
+def test_a_card_has_the_map_of_each_class_that_it_names() -> None:
+    """The thumbnails stand below each other in the order of the peaks."""
+    logits = np.full((6, 9, 20), -9, np.float32)
+    logits[:, :4, 3], logits[:, 4:, 7] = 9, 8
+    score_map = make_map(logits, Grid(64, 32, (320, 224), (320, 224)), numbered(20))
+    choices: list[tuple[Selection, ...]] = [(), (score_map.labels.category(3),)]
+    for chosen in choices:
+        glance = glance_of(score_map, *chosen)
+        card, column = draw_card("a.jpg", np.full((224, 320, 3), 90, np.uint8), glance, None)
+        assert card.panels == len(card.peaks) >= 2 and column.size == (320, 224 * card.panels)
+        pixels = np.asarray(column).astype(int)
+        for number, peak in enumerate(card.peaks):
+            middle = pixels[224 * number + 112]
+            left, right = (np.abs(middle[x] - 90).max() > 40 for x in (80, 240))
+            assert (left, right) == {3: (True, False), 7: (False, True)}[peak.class_idx or 0]
 
 
 # What a run makes.

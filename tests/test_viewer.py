@@ -287,7 +287,7 @@ def test_a_huge_photo_is_read_in_strips() -> None:
 
 def test_the_page_tells_how_true_its_map_is() -> None:
     score_map = random_map(3, 4, 5)
-    assert "Not compared with real crops." in page_of(score_map)
+    assert "Not compared with crops." in page_of(score_map)
     found = Agreement(12, 5, 4, 3, 0.8349, 0.412, 0.968, 0.1, 0.0, 0.3)
     made = replace(score_map.about.provenance, agreement=found)
     exact = np.zeros((3, 4), np.bool_)
@@ -298,11 +298,11 @@ def test_the_page_tells_how_true_its_map_is() -> None:
         block=replace(score_map.block, exact=exact),
     )
     page = page_of(told)
-    assert "in 83 % of the windows (estimated, 41 to 97 %); 5 of 12 are real crops." in page
+    assert "in 83 % of the windows (estimated, 41 to 97 %); 5 of 12 were scored as crops." in page
     origins = zlib.decompress(base64.b64decode(re.findall(r'id="origins">([^<]+)<', page)[0]))
     np.testing.assert_array_equal(np.frombuffer(origins, np.uint8).reshape(3, 4), exact)
     whole = replace(score_map, block=replace(score_map.block, exact=np.ones((3, 4), np.bool_)))
-    assert "Every window is a real crop." in page_of(whole)
+    assert "Every window was scored as a crop." in page_of(whole)
 
 
 def test_the_colours_are_those_of_pictures() -> None:
@@ -352,9 +352,12 @@ class Page:
         return name, float(number)
 
     def brightest_cell(self) -> tuple[int, int]:
-        """The cell whose square the map's canvas draws lightest, where it is coloured (drawn as cells)."""
-        drawn = self.pixels("map").astype(np.float32)
-        light = drawn[:, :, :3] @ np.array([0.3, 0.6, 0.1], np.float32) * drawn[:, :, 3]
+        """The cell whose square has the colour of the highest probability (drawn as cells)."""
+        drawn = self.pixels("map")
+        colours, which = np.unique(drawn.reshape(-1, 4), axis=0, return_inverse=True)
+        apart = np.abs(colours[:, None, :3].astype(int) - colour_map()[None]).sum(-1)
+        level = np.where(colours[:, 3] > 0, apart.argmin(-1), 0)
+        light = level[which.reshape(-1)].reshape(drawn.shape[:2])
         row, col = self.script(
             "const [y, x] = arguments; return cellAt({ clientX: stage.getBoundingClientRect().left + x *"
             "stage.clientWidth, clientY: stage.getBoundingClientRect().top + y * stage.clientHeight })",
@@ -460,7 +463,7 @@ def test_the_page_opens_with_the_chosen_class_at_its_highest_window(
         "const r = document.getElementById('over').getBBox(); return [r.x, r.y, r.width, r.height]"
     )
     assert outline == [224, 160, 224, 224]
-    footer = page.driver.find_element("css selector", "footer").text
+    footer = page.driver.find_element("css selector", "footer").get_attribute("textContent")
     assert "efficientnet_lite0" in footer and "579344248a93e230" in footer and "all 1,000 classes" in footer
 
 
@@ -590,7 +593,7 @@ def test_the_wheel_zooms_about_the_pointer_and_a_drag_moves_the_view(collage: Pa
     after = page.visible()
     scale = w / stage.size["width"]
     assert after == pytest.approx((x - 80 * scale, y + 40 * scale, w, h), abs=1)
-    assert page.text("held") == held == "", "a drag is no click"
+    assert page.text("held") == held == "click to pin", "a drag is no click"
     page.press("0")
     assert page.visible() == (0, 0, 1600, 1200)
 
@@ -672,7 +675,9 @@ def test_winners_have_the_colours_of_their_key(max_values: int, tmp_path: Path, 
                 if sure[row, col] < floor:
                     assert pixel[3] == 0
                     continue
-                assert pixel[3] == pytest.approx(255 * (0.15 + 0.75 * sure[row, col]), abs=1.5)
+                assert pixel[3] == pytest.approx(
+                    255 * 0.75 * np.sqrt((sure[row, col] - floor) / (1 - floor)), abs=1.5
+                )
                 colour = colours[ranked.tolist().index(winner[row, col])]
                 assert np.abs(pixel[:3] - colour).max() <= 2 + 300 / pixel[3]
     page.driver.find_element("css selector", "#key li:nth-child(2) button").click()
@@ -729,7 +734,7 @@ def test_nothing_found_at_all_is_told(tmp_path: Path, open_page: Open) -> None:
     page = open_page(path)
     assert page.text("faint") == "No class is more probable than 0.05 anywhere in this image."
     page.press("w")
-    assert page.text("nobody") == "No window is as sure as that."
+    assert page.text("nobody") == "No window reaches this probability."
 
 
 @needs_chromium
@@ -753,7 +758,7 @@ def test_a_window_tells_where_its_scores_are_from(tmp_path: Path, open_page: Ope
     cases: list[tuple[int, Mode, str]] = [
         (4, "fcn", "corrected by crops nearby"),
         (4, "windows", "interpolated from crops nearby"),
-        (0, "fcn", "plain network"),
+        (0, "fcn", "dense map"),
     ]
     for anchors, mode, elsewhere in cases:
         made = replace(score_map.about.provenance, anchors=anchors, mode=mode)
@@ -762,8 +767,8 @@ def test_a_window_tells_where_its_scores_are_from(tmp_path: Path, open_page: Ope
         page = open_page(path)
         for row, col in np.ndindex(3, 4):
             page.script(f"moveTo({row}, {col})")
-            expected = "scored as a real crop" if exact[row, col] else elsewhere
-            assert page.text("how") == (expected if row else "not looked at")
+            expected = "scored as a crop" if exact[row, col] else elsewhere
+            assert page.text("how") == (expected if row else "outside the region of interest")
             assert (page.text("here") == "–") == (not row)
             assert len(page.script("return [...$('bars').children]")) == (5 if row else 0)
     assert not page.pixels("dots").any()
@@ -862,6 +867,9 @@ def test_everything_can_be_reached_by_keyboard(collage: Path, open_page: Open) -
         "view",
         "go",
         "stretch",
+        "compare",
+        "export",
+        "threshold",
         "opacity",
         "drawn",
         "veil",
@@ -990,3 +998,71 @@ def test_the_window_is_that_of_the_scale_where_its_best_class_is_found(
         page.script("moveTo(...arguments)", row, col)
         x0, y0, x1, y1 = score_map.box(row, col)
         assert page.text("where").splitlines()[1] == f"x {x0}–{x1}, y {y0}–{y1}"
+
+
+@needs_chromium
+def test_regions_are_outlined_and_listed_by_their_threshold(tmp_path: Path, open_page: Open) -> None:
+    logits = np.zeros((8, 12, 2), np.float32)
+    logits[:, :, 0] = -6
+    logits[1:3, 1:4, 0], logits[5:7, 8:11, 0] = 6, 1  # probabilities 0.998 and 0.73
+    score_map = small_map(logits)
+    (path := tmp_path / "map.html").write_text(
+        page_of(score_map, shown=[score_map.labels.category(0)]), encoding="utf-8"
+    )
+    page = open_page(path)
+
+    def listed() -> list[str]:
+        return [item.text for item in page.driver.find_elements("css selector", "#regions li")]
+
+    def at_least(value: float) -> None:
+        page.script(f"$('threshold').value = {value}; $('threshold').dispatchEvent(new Event('input'))")
+
+    assert [line[:4] for line in listed()] == ["1.00", "0.73"] and "6 % of the map" in listed()[0]
+    at_least(0.9)
+    assert [line[:4] for line in listed()] == ["1.00"]
+    numbers = [float(n) for n in re.findall(r"[0-9.]+", page.script("return $('outline').getAttribute('d')"))]
+    x, y = np.array(numbers).reshape(-1, 2).T
+    for edges, first, last in ((x, 1, 3), (y, 1, 2)):  # the centres of the outermost cells over the threshold
+        inner = np.array([32 + 16 * first, 32 + 16 * last])
+        assert (np.abs([edges.min(), edges.max()] - inner) < 8).all()
+    page.driver.find_element("css selector", "#regions button").click()
+    assert page.cell()[0] in (1, 2) and page.cell()[1] in (1, 2, 3)
+    page.press("w")
+    assert not page.script("return $('outline').getAttribute('d')")
+
+
+@needs_chromium
+def test_two_classes_stand_side_by_side_and_can_be_saved(tmp_path: Path, open_page: Open) -> None:
+    logits = np.zeros((8, 12, 3), np.float32)
+    logits[:, :6, 0], logits[:, 6:, 1] = 9, 9
+    score_map = small_map(logits)
+    (path := tmp_path / "map.html").write_text(
+        page_of(score_map, shown=[score_map.labels.category(0)]), encoding="utf-8"
+    )
+    page = open_page(path)
+    alone = page.pixels("ground").shape
+    page.script(
+        "window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this.download) };"
+    )
+    page.script("$('compare').click()")
+    page.wait("!$('beside').hidden && $('second').width > 300")
+    assert page.text("shown") == "class 1"
+    assert "class 0" in page.driver.find_element("css selector", "#beside figcaption").text
+    left, right = page.pixels("map"), page.pixels("second").astype(int)
+    assert left[:, left.shape[1] * 3 // 4, 3].max() > 150 > 50 > left[:, left.shape[1] // 4, 3].max()
+    middle = right[right.shape[0] // 2]
+    assert np.abs(middle[right.shape[1] // 4, :3] - middle[right.shape[1] * 3 // 4, :3]).sum() > 60
+    page.script("$('export').click()")
+    page.wait("saved.length == 1")
+    assert page.script("return saved") == ["image-class-1.png"]
+    page.script("$('compare').click()")
+    page.wait("$('beside').hidden")
+    assert page.pixels("ground").shape == alone
+
+
+@needs_chromium
+def test_the_origin_of_the_map_is_folded_away(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    assert not page.driver.find_element("css selector", "footer dl").is_displayed()
+    page.driver.find_element("css selector", "footer summary").click()
+    assert page.driver.find_element("css selector", "footer dl").is_displayed()

@@ -45,9 +45,10 @@ class Glance:
     chosen: the categories and concepts that were asked for. The foremost is one of them, or else of all
         categories: the one that shows most, see `scores.strength`.
 
-    Which one that is shows at the end only, so a plane of each is kept, in 8 bits on a square-root scale. Of
-    large maps one value stands for a square of cells, the highest of theirs, so that all planes together are
-    no more than a piece's scores.
+    Which one that is shows at the end only, and any class may be searched for in a report, so a plane of each
+    class is kept, in 8 bits on a square-root scale: of the categories, and then of what was chosen. In
+    large maps one value stands for a square of cells, the highest of theirs, so that all planes together have
+    no more values than a piece.
     """
 
     def __init__(self, about: About, chosen: Sequence[Selection]):
@@ -56,8 +57,8 @@ class Glance:
         self.selections = tuple(chosen)
         self.highest = np.zeros(num_classes, np.float32)
         self.highest_chosen = np.zeros(len(chosen), np.float32)
-        self.strong = np.zeros(len(chosen) or num_classes)
-        count, step = len(chosen) or num_classes, 1
+        self.strong = np.zeros(num_classes + len(chosen))
+        count, step = num_classes + len(chosen), 1
         while -(-rows // step) * -(-cols // step) * count > PIECE_VALUES and step < max(rows, cols):
             step += 1
         self._step = step
@@ -78,8 +79,9 @@ class Glance:
         probabilities = shown(piece.probabilities())
         np.maximum(self.highest, probabilities.max((0, 1)), out=self.highest)
         if self.selections:
-            probabilities = sum_over(probabilities, self.selections)
-            np.maximum(self.highest_chosen, probabilities.max((0, 1)), out=self.highest_chosen)
+            chosen = sum_over(probabilities, self.selections)
+            np.maximum(self.highest_chosen, chosen.max((0, 1)), out=self.highest_chosen)
+            probabilities = np.concatenate([probabilities, chosen], axis=-1)
         self.strong += strength(probabilities)
         for axis, cells in enumerate(piece.place):
             edges = np.arange(cells.start, cells.stop)
@@ -97,7 +99,7 @@ class Glance:
         first, *others = top_k(self.highest, MOST).tolist()
         told = [first, *(i for i in others if self.highest[i] >= LEAST)]
         if not self.selections:
-            told.append(int(self.strong.argmax()))
+            told.append(self._foremost())
         found = {labels.category(i): self.highest[i] for i in told}
         found.update(zip(self.selections, self.highest_chosen, strict=True))
         peaks = (Peak(s.class_idx, s.name, round(float(highest), 6)) for s, highest in found.items())
@@ -105,10 +107,27 @@ class Glance:
 
     def foremost(self) -> tuple[Selection, FloatArray]:
         """What shows most in the image, with its plane, float32 (rows, cols), 0 to 1."""
-        index = int(self.strong.argmax())
-        selection = self.selections[index] if self.selections else self.about.labels.category(index)
+        index = self._foremost()
+        num_classes = len(self.highest)
+        labels = self.about.labels
+        chosen = index >= num_classes
+        return self.selections[index - num_classes] if chosen else labels.category(index), self._plane(index)
+
+    def plane(self, peak: Peak) -> FloatArray:
+        """float32 (rows, cols), 0 to 1: the probability of one of `peaks` in each cell."""
+        if peak.class_idx is not None:
+            return self._plane(peak.class_idx)
+        place = [(s.class_idx, s.name) for s in self.selections].index((None, peak.category))
+        return self._plane(len(self.highest) + place)
+
+    def _foremost(self) -> int:
+        """The index of what shows most: of what was chosen, where something was."""
+        first = len(self.highest) if self.selections else 0
+        return first + int(self.strong[first:].argmax())
+
+    def _plane(self, index: int) -> FloatArray:
         rows, cols, _ = self.about.shape
         plane = self._planes[:, :, index][
             np.ix_(np.arange(rows) // self._step, np.arange(cols) // self._step)
         ]
-        return selection, np.square(plane / np.float32(255))
+        return np.square(plane / np.float32(255))

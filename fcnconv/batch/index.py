@@ -91,7 +91,7 @@ def _facts(linked: Sequence[Linked], labels: Labels, chosen: Sequence[Selection]
     classes: [index or null of a concept, name, whether other classes have the same name].
     concepts: [name, other names, numbers of its classes that occur].
     images: [path, address of the page and of the thumbnail, width, height, agreement or null, which of its
-        peaks the thumbnail shows, [number of a class, its peak in ten-thousandths, …]].
+        peaks is shown first, thumbnails in its file, [number of a class, its peak in ten-thousandths, …]].
     """
     times = Counter(labels.categories)
     number: dict[tuple[int | None, str], int] = {}
@@ -103,7 +103,16 @@ def _facts(linked: Sequence[Linked], labels: Labels, chosen: Sequence[Selection]
             peaks += [which, round(10_000 * peak.probability)]
         addresses = _address(one.page), _address(one.thumbnail)
         images.append(
-            [readable(card.path), *addresses, card.width, card.height, card.agreement, card.shown, peaks]
+            [
+                readable(card.path),
+                *addresses,
+                card.width,
+                card.height,
+                card.agreement,
+                card.shown,
+                card.panels,
+                peaks,
+            ]
         )
     place = {index: which for (index, _), which in number.items() if index is not None}
     concepts = [

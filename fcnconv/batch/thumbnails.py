@@ -1,7 +1,8 @@
-"""The cards of the report: of each image a thumbnail with its map, which holds what else is told of it.
+"""The cards of the report: the thumbnails of an image, one per class, and what else the report says of it.
 
-A card is one file, a JPEG with the rest as JSON in its EXIF image description. So it appears whole, machines
-that share a folder need no common journal, and the report can be made from the folder alone.
+A card is one file, a JPEG with the rest as JSON in its EXIF image description. The thumbnails stand in it one
+below the other, so that the report can show the map of the class that is searched for. One file appears
+whole, machines that share a folder need no common journal, and the report can be made from the folder alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Card:
 
     path: the image, as it was named. width, height: its pixels.
     peaks: see `Glance.peaks`. shown: which of these the thumbnail shows the map of, from 0.
-    agreement: with real crops, 0 to 1, estimated; None where nothing was compared.
+    agreement: with crops, 0 to 1, estimated; None where nothing was compared.
+    panels: thumbnails in the file: one for each of `peaks`, or a single one for the class that is `shown`.
     """
 
     path: str
@@ -37,25 +39,30 @@ class Card:
     peaks: tuple[Peak, ...]
     shown: int
     agreement: float | None
+    panels: int = 1
 
 
 def draw_card(name: str, photo: Pixels, glance: Glance, agreement: float | None) -> tuple[Card, Image.Image]:
-    """The card of an image, and its thumbnail.
+    """The card of an image, and its thumbnails: one for each of its peaks, below each other.
 
-    name: the image. photo: uint8 (H, W, 3), as large as the thumbnail shall be. agreement: see `Card`.
+    name: the image. photo: uint8 (H, W, 3), as large as a thumbnail shall be. agreement: see `Card`.
     """
-    (shown, plane), peaks, grid = glance.foremost(), glance.peaks(), glance.about.grid
+    (shown, _), peaks, grid = glance.foremost(), glance.peaks(), glance.about.grid
     place = [(peak.class_idx, peak.category) for peak in peaks].index((shown.class_idx, shown.name))
-    return Card(name, *grid.image_size, peaks, place, agreement), draw_plane(photo, plane, grid)
+    height, width, _ = photo.shape
+    column = Image.new("RGB", (width, len(peaks) * height))
+    for number, peak in enumerate(peaks):
+        column.paste(draw_plane(photo, glance.plane(peak), grid), (0, number * height))
+    return Card(name, *grid.image_size, peaks, place, agreement, len(peaks)), column
 
 
-def write_card(path: Path, card: Card, thumbnail: Image.Image) -> None:
+def write_card(path: Path, card: Card, thumbnails: Image.Image) -> None:
     """Writes a card. Raises OSError."""
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = json.dumps(asdict(card))
     exif[ExifTags.Base.Software] = MADE_BY
     with path.open("wb") as file:
-        thumbnail.save(file, "JPEG", quality=85, exif=exif)
+        thumbnails.save(file, "JPEG", quality=85, exif=exif)
 
 
 def read_card(path: Path) -> Card | None:

@@ -9,7 +9,7 @@ import typer
 from fcnconv.commands.options import Debug, Json, Model, with_options
 from fcnconv.errors import FcnconvError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.system.stdout import print_data
+from fcnconv.system.stdout import data_stream
 
 
 @with_options
@@ -25,8 +25,8 @@ def classes(
 ) -> None:
     """The names that --class knows: categories, and concepts.
 
-    A line each: the class index (of a concept the number of its categories, as ×118), the WordNet id and the
-    names, separated by tabs.
+    One per line: the class index (for a concept the number of its categories, such as ×118), the WordNet id
+    and the names. A terminal gets aligned columns, a file or a pipe tabs.
 
         fcnconv classes camera
         fcnconv classes dog --json
@@ -34,12 +34,13 @@ def classes(
     found = find_model(model, own).labels().search(pattern)
     if not found:
         raise FcnconvError(f"no category or concept has {pattern!r} in its name")
-    from fcnconv.console.printing import print_json_line
+    from fcnconv.console.printing import print_classes, print_json_line
 
-    for s in found:
-        if as_json:
+    if as_json:
+        for s in found:
             also = {"also": s.also} if s.also else {}
             print_json_line({"name": s.name, "wnid": s.wnid, "classes": s.classes, **also})
-        else:
-            index = f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx)
-            print_data(index, s.wnid or "", ", ".join(s.names))
+        return
+    indices = (f"×{len(s.classes)}" if s.class_idx is None else str(s.class_idx) for s in found)
+    rows = ((index, s.wnid or "", ", ".join(s.names)) for index, s in zip(indices, found, strict=True))
+    print_classes(rows, aligned=data_stream().isatty())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -150,8 +152,10 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
     draw_map(Console(file=data_stream()), photo, score_map, chosen, at_least=floor)
     seen = shown(score_map.planes(chosen) if chosen else score_map.top_k(1)[1])
     hint_if_faint(float(seen.max()), [selection.name for selection in chosen], floor if not chosen else None)
-    for p in score_map.best_windows(choice.options.top_k):
-        print_data(f"{p.probability:.3f}  {p.category}  at {','.join(map(str, p.box))}")
+    best = score_map.best_windows(choice.options.top_k)
+    widest = max(len(p.category) for p in best)
+    for p in best:
+        print_data(f"{p.probability:.3f}  {p.category:{widest}}  at {','.join(map(str, p.box))}")
 
 
 def preview_best(classifier: Classifier, path: str, result: Classification) -> None:
@@ -174,16 +178,44 @@ def print_table(path: str, result: Classification) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=data_stream())
+    boxes = [",".join(map(str, p.box)) for p in result.predictions]
+    others = len("rank") + max(len(p.category) for p in result.predictions) + max(map(len, boxes))
+    longest = min(max(console.width - others - len("  0.123   "), SHORTEST_BAR), LONGEST_BAR)
     title = Text.assemble((path, "bold"), f"  {result.width} × {result.height}")
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     table.add_column("rank", justify="right")
     table.add_column("category")
     table.add_column("probability", no_wrap=True)
     table.add_column("box", no_wrap=True)
-    for p in result.predictions:
-        bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(20 * p.probability), "green"))
-        table.add_row(str(p.rank), Text(p.category), bar, ",".join(map(str, p.box)))
-    Console(file=data_stream()).print(table)
+    for p, box in zip(result.predictions, boxes, strict=True):
+        bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(longest * p.probability), "green"))
+        table.add_row(str(p.rank), Text(p.category), bar, box)
+    console.print(table)
+
+
+SHORTEST_BAR, LONGEST_BAR = 8, 40
+"""Characters of the bar of probability 1, for which the width of the terminal leaves room."""
+
+
+def print_classes(rows: Iterable[tuple[str, str, str]], *, aligned: bool) -> None:
+    """One line a class: index, WordNet id and names, separated by tabs; or in columns, where names that are
+    longer than the terminal is wide go on below.
+    """
+    if not aligned:
+        for row in rows:
+            print_data(*row)
+        return
+    listed = list(rows)
+    first, second = (max(len(row[column]) for row in listed) for column in (0, 1))
+    indent = first + second + 4 if second else first + 2
+    width = max(shutil.get_terminal_size().columns - indent, 20)
+    for index, wnid, names in listed:
+        start = f"{index:>{first}}  {wnid:{second}}  " if second else f"{index:>{first}}  "
+        lines = textwrap.wrap(names, width, break_on_hyphens=False) or [""]
+        print_data(start + lines[0])
+        for line in lines[1:]:
+            print_data(" " * indent + line)
 
 
 _MODEL_COLUMNS = ("name", "source", "parameters", "accuracy", "window", "stride", "field", "local", "here")
@@ -232,6 +264,11 @@ def print_models(listed: list[ModelSpec], *, aligned: bool) -> None:
         return
     rows = [_MODEL_COLUMNS, *map(_model_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
+    others = sum(width + 2 for width in widths[1:])
+    widths[0] = min(widths[0], max(shutil.get_terminal_size().columns - others, len("name")))
+    for name, *rest in rows:
+        if len(name) > widths[0]:  # too long for a column: a line of its own
+            print_data(name)
+            name = ""
+        cells = zip((name, *rest), widths, strict=True)
         print_data("  ".join(cell.ljust(width) for cell, width in cells).rstrip())

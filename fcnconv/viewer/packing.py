@@ -82,7 +82,7 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES) -> Packed:
             difference = np.square(quantised / np.float32(255)) - probabilities
             error = max(error, float(np.abs(difference).max()))
             concept_error = max(concept_error, float(np.abs(difference @ member).max(initial=0)))
-    data = zlib.compress(index.tobytes() + value.tobytes(), 9)
+    data = zlib.compress(index.tobytes() + value.tobytes(), 6)
     return Packed(
         *(kept, index_type.itemsize, data, error, concept_error),
         *(exact, looked_at, best_scale, int(strong.argmax())),

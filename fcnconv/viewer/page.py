@@ -26,7 +26,7 @@ PAGE_BYTES = 60_000_000
 VEIL = 0.65
 """Opacity of the even veil, which colours every probability alike."""
 
-SCRIPTS = ("scores", "view", "photo", "map", "panel", "search", "main")
+SCRIPTS = ("scores", "view", "photo", "map", "panel", "regions", "search", "main")
 """The parts of the page's script, in their order."""
 
 
@@ -129,11 +129,11 @@ def _subtitle(about: About) -> str:
 def _agreement(about: About, exact: int, cells: int) -> str:
     """A sentence about how true the map is, as far as that is known. exact: real crops, of so many cells."""
     if exact == cells:
-        return "Every window is a real crop."
-    how = "Not compared with real crops"
+        return "Every window was scored as a crop."
+    how = "Not compared with crops"
     if (found := about.provenance.agreement) is not None:
         how = f"The map {found}"
-    return f"{how}; {exact:,} of {cells:,} are real crops." if exact else f"{how}."
+    return f"{how}; {exact:,} of {cells:,} were scored as crops." if exact else f"{how}."
 
 
 def _storage(packed: Packed, cells: int, num_classes: int, has_concepts: bool) -> str:

@@ -1,10 +1,10 @@
 // The report: its cards, and what chooses, sorts and draws them.
 const facts = JSON.parse($("facts").textContent);
 $("facts").remove();
-const images = facts.images.map(([path, page, thumbnail, width, height, agreement, shown, told]) => {
+const images = facts.images.map(([path, page, thumbnail, width, height, agreement, shown, panels, told]) => {
   const peaks = []; // highest first
   for (let i = 0; i < told.length; i += 2) peaks.push({ of: told[i], p: told[i + 1] / 1e4 });
-  return { path, page, thumbnail, width, height, agreement, shown, peaks };
+  return { path, page, thumbnail, width, height, agreement, shown, panels, peaks };
 });
 
 // What can be searched. key: as it stands in an address; two classes may have one name, and are told by their index.
@@ -107,7 +107,7 @@ function card(image, i) {
   }
   link.href = image.page + (state.entry ? `#class=${encodeURIComponent(state.entry.key)}` : "");
   const known = [`${image.width.toLocaleString("en")} × ${image.height.toLocaleString("en")} px`];
-  if (image.agreement !== null) known.push(`agrees with real crops in ${Math.round(100 * image.agreement)} % of the windows`);
+  if (image.agreement !== null) known.push(`agrees with crops in ${Math.round(100 * image.agreement)} % of the windows`);
   link.title = [image.path, ...known].join("\n");
   link.setAttribute("aria-label", `${image.path}: ${lines.map(({ label, p }) => `${label} ${told(p)}`).join(", ")}`);
   const photo = make("img");
@@ -115,7 +115,13 @@ function card(image, i) {
   photo.loading = "lazy";
   photo.decoding = "async";
   photo.src = image.thumbnail;
-  picture.append(photo, make("span", classes[image.peaks[image.shown].of].label));
+  // Its thumbnails stand below each other, one for each peak: that of the class that was searched is in sight.
+  const searched = image.panels > 1 && state.entry ? image.peaks.findIndex(({ of }) => state.entry.members.includes(of)) : -1;
+  const panel = searched < 0 ? image.shown : searched;
+  const clip = make("span", "", "clip"), place = image.panels > 1 ? panel : 0;
+  for (const [name, value] of [["ratio", image.width / image.height], ["panels", image.panels], ["panel", place]]) clip.style.setProperty(`--${name}`, value);
+  clip.append(photo);
+  picture.append(clip, make("span", classes[image.peaks[panel].of].label, "name"));
   words.append(make("strong", image.path.slice(cut + 1), "line"), make("span", image.path.slice(0, Math.max(cut, 0)) || " ", "soft line"));
   for (const { label, p, part } of lines) {
     const bar = make("span", "", part ? "bar part" : "bar"), track = make("span", "", "track"), length = make("i");

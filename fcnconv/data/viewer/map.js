@@ -28,6 +28,13 @@ function tint() {
 
 // The winners' key: the classes that win the most of the coloured cells, with their colours; the rest is one grey.
 let key = [];
+let contenders = [];           // the classes of the key, each with its colour and its probability in each cell
+// The opacity of a top class, 0 to 255: nothing at the floor, by the formula that pictures have.
+function shareOf(p) {
+  const floor = +$("floor").value;
+  return 255 * 0.75 * Math.sqrt(Math.max(p - floor, 0) / Math.max(1 - floor, 1e-6));
+}
+let shareTable; // of 1,024 steps, as pixels are many
 function tintWinners() {
   const floor = +$("floor").value, { winner, sure } = winnersOf();
   const wins = new Map();
@@ -41,7 +48,9 @@ function tintWinners() {
   if (others.length) key.push({ others: others.length, share: others.reduce((sum, [, n]) => sum + n, 0) / coloured, colour: OTHERS });
   const colourBy = new Map(named.map(([k], i) => [k, colourOf(key[i].colour, 0)])), grey = colourOf(OTHERS, 0);
   tints = Uint32Array.from(winner, (k) => colourBy.get(k) ?? grey);
-  shares = Float32Array.from(sure, (q) => probability[q] >= floor ? 255 * (0.15 + 0.75 * probability[q]) : 0);
+  shares = Float32Array.from(sure, (q) => shareOf(probability[q]));
+  const rest = Float32Array.from(winner, (k, c) => colourBy.has(k) ? 0 : probability[sure[c]]);
+  contenders = [...named.map(([k], i) => ({ colour: colourOf(key[i].colour, 0), plane: planeOf([k]) })), { colour: grey, plane: rest }];
 }
 
 // Of each pixel along an axis: the cell before it, how far it is to the next one, the nearest one; and how much of
@@ -68,17 +77,29 @@ function drawMap(context) {
   if (picture?.width !== w || picture.height !== h) picture = context.createImageData(w, h);
   const pixels = new Uint32Array(picture.data.buffer);
   const x = along(w, seen.x / perX, seen.w / perX, cols, scanWidth), y = along(h, seen.y / perY, seen.h / perY, rows, scanHeight);
-  if (showsWinners()) fillNearest(pixels, x, y);
+  if (showsWinners()) fillTopClass(pixels, x, y);
   else fillSmooth(pixels, x, y);
   context.putImageData(picture, 0, 0);
 }
-function fillNearest(pixels, x, y) {
-  const w = x.left.length;
+// Probabilities are interpolated, then the most probable class of each pixel is drawn: borders run between cells.
+function fillTopClass(pixels, x, y) {
+  const w = x.left.length, { before, share, left } = x;
+  shareTable = Float32Array.from({ length: 1024 }, (_, i) => shareOf(i / 1023));
+  const lines = contenders.map(() => new Float32Array(cols + 1));
   for (let j = 0, out = 0; j < y.left.length; j++) {
-    const fade = y.left[j], from = y.nearest[j] * cols;
+    const a = y.before[j] * cols, b = Math.min(y.before[j] + 1, rows - 1) * cols, down = y.share[j], fade = y.left[j];
+    contenders.forEach(({ plane }, n) => {
+      for (let c = 0; c < cols; c++) lines[n][c] = plane[a + c] * (1 - down) + plane[b + c] * down;
+      lines[n][cols] = lines[n][cols - 1];
+    });
     for (let i = 0; i < w; i++, out++) {
-      const cell = from + x.nearest[i];
-      pixels[out] = tints[cell] | (shares[cell] * fade * x.left[i] + 0.5) << 24;
+      const c = before[i], t = share[i];
+      let most = -1, top = 0;
+      for (let n = 0; n < lines.length; n++) {
+        const p = lines[n][c] + (lines[n][c + 1] - lines[n][c]) * t;
+        if (p > most) { most = p; top = n; }
+      }
+      pixels[out] = contenders[top].colour | (shareTable[most * 1023 | 0] * fade * left[i] + 0.5) << 24;
     }
   }
 }
@@ -153,6 +174,7 @@ function draw() {
   if (drawsCells()) drawCells(over);
   else drawMap(over);
   drawDots(context("dots", fine));
+  drawSecond(fine, coarse);
   document.querySelector("#stage svg").setAttribute("viewBox", `${seen.x} ${seen.y} ${seen.w} ${seen.h}`);
   drawCrop();
 }

@@ -4,6 +4,7 @@ let row = 0, col = 0, held = false;
 function show(chosen, move = true) {
   entry = chosen;
   plane = planeOf(entry.members);
+  if (second === entry) second = null; // nothing to compare it with
   entry.highest = plane.reduce((a, b) => Math.max(a, b), 0);
   if (showsWinners()) document.querySelector("[name=view][value=class]").checked = true;
   tellMap();
@@ -17,6 +18,9 @@ function tellMap() {
   recolour();
   $("of-class").hidden = winning;
   $("of-winners").hidden = !winning;
+  $("of-regions").hidden = winning;
+  tellRegions();
+  tellSecond();
   for (const chip of $("chips").querySelectorAll("button")) chip.setAttribute("aria-pressed", !winning && chip.entry === entry);
   if (winning) tellKey();
   else tellClass();
@@ -47,7 +51,7 @@ function drawScale() {
 function tellKey() {
   $("least").textContent = (+$("floor").value).toFixed(2);
   $("nobody").hidden = key.length > 0;
-  $("nobody").textContent = "No window is as sure as that.";
+  $("nobody").textContent = "No window reaches this probability.";
   $("key").replaceChildren(...key.map((one) => {
     const item = make("li"), swatch = make("span", "", "swatch"), parts = one.entry ? make("button") : item;
     swatch.style.background = `rgb(${[...one.colour].join()})`;
@@ -86,10 +90,10 @@ function windowBox() {
 
 // Where a cell's scores come from.
 function originOf(cell) {
-  if (origins[cell] === NOT_LOOKED_AT) return "not looked at";
-  if (map.scales.length) return map.anchors ? "joined of sizes corrected by crops" : "joined of several sizes";
-  if (origins[cell] === EXACT) return "scored as a real crop";
-  if (!map.anchors) return "plain network";
+  if (origins[cell] === NOT_LOOKED_AT) return "outside the region of interest";
+  if (map.scales.length) return `combined from ${map.scales.length} scales${map.anchors ? ", corrected by crops" : ""}`;
+  if (origins[cell] === EXACT) return "scored as a crop";
+  if (!map.anchors) return "dense map";
   return map.mode === "windows" ? "interpolated from crops nearby" : "corrected by crops nearby";
 }
 
@@ -106,7 +110,7 @@ function drawWindow() {
   const edges = [x, x + w, y, y + h].map((v) => Math.round(v));
   $("where").textContent = `row ${row}, column ${col}\nx ${edges[0]}–${edges[1]}, y ${edges[2]}–${edges[3]}`;
   $("how").textContent = originOf(cell);
-  $("held").textContent = held ? "held; click to release" : "";
+  $("held").textContent = held ? "pinned; click to release" : "click to pin";
   drawCrop();
 
   $("bars").replaceChildren(...(unknown ? [] : best(cell, 5)).map(({ entry: one, p }) => {
@@ -137,7 +141,7 @@ function speak() {
   }, 250);
 }
 
-// The map's opacity in percent, of its own for the even veil.
+// The map's opacity in percent; the uniform overlay has its own.
 const opacity = { findings: 100, veil: Math.round(100 * map.veil) };
 function setOpacity(percent) {
   percent = clamp(percent, 0, 100);

@@ -1,14 +1,16 @@
-// Search: by WordNet id or index too. Of equal fit classes come before concepts, then the more probable.
+// Search: by WordNet id or index too. Among equal matches the more probable come first. A concept counts by its most
+// probable class until its sum is known, which takes a moment.
 function fit(e, query) {
   e.found = 0;
   return e.wnid === query || (!e.concept && String(e.members[0]) === query) ? 0 : fitNames(e, query);
 }
+const likely = (e) => e.highest ?? Math.max(...e.members.map((k) => classEntry(k).highest ?? 0));
 function find(text) {
   const query = plain(text);
   const fits = query ? entries.map((e) => [fit(e, query), e]).filter(([rank]) => rank < 9)
     : entries.filter((e) => !e.concept).map((e) => [0, e]);
   if (fits.length <= 60) fits.forEach(([, e]) => highestOf(e)); // a concept's takes a moment, and is kept
-  fits.sort(([a, e], [b, f]) => a - b || (e.concept ? 1 : 0) - (f.concept ? 1 : 0) || (f.highest ?? 0) - (e.highest ?? 0));
+  fits.sort(([a, e], [b, f]) => a - b || likely(f) - likely(e));
   return fits.slice(0, 30).map(([, e]) => e);
 }
 function openList() {
