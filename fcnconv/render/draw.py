@@ -1,7 +1,8 @@
 """Drawing score maps over the photo, where the windows are.
 
 A cell is drawn at the centre of its window, and the values between the centres are interpolated (bicubic).
-Beyond the outermost centres the value is carried outward and fades to nothing at the image's border. Or each
+Beyond the outermost centres the value is carried outward, and where cells are windows it fades to nothing at
+the image's border. Or each
 cell fills its own square, of one stride around its centre, and nothing is drawn outside of these squares.
 Where a class is improbable the photo is seen as it is.
 
@@ -259,6 +260,8 @@ class _Axis:
         inside = (place >= -0.5) & (place < count - 0.5)
         inwards = np.clip(np.minimum(pixel / first, (scanned - pixel) / (scanned - last)), 0, 1)
         fade = 1 - (1 - inwards) ** 2  # level where it joins the map; 0 at the border
+        if grid.window <= grid.stride * grid.phases:  # single feature cells, which cover the whole image
+            fade = np.ones_like(fade)
         pad = ceil(max(first, scanned - last) / grid.stride) + 1
         start = pad + 0.5 - first / grid.stride
         return cls(cell, inside, fade.astype(np.float32), pad, start, scanned / length / grid.stride)

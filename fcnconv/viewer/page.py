@@ -59,6 +59,7 @@ def viewer_page(
         "width": str(about.grid.image_size[0]),
         "height": str(about.grid.image_size[1]),
         "subtitle": _subtitle(about),
+        "answer": _answer(about),
         "agreement": _agreement(about, int(packed.exact.sum()), int(packed.looked_at.sum())),
         "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
         "provenance": terms(told),
@@ -101,7 +102,9 @@ def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) 
         "categories": labels.categories,
         "wnids": labels.wnids,
         "concepts": [_listed(concept) for concept in labels.concepts],
-        "foremost": packed.foremost,
+        "unit": about.unit,
+        "foremost": _foremost(about, packed),
+        "fades": grid.window > grid.stride * grid.phases,  # windows, which lie within the image's border
         "shown": [_listed(selection) for selection in shown],
         "mode": about.provenance.mode,
         "anchors": about.provenance.anchors,
@@ -115,6 +118,20 @@ def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) 
 
 def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tuple[str, ...]]:
     return selection.name, selection.classes, selection.wnid, selection.also
+
+
+def _answer(about: About) -> str:
+    """What the image shows as a whole, as HTML; empty where that is not known."""
+    if about.answer is None:
+        return ""
+    listed = [f"{html.escape(p.category)} {p.probability:.2f}" for p in about.answer().predictions[:3]]
+    return f"<strong>{listed[0]}</strong>" + "".join(f" · {text}" for text in listed[1:])
+
+
+def _foremost(about: About, packed: Packed) -> int:
+    """The class that the page opens with: what the image shows as a whole, where that is known."""
+    first = about.answer().predictions[0].class_idx if about.answer is not None else None
+    return packed.foremost if first is None else first
 
 
 def _subtitle(about: About) -> str:

@@ -15,11 +15,11 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from fcnconv.errors import UsageError
-from fcnconv.labels import Labels
+from fcnconv.labels import Labels, Selection
 from fcnconv.options import MapOptions
 from fcnconv.render.draw import FLOOR, Style, Winners, spread
 from fcnconv.render.sheet import Frame, class_sheet, sheet_shape, winners_sheet
-from fcnconv.scores import FloatArray, ScoreStream, shown, top_k
+from fcnconv.scores import About, FloatArray, ScoreStream, shown, top_k
 from fcnconv.system.progress import done, finished
 from fcnconv.viewer import PHOTO, viewer_page
 from fcnconv.writers.contents import (
@@ -97,13 +97,27 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         hint_if_faint(float(shown(kept.probability).max()), [], floor)
     else:
         planes = shown(kept.probability)
-        titles = [f"{name}, up to {planes[:, :, k].max():.2f}" for k, name in enumerate(names)]
+        titles = [
+            _title(about, selection, float(planes[:, :, k].max()))
+            for k, selection in enumerate(choice.selections)
+        ]
         picture = class_sheet(
             photo, planes, about.grid, titles, style=style, stretch=options.stretch, frame=frame
         )
         hint_if_faint(float(planes.max()), names)
     done(DRAWING)
     return picture
+
+
+def _title(about: About, selection: Selection, highest: float) -> str:
+    """What the legend says of a class: its probability for the whole image, where `Classifier.classify` lists
+    it, and the highest one in the map.
+    """
+    listed = about.answer().predictions if about.answer is not None else ()
+    whole = next((p.probability for p in listed if (p.class_idx,) == selection.classes), None)
+    if whole is None:
+        return f"{selection.name}, up to {highest:.2f}"
+    return f"{selection.name} {whole:.2f}; highest in a {about.unit} {highest:.2f}"
 
 
 def smooth(planes: FloatArray, phases: int) -> FloatArray:

@@ -94,6 +94,10 @@ async function start() {
   const others = new Set(origins.filter((origin) => origin !== NOT_LOOKED_AT));
   $("dotted-label").hidden = others.size < 2; // nothing to tell apart
   setOpacity(opacity.findings);
+  if (map.unit === "cell") {
+    $("window-title").textContent = "Cell";
+    $("go").textContent = "go to that cell";
+  }
   show(offered[0] ?? foremost);
   followAddress();
   draw();

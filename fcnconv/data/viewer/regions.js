@@ -1,6 +1,7 @@
 // Regions: the connected areas where the class shown reaches the threshold, their outlines and their list.
 const REGION_LINES = 12;       // so many are listed
 const threshold = () => +$("threshold").value;
+let chosen = false;            // whether the user set the threshold; until then it is half of the class's highest
 
 // Outlines by marching squares over the cells' centres, where the plane is bilinear; it is 0 outside of the map. One
 // SVG path in image px: every square adds the segments that cross it.
@@ -49,6 +50,7 @@ function regionsOf(values, level) {
 }
 
 function tellRegions() {
+  if (!chosen) $("threshold").value = entry.highest / 2;
   const level = threshold(), found = showsWinners() ? [] : regionsOf(plane, level);
   $("reached").textContent = `≥ ${level.toFixed(2)}`;
   const path = found.length ? outlinesOf(plane, level) : "";
@@ -67,7 +69,7 @@ function tellRegions() {
   $("regions").replaceChildren(...items);
 }
 const share = (part) => part < 0.01 ? "< 1 %" : `${Math.round(100 * part)} %`;
-$("threshold").addEventListener("input", tellRegions);
+$("threshold").addEventListener("input", () => { chosen = true; tellRegions(); });
 
 // A second class beside the first: the same part of the photo with its own map.
 let second = null, secondPlane;
