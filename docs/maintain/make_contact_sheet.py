@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
+FONT = Path(__file__).parents[2] / "fcnconv" / "data" / "fonts" / "DejaVuSans.ttf"
 PHOTOS: list[tuple[str, tuple[int, int, int, int] | None, int]] = [
     # sample, the part of it (all), and the width to bring that to
     ("chelsea.png", (110, 40, 310, 240), 200),
@@ -37,7 +38,7 @@ def main(out: str) -> None:
     down = -(-len(PHOTOS) // ACROSS)
     width, height = CELL[0] + GAP, CELL[1] + CAPTION + GAP
     sheet = Image.new("RGB", (ACROSS * width + GAP, down * height + GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(str(FONT), 17)
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, box, wide) in enumerate(PHOTOS):
             with Image.open(SAMPLES / name) as sample:
@@ -49,10 +50,8 @@ def main(out: str) -> None:
             x, y = GAP + number % ACROSS * width, GAP + number // ACROSS * height
             with Image.open(map) as picture:
                 shown = ImageOps.contain(picture.convert("RGB"), CELL, Image.Resampling.LANCZOS)
-                if max(picture.size) < max(shown.size):  # a small picture is shown as it is
-                    shown = picture.convert("RGB")
             sheet.paste(shown, (x + (CELL[0] - shown.width) // 2, y + (CELL[1] - shown.height) // 2))
-            text = f"{name}, {size[0]} x {size[1]} px"
+            text = f"{name}, {size[0]} × {size[1]} px"
             draw.text((x + CELL[0] // 2, y + CELL[1] + 4), text, fill="black", font=font, anchor="ma")
     sheet.save(out, quality=88)
 
