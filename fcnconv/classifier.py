@@ -453,8 +453,14 @@ class Classifier:
     def _told(self, tiling: Tiling) -> Tiling:
         if tiling.tiles > 1 and not self.geometry.local:
             log.warning(
-                "%s looks at the whole image, and it is scanned in %d tiles: scores depend on the tiling",
-                *(self.provenance.identity.model, tiling.tiles),
+                "%s looks at the whole image (%s), which is scanned in %d tiles: scores depend on the "
+                "tiling; "
+                "raise --max-memory for a single tile",
+                *(
+                    self.provenance.identity.model,
+                    self.geometry.cause or "one of its operations",
+                    tiling.tiles,
+                ),
             )
         if tiling.memory > self.memory:
             log.warning(

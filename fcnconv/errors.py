@@ -30,8 +30,18 @@ class ConversionError(ModelError):
     """A network that cannot be turned into a fully convolutional one, or whose proof failed."""
 
 
-WAY_OUT = "score real crops instead with --mode windows"
-"""What can be done about most conversion errors."""
+WAY_OUT = 'score crops instead with mode="windows"'
+"""What can be done about most conversion errors, in Python; on the command line it is an option."""
+
+_ON_COMMAND_LINE = {WAY_OUT: "score crops instead with --mode windows"}
+
+
+def command_line_text(error: BaseException) -> str:
+    """The text of an error for a user of the command line: with options where a Python call has arguments."""
+    text = str(error)
+    for python, option in _ON_COMMAND_LINE.items():
+        text = text.replace(python, option)
+    return text
 
 
 class PlanError(ModelError):

@@ -21,7 +21,7 @@ from fcnconv import __version__
 from fcnconv.backends.making import prove_export
 from fcnconv.backends.onnx import onnx_run
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.convert.proof import channels_of
+from fcnconv.convert.probes import channels_of
 from fcnconv.convert.to_onnx import export_onnx
 from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.labels import Labels

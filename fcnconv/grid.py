@@ -7,7 +7,7 @@ Nothing here imports numpy, so that what only reads the command line can use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 Box = tuple[int, int, int, int]
@@ -24,6 +24,7 @@ class Geometry:
     halo: what must be read around a tile so that its cells equal those of the whole; a multiple of `stride`.
     local: False if an operation looks at the whole image, so that no halo is enough.
     phases: cells along an axis for each of the network's own: 1, or more where its stride was made finer.
+    cause: the operation that looks at the whole image; empty for a local network.
     """
 
     window: int
@@ -32,6 +33,7 @@ class Geometry:
     halo: int
     local: bool
     phases: int = 1
+    cause: str = field(default="", compare=False)
 
     @property
     def step(self) -> int:

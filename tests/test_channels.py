@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 import fcnconv as package
-from fcnconv.convert.proof import channels_of
+from fcnconv.convert.probes import channels_of
 from fcnconv.errors import ImageError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.sources import resize

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from ordinary import images, ordinary
 from torch import nn
 
-from fcnconv.convert import EXACT, TOLERANCE, convolutionize
+from fcnconv.convert import EXACT, TOLERANCE, convolutionize, vectors
+from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import POINTWISE
-from fcnconv.convert.head import Head
-from fcnconv.convert.proof import Float64, compare, probe
+from fcnconv.convert.probes import probe
+from fcnconv.convert.proof import compare
 from fcnconv.errors import ConversionError
 
 WINDOW, STRIDE, CHANNELS = 32, 8, 12
@@ -108,7 +109,7 @@ class Deep(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 8, 8)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)) for _ in range(8)
+            nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)) for _ in range(7)
         )
         self.classifier = nn.Linear(8, 5)
 
@@ -272,12 +273,12 @@ class Attention(nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Gated(), r"Gated cannot be traced at 32 × 32 \(.*control flow.*--mode windows"),
-        (nn.Sequential(nn.Conv2d(3, 5, 32), nn.Linear(7, 5)), r"cannot be traced at 32 × 32"),
-        (nn.Sequential(nn.Conv2d(3, 5, 3, 2)), r"no pooling or flattening ends the spatial axes"),
+        (Gated(), r"Gated cannot be traced at 32 × 32.*control flow.*mode=.windows"),
+        (nn.Sequential(nn.Conv2d(3, 5, 32), nn.Linear(7, 5)), r"fails on images of 32 × 32 px"),
+        (nn.Sequential(nn.Conv2d(3, 5, 3, 2)), r"returns \(1, 5, 15, 15\), not logits"),
         (nn.Sequential(nn.Conv2d(3, 5, 4, (4, 8)), nn.AdaptiveAvgPool2d(1), nn.Flatten()), r"4 × 8 px apart"),
-        (Attention(), r"--mode windows"),
-        (Positioned(), r"accepts no image larger than 32 px.*--mode windows"),
+        (Attention(), r"MultiheadAttention.*mode=.windows"),
+        (Positioned(), r"accepts no image larger.*mode=.windows"),
     ],
 )
 def test_what_does_not_convert_says_why(
@@ -356,7 +357,9 @@ def test_padding_that_follows_from_the_image_is_refused() -> None:
         padded = F.pad(f, (f.size(3) // 4, 0, f.size(2) // 4, 0))
         return net.linear(F.max_pool2d(padded, 2).mean((2, 3)))
 
-    with pytest.raises(ConversionError, match=r"pad\(\) pads or slides by what the image tells; score real"):
+    with pytest.raises(
+        ConversionError, match=r"pad\(\) pads or slides by an amount that depends on the image"
+    ):
         convolutionize(seeded(head), WINDOW)
 
 
@@ -369,13 +372,9 @@ def test_logits_that_prove_nothing_are_refused() -> None:
 
 
 def test_a_wrong_conversion_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Head._convolution
-
-    def altered(self: object, linear: nn.Linear) -> nn.Conv2d:
-        conv = real(self, linear)  # type: ignore[arg-type]
-        conv.weight = nn.Parameter(conv.weight.roll(1, 0), requires_grad=False)
-        return conv
-
-    monkeypatch.setattr(Head, "_convolution", altered)
-    with pytest.raises(ConversionError, match=r"not the classifier: logits differ by .* over 1e-09"):
+    real = vectors.weight_of_cells
+    monkeypatch.setattr(vectors, "weight_of_cells", lambda *given: real(*given).roll(1, 0))
+    with pytest.raises(
+        ConversionError, match=r"not the classifier at 32 × 32 px: logits differ by .* over 1e-09"
+    ):
         convolutionize(seeded(HEADS["average"]), WINDOW)

@@ -17,7 +17,7 @@ from torch import nn
 from fcnconv.activations import ACTIVATIONS, softmax
 from fcnconv.classifier import load, open_classifier
 from fcnconv.convert import convolutionize
-from fcnconv.convert.proof import Float64
+from fcnconv.convert.float64 import Float64
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.maps import ScoreMap

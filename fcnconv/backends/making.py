@@ -16,7 +16,8 @@ from fcnconv import __version__
 from fcnconv.backends.plans import Record, Start, plan_file
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.cuts import cut, whole
-from fcnconv.convert.proof import compare_float32, probe
+from fcnconv.convert.probes import probe
+from fcnconv.convert.proof import compare_float32
 from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry

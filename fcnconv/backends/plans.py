@@ -79,11 +79,12 @@ def plan_path(
 ) -> Path:
     """Where the plan of a model lies, whether or not it is there.
 
-    The name holds all that the network depends on: weights, architecture, window, mode, stride, whether it
-    gives class activations beside the logits (`joint`), and fcnconv's version.
+    The name holds all that the network depends on, and nothing else: the content of its weights,
+    architecture, window, mode, stride, whether it gives class activations beside the logits (`joint`), and
+    fcnconv's version. A file of weights has one plan, whatever path it is named by.
     """
     key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.name)[-60:]
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.arch)[-60:]
     kind = f"{mode}{stride or ''}{'-activations' if joint else ''}"
     return cache_path() / "plans" / f"{readable}-{kind}-{key}-{__version__}.onnx"
 

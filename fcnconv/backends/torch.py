@@ -19,7 +19,8 @@ from torch import nn
 from fcnconv.backends.network import Network, of_crops
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.cuts import cut, whole
-from fcnconv.convert.proof import difference, probe
+from fcnconv.convert.probes import probe
+from fcnconv.convert.proof import difference
 from fcnconv.errors import UsageError
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fcnconv.errors import FcnconvError, UsageError, printable
+from fcnconv.errors import FcnconvError, UsageError, command_line_text, printable
 from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.system.stdout import data_stream, print_data
 
@@ -34,7 +34,7 @@ PREVIEW_SIDE = 2048
 
 def complain(error: FcnconvError) -> None:
     """Tells an error on stderr, in one line."""
-    print(f"fcnconv: {printable(str(error))}", file=sys.stderr)
+    print(f"fcnconv: {printable(command_line_text(error))}", file=sys.stderr)
 
 
 def standard_input() -> str:

@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import output_of
-from fcnconv.convert.proof import Float64, difference, probe
+from fcnconv.convert.probes import probe
+from fcnconv.convert.proof import difference
 from fcnconv.errors import first_line
 from fcnconv.grid import Geometry
 from fcnconv.provenance import CellHead

@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from fcnconv.convert.graph import Shapes, layer_of, output_of, output_shape
 from fcnconv.convert.phases import SplitPhases
-from fcnconv.convert.proof import probe
+from fcnconv.convert.probes import probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.grid import Geometry
 from fcnconv.scan.parts import Part, Run

@@ -15,7 +15,9 @@ _POINTWISE_FAMILIES = (
 )
 
 _ARITHMETIC = (
-    "abs add addcmul clamp clamp_max clamp_min contiguous div exp float floordiv log mul neg pow rsqrt rsub "
+    "abs add addcmul clamp clamp_max clamp_min contiguous div exp float floordiv iadd imul isub itruediv "
+    "log mul "
+    "neg pow rsqrt rsub "
     "sqrt square sub to truediv type"
 )
 _ACTIVATION = (
@@ -28,12 +30,20 @@ POINTWISE = frozenset(f"{_ARITHMETIC} {_ACTIVATION}".split())
 
 
 class Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of each node's output."""
+    """Runs a traced network and notes the shape of each node's output; of what is no tensor, such as a size,
+    its value."""
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        if isinstance(result, torch.Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        else:
+            n.meta["shape"], n.meta["value"] = (), result if _is_plain(result) else None
         return result
+
+
+def _is_plain(value: Any) -> bool:
+    return all(isinstance(each, (int, float)) for each in (value if isinstance(value, tuple) else (value,)))
 
 
 def output_of(graph: fx.Graph) -> fx.Node:
@@ -62,8 +72,10 @@ def layer_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | Non
 
 
 def function_name(node: fx.Node) -> str:
-    """The name of the function or method that a node calls, without the underscores of those in place."""
-    return str(getattr(node.target, "__name__", node.target)).strip("_")
+    """The name of the function or method that a node calls, without the underscores of those in place, and
+    without the variant of an operator of ``torch.export``, such as ``mean.dim``.
+    """
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0].strip("_")
 
 
 def called(node: fx.Node, *names: str) -> bool:
@@ -77,8 +89,13 @@ def pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
     layer: what the node runs, if it is one.
     """
     if layer is not None:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            return False  # its statistics are those of the whole image
         known = type(layer).__module__ in _POINTWISE_FAMILIES or isinstance(layer, nn.Identity)
         return known and not isinstance(layer, nn.MultiheadAttention)
+    if called(node, "batch_norm"):
+        training = node.kwargs.get("training", node.args[5] if len(node.args) > 5 else False)
+        return training is False
     return called(node, *POINTWISE)
 
 

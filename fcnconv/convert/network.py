@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from operator import attrgetter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
 
 from fcnconv.convert.cells import with_activations
-from fcnconv.convert.graph import Shapes, drop_assertions, output_shape
-from fcnconv.convert.head import Head
+from fcnconv.convert.collapse import Head
+from fcnconv.convert.extent import refuse_positions, run_larger
+from fcnconv.convert.float64 import precision_of
+from fcnconv.convert.fold import fold, round_folded
+from fcnconv.convert.graph import output_of, output_shape, spatial
+from fcnconv.convert.locality import nonlocal_cause
 from fcnconv.convert.phases import finer
-from fcnconv.convert.plain import plain
-from fcnconv.convert.proof import Float64, check_grid, compare, measured, probe, prove
-from fcnconv.convert.receptive import fields
-from fcnconv.errors import WAY_OUT, ConversionError, first_line
+from fcnconv.convert.pools import plain_pools
+from fcnconv.convert.prepare import prepare
+from fcnconv.convert.probes import channels_of, know_channels, probe
+from fcnconv.convert.proof import (
+    TOLERANCE,
+    Original,
+    check_answers,
+    check_larger,
+    check_repeatable,
+    difference,
+    measured,
+    prove,
+    prove_windows,
+    spread_of,
+)
+from fcnconv.convert.receptive import Field, fields
+from fcnconv.convert.trace import Trace, trace, trace_with_sizes
+from fcnconv.errors import WAY_OUT, ConversionError
 from fcnconv.grid import Geometry
-from fcnconv.provenance import EXACT, Conversion, Proof
+from fcnconv.provenance import Conversion, Proof
 
 
 class FullyConvolutional(nn.Module):
@@ -54,37 +68,48 @@ class FullyConvolutional(nn.Module):
 
 
 def convolutionize(model: nn.Module, window: int = 224, stride: int | None = None) -> FullyConvolutional:
-    """The fully convolutional network that equals `model` at its native size, checked.
+    """The fully convolutional network that equals a classifier, proved.
 
-    model: a classifier, float (N, 3, window, window) -> logits (N, num_classes). It is left as it was; the
-        result is in evaluation mode, with batch normalisation folded into the convolutions, on the model's
+    Args:
+        model: a classifier, float (N, channels, window, window) -> logits (N, num_classes). It is left
+        unchanged.
+        window: side of the model's native input, in pixels.
+        stride: pixels between the cells, the network's own divided by a power of two; None is its own.
+
+    Returns:
+        The network in evaluation mode, with batch normalisation folded into the convolutions, on the model's
         device and in its dtype.
-    window: the model's native input size in pixels.
-    stride: pixels between the cells, the network's own divided by a power of two; None is its own.
 
-    The proof compares what was rewritten, before the folding, with the classifier in float64; what float32
-    changes in the folded network is measured beside it, and told where it is large.
-
-    Raises ConversionError if the network cannot be traced, if its head is not one that slides, or if the
-    proof fails: max |Δlogit| over `EXACT` × max |logit|, or logits that hardly depend on the input.
+    Raises:
+        ModelError: the weights contain NaN.
+        ConversionError: the network cannot be traced, its head cannot slide, its answer depends on where in
+        the image a
+            window lies, or the proof fails: in float64, at the native size and on two larger images, a logit
+            differs by more than `EXACT` × max |logit|; or float32 changes the logits by more than 1e-3 of the
+            largest.
     """
-    like = next(model.parameters(), torch.empty(0))
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     device = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
-    model = copy.deepcopy(model).to(device).eval().float()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
     with torch.no_grad():
-        traced, head, geometry = _convert(model, window, device)
-        error, exact = prove(model, traced, window, device)
-        # In place: the layers are those of the copy above, which is not needed any more.
-        network: fx.GraphModule = fuse(traced.float(), inplace=True, no_trace=True)  # type: ignore[assignment]
-        check_grid(network, geometry, device)
-        proof = measured(network, window, error, exact)
-        joint, cell_head = with_activations(network, tuple(head.averages), geometry)
+        ready = prepare(model).to(device)
+        logits = check_answers(ready, window)
+        converted = _converted(ready, window)
+        network, geometry, spread = converted.network, converted.geometry, spread_of(converted.logits)
+        if not difference(logits, converted.logits[:1]) <= TOLERANCE:
+            check_repeatable(ready, logits, window)
+        if converted.decided:
+            check_larger(ready, converted.traced, window)
+        folded = fold(network)
+        features = [folded.get(feature, feature) for feature in converted.features]
+        error, exact = prove(ready, network, window, spread)
+        error = max(error, prove_windows(converted.original, _with_features(network, features), geometry))
+        round_folded(network)
+        proof = measured(network.float(), window, error, exact, spread)
+        joint, cell_head = with_activations(network, converted.averages, geometry)
         if stride is not None:
             joint = joint and finer(joint, geometry, stride)[0]
             network, geometry = finer(network, geometry, stride)
-    conversion = Conversion(geometry, proof, tuple(head.changes), cell_head)
+    conversion = Conversion(geometry, proof, converted.changes, cell_head)
     return FullyConvolutional(network, conversion, joint).to(like.device, like.dtype).eval()
 
 
@@ -94,152 +119,162 @@ def converted_geometry(model: nn.Module, window: int) -> Geometry:
     model: on the ``meta`` device if only shapes matter, which costs neither memory nor time.
     """
     with torch.no_grad():
-        return _convert(model, window, next(model.parameters()).device)[2]
+        return _converted(model, window).geometry
 
 
-def _convert(model: nn.Module, window: int, device: torch.device) -> tuple[fx.GraphModule, Head, Geometry]:
-    traced = _trace(model, window, device)
-    head = Head(traced)
-    head.convert()
-    traced.graph.lint()
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced, head, _geometry(traced, head.features, window)
+@dataclass(frozen=True)
+class _Converted:
+    """A converted network that is not proved yet.
+
+    network: float (N, channels, H, W) -> logits (N, num_classes, rows, cols). features: its feature maps that
+    the head collapses. original, traced: the classifier in two parts, and whole. logits, decided: as
+    of a `Trace`. changes: one line per replaced operation. averages: names of the submodules that slide an
+    average over each window.
+    """
+
+    network: fx.GraphModule
+    geometry: Geometry
+    features: tuple[fx.Node, ...]
+    original: Original
+    traced: fx.GraphModule
+    logits: torch.Tensor
+    decided: bool
+    changes: tuple[str, ...]
+    averages: tuple[str, ...]
 
 
-def _trace(model: nn.Module, window: int, device: torch.device) -> fx.GraphModule:
-    x = probe(model, 2, window, window)
+def _converted(model: nn.Module, window: int) -> _Converted:
+    opaque = True
     try:
-        prepared = plain(model, x[:1])
-        graph, decided = _graph(prepared, window)
-        traced = fx.GraphModule(prepared, graph)
-        drop_assertions(traced.graph)
-        with nullcontext() if prepared is model else Float64():
-            Shapes(traced).run(x)
-    except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
-        raise ConversionError(
-            f"{type(model).__name__} cannot be traced at {window} × {window} ({first_line(error)}); {WAY_OUT}"
-        ) from error
-    if device.type != "meta" and (decided or prepared is not model):
-        _check_larger(model, traced, window + LARGER[-1])
-    return traced
-
-
-def _check_larger(model: nn.Module, traced: nn.Module, size: int) -> None:
-    """Raises ConversionError if at a larger size a network does not compute what was traced at the native
-    one; not if it takes no images of that size.
-    """
-    x = probe(model, 1, size, size)
-    with Float64():
-        try:
-            expected = model(x)
-        except Exception:  # as above
-            return
-        doubt = f"at {size} × {size} px it computes otherwise"
-        compare(doubt, expected, traced.forward(x), EXACT, ConversionError)
-
-
-class _Tracer(fx.Tracer):
-    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm).
-
-    decisions: the answers to questions about the image's size, in the order in which the network asks.
-    whole: kinds of layers that are kept in one piece too. inside: the layer whose code was being traced when
-        that failed, None where it was the network's own.
-    """
-
-    def __init__(self, decisions: Sequence[bool], whole: set[type[nn.Module]]):
-        super().__init__()
-        self.decisions = iter(decisions)
-        self.whole: tuple[type[nn.Module], ...] = (nn.Linear, *whole)
-        self.inside: nn.Module | None = None
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.inside = self.inside or m
+        traced = trace(model, window)
+        opaque = bool(traced.opaque)
+        return _with_head(traced, window)
+    except ConversionError:
+        if not opaque:
             raise
-
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        for decision in self.decisions:
-            return decision
-        raise _UndecidedError(obj.node)
-
-
-class _UndecidedError(Exception):
-    """The network asks what depends on the image. node: the question."""
-
-    def __init__(self, node: fx.Node):
-        super().__init__(f"control flow: it decides by {node.name} what to compute")
-        self.node = node
-
-
-def _graph(model: nn.Module, window: int) -> tuple[fx.Graph, bool]:
-    """The traced graph, and whether it may be another's at other sizes than the native one: the network
-    decides by the image what to compute. If by its size, and larger images are decided alike, the graph is
-    that of the native size. Else the layer that decides, or whose code no tracer follows, is kept in one
-    piece, and counts as one that looks at the whole image.
-
-    A question can be answered only after tracing, which replaces the modules' calls; so the network is traced
-    again with each answer.
-    """
-    decisions: list[bool] = []
-    whole: set[type[nn.Module]] = set()
-    while True:
-        tracer = _Tracer(decisions, whole)
         try:
-            return tracer.trace(model), bool(decisions or whole)
-        except _UndecidedError as undecided:
-            sides = [window + more for more in (0, *LARGER)]
-            images = [probe(model, 1, side, side) for side in sides]
-            images += [-x for x in images]  # whose pixels are others
-            answers = {bool(_value(undecided.node, model, x, {})) for x in images}
-            if len(answers) == 1:
-                decisions.append(answers.pop())
-                continue
-            if tracer.inside is None:
-                raise
-        except Exception:  # the layer's own code raises whatever it likes
-            if tracer.inside is None or type(tracer.inside) in whole:
-                raise
-        whole.add(type(tracer.inside))
-        decisions.clear()  # some may have been its own
+            return _with_head(trace_with_sizes(model, window), window)
+        except ConversionError:
+            pass
+        raise
 
 
-LARGER = (32, 64)
-"""By how many pixels images are larger that must decide alike: whole strides of nearly all networks."""
+def _with_head(trace: Trace, window: int) -> _Converted:
+    network = trace.network
+    whole = fx.GraphModule(network, _copied(network.graph))
+    plain_pools(network)
+    found = [fields(network, axis) for axis in (0, 1)]
+    stride, reach, local = _most(found, window)
+    more = reach + BEYOND * stride if local else -(-window // stride) * stride
+    larger = run_larger(network, window, more)
+    refuse_positions(network, larger.known, trace.opaque)
+    head = Head(network, larger.known)
+    geometry = _geometry(found, head, window)
+    if geometry.local:
+        if more <= geometry.halo:
+            more = geometry.halo + BEYOND * geometry.stride
+            larger = run_larger(network, window, more)
+        cut = more - geometry.halo
+        cause = nonlocal_cause(network, head.features.nodes, larger, window, more, cut)
+        geometry = replace(geometry, local=not cause, cause=cause)
+    original = _split(network, head)
+    for part in (whole, original.body):
+        know_channels(part, channels_of(network, window, window))
+    head.convert()
+    network.graph.lint()
+    network.delete_all_unused_submodules()
+    network.recompile()
+    if not geometry.local:
+        # A layer that was not understood may have strides of its own.
+        own = _grown_stride(network, window, geometry.stride)
+        geometry = replace(geometry, stride=own or geometry.stride)
+    return _Converted(
+        network,
+        geometry,
+        head.features.nodes,
+        original,
+        whole,
+        trace.logits,
+        trace.decided,
+        tuple(head.writer.changes),
+        tuple(head.writer.averages),
+    )
 
 
-def _value(node: fx.Node, root: nn.Module, x: torch.Tensor, known: dict[fx.Node, Any]) -> Any:
-    """What a node gives for an image, from the nodes before it. known: the values that were found before."""
-    if node not in known:
-        args, kwargs = (
-            fx.map_arg(given, lambda other: _value(other, root, x, known))
-            for given in (node.args, node.kwargs)
-        )
-        known[node] = x if node.op == "placeholder" else _run(node, root, args, kwargs)
-    return known[node]
+BEYOND = 2
+"""Strides that a larger image reaches beyond the halo, when the network is tried on it."""
 
 
-def _run(node: fx.Node, root: nn.Module, args: Any, kwargs: Any) -> Any:
-    name = str(node.target)
-    if node.op == "get_attr":
-        return attrgetter(name)(root)
-    if node.op == "call_module":
-        return root.get_submodule(name)(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], name)(*args[1:], **kwargs)
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+def _most(found: Sequence[dict[fx.Node, Field]], window: int) -> tuple[int, int, bool]:
+    """The coarsest stride of any map, the farthest that one sees beyond its window, and whether all are
+    local."""
+    stride, reach, local = 1, 0, True
+    for axis, known in enumerate(found):
+        for node, field in known.items():
+            shape = output_shape(node)
+            if spatial(node):
+                stride = max(stride, field.stride)
+                last = field.last + (shape[2 + axis] - 1) * field.stride - (window - 1)
+                reach = max(reach, -field.first, last)
+                local &= field.local
+    return stride, -(-reach // stride) * stride, local
+
+
+def _copied(graph: fx.Graph) -> fx.Graph:
+    copy = fx.Graph()
+    output = copy.graph_copy(graph, {})
+    copy.output(output)
+    return copy
+
+
+def _split(network: fx.GraphModule, head: Head) -> Original:
+    """The traced classifier as its body and its head, before the head is replaced."""
+    graph = network.graph
+    inside = set(head.nodes)
+    body, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        own = node.op == "placeholder" or node in head.body
+        if own or (node.op != "output" and node not in inside and _needed(node, head.body)):
+            nodes[node] = body.node_copy(node, lambda source: nodes[source])
+    body.output(tuple(nodes[feature] for feature in head.features.nodes))
+    tail, made = fx.Graph(), dict[fx.Node, Any]()
+    for feature in head.features.nodes:
+        made[feature] = tail.placeholder(feature.name)
+
+    def value(source: fx.Node) -> Any:
+        if source not in made:  # a size, which at the native size is this number
+            number = source.meta.get("value")
+            made[source] = tail.node_copy(source, value) if number is None else number
+        return made[source]
+
+    for node in graph.nodes:
+        if node in inside and node not in made and node.meta.get("value") is None:
+            made[node] = tail.node_copy(node, value)
+    (source,) = output_of(graph).all_input_nodes
+    tail.output(made[source])
+    axes = tuple((head.writer.known[f].rows[0], head.writer.known[f].cols[0]) for f in head.features.nodes)
+    return Original(fx.GraphModule(network, body), fx.GraphModule(network, tail), axes, head.features.window)
+
+
+def _needed(node: fx.Node, body: set[fx.Node]) -> bool:
+    """Whether a node leads to the body: a constant, or a size."""
+    return any(user in body or _needed(user, body) for user in node.users)
+
+
+def _with_features(network: fx.GraphModule, features: Sequence[fx.Node]) -> fx.GraphModule:
+    """The network that gives its feature maps, too: float images -> (logits, *feature maps)."""
+    graph, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+    logits = graph.graph_copy(network.graph, nodes)
+    graph.output((logits, *(nodes[feature] for feature in features)))
+    return fx.GraphModule(network, graph)
 
 
 def _grown_stride(traced: fx.GraphModule, window: int, guess: int) -> int | None:
     """By how many pixels an image grows for each cell more; None where it cannot be seen."""
     for stride in (guess, *(2**n for n in range(1, 9))):
         try:
-            logits = traced.forward(probe(traced, 1, window + stride, window + 2 * stride))
+            with precision_of(traced):
+                logits = traced.forward(probe(traced, 1, window + stride, window + 2 * stride))
         except Exception:  # its layers may take images of certain sizes only
             continue
         if tuple(logits.shape[2:]) == (2, 3):
@@ -247,24 +282,24 @@ def _grown_stride(traced: fx.GraphModule, window: int, guess: int) -> int | None
     return None
 
 
-def _geometry(traced: fx.GraphModule, features: fx.Node, window: int) -> Geometry:
-    axes = [fields(traced, axis)[features] for axis in (0, 1)]
-    if not all(field.local for field in axes):
-        # A layer that was not understood may have strides of its own.
-        stride = _grown_stride(traced, window, axes[0].stride)
-        axes = [replace(field, stride=stride or field.stride) for field in axes]
+def _geometry(found: Sequence[dict[fx.Node, Field]], head: Head, window: int) -> Geometry:
+    axes = [known[feature] for known in found for feature in head.features.nodes]
     strides = {field.stride for field in axes}
-    if len(strides) > 1:
-        raise ConversionError(
-            f"cells are {axes[0].stride} × {axes[1].stride} px apart, not square; {WAY_OUT}"
-        )
-    stride = strides.pop()
-    size = output_shape(features)[2]
+    if len(strides) > 1 and all(field.local for field in axes):
+        down, across = ({known[f].stride for f in head.features.nodes} for known in found)
+        if len(down) == len(across) == 1:
+            raise ConversionError(f"cells are {down.pop()} × {across.pop()} px apart, not square; {WAY_OUT}")
+        names = ", ".join(f"{found[0][f].stride} px ({f.name})" for f in head.features.nodes)
+        raise ConversionError(f"the head collapses maps of different strides, {names}; {WAY_OUT}")
+    stride = max(strides)
+    size = max(head.features.window)
     reach = max(max(-field.first, field.last + (size - 1) * stride - (window - 1)) for field in axes)
+    cause = next((field.cause for field in axes if field.cause), "")
     return Geometry(
         window=window,
         stride=stride,
         receptive_field=max(field.size for field in axes),
         halo=-(-max(reach, 0) // stride) * stride,
-        local=all(field.local for field in axes),
+        local=not cause,
+        cause=cause,
     )

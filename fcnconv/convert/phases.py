@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import (
     Shapes,
     device_of,
@@ -26,7 +27,8 @@ from fcnconv.convert.graph import (
     output_of,
     output_shape,
 )
-from fcnconv.convert.proof import Float64, compare, probe
+from fcnconv.convert.probes import probe
+from fcnconv.convert.proof import compare
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
 from fcnconv.grid import Geometry

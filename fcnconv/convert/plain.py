@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fcnconv.convert.proof import Float64
+from fcnconv.convert.float64 import Float64
 
 _ARGUMENTS = {
     "pad": "input pad mode value",
@@ -65,7 +65,10 @@ def plain(model: nn.Module, x: torch.Tensor) -> nn.Module:
             found[layer] = _normalisation(layer) or _sliding(layer, inputs[0])
 
     layers = [layer for layer in model.modules() if type(layer).__module__.partition(".")[0] != "torch"]
-    with _hooked([layer for layer in layers if _small(layer)], watch):
+    layers = [layer for layer in layers if _small(layer)]
+    if not layers:
+        return model
+    with _hooked(layers, watch):
         model(x)
     made = {id(old): new for old, new in found.items() if new is not None}
     if not made:

@@ -9,16 +9,17 @@ float32, and told beside the proof.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch import fx, nn
 
-from fcnconv.convert.graph import device_of
+from fcnconv.convert.float64 import Float64, precision_of
+from fcnconv.convert.graph import layer_of, node_text
+from fcnconv.convert.probes import probe
 from fcnconv.errors import WAY_OUT, ConversionError, ModelError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.provenance import EXACT, Proof
@@ -34,84 +35,10 @@ ROUNDINGS, AT_MOST = 8, 1e-2
 """How many times a network's own rounding two ways to compute it in float32 may lie apart, where that is over
 `TOLERANCE`: each of them is off by so much, on one image more than on another. And the most that passes."""
 
+MOST_ROUNDING = 1e-3
+"""The same for the conversion itself: no rounding of a usable network changes its logits by more."""
+
 Logits = torch.Tensor | npt.NDArray[Any]
-
-
-class Float64(TorchFunctionMode):
-    """Inside, everything is computed in float64, whatever type weights, constants and code ask for.
-
-    Weights are widened where they are used and not before, so that a network needs no second copy of them.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        func = {torch.Tensor.float: torch.Tensor.double, torch.conv2d: _conv2d}.get(func, func)
-        return tree_map(_widened, func(*tree_map(_widened, args), **tree_map(_widened, kwargs or {})))
-
-
-def _conv2d(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> torch.Tensor:
-    """torch.conv2d; of depthwise ones a sum of shifted maps, for which torch has nothing but a call for each
-    channel in float64 (an EfficientNet-Lite0 takes 3.6 s so, and 1.0 s like this).
-    """
-    depthwise = 1 < groups == x.shape[-3] == len(weight) and x.ndim == 4
-    if not depthwise or isinstance(padding, str):
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    (sy, sx), (py, px), (dy, dx) = map(_pair, (stride, padding, dilation))
-    x = F.pad(x, (px, px, py, py))
-    height, width = weight.shape[2:]
-    rows = (x.shape[2] - dy * (height - 1) - 1) // sy + 1
-    cols = (x.shape[3] - dx * (width - 1) - 1) // sx + 1
-    sums = x.new_zeros((*x.shape[:2], rows, cols))
-    for i in range(height):
-        for j in range(width):
-            down = slice(i * dy, i * dy + (rows - 1) * sy + 1, sy)
-            across = slice(j * dx, j * dx + (cols - 1) * sx + 1, sx)
-            sums.addcmul_(x[:, :, down, across], weight[:, 0, i, j, None, None])
-    return sums if bias is None else sums + bias[:, None, None]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value[0], value[-1]) if isinstance(value, (tuple, list)) else (value, value)
-
-
-def _widened(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.double() if value.dtype is torch.float32 else value
-    return torch.float64 if value is torch.float32 else value
-
-
-def probe(network: nn.Module, count: int, height: int, width: int) -> torch.Tensor:
-    """float (count, channels, height, width): images to compare networks on, always the same, of the channels
-    that this one takes, and where it is. Noise and smooth ones take turns, as they excite it differently.
-    """
-    generator, channels = torch.Generator().manual_seed(0), channels_of(network, height, width)
-    x = torch.randn(count, channels, height, width, generator=generator)
-    coarse = torch.randn(count // 2, channels, 7, 7, generator=generator)
-    if len(coarse):
-        x[1::2] = F.interpolate(coarse, (height, width), mode="bicubic")
-    return x.to(device_of(network))
-
-
-def channels_of(network: nn.Module, height: int, width: int) -> int:
-    """How many channels the images of a network have: as its first convolution takes, or 3. Some have their
-    first convolution after pixels were folded into channels (TResNet), so that one of others is tried.
-    """
-    convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    first = next((convolution.in_channels for convolution in convolutions), 3)
-    if first != 3:
-        try:
-            with Float64(), torch.no_grad():  # forward: the call of a traced network would print its error
-                network.forward(torch.zeros(1, 3, height, width, device=device_of(network)))
-        except Exception:  # the network's own code raises whatever it likes
-            return first
-    return 3
 
 
 def difference(expected: Logits, found: Logits) -> float:
@@ -161,48 +88,164 @@ def compare_float32(
     return compare(doubt, expected, found, tolerance, refusal)
 
 
-def check_grid(network: nn.Module, geometry: Geometry, device: torch.device) -> None:
-    """Raises ConversionError if a larger image does not give the cells that the geometry says."""
-    height, width = geometry.window + geometry.stride, geometry.window + 2 * geometry.stride
-    try:
-        # forward: the call of a traced network would print its error
-        channels = channels_of(network, height, width)
-        shape = tuple(network.forward(torch.zeros(1, channels, height, width, device=device)).shape[2:])
-    except Exception as error:  # a network tied to its native size fails in its own way
-        raise ConversionError(
-            f"the network accepts no image larger than {geometry.window} px; {WAY_OUT}"
-        ) from error
-    if shape != (2, 3):
-        raise ConversionError(
-            f"{width} × {height} px give {shape[0]} rows and {shape[1]} columns, not 2 and 3; {WAY_OUT}"
-        )
+@dataclass(frozen=True)
+class Original:
+    """A traced classifier in two parts, as it was before anything was replaced.
+
+    body: float (N, channels, H, W) -> the feature maps that the head collapses. head: those of one window ->
+    logits (N, num_classes), for N = 2 as at the native size. axes: of each feature map, those of its rows and
+    columns.
+    window: (height, width) of a window's features, in cells.
+    """
+
+    body: nn.Module
+    head: nn.Module
+    axes: tuple[tuple[int, int], ...]
+    window: tuple[int, int]
+
+    def windows(self, features: Sequence[torch.Tensor], rows: int, cols: int) -> torch.Tensor:
+        """(1, num_classes, rows, cols): the original head on each window of the features of an image."""
+        places = [(i, j) for i in range(rows) for j in range(cols)]
+        logits = []
+        for pair in zip(places[::2], [*places[1::2], places[-1]], strict=False):
+            parts = [
+                torch.cat([self._window(feature, axes, place) for place in pair])
+                for feature, axes in zip(features, self.axes, strict=True)
+            ]
+            logits.append(self.head(*parts))
+        together = torch.cat(logits)[: len(places)]  # (rows · cols, num_classes)
+        return together.T.reshape(1, -1, rows, cols)
+
+    def _window(self, feature: torch.Tensor, axes: tuple[int, int], place: tuple[int, int]) -> torch.Tensor:
+        for axis, start, length in zip(axes, place, self.window, strict=True):
+            feature = feature.narrow(axis, start, length)
+        return feature
 
 
-def prove(
-    model: nn.Module, network: nn.Module, window: int, device: torch.device
-) -> tuple[float, torch.Tensor]:
-    """The largest difference of a logit between a classifier and its converted network, computed in float64,
-    as a share of the largest logit; and the classifier's logits of `probe`'s two images.
+def prove(model: nn.Module, network: nn.Module, window: int, spread: float) -> tuple[float, torch.Tensor]:
+    """Compares a classifier and its converted network at the native size, in float64.
+
+    spread: how far the logits of different images lie apart.
+
+    Returns the largest difference of a logit as a share of the largest logit, and the classifier's logits of
+    `probe`'s first image.
 
     Raises ConversionError over `EXACT`, or if the logits hardly depend on the images.
     """
-    x = probe(model, 2, window, window)
+    x = probe(model, 1, window, window)
     with Float64():
-        expected = _logits(model(x))
+        expected = logits_of(model, x)
         try:
             logits = network.forward(x)
         except Exception as error:  # a head that was converted only in part fails in its own way
             raise ConversionError(
                 f"the converted head does not run ({first_line(error)}); {WAY_OUT}"
             ) from error
-    scale, spread = float(expected.abs().max()), spread_of(expected)
+    scale = float(expected.abs().max())
     if not spread > max(1e-3 * scale, 1e-6):
         raise ConversionError(
             f"the logits hardly depend on the input (size {scale:.1e}, spread {spread:.1e}), "
             "so that equality would prove nothing; load trained weights"
         )
-    doubt = "the converted network is not the classifier"
+    doubt = f"the converted network is not the classifier at {window} × {window} px"
     return compare(doubt, expected[:, :, None, None], logits, EXACT, ConversionError), expected
+
+
+def prove_windows(original: Original, network: nn.Module, geometry: Geometry) -> float:
+    """Compares the converted network with the classifier beyond the native size, in float64: on two images,
+    not square, the features with those of the original body, and each cell with the original head on its
+    window of these features.
+
+    network: float (N, channels, H, W) -> (logits, *feature maps).
+
+    Returns the largest difference, as a share of the largest value compared. Raises ConversionError over
+    `EXACT`, or if larger images are not accepted or give other cells than `geometry` says.
+    """
+    errors = []
+    for rows, cols in ((2, 3), (2, 1)):
+        height, width = (geometry.window + geometry.stride * (cells - 1) for cells in (rows, cols))
+        x = probe(original.body, 1, height, width)
+        with Float64():
+            try:
+                expected = original.body.forward(x)
+                logits, *features = network.forward(x)
+            except Exception as error:  # a network tied to its native size fails in its own way
+                raise ConversionError(
+                    f"the network accepts no image larger than {geometry.window} px ({first_line(error)}); "
+                    f"{WAY_OUT}"
+                ) from error
+            if tuple(logits.shape[2:]) != (rows, cols):
+                raise ConversionError(
+                    f"{width} × {height} px give {logits.shape[2]} rows and {logits.shape[3]} columns, not "
+                    f"{rows} "
+                    f"and {cols}; {WAY_OUT}"
+                )
+            windows = original.windows(expected, rows, cols)
+        doubt = f"at {width} × {height} px the converted body is not that of the classifier"
+        pairs = zip(expected, features, strict=True)
+        errors += [compare(doubt, one, other, EXACT, ConversionError) for one, other in pairs]
+        doubt = f"at {width} × {height} px the map is not the classifier's head on each window"
+        errors.append(compare(doubt, windows, logits, EXACT, ConversionError))
+    return max(errors)
+
+
+def logits_of(model: nn.Module, x: torch.Tensor) -> Any:
+    """What a classifier gives for images; of a single one also where it drops the axis of images
+    (``squeeze()``)."""
+    given = model(x)
+    return given[None] if isinstance(given, torch.Tensor) and given.ndim == len(x) == 1 else given
+
+
+def check_answers(model: nn.Module, window: int) -> torch.Tensor:
+    """A classifier's logits of `probe`'s first image, in float32. Raises ConversionError if it gives none."""
+    x = probe(model, 1, window, window)
+    try:
+        logits = logits_of(model, x)
+    except Exception as error:  # the model's own code raises whatever it likes
+        name = type(model).__name__
+        raise ConversionError(
+            f"{name} fails on images of {window} × {window} px ({first_line(error)})"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConversionError(f"the model returns {given}, not logits (N, num_classes)")
+    return logits
+
+
+def check_repeatable(model: nn.Module, logits: torch.Tensor, window: int) -> None:
+    """Raises ConversionError if a classifier gives other logits each time. logits: of `probe`'s first
+    image."""
+    if not difference(logits, logits_of(model, probe(model, 1, window, window))) <= TOLERANCE:
+        raise ConversionError(
+            "the network answers differently each time; look for dropout that is always on (F.dropout "
+            "without training=self.training) or other random numbers"
+        )
+
+
+def check_larger(model: nn.Module, traced: nn.Module, window: int) -> None:
+    """Raises ConversionError if a classifier computes otherwise at a larger size than what was traced at the
+    native one; not if it takes no images of that size.
+    """
+    height, width = window + LARGER[0], window + LARGER[1]
+    x = probe(model, 1, height, width)
+    try:
+        expected = logits_of(model, x)
+    except Exception:  # a head that flattens takes the native size alone
+        return
+    doubt = f"at {width} × {height} px the classifier's code computes otherwise than at its native size"
+    try:
+        with precision_of(traced):
+            found = logits_of(traced, x)
+    except Exception as error:  # as above
+        raise ConversionError(f"{doubt} ({first_line(error)}); {WAY_OUT}") from error
+    if found.shape == expected.shape and difference(expected, found) <= TOLERANCE:
+        return
+    with Float64():
+        compare(doubt, logits_of(model, x), logits_of(traced, x), EXACT, ConversionError)
+
+
+LARGER = (32, 64)
+"""By how many pixels images are larger that must decide alike: whole strides of nearly all networks."""
 
 
 def spread_of(logits: torch.Tensor) -> float:
@@ -210,23 +253,58 @@ def spread_of(logits: torch.Tensor) -> float:
     return float((logits.amax(0) - logits.amin(0)).max())
 
 
-def measured(network: nn.Module, window: int, error: float, exact: torch.Tensor) -> Proof:
-    """The whole proof, with the rounding of the network as it will be run, which is told if it is large.
+def measured(network: fx.GraphModule, window: int, error: float, exact: torch.Tensor, spread: float) -> Proof:
+    """The whole proof, with the rounding of the network as it will be run, which is logged if it is large.
 
-    error, exact: as `prove` gives them.
+    error, exact: as `prove` gives them. spread: how far the logits of different images lie apart.
+
+    Raises ConversionError if float32 changes the logits by more than `MOST_ROUNDING`.
     """
-    x = probe(network, 2, window, window)
+    x = probe(network, 1, window, window)
     rounding, scale = difference(exact[:, :, None, None], network(x)), float(exact.abs().max())
+    if not rounding <= MOST_ROUNDING:
+        raise ConversionError(
+            f"float32 changes this network's logits by {rounding:.1e} of the largest, over "
+            f"{MOST_ROUNDING:.0e}; "
+            f"it starts at {rounding_layer(network, x)}; {WAY_OUT}"
+        )
     if not rounding <= TOLERANCE:
         log.warning(
             "float32 changes this network's logits by %.1e of the largest, over %.0e; "
             "the conversion itself is exact",
             *(rounding, TOLERANCE),
         )
-    return Proof(error * scale, scale, spread_of(exact), rounding)
+    return Proof(error * scale, scale, spread, rounding)
 
 
-def _logits(output: Any) -> torch.Tensor:
-    if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise ConversionError(f"the model returns {type(output).__name__}, not logits (N, num_classes)")
-    return output
+def rounding_layer(network: fx.GraphModule, x: torch.Tensor) -> str:
+    """The name of the layer at which the difference between float32 and float64 grows most."""
+    modules = dict(network.named_modules())
+    with Float64():
+        exact = Values(network).of(x)
+    rounded = Values(network).of(x)
+    errors: dict[fx.Node, float] = {}
+    worst, name = 0.0, "no single layer"
+    for node, value in rounded.items():
+        wide = exact.get(node)
+        if not (
+            isinstance(value, torch.Tensor) and isinstance(wide, torch.Tensor) and value.is_floating_point()
+        ):
+            continue
+        errors[node] = difference(wide, value) if wide.shape == value.shape and wide.numel() else 0.0
+        before = max((errors.get(source, 0.0) for source in node.all_input_nodes), default=0.0)
+        growth = errors[node] / max(before, 1e-7)
+        if errors[node] > TOLERANCE / 10 and not growth <= worst:
+            worst, name = growth, node_text(node, layer_of(node, modules))
+    return name
+
+
+class Values(fx.Interpreter):
+    """Runs a network and keeps what every node gives."""
+
+    def __init__(self, network: fx.GraphModule):
+        super().__init__(network, garbage_collect_values=False)
+
+    def of(self, x: torch.Tensor) -> dict[fx.Node, Any]:
+        self.run(x)
+        return self.env

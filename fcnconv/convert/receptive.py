@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import fx, nn
 
-from fcnconv.convert.graph import called, layer_of, listed, output_shape, pointwise, spatial
+from fcnconv.convert.graph import called, layer_of, listed, node_text, output_shape, pointwise, spatial
+from fcnconv.convert.sliding import SlidingBins, SlidingStatistic
 from fcnconv.errors import WAY_OUT, ConversionError
 
-_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
+_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, SlidingStatistic, SlidingBins)
 _PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 
 _REACH = {"nearest": 0, "nearest-exact": 0, "bilinear": 1}
@@ -35,15 +36,20 @@ class Field:
 
     first, last: their range, in pixels from the image's edge (`first` is negative where padding is reached).
     stride: pixels between neighbouring cells.
-    local: False if some operation on the way looked at the whole image.
+    cause: the first operation on the way that looked at the whole image; empty if none did.
     channels_last: True between a permutation to (N, H, W, C) and the one back.
     """
 
     first: int = 0
     last: int = 0
     stride: int = 1
-    local: bool = True
+    cause: str = ""
     channels_last: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether no operation on the way looked at the whole image."""
+        return not self.cause
 
     @property
     def size(self) -> int:
@@ -59,13 +65,14 @@ class Field:
             stride=self.stride * stride,
         )
 
-    def enlarged(self, ratio: float, reach: int) -> Field:
+    def enlarged(self, ratio: float, reach: int, name: str) -> Field:
         """The field after an interpolation to so many times as many cells. reach: of how many more cells on
         either side a new one is made. Where new cells do not divide the old ones, no stride repeats itself.
+        name: of the interpolation.
         """
         stride = self.stride / ratio
         if stride != round(stride):
-            return replace(self, stride=max(round(stride), 1), local=False)
+            return replace(self, stride=max(round(stride), 1), cause=self.cause or name)
         beside = reach * self.stride
         first = self.first - beside - (self.stride - round(stride))
         return replace(self, first=first, last=self.last + beside, stride=round(stride))
@@ -76,7 +83,7 @@ class Field:
             min(self.first, other.first),
             max(self.last, other.last),
             max(self.stride, other.stride),
-            self.local and other.local,
+            self.cause or other.cause,
             self.channels_last or other.channels_last,
         )
 
@@ -102,13 +109,16 @@ def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
             known[node] = _after(node, field, modules, axis)
         except TypeError as error:  # a number that is a node
             raise ConversionError(
-                f"{node.name}() pads or slides by what the image tells; {WAY_OUT}"
+                f"{node.name}() pads or slides by an amount that depends on the image; {WAY_OUT}"
             ) from error
     return known
 
 
 def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int) -> Field:
     layer = layer_of(node, modules)
+    elsewhere = replace(field, cause=field.cause or node_text(node, layer))
+    if _wraps(node, layer):
+        return elsewhere
     if isinstance(layer, _WINDOWED):
         return field.through(*_module_settings(layer, axis))
     if called(node, "max_pool2d", "avg_pool2d", "conv2d"):
@@ -118,11 +128,11 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
     if isinstance(layer, nn.Upsample) or called(node, "interpolate"):
         before, after = (output_shape(each)[2 + axis] for each in (node.all_input_nodes[0], node))
         mode = layer.mode if isinstance(layer, nn.Upsample) else node.kwargs.get("mode", "nearest")
-        return field.enlarged(after / before, _REACH.get(str(mode), 2))
+        return field.enlarged(after / before, _REACH.get(str(mode), 2), node_text(node, layer))
     if called(node, "permute"):
         return replace(field, channels_last=_permutation(node) == [0, 2, 3, 1])
     if called(node, "reshape", "view") and not _keeps_cells(node):
-        return replace(field, local=False)
+        return elsewhere
     of_one_cell = (
         pointwise(node, layer)
         or _over_channels(node, field)
@@ -133,7 +143,14 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
     )
     if of_one_cell or not any(spatial(source) for source in node.all_input_nodes):
         return field
-    return replace(field, local=False)
+    return elsewhere
+
+
+def _wraps(node: fx.Node, layer: nn.Module | None) -> bool:
+    """Whether a node continues the map beyond its edge with what lies at the opposite one."""
+    if isinstance(layer, nn.CircularPad2d) or getattr(layer, "padding_mode", "") == "circular":
+        return True
+    return called(node, "pad") and "circular" in (*node.args, *node.kwargs.values())
 
 
 def _keeps_cells(node: fx.Node) -> bool:
@@ -142,11 +159,18 @@ def _keeps_cells(node: fx.Node) -> bool:
     return len(before) < 4 or len(after) < 3 or before[-2:] == after[-2:] or before[1:3] == after[1:3]
 
 
+_OF_CHANNELS = "mean var sum amax softmax log_softmax normalize norm vector_norm logsumexp".split()
+
+
 def _over_channels(node: fx.Node, field: Field) -> bool:
     """Whether a node makes a statistic of the channels of each cell."""
-    if not called(node, "mean", "var", "sum", "amax") or len(output_shape(node)) != 4:
+    if not called(node, *_OF_CHANNELS) or len(output_shape(node)) != 4:
         return False
-    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    position = 2 if called(node, "normalize", "norm", "vector_norm") else 1
+    usual = 1 if called(node, "normalize") else None
+    axes = node.kwargs.get("dim", node.args[position] if len(node.args) > position else usual)
+    if isinstance(axes, fx.Node):
+        return False
     channels = 3 if field.channels_last else 1
     return [axis % 4 for axis in listed(axes)] == [channels]
 

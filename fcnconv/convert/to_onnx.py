@@ -12,7 +12,7 @@ import warnings
 import torch
 from torch import nn
 
-from fcnconv.convert.proof import channels_of
+from fcnconv.convert.probes import channels_of
 from fcnconv.errors import PlanError, first_line
 
 OPSET = 18

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from fcnconv.errors import ModelError, UsageError, first_line
+from fcnconv.errors import UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.architecture import named_or_numbered
+from fcnconv.models.copying import check_weights, checked_copy, unwrapped
 from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours
 from fcnconv.models.spec import ModelSpec
 
@@ -25,6 +26,8 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
     """
     if own.arch is not None:
         raise UsageError(f"arch: a module is its own architecture, and needs no {own.arch!r}")
+    model = unwrapped(model)
+    check_weights(model)
     name, window = type(model).__name__, own.window or 224
     mean, std = colours(name, own, IMAGENET_MEAN, IMAGENET_STD)
     return ModelSpec(
@@ -35,7 +38,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
         std=std,
         labels=partial(_labels, model, window, own),
         weights=Path,
-        build=lambda _: copy.deepcopy(model).cpu().float().requires_grad_(False).eval(),
+        build=lambda _: checked_copy(model, len(mean), window),
         temperature=own.temperature or 1.0,
         pixel_size=own.pixel_size,
         sha256=lambda _: state_sha256(model),
@@ -43,23 +46,23 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
 
 
 def _labels(model: nn.Module, window: int, own: OwnModel) -> Labels:
-    name = type(model).__name__
-    image = torch.zeros(1, len(own.mean or IMAGENET_MEAN), window, window)
-    try:
-        with torch.inference_mode():
-            logits = copy.deepcopy(model).cpu().float().eval()(image)
-    except Exception as error:  # the model's own code raises whatever it likes
-        raise ModelError(f"{name} fails on an image of {window} × {window}: {first_line(error)}") from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"{name} gives {shape}, not logits (N, num_classes)")
+    name, channels = type(model).__name__, len(own.mean or IMAGENET_MEAN)
+    with torch.inference_mode():
+        logits = checked_copy(model, channels, window)(torch.zeros(1, channels, window, window))
+    logits = logits[None] if logits.ndim == 1 else logits
     return named_or_numbered(own.categories, int(logits.shape[1]), name, own.activation)
 
 
 def state_sha256(model: nn.Module) -> str:
-    """The SHA-256 of a network's state dict: each tensor's name, type, shape and bytes, in its order."""
+    """The SHA-256 of a network's state dict: each tensor's name, type, shape and bytes, in its order. Of what
+    is no tensor, such as the packed weights of a quantised layer, its text.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
+            digest.update(f"{name} {tensor}\n".encode())
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(flat)
     return digest.hexdigest()

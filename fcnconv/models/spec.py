@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnconv.errors import ConversionError, UsageError
+from fcnconv.errors import WAY_OUT, ConversionError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.packaged import file_sha256
 from fcnconv.provenance import Channels, Identity, Mode
@@ -88,10 +88,7 @@ class ModelSpec:
     def require_fcn(self) -> None:
         """Raises ConversionError, before weights are fetched, if it is known that there is no `fcn` mode."""
         if self.no_fcn:
-            raise ConversionError(
-                f"{self.name} has no fully convolutional form: {self.no_fcn}; score real crops instead with "
-                "--mode windows"
-            )
+            raise ConversionError(f"{self.name} has no fully convolutional form: {self.no_fcn}; {WAY_OUT}")
 
     def require_stride(self, stride: int) -> None:
         """Raises UsageError, before weights are fetched, if it is known that the converted network cannot

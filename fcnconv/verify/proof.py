@@ -20,10 +20,12 @@ def prove(spec: ModelSpec) -> Conversion:
 def proof_text(model: str, conversion: Conversion) -> str:
     """A proof in lines for people. model: its name."""
     geometry, proof = conversion.geometry, conversion.proof
-    local = "local" if geometry.local else "not local: some operation looks at the whole image"
+    local = "local" if geometry.local else f"not local: {geometry.cause} looks at the whole image"
     return "\n".join(
         [
-            f"{model}: proved equal to the classifier at {geometry.window} × {geometry.window} px",
+            f"{model}: proved equal to the classifier at {geometry.window} × {geometry.window} px, and "
+            "window by "
+            "window on larger images",
             f"  max |Δlogit|      {proof.max_error:.1e} of {proof.scale:.1f} in float64: "
             f"{proof.relative_error:.1e}, at most {EXACT:.0e} allowed",
             f"  rounding          {proof.rounding:.1e} of the largest logit, by float32",

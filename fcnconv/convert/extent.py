@@ -1,0 +1,268 @@
+"""Which axes of each value in a traced network belong to the image: measured by feeding larger images.
+
+A value whose axis grows with the image's height has rows there, one whose axis grows with its width has
+columns. So a feature map is recognised whatever the order of its axes, and whatever code made it; a value
+that does not grow has been collapsed. Values that follow from the image's size alone and vary along a growing
+axis are coordinates: a network that uses them answers differently at each place of the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fcnconv.convert.float64 import precision_of
+from fcnconv.convert.graph import called, device_of, function_name, layer_of, listed, node_text, output_shape
+from fcnconv.convert.probes import probe
+from fcnconv.errors import WAY_OUT, ConversionError
+
+_OF_SIZE = frozenset(
+    (
+        "size dim ndimension numel zeros_like ones_like full_like empty_like new_zeros new_ones new_full "
+        "new_empty new_tensor get_device is_floating_point stride"
+    ).split()
+)
+"""Functions and methods whose result does not depend on the values of the tensor that they are given."""
+
+_SCRAMBLING = ("flip", "fliplr", "flipud", "roll", "rot90")
+"""Functions that move whole cells to another place of the map."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How a tensor grows with the image.
+
+    rows: its axes that grow with the height. cols: with the width; an axis in both is a flattened map.
+    known: False if the node does not run on larger images.
+    varies: whether it follows from the image's size alone, and varies along a growing axis.
+    """
+
+    rows: tuple[int, ...] = ()
+    cols: tuple[int, ...] = ()
+    known: bool = True
+    varies: bool = False
+
+    @property
+    def is_map(self) -> bool:
+        """Whether rows and columns are axes of their own."""
+        return self.known and len(self.rows) == len(self.cols) == 1 and self.rows != self.cols
+
+
+def pixel_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose value depends on the values of the pixels, not only on their number."""
+    known: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or (any(s in known for s in node.all_input_nodes) and not _of_size(node)):
+            known.add(node)
+    return known
+
+
+def _of_size(node: fx.Node) -> bool:
+    if node.op == "call_function" and function_name(node) == "getattr":
+        return node.args[1] in ("shape", "device", "dtype", "ndim", "is_cuda", "requires_grad")
+    return called(node, *_OF_SIZE)
+
+
+@dataclass(frozen=True)
+class Larger:
+    """What two larger images show of a network.
+
+    known: the extent of each node that gives a tensor.
+    ends: for a wider and a higher image, the values of feature maps in the window at one end: its left, its
+    bottom.
+    """
+
+    known: dict[fx.Node, Extent]
+    ends: tuple[dict[fx.Node, torch.Tensor], dict[fx.Node, torch.Tensor]]
+
+
+def run_larger(traced: fx.GraphModule, window: int, more: int, cut: int = 0) -> Larger:
+    """Runs a network on an image that is wider and on one that is higher, as far as it goes.
+
+    traced: with the shapes at the native size propagated (`graph.Shapes`).
+    more: pixels by which the images are wider or higher than the window.
+    cut: pixels that are cut off again: from the right of the wider image, from the top of the higher one.
+    """
+    pixels = pixel_nodes(traced.graph)
+    long = probe(traced, 1, window, window + more)
+    wide = long[:, :, :, : window + more - cut].contiguous()
+    high = long.transpose(2, 3)[:, :, cut:].contiguous()
+    wider, higher = _Run(traced, pixels, from_end=False), _Run(traced, pixels, from_end=True)
+    with torch.no_grad(), precision_of(traced):
+        wider.run(wide)
+        higher.run(high)
+    known = {}
+    for node in traced.graph.nodes:
+        native = output_shape(node)
+        if not native:
+            continue
+        down, across = higher.noted.get(node), wider.noted.get(node)
+        if down is None or across is None or not (_comparable(native, down) and _comparable(native, across)):
+            known[node] = Extent(known=False)
+            continue
+        first = int(node in pixels)  # the axis of the images of a batch, of two at the native size
+        if first and (down.shape[0], across.shape[0]) != (1, 1):
+            known[node] = Extent(known=False)
+            continue
+        rows, cols = (
+            tuple(axis for axis in range(first, len(native)) if noted.shape[axis] != native[axis])
+            for noted in (down, across)
+        )
+        varies = any(axis in rows for axis in down.varying) or any(axis in cols for axis in across.varying)
+        known[node] = Extent(rows, cols, varies=varies)
+    return Larger(known, (wider.ends, higher.ends))
+
+
+def _comparable(native: tuple[int, ...], noted: _Noted) -> bool:
+    return len(noted.shape) == len(native)
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """The shape of a tensor, and the axes along which it varies, of one that does not depend on pixels."""
+
+    shape: tuple[int, ...]
+    varying: tuple[int, ...]
+
+
+class _Run(fx.Interpreter):
+    """Runs a network as far as it goes: what fails is noted as such, and all that follows from it.
+
+    ends: of each map whose rows or columns are collapsed, what belongs to the window at one end of the image.
+    """
+
+    def __init__(self, traced: fx.GraphModule, pixels: set[fx.Node], *, from_end: bool):
+        super().__init__(traced)
+        self.pixels, self.failed, self.from_end = pixels, set[fx.Node](), from_end
+        self.noted: dict[fx.Node, _Noted] = {}
+        self.ends: dict[fx.Node, torch.Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if any(source in self.failed for source in n.all_input_nodes):
+            self.failed.add(n)
+            self._keep(n)
+            return None
+        try:
+            result = super().run_node(n)
+        except Exception:  # the network's own code raises whatever it likes
+            self.failed.add(n)
+            self._keep(n)
+            return None
+        if isinstance(result, torch.Tensor):
+            constant = (
+                n not in self.pixels and n.op != "get_attr" and not result.is_meta and result.numel() > 1
+            )
+            self.noted[n] = _Noted(tuple(result.shape), _varying(result) if constant else ())
+        if (
+            not isinstance(result, torch.Tensor)
+            or result.ndim < 4
+            or tuple(result.shape[1:]) == output_shape(n)[1:]
+        ):
+            self._keep(n)
+        return result
+
+    def _keep(self, node: fx.Node) -> None:
+        """Keeps the ends of the maps that a node takes, which collapses them or cannot be run."""
+        for source in node.all_input_nodes:
+            value, native = self.env.get(source), output_shape(source)
+            if (
+                source in self.ends
+                or not isinstance(value, torch.Tensor)
+                or value.ndim != len(native)
+                or value.is_meta
+            ):
+                continue
+            growing = [axis for axis in range(1, len(native)) if value.shape[axis] > native[axis]]
+            if (
+                not growing and value.shape[1:] == native[1:]
+            ):  # a tile of a network without a halo is a window
+                self.ends[source] = value.clone()
+            elif len(growing) == 1 and source in self.pixels:
+                (axis,) = growing
+                start = value.shape[axis] - native[axis] if self.from_end else 0
+                self.ends[source] = value.narrow(axis, start, native[axis]).clone()
+
+
+def _varying(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(
+        axis
+        for axis, length in enumerate(tensor.shape)
+        if length > 1
+        and bool((tensor.narrow(axis, 1, length - 1) != tensor.narrow(axis, 0, length - 1)).any())
+    )
+
+
+def refuse_positions(
+    traced: fx.GraphModule, known: dict[fx.Node, Extent], opaque: frozenset[type[nn.Module]]
+) -> None:
+    """Raises ConversionError if the network's answer depends on where in the image a window lies.
+
+    opaque: kinds of layers whose code was not traced; each is tried on a map that is the same everywhere.
+    """
+    modules, pixels = dict(traced.named_modules()), pixel_nodes(traced.graph)
+    for node in traced.graph.nodes:
+        if node not in pixels:
+            continue
+        for source in node.all_input_nodes:
+            extent = known.get(source, Extent())
+            if source not in pixels and extent.varies and node in pixels:
+                raise ConversionError(
+                    "the network adds coordinates of the image "
+                    f"({node_text(source, layer_of(source, modules))}), "
+                    f"so that its answer depends on where in the image a window lies; {WAY_OUT}"
+                )
+        layer = layer_of(node, modules)
+        if type(layer) in opaque and layer is not None and _has_coordinates(layer, node):
+            raise ConversionError(
+                f"{node_text(node, layer)} answers differently at different places of an even image, so that "
+                "the "
+                f"answer depends on where in the image a window lies; {WAY_OUT}"
+            )
+        if _scrambles(node, known):
+            raise ConversionError(
+                f"the network moves whole rows or columns of the image ({function_name(node)}), so that its "
+                f"answer depends on where in the image a window lies; {WAY_OUT}"
+            )
+
+
+def _scrambles(node: fx.Node, known: dict[fx.Node, Extent]) -> bool:
+    if not called(node, *_SCRAMBLING):
+        return False
+    source = node.all_input_nodes[0]
+    extent, rank = known.get(source, Extent()), len(output_shape(source))
+    name = function_name(node)
+    if name in ("fliplr", "flipud"):
+        axes = [1 if name == "fliplr" else 0]
+    else:
+        position, keyword = (2, "dims") if name in ("roll", "rot90") else (1, "dims")
+        given: Any = node.kwargs.get(keyword, node.args[position:] if name != "flip" else node.args[1:])
+        while isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], (list, tuple)):
+            given = given[0]
+        axes = [axis for axis in listed(given) if isinstance(axis, int)]
+        if name == "rot90" and not axes:
+            axes = [0, 1]
+        elif not axes:
+            axes = list(range(1, rank))  # of all elements
+    return any(axis % rank in (*extent.rows, *extent.cols) for axis in axes)
+
+
+def _has_coordinates(layer: nn.Module, node: fx.Node) -> bool:
+    """Whether a layer gives different values in the middle of a map that is the same everywhere."""
+    shapes = [output_shape(source) for source in node.all_input_nodes]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        return False
+    _, channels, height, width = shapes[0]
+    even = torch.full((1, channels, 2 * height, 2 * width), 0.5, device=device_of(layer))
+    try:
+        given = layer.forward(even)
+    except Exception:  # its own code; the proof on larger images finds out what it refuses
+        return False
+    if not isinstance(given, torch.Tensor) or given.ndim != 4 or given.is_meta or min(given.shape[2:]) < 4:
+        return False
+    rows, cols = (length // 2 for length in given.shape[2:])
+    middle = given[:, :, rows - 1 : rows + 1, cols - 1 : cols + 1]
+    spread = middle.amax((2, 3)) - middle.amin((2, 3))
+    return bool(spread.max() > 1e-4 * given.abs().max())
