@@ -40,6 +40,60 @@ def test_lists_are_split_at_their_separator(tmp_path: Path) -> None:
     assert list(from_paths(["-"])) == [Input("-", "-")]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a.jpg\nb c.jpg\n",
+        b"a.jpg\r\nb c.jpg\r\n",
+        b"\xef\xbb\xbfa.jpg\n\n  \nb c.jpg",
+        "a.jpg\r\nb c.jpg".encode("utf-16"),
+        b"\xfe\xff" + "a.jpg\nb c.jpg\n".encode("utf-16-be"),
+        b"\"a.jpg\"\n'b c.jpg'\n",
+    ],
+)
+def test_lists_as_windows_and_people_write_them(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(content)
+    assert [item.name for item in from_list(str(tmp_path / "list"), b"\n")] == ["a.jpg", "b c.jpg"]
+
+
+def test_a_folder_ends_its_links_and_tells_what_it_passes_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("in/deep", "outside", "in/cells.zarr"):
+        Path(folder).mkdir(parents=True)
+    for name in ("in/a.png", "in/deep/b.png", "outside/c.png", "in/notes.txt", "in/readme"):
+        Path(name).touch()
+    Path("in/cells.zarr/zarr.json").write_text("{}")
+    Path("in/deep/up").symlink_to("..")
+    Path("in/link").symlink_to("../outside")
+    Path("in/z.png").symlink_to("z.png")  # leads to itself
+    os.mkfifo("in/pipe.png")
+    with caplog.at_level("INFO", "fcnconv"):
+        found = [item.name for item in from_sources(["in"], {".png"}, Path("maps"))]
+    assert found == ["in/a.png", "in/z.png", "in/cells.zarr", "in/deep/b.png", "in/link/c.png"]
+    assert "2 files are passed over" in caplog.text and ".txt 1" in caplog.text
+    found = [item.name for item in from_sources(["in/**/*.png"], {".png"}, Path("maps"))]
+    assert sorted(found) == ["in/a.png", "in/deep/b.png", "in/link/c.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.png").touch()
+    listing = os.scandir
+
+    def refused(folder: str) -> object:
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr("fcnconv.batch.inputs.os.scandir", refused)
+    good, bad = from_sources([str(tmp_path)], {".png"}, Path("maps"))
+    assert good.name.endswith("a.png") and bad.name.endswith("locked")
+    with pytest.raises(ImageError, match="locked: the folder cannot be listed: Permission denied"):
+        bad.content()
+
+
 def test_a_tar_is_read_member_by_member(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
         archive.add(SAMPLES / "coffee.png", "deep/coffee.png")

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import choose, make_map
 
 from fcnconv.errors import ImageError
+from fcnconv.grid import Grid
 from fcnconv.images import open_image
+from fcnconv.labels import Labels
+from fcnconv.maps import save_map
 from fcnconv.options import MapOptions
 from fcnconv.parsing import Rescale
-from fcnconv.sources import known_of, pixel_size_of
+from fcnconv.sources import MemorySource, known_of, pixel_size_of, resize
 from fcnconv.sources.georeference import GeoReference
 from fcnconv.sources.pillow import silence
 from fcnconv.sources.raster import RasterSource
 from fcnconv.where import where_of
+from fcnconv.writers import find_writer
 
 rasterio = pytest.importorskip("rasterio")
 pytest.importorskip("rasterio.shutil")
@@ -361,3 +366,49 @@ def test_masks_of_gis(suffix: str, image: Path, tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({"a": [1]}, geometry=[shapely.Polygon(RING)], crs="EPSG:25832")
     frame.to_crs("EPSG:3035").to_file(tmp_path / f"mask.{suffix}")
     assert (cells(image, tmp_path / f"mask.{suffix}") != QUARTER).mean() < 0.02
+
+
+def test_cells_across_180_degrees_are_cut(tmp_path: Path) -> None:
+    """By RFC 7946, 3.1.9: no part of a cell crosses, and together they are the cell."""
+    shapely, pyproj = pytest.importorskip("shapely"), pytest.importorskip("pyproj")
+    x, y = pyproj.Transformer.from_crs(4326, 32660, always_xy=True).transform(179.9995, -17.0)
+    transform = rasterio.Affine(1, 0, x - 100, 0, -1, y + 64)
+    path = write(tmp_path / "fiji.tif", crs="EPSG:32660", transform=transform)
+    grid = Grid(32, 16, (320, 240), (320, 240))
+    logits = np.zeros((grid.rows, grid.cols, 2), np.float32)
+    score_map = make_map(logits, grid, Labels(("a", "b")), source=open_image(path))
+    save_map(score_map.stream(), str(tmp_path / "m.geojson"), find_writer("m.geojson"), choose(at_least=0.0))
+    shapes = [f["geometry"] for f in json.loads((tmp_path / "m.geojson").read_text())["features"]]
+    assert {shape["type"] for shape in shapes} == {"Polygon", "MultiPolygon"}
+    for shape in map(shapely.geometry.shape, shapes):
+        assert shape.is_valid
+        for part in shapely.get_parts(shape):
+            west, _, east, _ = part.bounds
+            assert east - west < 0.01 and part.exterior.is_ccw
+    areas = [shapely.geometry.shape(shape).area for shape in shapes]
+    assert np.ptp(areas) < 1e-3 * np.mean(areas)
+
+
+def test_a_local_system_is_named_where_it_has_no_longitudes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    local = 'LOCAL_CS["site",UNIT["metre",1]]'
+    path = write(tmp_path / "site.tif", crs=rasterio.crs.CRS.from_wkt(local))
+    grid = Grid(32, 16, (320, 240), (320, 240))
+    logits = np.zeros((grid.rows, grid.cols, 2), np.float32)
+    score_map = make_map(logits, grid, Labels(("a", "b")), source=open_image(path))
+    with caplog.at_level("WARNING", "fcnconv"):
+        save_map(
+            score_map.stream(), str(tmp_path / "m.geojson"), find_writer("m.geojson"), choose(at_least=0.0)
+        )
+    told = json.loads((tmp_path / "m.geojson").read_text())
+    assert "site" in told["crs"]["properties"]["name"] and "own coordinates" in caplog.text
+    assert told["features"][0]["geometry"]["coordinates"][0][0][0] > 4e5
+
+
+@pytest.mark.parametrize("size", [(3, 6000), (6000, 3), (1, 1)])
+def test_a_strip_is_read_and_resized_in_a_moment(size: tuple[int, int]) -> None:
+    source = MemorySource(np.broadcast_to(np.uint8(7), (*size, 3)).copy())
+    wide, high = source.size
+    larger = resize(source, (max(wide, 224), max(high, 224)))
+    assert read(larger).shape[:2] == (max(high, 224), max(wide, 224))

@@ -4,12 +4,15 @@ comes.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import hashlib
+import logging
 import os
 import sys
 import tarfile
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import BinaryIO
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import cannot_open, count_frames, rereadable
 from fcnconv.parsing import Frame
+from fcnconv.sources.ome_zarr import is_store
 from fcnconv.sources.remote import (
     explained,
     file_system,
@@ -26,6 +30,8 @@ from fcnconv.sources.remote import (
     opened_elsewhere,
     shown_address,
 )
+
+log = logging.getLogger("fcnconv")
 
 CARDS = "fcnconv.report"
 """The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""
@@ -93,10 +99,11 @@ def from_paths(paths: Iterable[str]) -> Iterator[Input]:
 def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path) -> Iterator[Input]:
     """The images that files, folders and patterns name, each as it is found.
 
-    Of a folder, all files below it with one of `suffixes`, in the order of their names; none that are hidden,
-    and none in the folder `besides` or a report's. Of a pattern, which is one of the shell's, with ``**`` for
-    any folders, the files with such a suffix. Of an archive, ``.tar``, its files with such a suffix; its own
-    path is the start of their names. All but archives may lie elsewhere: see `sources.remote`.
+    Of a folder, all files below it with one of `suffixes` and all stores of zarr, in the order of their
+    names, but nothing hidden, nor what lies in the folder `besides` or a report's; see `_Folder`. Of a
+    pattern, which is one of the shell's, with ``**`` for any folders, the files with such a suffix. Of an
+    archive, ``.tar``, its files with such a suffix; its own path is the start of their names. All but
+    archives may lie elsewhere: see `sources.remote`.
 
     Raises UsageError at once if a pattern matches none.
     """
@@ -108,7 +115,9 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
     def found() -> Iterator[Input]:
         for source in sources:
             for path in _found(source, suffixes, besides):
-                if path.lower().endswith(".tar") and not is_address(path):
+                if isinstance(path, Input):
+                    yield path
+                elif path.lower().endswith(".tar") and not is_address(path):
                     yield from _members(path, suffixes)
                 else:
                     yield from from_paths([path])
@@ -116,12 +125,14 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
     return found()
 
 
-def _found(source: str, suffixes: Container[str], besides: Path) -> Iterable[str]:
+def _found(source: str, suffixes: Container[str], besides: Path) -> Iterable[str | Input]:
     if is_address(source):
         return _found_elsewhere(source, suffixes)
     if _is_pattern(source):
         return sorted(_matching(source, suffixes))
-    return _below(source, suffixes, besides) if Path(source).is_dir() else [source]
+    if not Path(source).is_dir() or is_store(Path(source)):
+        return [source]
+    return _Folder(source, suffixes, besides).images()
 
 
 def _is_pattern(source: str) -> bool:
@@ -160,21 +171,93 @@ def _members(path: str, suffixes: Container[str]) -> Iterator[Input]:
 
 
 def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
+    """The images that a pattern of the shell's matches, each folder that links lead to once."""
+    places: dict[str, str] = {}
+    first: dict[str, str] = {}
     paths = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - paths as they were named, "./" and all
-    files = (path for path in paths if _is_source(path, suffixes) and Path(path).is_file())
-    return (path for path in files if CARDS not in Path(path).parts)
+    for path in paths:
+        parent = os.path.dirname(path)  # noqa: PTH120 - likewise
+        place = places.setdefault(parent, os.path.realpath(parent))
+        if first.setdefault(place, parent) != parent or CARDS in Path(path).parts:
+            continue
+        if (_is_source(path, suffixes) and Path(path).is_file()) or _is_zarr(path):
+            yield path
 
 
-def _below(folder: str, suffixes: Container[str], besides: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name[0] != "." and name != CARDS and Path(parent, name).resolve() != besides.resolve()
-        )
-        for name in sorted(files):
-            if name[0] != "." and _is_source(name, suffixes):
-                yield os.path.join(parent, name)  # noqa: PTH118 - likewise
+def _is_zarr(path: str) -> bool:
+    """Whether a path is the folder of a zarr store, by its name and what is in it."""
+    return Path(path).suffix.lower() in STORES and is_store(Path(path))
+
+
+STORES = (".zarr",)
+"""Suffixes of folders that hold one image each."""
+
+
+class _Folder:
+    """A folder whose images are listed, in the order of their names.
+
+    Links to folders are followed, and each folder is listed once, so that links in a circle end. A folder
+    that cannot be listed is an input that fails. Pipes, sockets and devices are no images. What is
+    passed over by its suffix is counted.
+    """
+
+    def __init__(self, folder: str, suffixes: Container[str], besides: Path):
+        self.folder, self.suffixes, self.besides = folder, suffixes, besides.resolve()
+        self.seen: set[tuple[int, int]] = set()
+        self.passed: Counter[str] = Counter()
+
+    def images(self) -> Iterator[str | Input]:
+        """The images below the folder, and an input that fails for each folder that cannot be listed."""
+        yield from self._below(self.folder)
+        if self.passed:
+            each = ", ".join(
+                f"{suffix or 'no suffix'} {count:,}" for suffix, count in self.passed.most_common(5)
+            )
+            log.info(
+                "%s: %d files are passed over, as their suffixes are not those of images (%s)",
+                *(self.folder, self.passed.total(), each),
+            )
+
+    def _below(self, folder: str) -> Iterator[str | Input]:
+        try:
+            found = os.stat(folder)  # noqa: PTH116 - paths as they were named, "./" and all
+            if (found.st_dev, found.st_ino) in self.seen:
+                return
+            self.seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"{folder}: the folder cannot be listed: {error.strerror or error}"
+            yield Input(folder, Refused(reason))
+            return
+        files = [entry for entry in entries if entry.name[0] != "." and not _is_folder(entry)]
+        for entry in files:
+            if not _is_source(entry.name, self.suffixes):
+                self.passed[Path(entry.name).suffix.lower()] += 1
+            elif _may_be_image(entry):
+                yield entry.path
+        for entry in entries:
+            if entry.name[0] == "." or entry.name == CARDS or not _is_folder(entry):
+                continue
+            if _is_zarr(entry.path):
+                yield entry.path
+            elif Path(entry.path).resolve() != self.besides:
+                yield from self._below(entry.path)
+
+
+def _may_be_image(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that leads nowhere, which fails when it is opened."""
+    try:
+        return entry.is_file() or not Path(entry.path).exists()
+    except OSError:  # links in a circle
+        return True
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def _is_source(path: str, suffixes: Container[str]) -> bool:
@@ -185,16 +268,41 @@ def _is_source(path: str, suffixes: Container[str]) -> bool:
 def from_list(path: str, separator: bytes) -> Iterator[Input]:
     """The paths in a file (``-``: standard input), one after each `separator`; empty ones are left out.
 
-    Each is given as soon as it was read, so that a slow list can be answered while it is written.
+    A list of lines may be as Windows writes it: with carriage returns, a byte-order mark, in UTF-16, and with
+    quotes around a path. Each path is given as soon as it was read, so that a slow list can be answered while
+    it is written.
     """
     with _opened(path) as file:
         rest = b""
+        decode: Callable[[bytes], bytes] | None = None
+        lines = separator == b"\n"
         read = getattr(file, "read1", file.read)  # what is there, without waiting for more
         while chunk := read(_CHUNK):
-            *names, rest = (rest + chunk).split(separator)
-            yield from from_paths(os.fsdecode(name) for name in names if name)
-        if rest:
-            yield from from_paths([os.fsdecode(rest)])
+            if decode is None:
+                decode = _decoder(chunk) if lines else bytes
+            *names, rest = (rest + decode(chunk)).split(separator)
+            yield from from_paths(_paths(names, lines))
+        yield from from_paths(_paths([rest], lines))
+
+
+def _decoder(start: bytes) -> Callable[[bytes], bytes]:
+    """What makes UTF-8 without a byte-order mark of the pieces of a list that begins like this."""
+    for mark, name in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if start.startswith(mark):
+            decoder = codecs.getincrementaldecoder(name)("replace")
+            return lambda chunk: decoder.decode(chunk).lstrip("\ufeff").encode("utf-8", "surrogatepass")
+    mark = codecs.BOM_UTF8 if start.startswith(codecs.BOM_UTF8) else b""
+    return lambda chunk: chunk.removeprefix(mark)
+
+
+def _paths(names: Iterable[bytes], lines: bool) -> Iterator[str]:
+    for name in names:
+        if lines:
+            name = name.removesuffix(b"\r")
+            quoted = len(name) > 2 and name[:1] == name[-1:] and name[:1] in (b'"', b"'")
+            name = name[1:-1] if quoted and not os.path.lexists(name) else name
+        if name.strip() if lines else name:
+            yield os.fsdecode(name)
 
 
 def from_tar(path: str) -> Iterator[Input]:

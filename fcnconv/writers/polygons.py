@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.errors import OutputError, UsageError, first_line
+from fcnconv.errors import ImageError, OutputError, UsageError, first_line
 from fcnconv.grid import Grid
 from fcnconv.scores import About, ScoreStream
 from fcnconv.sources.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
@@ -66,6 +66,7 @@ def write_packed_geojson(path: Path, stream: ScoreStream, choice: Choice) -> Non
 
 def _write_features(file: TextIO, stream: ScoreStream, choice: Choice) -> None:
     place, head = _placed(stream.about, projected=choice.options.projected)
+    wraps = place_of(stream.about) is not None and "crs" not in head  # in longitudes
     cells = Cells.of(stream, choice)
     head = {"type": "FeatureCollection", **head, "provenance": provenance(stream)}
     file.write(json.dumps(head)[:-1] + ', "features": [')
@@ -73,17 +74,43 @@ def _write_features(file: TextIO, stream: ScoreStream, choice: Choice) -> None:
     for row, cols in cells.rows():
         rings = place(squares(stream.about.grid, row, cols))
         for col, ring in zip(cols.tolist(), rings.tolist(), strict=True):
-            file.write(comma + json.dumps(_feature(cells, row, col, ring)))
+            rings_of_it = _cut(ring) if wraps else [ring]
+            file.write(comma + json.dumps(_feature(cells, row, col, rings_of_it)))
             comma = ",\n"
     file.write("\n]}\n")
 
 
-def _feature(cells: Cells, row: int, col: int, ring: list[list[float]]) -> dict[str, object]:
+def _cut(ring: list[list[float]]) -> list[list[list[float]]]:
+    """A ring in longitudes as one or two, none of which crosses 180°, as section 3.1.9 of RFC 7946 asks.
+
+    ring: as `_to_lonlat` makes it, beyond 180 where it crosses.
+    """
+    if max(x for x, _ in ring) <= 180:
+        return [ring]
+    points = ring[:-1]
+    halves = []
+    for sign, shift in ((1, 0), (-1, 360)):
+        half = []
+        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+            before, after = sign * (180 - x0), sign * (180 - x1)
+            if before >= 0:
+                half.append([round(x0 - shift, _DIGITS), y0])
+            if before * after < 0:
+                there = before / (before - after)
+                half.append([180.0 - shift, round(y0 + there * (y1 - y0), _DIGITS)])
+        if len(half) >= 3:
+            halves.append([*half, half[0]])
+    return halves
+
+
+def _feature(cells: Cells, row: int, col: int, rings: list[list[list[float]]]) -> dict[str, object]:
     ranking = cells.ranking(row, col)
     name, probability = max(ranking, key=lambda entry: entry[1])
     return {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "geometry": {"type": "Polygon", "coordinates": rings}
+        if len(rings) == 1
+        else {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]},
         "properties": {
             "objectType": "tile",
             "classification": {"name": name},
@@ -244,7 +271,12 @@ def _placed(about: About, *, projected: bool) -> tuple[Callable[[Corners], Corne
     if projected or place.system is None:
         crs = {"type": "name", "properties": {"name": _crs_name(place)}}
         return lambda corners: _risen(place.place_all(corners)), {"crs": crs} if place.system else {}
-    return _to_lonlat(place), {}
+    try:
+        return _to_lonlat(place), {}
+    except ImageError as error:
+        log.warning("%s; the map is in the image's own coordinates, named in its crs member", error)
+        crs = {"type": "name", "properties": {"name": _crs_name(place)}}
+        return lambda corners: _risen(place.place_all(corners)), {"crs": crs}
 
 
 def _to_lonlat(place: GeoReference) -> Callable[[Corners], Corners]:
@@ -253,7 +285,10 @@ def _to_lonlat(place: GeoReference) -> Callable[[Corners], Corners]:
     def lonlat(corners: Corners) -> Corners:
         points = place.place_all(corners).reshape(-1, 2)
         there = transformed(points, str(place.system), LONGITUDES)
-        return _risen(np.round(there.reshape(corners.shape), _DIGITS))
+        rings = there.reshape(corners.shape)
+        across = np.ptp(rings[:, :, 0], axis=1) > 180
+        rings[across, :, 0] %= 360
+        return _risen(np.round(rings, _DIGITS))
 
     lonlat(np.zeros((1, 5, 2)))  # tells of a missing package before anything is computed
     return lonlat
