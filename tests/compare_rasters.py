@@ -53,13 +53,15 @@ def compare(path: Path) -> tuple[str, str]:
         if dataset.count == 0 or size[0] * size[1] > MOST_PIXELS or np.dtype(dataset.dtypes[0]).kind == "c":
             return "left out", ""
         try:
-            band, mask = dataset.read(1), dataset.read_masks(1) > 0
+            band, opacity = dataset.read(1), dataset.read_masks(1)
+            mask = opacity > 0
         except Exception:
             return "unreadable by rasterio", ""
         crs, transform = dataset.crs, dataset.transform
         palette = dataset.colorinterp[0].name == "palette"
     known = mask if band.dtype.kind != "f" else mask & np.isfinite(band)
-    values = band[known].astype(np.float64)
+    opaque = known & (opacity == 255)  # what is half clear is shown on white
+    values = band[opaque].astype(np.float64)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if not low < high:
         high = low + 1
@@ -86,7 +88,7 @@ def compare(path: Path) -> tuple[str, str]:
         problems.append(f"data in {share:.3f}, not {known.mean():.3f}")
     if not palette and values.size and source.size == size:
         expected = float(np.floor((values - low) * (255 / (high - low)) + 0.5).clip(0, 255).mean())
-        mean = float(pixels[:, :, 0][known].mean())
+        mean = float(pixels[:, :, 0][opaque].mean())
         if abs(mean - expected) > 0.5:
             problems.append(f"mean {mean:.2f}, not {expected:.2f}")
     return ("differs", "; ".join(problems)) if problems else ("equal", "")

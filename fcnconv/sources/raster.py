@@ -22,7 +22,7 @@ import numpy.typing as npt
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.parsing import Rescale
-from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.blocks import Blocks
 from fcnconv.sources.georeference import GeoReference, ground_size
 from fcnconv.sources.pillow import silence
 from fcnconv.sources.pixel_size import of_resolution
@@ -46,6 +46,10 @@ OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_MAX_RETRY": "0",
 }
 """GDAL's configuration while it reads."""
+
+SIDE = 512
+"""Pixels of a side of the tiles that are read from GDAL at once. Smaller ones cost more calls; larger ones are
+read twice, as a scan's tiles begin anywhere in them."""
 
 MOST_BLOCK = 1 << 26
 """Pixels that GDAL decodes at once, at most, in an image that may be larger than memory: 8192 × 8192."""
@@ -497,12 +501,12 @@ def _resolution(tags: dict[str, str]) -> tuple[float, float] | None:
 
 
 def _block(dataset: Any) -> tuple[int, int]:
-    """(width, height) of the blocks to read: whole ones of the file's, of about `BLOCK` pixels a side."""
+    """(width, height) of the blocks to read: whole ones of the file's, of about `SIDE` pixels a side."""
     high, wide = dataset.block_shapes[0]
     wide, high = min(wide, dataset.width), min(high, dataset.height)
     if wide == dataset.width:
-        return wide, min(high * max(BLOCK * BLOCK // (wide * high), 1), dataset.height)
-    return wide * max(BLOCK // wide, 1), high * max(BLOCK // high, 1)
+        return wide, min(high * max(4 * SIDE * SIDE // (wide * high), 1), dataset.height)
+    return wide * max(SIDE // wide, 1), high * max(SIDE // high, 1)
 
 
 PIXELS_A_BYTE = 10_000

@@ -92,9 +92,10 @@ class Samples:
             if (table[:, 3] < 255).any():
                 opacity = clear.astype(np.float32) / 255
         else:
-            seen = np.stack(
-                [_stretched(bands[:, :, i], limits) for i, limits in enumerate(self.ranges)], axis=-1
-            )
+            seen = np.ascontiguousarray(bands)
+            if values.dtype != np.uint8 or set(self.ranges) != {(0.0, 255.0)}:
+                each = [_stretched(bands[:, :, i], limits) for i, limits in enumerate(self.ranges)]
+                seen = np.stack(each, axis=-1)
         if declared.cmyk and not self.chosen:
             ink = 255 - seen.astype(np.uint16)
             seen = ((ink[:, :, :3] * ink[:, :, 3:] + 127) // 255).astype(np.uint8)
@@ -141,8 +142,6 @@ class Samples:
 def _stretched(values: npt.NDArray[Any], limits: Range) -> Pixels:
     """uint8: values with a range of `limits` at 0 to 255, rounded half up; of up to 16 bits by a table."""
     low, high = limits
-    if low == 0 and high == 255 and values.dtype == np.uint8:
-        return np.asarray(values)
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         limit = np.iinfo(values.dtype)
         table = _scaled(np.arange(limit.min, limit.max + 1, dtype=np.float64), low, high)
