@@ -48,8 +48,8 @@ OPTIONS: dict[str, Any] = {
 """GDAL's configuration while it reads."""
 
 SIDE = 512
-"""Pixels of a side of the tiles that are read from GDAL at once. Smaller ones cost more calls; larger ones are
-read twice, as a scan's tiles begin anywhere in them."""
+"""Pixels of a side of the tiles that are read from GDAL at once. Smaller ones cost more calls; larger ones
+are read twice, as a scan's tiles begin anywhere in them."""
 
 MOST_BLOCK = 1 << 26
 """Pixels that GDAL decodes at once, at most, in an image that may be larger than memory: 8192 × 8192."""
