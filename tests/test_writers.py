@@ -419,7 +419,7 @@ class Sized(MemorySource):
 
     def __init__(self, size: float) -> None:
         super().__init__(np.zeros((1, 1, 3), np.uint8))
-        object.__setattr__(self, "pixel_size", size)
+        object.__setattr__(self, "pixel_size", (size, size))
 
 
 def quarter(plane: np.ndarray) -> np.ndarray:
