@@ -315,8 +315,7 @@ class MapOptions:
     map: Annotated[
         MapKind | None,
         Told(
-            "focused: where in its windows a class is; windows: its probability in each; activations: the "
-            "scores of each feature cell. [default: windows; to look at focused]",
+            "focused, windows or activations. [default: focused for display formats, else windows]",
             metavar="KIND",
         ),
     ] = None

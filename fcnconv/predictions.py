@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fcnconv.activations import ACTIVATIONS, FloatArray
+from fcnconv.classification import Classification as Classification
+from fcnconv.classification import Prediction as Prediction
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import MAP, Block, shown, sum_over, top_k
 from fcnconv.system.progress import Work, done
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class of a ranking, or the concept that an image shows.
-
-    class_idx: None for a concept, whose name `category` holds.
-    box: the window where it is most probable, (x0, y0, x1, y1) in pixels of the original image.
-    """
-
-    rank: int
-    class_idx: int | None
-    wnid: str | None
-    category: str
-    probability: float
-    box: Box
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The answer about a whole image: its size in pixels, the scales scanned, the temperature of the
-    probabilities, and the top classes, best first.
-    """
-
-    width: int
-    height: int
-    model: str
-    scales: tuple[float, ...]
-    temperature: float
-    predictions: tuple[Prediction, ...]
 
 
 def classification_work(values: int) -> Work:

@@ -24,7 +24,7 @@ from fcnconv.sources import ImageSource
 from fcnconv.system.progress import done
 
 if TYPE_CHECKING:
-    from fcnconv.predictions import Classification
+    from fcnconv.classification import Classification
 
 Mask = npt.NDArray[np.bool_]
 

@@ -356,7 +356,7 @@ def test_crops_are_scored_on_the_device_and_backend_that_were_asked_for(
 def test_a_network_without_a_plan_looks_for_a_gpu(
     spec: ModelSpec, opened: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(*_: object) -> None:
+    def none(*_: object, **__: object) -> None:
         raise PlanError("no such operation")
 
     monkeypatch.setattr(making, "make_plan", none)

@@ -167,7 +167,7 @@ class OwnModel:
     ] = None
     head_activation: Annotated[
         HeadActivation | None,
-        Told("The activation between the linear layers of a replaced head.", metavar="NAME", group=_OWN),
+        Told("Activation between the linear layers of its head.", metavar="NAME", group=_OWN),
     ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
     spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
