@@ -151,7 +151,7 @@ def test_from_the_command(
         assert (str(file["bands"]), str(file["rescale"])) == ("1,2,3,4,5", "0,4000")
         assert "5 bands, bicubic resize" in str(file["preprocessing"])
     with Image.open(tmp_path / "map.png") as picture:
-        assert picture.width == 160 and len(np.unique(np.asarray(picture)[:100])) > 50
+        assert picture.width >= 160 and len(np.unique(np.asarray(picture)[:100])) > 50
     photo = tmp_path / "photo.png"
     Image.new("RGB", (100, 100)).save(photo)
     done = fcnconv("heatmap", photo, *own[:-2], "-o", tmp_path / "map.npy")

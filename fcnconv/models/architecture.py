@@ -7,43 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fcnconv.errors import ModelError
 from fcnconv.labels import Labels, imagenet, named, numbered
 from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.packaged import file_sha256
+from fcnconv.models.weight_options import AS_THEY_ARE, WeightOptions
 from fcnconv.provenance import Activation, Channels
 
 if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("fcnconv")
-
-
-HeadActivation = Literal["none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "hardswish"]
-"""What may stand between the linear layers of a head, which no file of weights says."""
-
-
-@dataclass(frozen=True)
-class WeightOptions:
-    """What a user says of a file of weights, where the file leaves it open.
-
-    ema: whether to take the averaged weights; None takes them where there are some.
-    head_activation: what stands between the linear layers of a head, None where nothing is said.
-    """
-
-    ema: bool | None = None
-    head_activation: HeadActivation | None = None
-
-    @property
-    def key(self) -> str:
-        """What tells networks apart that are made of the same file."""
-        ema = "" if self.ema is None else " ema" if self.ema else " no-ema"
-        return ema + (f" {self.head_activation}" if self.head_activation else "")
-
-
-AS_THEY_ARE = WeightOptions()
 
 
 @dataclass(frozen=True)

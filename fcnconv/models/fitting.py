@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from fcnconv.errors import ModelError
-from fcnconv.models.architecture import AS_THEY_ARE, WeightOptions
 from fcnconv.models.checkpoint import Tensors, choose_average, is_averaged, log_once, sides, skeleton
 from fcnconv.models.heads import COUNTER, Fit, Head, some, unparametrized
 from fcnconv.models.nearest import nearest_text
+from fcnconv.models.weight_options import AS_THEY_ARE, WeightOptions
 
 _AUXILIARY = re.compile(r"(aux1|aux2|AuxLogits)\.")
 _TRAINING = re.compile(

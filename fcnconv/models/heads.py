@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fcnconv.errors import ModelError
-from fcnconv.models.architecture import HeadActivation
 from fcnconv.models.checkpoint import Tensors, log_once, sides, skeleton
+from fcnconv.models.weight_options import HeadActivation
 
 ACTIVATIONS: dict[HeadActivation, Callable[[], nn.Module]] = {
     "none": nn.Identity,

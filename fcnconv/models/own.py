@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 from fcnconv.class_names import read_names
 from fcnconv.errors import ModelError, UsageError
-from fcnconv.models.architecture import Architecture, HeadActivation, WeightOptions
+from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
+from fcnconv.models.weight_options import HeadActivation, WeightOptions
 from fcnconv.options import Told
 from fcnconv.parsing import checked
 from fcnconv.provenance import Activation, Channels
