@@ -18,7 +18,7 @@ from fcnconv.errors import FcnconvError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions, Values
-from fcnconv.parsing import checked
+from fcnconv.parsing import checked, parse_extent, parse_share
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pandas
     import xarray
     from typing_extensions import Self
+
+    from fcnconv.regions import Region
 
 
 log = logging.getLogger("fcnconv")
@@ -115,6 +117,39 @@ class ScoreMap(Piece):
         """
         found = self.labels.find(selection) if isinstance(selection, str) else selection
         return self.planes([found])[:, :, 0]
+
+    def regions(
+        self,
+        selection: Selection | str,
+        *,
+        at_least: float | None = None,
+        threshold: float | None = None,
+        min_area: float | str | None = None,
+        max_regions: int | None = None,
+    ) -> list[Region]:
+        """Where a category or concept, or its name, is: the connected areas of its map, with their outlines
+        in pixels of the image. The most probable one is first.
+
+        at_least: the least probability of a region, above 0. threshold: where a region ends, as a share of
+            its highest value. min_area: square pixels, or a share of the image as in ``1%``.
+        max_regions: the most probable ones; None are all. The defaults are those of ``fcnconv locate``.
+
+        Raises UsageError for a name that finds no class.
+        """
+        options = MapOptions(
+            at_least=None if at_least is None else parse_share(str(at_least)),
+            threshold=None if threshold is None else parse_share(str(threshold)),
+            min_area=None if min_area is None else parse_extent(str(min_area)),
+            max_regions=max_regions,
+        )
+        found = self.labels.find(selection) if isinstance(selection, str) else selection
+        return self.regions_as(found, options)
+
+    def regions_as(self, selection: Selection, options: MapOptions) -> list[Region]:
+        """The regions of a class as options of a map ask for them, see `regions.find_regions`."""
+        from fcnconv.regions import find_regions, place_of_windows  # only what lists regions needs shapely
+
+        return find_regions(self.plane(selection), place_of_windows(self.grid), selection, options)
 
     def best_windows(self, k: int) -> tuple[Prediction, ...]:
         """The k classes that are most probable in some window, best first, each with that window."""

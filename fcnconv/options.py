@@ -15,16 +15,19 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Scale
 from fcnconv.parsing import (
+    Extent,
     Frame,
     Rescale,
     parse_bands,
     parse_device,
+    parse_extent,
     parse_frame,
     parse_memory,
     parse_region,
     parse_rescale,
     parse_scales,
     parse_shard,
+    parse_share,
     parse_temperature,
 )
 from fcnconv.provenance import Mode
@@ -164,6 +167,34 @@ Mask = Annotated[
 Tissue = Annotated[
     bool, Told("Look only where a slide has tissue.", flags=("--tissue",), group="Where to look")
 ]
+THRESHOLD, AT_LEAST, SURE = 0.25, 0.05, 0.5
+"""Defaults of regions: the value of the map at the outline, as a share of the highest value inside; the least
+such highest value for a class that was named; and for one that was not. The first two were measured, see
+`benchmarks/regions.py`.
+"""
+
+Threshold = Annotated[
+    float | None,
+    Told(
+        f"A region ends where the map falls below this share of its peak. [default: {THRESHOLD}]",
+        metavar="SHARE",
+        group="Map",
+        read=parse_share,
+    ),
+]
+MinArea = Annotated[
+    Extent | None,
+    Told(
+        "Leave out smaller regions: square pixels, or a share of the image as in 1%.",
+        metavar="AREA",
+        group="Map",
+        read=parse_extent,
+    ),
+]
+MaxRegions = Annotated[
+    int | None,
+    Told("List so many regions of an image, the most probable.", metavar="N", group="Map", least=1),
+]
 Projected = Annotated[
     bool,
     Told("Write the image's own map coordinates, not longitudes and latitudes.", flags=("--projected",)),
@@ -291,6 +322,9 @@ class MapOptions:
     top_k: classes a cell in formats that list the best.
     at_least: probability that a cell must reach in formats that list regions, and a winner to be coloured;
         None is their own.
+    threshold: the value of the map at the outline of a region, as a share of its highest value; None is
+        `THRESHOLD`.
+    min_area: of a region. max_regions: of an image, the most probable ones; None are all.
     projected: in GeoJSON the coordinates are those of the image's own map.
     dtype: how probabilities are written, None is the format's own: float32, or whole numbers up to 1.
     store: whether every class of a window is kept, or the best; `auto` keeps the best of very large maps.
@@ -361,6 +395,9 @@ class MapOptions:
             most=1,
         ),
     ] = None
+    threshold: Threshold = None
+    min_area: MinArea = None
+    max_regions: MaxRegions = None
     projected: Projected = False
     dtype: Annotated[
         DType | None,
@@ -452,6 +489,48 @@ class ClassifyOptions:
                 "--at-least changes nothing in a list of categories; it applies to --level concept"
             )
         return None
+
+
+@dataclass(frozen=True)
+class LocateOptions:
+    """What is asked for of the regions in an image: the fields of `MapOptions` that count for them.
+
+    classes: names of categories and concepts; none are those that `locating.locate` chooses.
+    """
+
+    classes: Annotated[
+        tuple[str, ...],
+        Told(
+            "A class to find, or a concept (dog); may be repeated. [default: what the image shows]",
+            flags=("--class", "-c"),
+            metavar="NAME",
+            group="",
+        ),
+    ] = ()
+    scales: Annotated[tuple[Scale, ...] | None, replace(_SCALES, help=f"{_SCALES.help} [default: auto]")] = (
+        None
+    )
+    at_least: Annotated[
+        float | None,
+        Told(
+            f"The least probability of a region. [default: {AT_LEAST}; without --class {SURE}]",
+            metavar="P",
+            group="",
+            read=parse_share,
+        ),
+    ] = None
+    threshold: Threshold = None
+    min_area: MinArea = None
+    max_regions: MaxRegions = None
+    region: Roi = None
+    mask: Mask = None
+    tissue: Tissue = False
+    projected: Projected = False
+
+    def map_options(self) -> MapOptions:
+        """The same as options of the map that is scanned for the regions."""
+        fields_here = {field.name: getattr(self, field.name) for field in fields(self)}
+        return MapOptions(**fields_here).looked_at()
 
 
 PLAIN_NETWORK, PLAIN_MAP = NetworkOptions(), MapOptions()

@@ -184,3 +184,47 @@ def parse_number(
     bounds = f" from {least:g}" if least is not None else ""
     bounds += f" to {most:g}" if most is not None else " on" if bounds else ""
     raise UsageError(f"{name} takes a {'whole ' if kind is int else ''}number{bounds}, not {text!r}")
+
+
+def parse_share(text: str) -> float:
+    """A number above 0 and up to 1. Raises UsageError."""
+    number = _number(text)
+    if number is None or not 0 < number <= 1:
+        raise UsageError(
+            f"a share of {text!r} cannot be used; give a number above 0 and up to 1, such as 0.3"
+        )
+    return number
+
+
+@dataclass(frozen=True)
+class Extent:
+    """An area: value, in square pixels, or of the whole image if it is relative."""
+
+    value: float
+    relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:g}%" if self.relative else f"{self.value:g}"
+
+    def pixels(self, image_size: tuple[int, int]) -> float:
+        """Square pixels of an image of (width, height)."""
+        return self.value * image_size[0] * image_size[1] if self.relative else self.value
+
+
+def parse_extent(text: str) -> Extent:
+    """An area such as ``400``, in square pixels, or ``1.5%`` of the image. Raises UsageError."""
+    relative = text.strip().endswith("%")
+    number = _number(text.strip().removesuffix("%"))
+    if number is None or number < 0 or (relative and number > 100):
+        raise UsageError(
+            f"an area of {text!r} cannot be used; give square pixels, as in 400, or a share, as in 1%"
+        )
+    return Extent(number / 100 if relative else number, relative)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
