@@ -163,6 +163,9 @@ _ROWS = (
 WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
 """Every format by the suffix of its files."""
 
+COLLECTIONS = ("coco", "label-studio", "fiftyone", "yolo")
+"""Formats that hold the regions in all images of a batch, see `region_formats`."""
+
 TERMINAL = ("top_k", "argmax", "at_least")
 """The fields of `MapOptions` that change what a terminal shows."""
 
@@ -188,7 +191,7 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
             raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
         raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
     options = options or MapOptions()
-    _check(f"a .{writer.suffix}", writer.takes, options.looked_at() if writer.looked_at else options)
+    check_options(f"a .{writer.suffix}", writer.takes, options.looked_at() if writer.looked_at else options)
     if writer.folder and out in STANDARD_OUTPUT:
         raise UsageError(f"a .{suffix} is a directory and cannot go to standard output; name it with --out")
     if writer.needs and find_spec(writer.needs[0]) is None:
@@ -209,10 +212,10 @@ def suffix_of(out: str) -> str:
 
 def check_terminal(options: MapOptions) -> None:
     """Raises UsageError for an option that changes nothing on a terminal."""
-    _check("what a terminal shows", TERMINAL, options.looked_at())
+    check_options("what a terminal shows", TERMINAL, options.looked_at())
 
 
-def _check(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
+def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
     """Raises UsageError, with the formats that take it, for an option that changes nothing in `what`.
 
     takes: the fields of `MapOptions` that do.

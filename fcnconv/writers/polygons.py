@@ -144,7 +144,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
     rows, cols = (np.concatenate([np.empty(0, np.intp), *each]) for each in at)
     columns = cells.columns(rows, cols)
     record = {f"fcnconv_{name}": str(value) for name, value in provenance(stream).items()}
-    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder, _without_a_map():
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder, without_a_map():
         made = Path(folder, "cells.gpkg")  # without its suffix GDAL complains
         try:
             write(
@@ -164,7 +164,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 
 @contextmanager
-def _without_a_map() -> Iterator[None]:
+def without_a_map() -> Iterator[None]:
     """Keeps quiet about cells without a coordinate system, which are told of where that is unexpected."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
@@ -269,7 +269,7 @@ def _placed(about: About, *, projected: bool) -> tuple[Callable[[Corners], Corne
     if place.system is None:
         log.warning("the image's file does not name its coordinate system: name it where you open the map")
     if projected or place.system is None:
-        crs = {"type": "name", "properties": {"name": _crs_name(place)}}
+        crs = {"type": "name", "properties": {"name": crs_name(place)}}
         return lambda corners: _risen(place.place_all(corners)), {"crs": crs} if place.system else {}
     try:
         return _to_lonlat(place), {}
@@ -301,7 +301,7 @@ def _risen(rings: Corners) -> Corners:
     return np.where(turned[:, None, None], rings[:, ::-1], rings)
 
 
-def _crs_name(place: GeoReference) -> str | None:
+def crs_name(place: GeoReference) -> str | None:
     """The name of a coordinate system. Of WGS 84's two orders of axes GeoJSON's is longitude first."""
     if place.epsg is None:
         return place.system
