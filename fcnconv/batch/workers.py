@@ -7,9 +7,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from queue import Queue
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
@@ -17,6 +18,10 @@ from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lac
 from fcnconv.options import ClassifyOptions
 from fcnconv.predictions import Classification
 from fcnconv.system.machine import busy
+
+if TYPE_CHECKING:
+    from fcnconv.regions import Located
+    from fcnconv.writers import Choice
 
 IN_FLIGHT = 3
 """Images that are in memory at a time; each may take its share of a classifier's memory."""
@@ -42,6 +47,26 @@ def classify_one(
 def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> Classification:
     source = classifier.open(item.content(), options.scales, name=item.name, frame=item.frame)
     return classifier.classify(source, scales=options.scales, k=options.top_k, at_least=options.threshold())
+
+
+def locate_each(
+    classifier: Classifier, inputs: Iterable[Input], choice: Choice
+) -> Iterator[tuple[str, Located | FcnconvError]]:
+    """Each input's name with the regions in it, or with the error that it met, in the order given."""
+    share = classifier.share(IN_FLIGHT)
+    return each(inputs, lambda item: _locate(share, item, choice))
+
+
+def locate_one(classifier: Classifier, item: Input, choice: Choice) -> tuple[str, Located | FcnconvError]:
+    """The same of one input alone, in this thread and with all of the classifier's memory."""
+    return attempt(lambda item: _locate(classifier, item, choice), item)
+
+
+def _locate(classifier: Classifier, item: Input, choice: Choice) -> Located:
+    from fcnconv.locating import locate  # a classification needs no outlines
+
+    source = classifier.open(item.content(), choice.options.sizes, name=item.name, frame=item.frame)
+    return replace(locate(classifier, source, choice), name=item.name)
 
 
 def each(

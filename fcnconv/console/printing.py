@@ -15,11 +15,17 @@ from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from fcnconv.batch.made import Made
     from fcnconv.classifier import Classifier
     from fcnconv.maps import ScoreMap
     from fcnconv.models import ModelSpec
-    from fcnconv.predictions import Classification
+    from fcnconv.grid import Box
+    from fcnconv.predictions import Classification, Prediction
+    from fcnconv.regions import Located, Region
     from fcnconv.writers import Choice
 
 T = TypeVar("T")
@@ -99,6 +105,41 @@ def print_lines(path: str, result: Classification) -> None:
         print_data(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box)
 
 
+def print_regions(path: str, located: Located) -> None:
+    """One line a region: path, category, probability and box, separated by tabs."""
+    for region in located.regions:
+        box = ",".join(map(str, region.box))
+        print_data(_one_line(path), region.category, f"{region.probability:.4f}", box)
+
+
+def print_regions_json(path: str, located: Located) -> None:
+    """One JSON object on a line: the image, and its regions with their outlines."""
+    print_json_line(located.record())
+
+
+def print_regions_table(path: str, located: Located) -> None:
+    """A table of the regions for people: category, probability with a bar, and box."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=data_stream())
+    longest = _longest_bar(console, located.regions)
+    table = _titled_table(path, located.width, located.height, "category")
+    for region in located.regions:
+        bar = _probability_bar(region.probability, longest)
+        table.add_row(Text(region.category), bar, _box_text(region.box))
+    console.print(table)
+    if not located.regions:
+        print_data("no region found")
+
+
+def located_printer(*, as_json: bool) -> Callable[[str, Located], None]:
+    """What shows the regions of an image: as JSON, as a table on a terminal, else as lines of columns."""
+    if as_json:
+        return print_regions_json
+    return print_regions_table if data_stream().isatty() else print_regions
+
+
 def print_made(name: str, made: Made, *, as_json: bool) -> None:
     """The file that an image's answer is in on a line, or what became of the image as JSON."""
     if as_json:
@@ -175,27 +216,53 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
 def print_table(path: str, result: Classification) -> None:
     """A table for people: rank, category, probability with a bar, and box."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(file=data_stream())
-    boxes = [",".join(map(str, p.box)) for p in result.predictions]
-    others = len("rank") + max(len(p.category) for p in result.predictions) + max(map(len, boxes))
-    longest = min(max(console.width - others - len("  0.123   "), SHORTEST_BAR), LONGEST_BAR)
-    title = Text.assemble((path, "bold"), f"  {result.width} × {result.height}")
+    longest = _longest_bar(console, result.predictions, len("rank"))
+    table = _titled_table(path, result.width, result.height, "rank", "category")
+    for p in result.predictions:
+        table.add_row(
+            str(p.rank), Text(p.category), _probability_bar(p.probability, longest), _box_text(p.box)
+        )
+    console.print(table)
+
+
+def _titled_table(path: str, width: int, height: int, *columns: str) -> Table:
+    """An empty table about an image: these columns, and those of probabilities and boxes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text.assemble((path, "bold"), f"  {width} × {height}")
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("category")
+    for name in columns:
+        table.add_column(name, justify="right" if name == "rank" else "left")
     table.add_column("probability", no_wrap=True)
     table.add_column("box", no_wrap=True)
-    for p, box in zip(result.predictions, boxes, strict=True):
-        bar = Text.assemble(f"{p.probability:.3f} ", ("█" * round(longest * p.probability), "green"))
-        table.add_row(str(p.rank), Text(p.category), bar, box)
-    console.print(table)
+    return table
 
 
 SHORTEST_BAR, LONGEST_BAR = 8, 40
 """Characters of the bar of probability 1, for which the width of the terminal leaves room."""
+
+
+def _longest_bar(console: Console, rows: Sequence[Prediction | Region], others: int = 0) -> int:
+    """The length of the bar of probability 1. others: width of the columns beside class, bar and box."""
+    if not rows:
+        return LONGEST_BAR
+    category, box = max(len(row.category) for row in rows), max(len(_box_text(row.box)) for row in rows)
+    room = console.width - others - category - box - len("  0.123   ")
+    return min(max(room, SHORTEST_BAR), LONGEST_BAR)
+
+
+def _probability_bar(probability: float, longest: int) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(f"{probability:.3f} ", ("█" * round(longest * probability), "green"))
+
+
+def _box_text(box: Box) -> str:
+    return ",".join(map(str, box))
 
 
 def print_classes(rows: Iterable[tuple[str, str, str]], *, aligned: bool) -> None:

@@ -1,0 +1,86 @@
+"""Locating: which classes are looked for in an image, and which of their regions are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shapely import box
+
+from fcnconv.maps import ScoreMap
+from fcnconv.options import SURE
+from fcnconv.regions import Located, Region, by_probability
+from fcnconv.scores import ScoreStream
+from fcnconv.sources import ImageSource, Placed
+from fcnconv.writers import Choice
+
+if TYPE_CHECKING:
+    from fcnconv.classifier import Classifier
+
+OVERLAP = 0.5
+"""Intersection over union of two regions' boxes from which on they are taken for one thing, so that only the
+more probable class is reported where no class was named. The usual value of non-maximum suppression.
+"""
+
+
+def locate(classifier: Classifier, source: ImageSource, choice: Choice) -> Located:
+    """The regions in an image, see `regions_in`; without a choice those of the class that
+    `Classifier.classify` answers come first, unless only a part of the image is looked at.
+    """
+    stream, first = classifier.stream(source, choice.options), None
+    if not choice.selections and not stream.about.looked_at:
+        first = classifier.classify(source, k=1).predictions[0].class_idx
+    return regions_in(stream, choice, first)
+
+
+def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) -> Located:
+    """The regions of the chosen classes in a map, or of what it shows.
+
+    Without a choice these are the class `first`, or the one that is most probable in a window; and every
+    class that reaches `SURE` in a window, but for regions that lie over one of the first class, or over a
+    more probable one (`OVERLAP`).
+    """
+    options, score_map = choice.options, ScoreMap.collect(stream)
+    if choice.selections:
+        each = (score_map.regions_as(selection, options) for selection in choice.selections)
+        regions = [region for found in each for region in found]
+    else:
+        least = SURE if options.at_least is None else options.at_least
+        windows = score_map.best_windows(len(score_map.labels))
+        sure = [window.class_idx for window in windows if window.probability >= least]
+        first = windows[0].class_idx if first is None else first
+        rest = [
+            region
+            for class_idx in sure
+            if class_idx is not None and class_idx != first
+            for region in score_map.regions_as(
+                score_map.labels.category(class_idx), replace(options, at_least=least)
+            )
+        ]
+        own = [] if first is None else score_map.regions_as(score_map.labels.category(first), options)
+        regions = without_overlaps([*own, *by_probability(rest)])
+    kept = set(map(id, by_probability(regions)[: options.max_regions]))
+    source, identity = score_map.about.source, score_map.provenance.identity
+    return Located(
+        "image" if source is None else source.name,
+        *score_map.grid.image_size,
+        identity.model,
+        tuple(region for region in regions if id(region) in kept),
+        source.georeference if isinstance(source, Placed) else None,
+    )
+
+
+def without_overlaps(regions: Iterable[Region]) -> list[Region]:
+    """The regions but for those that overlap an earlier one of another class."""
+    kept: list[Region] = []
+    for region in regions:
+        if all(same.category == region.category or overlap(same, region) < OVERLAP for same in kept):
+            kept.append(region)
+    return kept
+
+
+def overlap(one: Region, other: Region) -> float:
+    """Intersection over union of two regions' boxes, 0 to 1."""
+    first, second = box(*one.box), box(*other.box)
+    return float(first.intersection(second).area / first.union(second).area)
