@@ -9,13 +9,14 @@ from typing import Literal
 
 from fcnconv.batch.folder import MapFolder
 from fcnconv.batch.packed import Pack
+from fcnconv.batch.region_folder import REGIONS, RegionFolder
 from fcnconv.batch.store import open_store
 from fcnconv.classifier import open_classifier
 from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import EVALUATION_SIZE, MapOptions, NetworkOptions
 from fcnconv.scan.correct import check_together
-from fcnconv.writers import Choice, Writer, find_writer
+from fcnconv.writers import COLLECTIONS, Choice, Writer, check_options, find_writer
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Job:
     """model, own: which network. network: how it is run. options: what is asked for of each image.
 
     out: where the answers go. format: a suffix; with ``.tar`` behind it maps go into archives, and
-    ``parquet`` is a table of images, or of cells if `cells_table`. shard: (I, N), the part of the images.
+    ``parquet`` is a table of images, or of cells if `cells_table`; a name of `COLLECTIONS` is one file of
+    the regions in all images. shard: (I, N), the part of the images.
     """
 
     model: str
@@ -47,7 +49,12 @@ class Job:
         check_together(self.network, options, labels.activation)
         choice = Choice.of(options, labels)
         classifier = open_classifier(spec, self.network)
-        folder = MapFolder(classifier, open_store(self.out), writer, choice, self.network, self.shard)
+        store = open_store(self.out)
+        if self.collection:
+            return RegionFolder(
+                classifier, store, writer, choice, self.network, self.shard, format=self.collection
+            )
+        folder = MapFolder(classifier, store, writer, choice, self.network, self.shard)
         return Pack(folder, kind) if kind else folder
 
     @property
@@ -58,8 +65,18 @@ class Job:
             return "cells" if self.cells_table else "images"
         return "tar" if suffix.endswith(".tar") else None
 
+    @property
+    def collection(self) -> str | None:
+        """The format that holds the regions of all images, by its name; None where maps are written."""
+        return self.format if self.format in COLLECTIONS else None
+
     def writer(self) -> Writer:
         """What writes a map. Raises UsageError and OutputError."""
+        if self.collection:
+            check_options(self.collection, REGIONS.takes, self.options.looked_at())
+            if self.cells_table:
+                raise UsageError("--cells-table is for --format parquet; add it, or leave the table out")
+            return REGIONS
         if self.cells_table and self.kind != "cells":
             raise UsageError("--cells-table is for --format parquet; add it, or leave the table out")
         inner = self.format.lstrip(".")
