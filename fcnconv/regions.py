@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import contourpy
 import numpy as np
@@ -21,7 +21,7 @@ from shapely import Polygon
 from fcnconv.activations import FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Selection
-from fcnconv.options import AT_LEAST, PLAIN_MAP, THRESHOLD, MapOptions
+from fcnconv.options import AT_LEAST, BESIDE, PLAIN_MAP, THRESHOLD, MapOptions
 from fcnconv.sources.geo import GeoReference
 
 Points = npt.NDArray[np.float64]
@@ -158,10 +158,10 @@ def areas_over(plane: FloatArray, place: Placement, level: float) -> list[Polygo
     contours = contourpy.contour_generator(
         x, y, np.pad(filled, 1, mode="edge"), fill_type=contourpy.FillType.OuterOffset
     )
-    points, offsets, *_ = contours.filled(level, np.inf)
+    rings, offsets = cast("tuple[list[Points], list[Points]]", contours.filled(level, np.inf))
     found = []
-    for ring, ends in zip(points, offsets, strict=True):
-        outer, *holes = (ring[a:b] for a, b in pairwise(ends))
+    for ring, ends in zip(rings, offsets, strict=True):
+        outer, *holes = (ring[a:b] for a, b in pairwise(ends.tolist()))
         found.append(Polygon(outer, holes))
     inside = shapely.box(0, 0, width, height)
     if not known.all():
@@ -213,11 +213,17 @@ def find_regions(
 
     plane: float32 (rows, cols), 0 to 1: the class's map; NaN where nothing was looked at.
     selection: the category or concept.
-    options: of which `at_least` is the highest value that a region must have, `threshold` the value at its
-        outline, as a share of the highest value in the connected area whose values reach the lowest outline
-        that can be; and `min_area` and `max_regions` count.
+    options: of which these count.
+        at_least: the highest value that a region must have; by default `AT_LEAST`, and `BESIDE` of the
+            highest value of the plane.
+        threshold: the value at its outline, as a share of the highest value in the connected area whose
+            values reach the lowest outline that can be.
+        min_area, max_regions: as in `MapOptions`.
     """
-    at_least = AT_LEAST if options.at_least is None else max(options.at_least, LEAST)
+    if options.at_least is None:
+        at_least = max(AT_LEAST, BESIDE * float(np.nan_to_num(plane).max()))
+    else:
+        at_least = max(options.at_least, LEAST)
     threshold = THRESHOLD if options.threshold is None else options.threshold
     min_area = options.min_area.pixels(place.image_size) if options.min_area else 0.0
     regions = []

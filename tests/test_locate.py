@@ -243,3 +243,9 @@ def test_a_batch_refuses_what_changes_no_region(fcnconv: Command, photos: Path) 
     for option in (["--top-k", "3"], ["--argmax"], ["--cells-table"]):
         done = fcnconv("batch", "photos", "-o", "found", "-f", "coco", *option)
         assert done.returncode == 2 and not Path("found").exists(), done.stderr
+
+
+def test_options_of_regions_change_no_map(fcnconv: Command, photos: Path) -> None:
+    for option in (["--threshold", "0.3"], ["--min-area", "9"], ["--max-regions", "2"]):
+        done = fcnconv("heatmap", "photos/coffee.png", "-o", "map.npz", *option)
+        assert done.returncode == 2 and b"coco" in done.stderr and not Path("map.npz").exists()

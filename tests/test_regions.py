@@ -72,7 +72,8 @@ def test_a_bump_has_one_region_around_its_peak() -> None:
 
 
 def test_each_peak_has_its_own_outline() -> None:
-    strong, weak = find_regions(bumps((85, 65, 0.9), (235, 155, 0.4)), CELLS, CAT, MapOptions(threshold=0.5))
+    plane = bumps((85, 65, 0.9), (235, 155, 0.4))
+    strong, weak = find_regions(plane, CELLS, CAT, MapOptions(threshold=0.5, at_least=0.3))
     assert (strong.peak, weak.peak) == ((85, 65), (235, 155))
     assert strong.area == pytest.approx(weak.area, rel=0.1)  # of bumps of one width, whatever their height
 
@@ -92,6 +93,7 @@ def test_what_is_asked_for_is_what_comes() -> None:
         return [round(region.probability, 1) for region in found]
 
     assert peaks(at_least=0.2) == [0.9, 0.6, 0.3]
+    assert peaks() == [0.9, 0.6]  # the default leaves out what is under half of the highest
     assert peaks(at_least=0.4) == [0.9, 0.6] and peaks(at_least=0.95) == []
     assert peaks(at_least=0.2, max_regions=1) == [0.9]
     assert len(peaks(at_least=0.2, min_area=Extent(10))) == 3

@@ -18,7 +18,7 @@ from fcnconv.errors import OutputError
 from fcnconv.scores import ScoreStream
 from fcnconv.sources import area
 from fcnconv.system.records import parse_json
-from fcnconv.writers import Choice, Writer, expected
+from fcnconv.writers import OF_REGIONS, Choice, Writer, expected
 
 if TYPE_CHECKING:
     from fcnconv.regions import Located
@@ -36,7 +36,7 @@ REGIONS = Writer(
     write_regions,
     "the regions in an image",
     expected.NPY,
-    takes=("at_least", "threshold", "min_area", "max_regions"),
+    takes=OF_REGIONS,
     looked_at=True,
 )
 """What is kept of each image."""

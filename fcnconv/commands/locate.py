@@ -37,7 +37,9 @@ def locate(
     as_json: Json = False,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a file instead, as .geojson or .gpkg."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Write a file instead: .geojson, .gpkg or .coco.json."
+        ),
     ] = None,
     format: Annotated[
         str | None,

@@ -166,6 +166,9 @@ WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
 COLLECTIONS = ("coco", "label-studio", "fiftyone", "yolo")
 """Formats that hold the regions in all images of a batch, see `region_formats`."""
 
+OF_REGIONS = ("at_least", "threshold", "min_area", "max_regions")
+"""The fields of `MapOptions` that change what they hold."""
+
 TERMINAL = ("top_k", "argmax", "at_least")
 """The fields of `MapOptions` that change what a terminal shows."""
 
@@ -225,7 +228,12 @@ def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> Non
         if name in _ALWAYS or value == field.default:
             continue
         if name not in takes:
-            able = ", ".join(f".{row.suffix}" for row in WRITERS.values() if name in row.takes)
+            able = ", ".join(
+                [
+                    *(f".{row.suffix}" for row in WRITERS.values() if name in row.takes),
+                    *(COLLECTIONS if name in OF_REGIONS else ()),
+                ]
+            )
             also = ", and to the terminal" if name in TERMINAL else ""
             given = flag(MapOptions, name) if isinstance(value, bool) else f"{flag(MapOptions, name)} {value}"
             raise UsageError(f"{given} changes nothing in {what}; it applies to {able}{also}")
