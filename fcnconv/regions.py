@@ -22,7 +22,7 @@ from fcnconv.activations import FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Selection
 from fcnconv.options import AT_LEAST, BESIDE, PLAIN_MAP, THRESHOLD, MapOptions
-from fcnconv.sources.geo import GeoReference
+from fcnconv.sources.georeference import GeoReference
 
 Points = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from fcnconv.errors import OutputError, UsageError
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import MapOptions
 from fcnconv.regions import Located, Region
-from fcnconv.sources.geo import KEYS, GeoReference
+from fcnconv.sources.georeference import GeoReference
 from fcnconv.writers.contents import Choice
 from fcnconv.writers.region_formats import REGION_FORMATS, find_region_format
 
@@ -125,8 +125,8 @@ def test_fiftyone_has_absolute_paths(tmp_path: Path) -> None:
 # On the map.
 
 UTM, LONLAT = (
-    GeoReference((0.5, 0.0, 600_000.0, 0.0, -0.5, 5_600_000.0), {KEYS: (1, 1, 0, 1, 3072, 0, 1, 32632)}),
-    GeoReference((1e-5, 0.0, 10.0, 0.0, -1e-5, 50.0), {KEYS: (1, 1, 0, 1, 2048, 0, 1, 4326)}),
+    GeoReference((0.5, 0.0, 600_000.0, 0.0, -0.5, 5_600_000.0), "EPSG:32632"),
+    GeoReference((1e-5, 0.0, 10.0, 0.0, -1e-5, 50.0), "EPSG:4326"),
 )
 
 
@@ -191,7 +191,7 @@ def test_a_geopackage_has_the_images_own_system(tmp_path: Path, place: GeoRefere
     path = write("gpkg", tmp_path / "a.gpkg", placed(place))
     frame = geopandas.read_file(path, layer="regions")
     assert (frame.crs and frame.crs.to_epsg()) == (32632 if place else None)
-    downwards = GeoReference((1, 0, 0, 0, -1, 0), {})
+    downwards = GeoReference((1, 0, 0, 0, -1, 0))
     for found, expected in zip(frame.geometry, (TRIANGLE, FRAME), strict=True):
         assert found.symmetric_difference(on_map(place or downwards, expected)).area < 1e-6
     assert list(frame.image) == ["a.tif", "a.tif"] and list(frame.area_px) == [2500, 7600]
