@@ -20,7 +20,7 @@ from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
-from fcnconv.models.architecture import HeadActivation
+from fcnconv.models.weight_options import HeadActivation
 from fcnconv.options import (
     EVALUATION_SIZE,
     OWN_SIZE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -92,7 +92,14 @@ def locate(
             raise UsageError(f"{out}: exists and is not an empty directory; name another one with --out")
         check_writable(out, folder=form.folder)
         masks = [options.mask] if options.mask else []
-        named = [*paths, *filter(None, listed.values()), model, *own.files, *files_of_folder(model), *masks]
+        named: list[Any] = [
+            *paths,
+            *filter(None, listed.values()),
+            model,
+            *own.files,
+            *files_of_folder(model),
+            *masks,
+        ]
         refuse_overwriting(out, named)
 
     def inputs() -> Iterator[Input]:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from fcnconv.batch.made import Made
     from fcnconv.classifier import Classifier
+    from fcnconv.grid import Box
     from fcnconv.maps import ScoreMap
     from fcnconv.models import ModelSpec
-    from fcnconv.grid import Box
     from fcnconv.predictions import Classification, Prediction
     from fcnconv.regions import Located, Region
     from fcnconv.writers import Choice

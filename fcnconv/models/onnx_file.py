@@ -38,7 +38,7 @@ class Graph:
     channels, height, width: of the image; a side is None where the graph takes any. channels_last: the
         layout.
     batch: the only number of images that the graph takes at a time; None where it takes any.
-    scale, shift: float64 (channels,): the normalisation that the graph begins with, scale · x + shift, which is
+    scale, shift: float64 (channels,): the normalisation that the graph begins with, scale · x + shift,
         left out: `input` is its result; None where there is none.
     activation: that the graph ends in, left out of `output`; None where it ends in logits.
     categories: names of classes in its metadata. type: of the image's values, as ONNX numbers types.
@@ -289,8 +289,8 @@ def _output(graph: onnx.GraphProto, path: Path) -> tuple[str, Activation | None]
 def _normalisation(
     graph: onnx.GraphProto, image: str, channels: int, last: bool
 ) -> tuple[str, bool, Array | None, Array | None]:
-    """What is computed of the image with constants alone, before anything else: the name of the result, whether
-    its channels are last, and the scale and shift that lead to it; the image itself if there is nothing.
+    """What is computed of the image with constants alone, before anything else: the name of the result,
+    whether its channels are last, and the scale and shift that lead to it; the image itself if there is nothing.
     """
     constants = {each.name: each for each in graph.initializer}
     for node in graph.node:

@@ -130,7 +130,8 @@ def write_region_gpkg(path: Path, found: Iterable[Located], labels: Labels, choi
     from pyogrio.errors import DataSourceError
     from pyogrio.raw import write
 
-    rows, outlines, systems = [], [], {}
+    rows, outlines = [], []
+    systems: dict[str, Located] = {}
     for located in found:
         place = located.georeference
         key = place.system if place is not None and place.system else located.name

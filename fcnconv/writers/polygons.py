@@ -275,7 +275,7 @@ def _placed(about: About, *, projected: bool) -> tuple[Callable[[Corners], Corne
         return _to_lonlat(place), {}
     except ImageError as error:
         log.warning("%s; the map is in the image's own coordinates, named in its crs member", error)
-        crs = {"type": "name", "properties": {"name": _crs_name(place)}}
+        crs = {"type": "name", "properties": {"name": crs_name(place)}}
         return lambda corners: _risen(place.place_all(corners)), {"crs": crs}
 
 
