@@ -1,4 +1,4 @@
-"""Prints the table of heads and operations of docs/models.md, from the tests that convert or refuse each of them.
+"""Prints docs/models.md's table of heads and operations, from the tests that convert or refuse each of them.
 
     python docs/maintain/make_heads.py
 

@@ -290,7 +290,8 @@ def _normalisation(
     graph: onnx.GraphProto, image: str, channels: int, last: bool
 ) -> tuple[str, bool, Array | None, Array | None]:
     """What is computed of the image with constants alone, before anything else: the name of the result,
-    whether its channels are last, and the scale and shift that lead to it; the image itself if there is nothing.
+    whether its channels are last, and the scale and shift that lead to it; the image itself if there is
+    nothing.
     """
     constants = {each.name: each for each in graph.initializer}
     for node in graph.node:
