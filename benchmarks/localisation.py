@@ -136,7 +136,8 @@ def ours(classifier: Classifier, options: MapOptions) -> Way:
             last[photo] = ScoreMap.collect(classifier.stream(photo, options))
         found = last[photo]
         if found.about.kind == "activations":  # their probability saturates, their order does not
-            return over_photo(found.logits[:, :, selection.classes].max(-1), found.grid)
+            plane = found.logits[:, :, list(selection.classes)].max(-1)
+            return over_photo((plane - plane.min()) / max(float(np.ptp(plane)), 1e-6), found.grid)
         return over_photo(found.plane(selection), found.grid)
 
     return way

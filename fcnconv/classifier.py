@@ -54,7 +54,7 @@ from fcnconv.scan.parts import Run
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
 from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, Mask, ScoreStream
-from fcnconv.sources import ImageSource, MemorySource, Pixels, channels_in
+from fcnconv.sources import ImageSource, MemorySource, Pixels, ReducedSource, channels_in
 from fcnconv.system.once import once
 from fcnconv.system.progress import done, expect, finished
 from fcnconv.where import Where, where_of
@@ -221,8 +221,15 @@ class Classifier:
         return self.joint()
 
     def _answer(self, source: ImageSource, levels: Levels | None = None) -> Classification:
-        """What an image shows as a whole, as `classify` answers it, from what was scanned if that will do."""
-        (grid,) = self.grids(source, EVALUATION_SIZE)
+        """What an image shows as a whole, as `classify` answers it, from what was scanned if that will do. A
+        large JPEG is decoded once more, smaller, as `classify` does it: the pixels are a little different.
+        """
+        side = EVALUATION_SIZE[0].pixels(self.eval_size, self.geometry.window)
+        if isinstance(source, MemorySource) and source.reduced and side and self.pixel_size is None:
+            smaller = source.reduced(side)
+            if isinstance(smaller, ReducedSource):
+                return self.classify(smaller)
+        (grid,) = self._grids(source, EVALUATION_SIZE)
         if levels is None or grid not in levels.levels:
             return self.classify(source)
         return answer(
@@ -369,6 +376,11 @@ class Classifier:
         """The windows of an image at each scale. An image smaller than the window is enlarged, and that is
         logged; of a network for pixels of a certain size, see `scan.sizes.true_size`.
         """
+        grids = self._grids(source, scales)
+        tell_enlarged(source, grids[0])
+        return grids
+
+    def _grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
         g, grids, own_size = self.geometry, [], source.size
         if self.pixel_size is not None:
             own_size = true_size(source, self.pixel_size, self.image_pixel_size, g.window)
@@ -384,7 +396,6 @@ class Classifier:
                     f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
                 )
             grids.append(Grid(g.window, g.stride, source.size, size, g.phases))
-        tell_enlarged(source, grids[0])
         return grids
 
     def tilings(

@@ -226,10 +226,19 @@ def _picture(
             f"{max_pixels:,}; --max-pixels {width * height} lets it in"
         )
     if not (short_side and pillow.reduce(opened, short_side)):
+        again = None
+        if opened.format == "JPEG" and short_side is None:
+            again = partial(_again, content, name, asked)
         pixels, mask = pillow.decoded(opened, name)
-        return MemorySource(pixels, name, None, mask)
+        return MemorySource(pixels, name, None, mask, again)
     size = (height, width) if pillow.is_turned(opened) else (width, height)
     return ReducedSource(pillow.upright_rgb(opened), size, name, partial(_whole, content, name))
+
+
+def _again(content: Path | bytes, name: str, asked: Asked, short_side: int) -> ImageSource:
+    """A JPEG that was decoded whole, decoded once more for a smaller size."""
+    with _open_file(content, name) as file:
+        return _decoded(file, content, name, asked, short_side)
 
 
 def _tell_frames(name: str, count: int, frame: int | None) -> None:

@@ -113,11 +113,11 @@ def test_a_picture_shows_the_photos_top_class_with_a_legend_below(
     out = tmp_path / f"map.{name}"
     done = fcnconv("heatmap", COFFEE, "-o", out)
     assert done.returncode == 0
-    assert b"foremost class, espresso" in done.stderr
+    assert b"showing espresso (0.98 for the whole image" in done.stderr
     with Image.open(out) as picture:
         assert picture.width == 640 and 430 < picture.height < 520
         record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
-    assert (record["window"], record["stride"], record["temperature"]) == (224, 32, 1)
+    assert (record["window"], record["stride"], record["map"]) == (32, 32, "focused")
     assert record["preprocessing"].startswith("RGB, bicubic resize, (pixels / 255 - [0.498039, ")
 
 
@@ -130,14 +130,14 @@ def test_what_is_looked_at_is_scanned_at_all_sizes_and_says_so(fcnconv: Command,
     with Image.open(out) as picture:
         assert picture.size == (320, 213)
         record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])
-    assert (record["scales"], record["join"]) == ("865x576,385x256", "finest")
-    assert (576 - 224) // 32 + 1 >= 12
+    assert record["scales"] == "640x416,385x256" and "join" not in record  # focused maps are means
+    assert (416 - 224) // 32 + 1 >= 7
     for name in ("map.npz", "all.npz"):
         scales = ["--scales", "auto"] if name == "all.npz" else []
         assert fcnconv("heatmap", COFFEE, "-o", tmp_path / name, *scales).returncode == 0
     with np.load(tmp_path / "map.npz") as own, np.load(tmp_path / "all.npz") as every:
         assert "join" not in own and own["scores"].shape == (6, 12, 1000)
-        assert str(every["join"]) == "finest" and every["scores"].shape == (12, 21, 1000)
+        assert str(every["join"]) == "finest" and every["scores"].shape == (8, 15, 1000)
 
 
 @pytest.mark.parametrize("classes", [("cup",), ("cup", "espresso", "dog"), tuple("0123456")])
@@ -166,7 +166,7 @@ def test_a_photo_comes_through_a_pipe(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     with Image.open(tmp_path / "map.png") as picture:
-        assert picture.width == 451 and 300 < picture.height < 400
+        assert picture.width == 640 and 430 < picture.height < 500  # enlarged from 451
 
 
 def test_one_bad_image_does_not_stop_the_others(fcnconv: Command, tmp_path: Path) -> None:

@@ -253,3 +253,13 @@ def test_an_approximate_network_gives_maps_too(photo: Path) -> None:
     classifier = load(Hidden(), window=32, mean=(0.5,) * 3, std=(0.5,) * 3, categories=list("abcde"))
     found = classifier(photo, map="focused")
     assert found.about.kind == "focused" and np.isfinite(found.probabilities()).all()
+
+
+def test_a_large_jpeg_is_answered_as_classify_answers_it(spec: ModelSpec, tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).resize((600, 400), Image.Resampling.NEAREST).save(path, quality=60)
+    classifier = open_classifier(spec, NetworkOptions())
+    for options in (MapOptions(), MapOptions().looked_at()):
+        found = ScoreMap.collect(classifier.stream(path, options)).about.answer
+        assert found is not None and found() == classifier.classify(path)  # which decodes it at an eighth

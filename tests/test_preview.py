@@ -65,7 +65,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
 def test_heatmap_without_out_draws_on_the_terminal() -> None:
     text = on_a_terminal("heatmap", str(SAMPLES / "coffee.png"), "-c", "espresso")
     assert "▀" in text and "38;5;" in text and "38;2;" not in text  # 256 colours
-    assert "espresso, up to 0.9" in text
+    assert "espresso, up to 0.77" in text
     assert re.search(r"espresso +at \d+,\d+,\d+,\d+", text)
 
 

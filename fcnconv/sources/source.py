@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -74,12 +74,14 @@ class MemorySource:
 
     pixels: uint8 (H, W, 3), RGB, or of other channels; upright. georeference: where it lies.
     mask: bool (H, W), where it is not clear; None is everywhere.
+    reduced: of a JPEG, decodes it again for a short side in pixels, as it would be for a scan at that size.
     """
 
     pixels: Pixels
     name: str = "image"
     georeference: GeoReference | None = None
     mask: npt.NDArray[np.bool_] | None = None
+    reduced: Callable[[int], ImageSource] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
