@@ -47,9 +47,9 @@ ENLARGED, MOST_ENLARGED = 1.1, 4.0
 `SIDE_CELLS` windows lie along its short side, and as far as it takes for `LEAST_CELLS`, but no more than
 `MOST_ENLARGED` times.
 
-Enlarging helps to find small things, and costs its square. Focused maps of labelled photos of about 640 × 480
-px (`benchmarks/localisation.py`: pointing accuracy of all things, of small ones, time in passes at the photo's
-own size): whole windows nearest to the photo's size 0.597, 0.412, 1.8; 1.05 times 0.601, 0.412, 2.0; 1.1 times
+Enlarging helps to find small things, and costs its square. Focused maps of labelled photos of about
+640 × 480 px (`benchmarks/localisation.py`: pointing accuracy of all things, of small ones, time in passes at
+the photo's own size): the nearest whole windows 0.597, 0.412, 1.8; 1.05 times 0.601, 0.412, 2.0; 1.1 times
 0.620, 0.456, 2.1.
 """
 

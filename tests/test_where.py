@@ -94,7 +94,7 @@ def test_what_is_looked_at_scores_as_in_the_whole_map(
     inside = cells_inside([raster(mask, (310, 230))], whole.grid)
     assert np.allclose(part.logits[inside], whole.logits[inside], atol=1e-6)
     assert np.isnan(part.logits[~inside]).all()
-    whole, part = small(picture), tight(picture, mask=path)
+    whole, part = small(picture, anchors=4), tight(picture, anchors=4, mask=path)
     assert np.isnan(part.logits[~inside]).all() and not part.exact[~inside].any()
     told = part.provenance.agreement
     assert told is not None and told.cells == inside.sum() and told.exact == part.exact.sum()
@@ -409,7 +409,10 @@ def test_every_format_leaves_out_what_was_not_looked_at(fcnconv: Command, tmp_pa
     features = json.loads(made("map.geojson", "--at-least", "0").read_text())["features"]
     assert [(f["properties"]["row"], f["properties"]["col"]) for f in features] == cells
     photo = np.asarray(Image.open(image).convert("RGB")).astype(int)
-    for name, more in (("map.png", ()), ("winners.png", ("--argmax", "--at-least", "0.01"))):
+    for name, more in (
+        ("map.png", ("--map", "windows")),
+        ("winners.png", ("--argmax", "--at-least", "0.01", "--map", "windows")),
+    ):
         picture = np.asarray(Image.open(made(name, "--no-legend", *more)).convert("RGB")).astype(int)
         changed = np.abs(picture - photo).max(-1) > 2
         assert not changed[:, : 200 - 32].any() and changed[:, 250:550].mean() > 0.5
