@@ -367,8 +367,7 @@ class MapOptions:
     anchors: Annotated[
         int | None,
         Told(
-            "Correct the map by crops at every K-th window; 0 is the dense map. [default: 0; 4 with "
-            "--agreement; 1 in --mode windows]",
+            "Correct the map by crops at every K-th window. [default: 0, off; 1 in --mode windows]",
             metavar="K",
             least=0,
         ),
