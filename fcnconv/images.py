@@ -14,6 +14,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,8 @@ from fcnconv.sources import (
     slide_hint,
 )
 from fcnconv.sources.remote import fetch, fetch_to, is_address, shown_address
+from fcnconv.sources.source import GreySource, grey
+from fcnconv.sources.tiff_tags import is_tiff
 
 log = logging.getLogger("fcnconv")
 
@@ -93,15 +96,18 @@ def open_image(
 
     Raises ImageError, whose message starts with the path.
     """
+    if channels == 1 and isinstance(image, np.ndarray) and image.ndim == 2:
+        image = image[..., None]
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8 or 0 in image.shape:
             wanted = f"uint8 (H, W, {channels})"
             raise UsageError(f"an image array must be {wanted}, got {image.dtype} {image.shape}")
         return MemorySource(image)
     if isinstance(image, Image.Image):
-        if channels != 3:
+        if channels not in (1, 3):
             raise UsageError(f"an image of the network's {channels} channels is an array or a TIFF file")
-        return MemorySource(pillow.upright_rgb(image))
+        pixels = pillow.upright_rgb(image)
+        return MemorySource(grey(pixels) if channels == 1 else pixels)
     content: Path | bytes
     if isinstance(image, bytes):
         content, name = image, name or "image"
@@ -130,6 +136,10 @@ def open_image(
             return ome_zarr.ZarrSource.open(content, name, bands, rescale, channels)
     asked = Asked(frame, bands, rescale, channels, max_pixels)
     with _open_file(content, name) as file:
+        is_grey = channels == 1 and not (bands or rescale) and not is_tiff(file.read(4))
+        file.seek(0)
+        if is_grey:  # any picture has a brightness; the bands of a TIFF may be anything
+            asked, short_side = replace(asked, channels=3), None
         if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
             content = file.getvalue()
         path = content if isinstance(content, Path) else None
@@ -137,9 +147,10 @@ def open_image(
             regions = open_regions(content, file, name, asked)
         if regions is not None:
             _tell_frames(name, getattr(regions, "frames", 1), frame)
-            return regions
+            return GreySource(regions) if is_grey else regions
         if not asked.samples:
-            return _decoded(file, content, name, asked, short_side)
+            picture = _decoded(file, content, name, asked, short_side)
+            return GreySource(picture) if is_grey else picture
         if find_spec("rasterio") is None:
             wanted = f"images of {channels} channels need" if channels != 3 else "--bands and --rescale need"
             raise ImageError(f"{name}: {wanted} rasterio: pip install 'fcnconv[geo]'")

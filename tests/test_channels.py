@@ -172,3 +172,23 @@ def test_what_does_not_fit_is_told(weights: Path, tile: tuple[Path, np.ndarray],
         package.load(str(weights), rescale="0,4000", **TOLD)(four)
     with pytest.raises(UsageError, match="names 5 bands, and the network takes three, or one for all"):
         package.load(bands="1,2,3,4,5")
+
+
+def test_a_network_of_one_channel_takes_grey_pictures_of_every_kind(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    network = nn.Sequential(*layers).eval()
+    net = package.load(network, window=32, mean=(0.5,), std=(0.25,))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 40), np.uint8)
+    right = net(pixels[..., None]).logits
+    assert np.array_equal(net(pixels).logits, right)
+    assert np.array_equal(net(Image.fromarray(pixels)).logits, right)
+    assert np.array_equal(net(Image.fromarray(pixels).convert("RGB")).logits, right)
+    for name in ("grey.png", "grey.bmp", "grey.webp", "grey.pgm", "grey.tif"):
+        lossless = {"lossless": True} if name.endswith("webp") else {}
+        Image.fromarray(pixels).save(tmp_path / name, **lossless)
+        assert np.array_equal(net(tmp_path / name).logits, right), name
+    colours = np.random.default_rng(1).integers(0, 256, (48, 40, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "colours.png")
+    brightness = np.asarray(Image.fromarray(colours).convert("L"))
+    assert np.array_equal(net(tmp_path / "colours.png").logits, net(brightness).logits)

@@ -164,6 +164,40 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return turned
 
 
+@dataclass(frozen=True)
+class GreySource:
+    """An image of three colours as a network of one channel takes it: by its brightness."""
+
+    source: ImageSource
+    channels: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.source.size
+
+    @property
+    def georeference(self) -> GeoReference | None:
+        """Where it lies, if its file says so."""
+        return self.source.georeference if isinstance(self.source, Placed) else None
+
+    def known(self) -> npt.NDArray[np.bool_] | None:
+        """Where it has data."""
+        return known_of(self.source)
+
+    def read(self, box: Box) -> Pixels:
+        return grey(self.source.read(box))
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """uint8 (H, W, 1): the brightness of red, green and blue by ITU-R BT.601; grey stays as it is."""
+    weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536, as Pillow has them
+    return ((pixels[..., :3] @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
 def channels_in(source: ImageSource) -> int:
     """How many channels the pixels of an image have."""
     found = getattr(source, "channels", 3)
