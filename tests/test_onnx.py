@@ -153,7 +153,7 @@ def small(
     return content
 
 
-def keras(names: str = "['a', 'b', 'c', 'd', 'e']") -> bytes:
+def keras(flat: bool) -> bytes:
     """As tf2onnx writes a network of Keras: channels last, pixels of 0 to 255, SAME padding, a softmax."""
     random = np.random.default_rng(0)
     weights = {
@@ -161,7 +161,7 @@ def keras(names: str = "['a', 'b', 'c', 'd', 'e']") -> bytes:
         "one": np.float32(1),
         "w": random.standard_normal((6, 3, 3, 3), np.float32),
         "b": random.standard_normal(6, np.float32),
-        "fc": random.standard_normal((6 * 16 * 16, 5), np.float32) / 30,
+        "fc": random.standard_normal((6 * 16 * 16 if flat else 6, 5), np.float32) / (30 if flat else 1),
         "bias": random.standard_normal(5, np.float32),
         "flat": np.array([-1, 6 * 16 * 16]),
     }
@@ -173,34 +173,38 @@ def keras(names: str = "['a', 'b', 'c', 'd', 'e']") -> bytes:
         make("Conv", ["x3", "w", "b"], ["x4"], strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
         make("Relu", ["x4"], ["x5"]),
         make("Transpose", ["x5"], ["x6"], perm=[0, 2, 3, 1]),
-        make("Reshape", ["x6", "flat"], ["x7"]),
+        make("Reshape", ["x6", "flat"], ["x7"])
+        if flat
+        else make("ReduceMean", ["x6"], ["x7"], axes=[1, 2], keepdims=0),
         make("MatMul", ["x7", "fc"], ["x8"]),
         make("Add", ["x8", "bias"], ["x9"]),
         make("Softmax", ["x9"], ["y"], axis=1),
     ]
-    return small(nodes, ["N", 32, 32, 3], weights, "y", names=names)
+    return small(nodes, ["N", 32, 32, 3], weights, "y", names="['a', 'b', 'c', 'd', 'e']")
 
 
-def test_a_network_of_keras(tmp_path: Path, pixels: Any) -> None:
+@pytest.mark.parametrize(("flat", "mode"), [(False, "fcn"), (False, "windows"), (True, "windows")])
+def test_a_network_of_keras(flat: bool, mode: Any, tmp_path: Path, pixels: Any) -> None:
     import onnxruntime
 
     path = tmp_path / "keras.onnx"
-    path.write_bytes(keras())
+    path.write_bytes(keras(flat))
     graph = read_graph(path)
-    assert (graph.channels_last, graph.channels, graph.height, graph.activation) == (True, 3, 32, "softmax")
+    assert (graph.channels, graph.height, graph.activation) == (3, 32, "softmax")
     session = onnxruntime.InferenceSession(path.read_bytes())
     (right,) = session.run(None, {"x": pixels[None].astype(np.float32)})
-    for mode in ("fcn", "windows"):
-        net = fcnconv.load(str(path), mode=mode)
-        assert net.labels.categories == tuple("abcde")
-        for each in net.classify(pixels, scales="1", k=5).predictions:
-            assert abs(each.probability - right[0, each.class_idx]) < 1e-4
+    net = fcnconv.load(str(path), mode=mode)
+    assert net.labels.categories == tuple("abcde")
+    for each in net.classify(pixels, scales="1", k=5).predictions:
+        assert abs(each.probability - right[0, each.class_idx]) < 1e-4
 
 
 def test_normalisation_inside_the_graph_is_recognised(tmp_path: Path, pixels: Any) -> None:
     path = export(Net(inside=True), tmp_path / "net.onnx")
     spec = find_model(str(path), OwnModel())
-    assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
+    assert np.allclose((spec.mean, spec.std), ((0.4, 0.5, 0.6), (0.25,) * 3))
+    with pytest.raises(UsageError, match="normalises images itself"):
+        find_model(str(path), OwnModel(**NORMALISED))
     with torch.no_grad():
         right = Net(inside=True).eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255).softmax(1)[0]
     for each in fcnconv.load(str(path)).classify(pixels, scales="1", k=5).predictions:

@@ -38,8 +38,8 @@ class Graph:
     channels, height, width: of the image; a side is None where the graph takes any. channels_last: the
         layout.
     batch: the only number of images that the graph takes at a time; None where it takes any.
-    scale, shift: float64 (channels,): what the graph does to each channel before anything else, which is
-        scale · x + shift; None where it does nothing of the kind.
+    scale, shift: float64 (channels,): the normalisation that the graph begins with, scale · x + shift. It is
+        left out: `input` is its result. None where there is none.
     activation: that the graph ends in, left out of `output`; None where it ends in logits.
     categories: names of classes in its metadata. type: of the image's values, as ONNX numbers types.
     """
@@ -146,10 +146,13 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
         raise ModelError(f"{path}: its input {_sides(image)} does not say how many channels an image has")
     height, width = (dims[1], dims[2]) if last else (dims[2], dims[3])
     output, activation = _output(graph, path)
-    scale, shift = _normalisation(graph, image.name, channels, last)
+    kind = image.type.tensor_type.elem_type
+    name, turned, scale, shift = _normalisation(graph, image.name, channels, last)
+    if name != image.name:
+        last, kind = turned, onnx.TensorProto.FLOAT
     return Graph(
         model,
-        image.name,
+        name,
         output,
         channels,
         height,
@@ -160,7 +163,7 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
         shift,
         activation,
         _categories(model),
-        image.type.tensor_type.elem_type,
+        kind,
     )
 
 
@@ -185,13 +188,27 @@ def program(graph: Graph) -> bytes:
         name = f"{pixels}_round"
     first.append(onnx.helper.make_node("Cast", [name], [graph.input], to=graph.type))
     last = onnx.helper.make_node("Cast", [graph.output], [f"{pixels}_logits"], to=onnx.TensorProto.FLOAT)
-    nodes = _needed([*first, *made.node, last], f"{pixels}_logits")
-    del made.node[:], made.input[:], made.output[:]
+    nodes = _needed([*first, *nodes_of(graph), last], f"{pixels}_logits")
+    used = {name for node in nodes for name in node.input}
+    weights = [each for each in made.initializer if each.name in used or _has_graphs(made)]
+    del made.node[:], made.input[:], made.output[:], made.initializer[:], made.value_info[:]
+    made.initializer.extend(weights)
     made.node.extend(nodes)
     made.input.append(onnx.helper.make_tensor_value_info(pixels, onnx.TensorProto.FLOAT, sides))
     made.output.append(onnx.helper.make_tensor_value_info(f"{pixels}_logits", onnx.TensorProto.FLOAT, None))
     content: bytes = model.SerializeToString()
     return content
+
+
+def nodes_of(graph: Graph) -> list[onnx.NodeProto]:
+    """The nodes from the image to the logits, in their order."""
+    nodes = [node for node in graph.model.graph.node if graph.input not in node.output]
+    return _needed(nodes, graph.output)
+
+
+def _has_graphs(graph: onnx.GraphProto) -> bool:
+    """Whether a node has a graph of its own, which may use any of the weights."""
+    return any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute)
 
 
 def _needed(nodes: list[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
@@ -271,14 +288,19 @@ def _output(graph: onnx.GraphProto, path: Path) -> tuple[str, Activation | None]
 
 def _normalisation(
     graph: onnx.GraphProto, image: str, channels: int, last: bool
-) -> tuple[Array | None, Array | None]:
-    """scale and shift of what is computed of the image with constants alone, before anything else."""
+) -> tuple[str, bool, Array | None, Array | None]:
+    """What is computed of the image with constants alone, before anything else.
+
+    The name of the result, whether its channels are last, and the scale and shift that lead to it; the image
+    itself if there is nothing.
+    """
     constants = {each.name: each for each in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and (tensor := attribute(node, "value")) is not None:
             constants[node.output[0]] = tensor
     scale, shift, found = np.ones(channels), np.zeros(channels), False
     name, turned = image, last
+    end = image, last, scale, shift
     while len(users := _users(graph, name)) == 1:
         node = users[0]
         if node.op_type == "Transpose":
@@ -299,7 +321,9 @@ def _normalisation(
         elif node.op_type not in _PASSED:
             break
         name = node.output[0]
-    return (scale, shift) if found else (None, None)
+        if found:
+            end = name, turned, scale, shift
+    return end if found else (image, last, None, None)
 
 
 def _per_channel(value: Array, channels: int, last: bool) -> Array | None:

@@ -98,7 +98,9 @@ def _labels(
 
 def _normalisation(name: str, found: _Facts, own: OwnModel) -> tuple[Channels, Channels]:
     if found.mean is not None and found.std is not None:
-        return colours(name, own, found.mean, found.std)
+        if own.mean is not None or own.std is not None:
+            raise UsageError(f"{name}: normalises images itself; leave out --mean and --std")
+        return found.mean, found.std
     if own.mean is None and own.std is None:
         log.info(
             "%s: does not say how images are normalised; ImageNet's mean and std are used, unless --mean and "
@@ -152,18 +154,18 @@ def _facts(path: Path, window: int | None) -> _Facts:
 
 
 def _inside(graph: Graph) -> tuple[Channels | None, Channels | None]:
-    """The mean and std that images get before a graph that normalises them itself; None where it does not.
+    """The mean and std by which a graph normalises images itself; None where it does not.
 
-    Whether it takes intensities from 0 to 1 or from 0 to 255 shows in its first constants: a factor of about
-    1/255, or an offset of about 128.
+    Whether it takes intensities from 0 to 1 or from 0 to 255 shows in its constants: a factor of about 1/255,
+    or an offset of about 128.
     """
-    count = graph.channels
     if graph.whole_numbers:
-        return (0.0,) * count, (1 / 255,) * count
+        return (0.0,) * graph.channels, (1 / 255,) * graph.channels
     if graph.scale is None or graph.shift is None:
         return None, None
     of_bytes = abs(graph.scale).max() < 0.1 or abs(graph.shift).max() > 10
-    return (0.0,) * count, ((1 / 255,) * count if of_bytes else (1.0,) * count)
+    std = 1 / (graph.scale * (255 if of_bytes else 1))
+    return tuple(map(float, -graph.shift * std)), tuple(map(float, std))
 
 
 def _count(path: Path, graph: Graph, window: int) -> int:
@@ -175,7 +177,7 @@ def _count(path: Path, graph: Graph, window: int) -> int:
     try:
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(program(graph), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(program(graph), _quiet(), providers=["CPUExecutionProvider"])
         shape = (graph.batch or 1, graph.channels, window, window)
         (scores,) = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
     except Exception as error:  # ONNX Runtime's errors share no class but this
@@ -184,6 +186,15 @@ def _count(path: Path, graph: Graph, window: int) -> int:
         sides = " × ".join(map(str, scores.shape))
         raise ModelError(f"{path}: gives {sides} values, not one vector of scores per image")
     return int(scores.shape[1])
+
+
+def _quiet() -> Any:
+    """Options of a session that says nothing but errors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
 
 
 def crops_program(path: Path, window: int) -> bytes:
@@ -207,7 +218,7 @@ def _network(window: int, path: Path) -> nn.Module:
         network = as_torch(graph, window, str(path))
     except UnreadableError as error:
         raise ConversionError(f"{error}; {WAY_OUT}") from error
-    session = onnxruntime.InferenceSession(program(graph), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(program(graph), _quiet(), providers=["CPUExecutionProvider"])
     shape = (graph.batch or 2, graph.channels, window, window)
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     if graph.whole_numbers:

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from fcnconv.errors import ModelError, first_line
-from fcnconv.models.onnx_file import Array, Graph, attribute
+from fcnconv.models.onnx_file import Array, Graph, attribute, nodes_of
 
 
 class UnreadableError(ModelError):
@@ -66,9 +66,7 @@ class _Reader:
 
     def network(self) -> fx.GraphModule:
         """The whole graph, up to its logits."""
-        for node in self.model.graph.node:
-            if self.graph.output in self.values:
-                break
+        for node in nodes_of(self.graph):
             self.read(node)
         result = self.values.get(self.graph.output)
         if not isinstance(result, _Traced) or result.example.ndim != 2:
@@ -299,8 +297,15 @@ def _axes(node: onnx.NodeProto, given: Given, rank: int) -> list[int]:
 
 def _reduce(function: Callable[..., torch.Tensor]) -> Read:
     def read(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
-        axes = _axes(node, given, given[0].example.ndim)
-        return r.call(function, given[0], tuple(axes), keepdim=bool(attribute(node, "keepdims", 1)))
+        x, keep = given[0], bool(attribute(node, "keepdims", 1))
+        axes = _axes(node, given, x.example.ndim)
+        if x.node.target is torch.permute and not keep:
+            order: Any = x.node.args[1]
+            left = [order[axis] for axis in range(len(order)) if axis not in axes]
+            if left == sorted(left):  # of channels last, rows and columns: what is left is in order
+                x = _before_permute(x)
+                axes = [order[axis] for axis in axes]
+        return r.call(function, x, tuple(axes), keepdim=keep)
 
     return read
 
@@ -370,14 +375,20 @@ def _unsqueeze(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
     return made
 
 
+def _before_permute(x: _Traced) -> _Traced:
+    """What a permutation was made of."""
+    source: Any = x.node.args[0]
+    order: Any = x.node.args[1]
+    return _Traced(source, x.example.permute([order.index(axis) for axis in range(len(order))]))
+
+
 def _transpose(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
     x = given[0]
     perm = list(attribute(node, "perm", list(range(x.example.ndim))[::-1]))
     if x.node.target is torch.permute and x.node.op == "call_function":  # as NHWC graphs turn to and fro
-        source: Any = x.node.args[0]
         inner: Any = x.node.args[1]
         perm = [inner[axis] for axis in perm]
-        x = _Traced(source, x.example.permute([inner.index(axis) for axis in range(len(inner))]))
+        x = _before_permute(x)
     return x if perm == sorted(perm) else r.call(torch.permute, x, tuple(perm))
 
 
@@ -480,9 +491,9 @@ def _add(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
     for x, other in pairs:
         if not (isinstance(x, _Traced) and isinstance(other, np.ndarray) and x.node.op == "call_module"):
             continue
-        layer = r.root.get_submodule(str(x.node.target))
-        is_bias = other.shape in ((1,), (1, 1)) or other.reshape(-1).shape == x.example.shape[-1:]
-        if isinstance(layer, nn.Linear) and layer.bias is None and is_bias and not x.node.users:
+        layer: Any = r.root.get_submodule(str(x.node.target))
+        is_bias: bool = other.shape in ((1,), (1, 1)) or other.reshape(-1).shape == x.example.shape[-1:]
+        if isinstance(layer, nn.Linear) and getattr(layer, "bias", None) is None and is_bias:
             bias = np.broadcast_to(other.reshape(-1), (layer.out_features,))
             layer.bias = nn.Parameter(_tensor(bias), requires_grad=False)
             return _Traced(x.node, x.example + layer.bias)
