@@ -136,8 +136,8 @@ def test_a_plan_is_made_once_and_told_once(spec: ModelSpec, caplog: pytest.LogCa
     first = open_plan(spec, "fcn")
     written = first.path.stat().st_mtime_ns
     making, made = (record.getMessage() for record in caplog.records)
-    assert making == "making the plan of tiny (fcn mode), once"
-    assert re.fullmatch(r"made in \d+\.\d s", made) and 0 < first.record.seconds < 600
+    assert making == "Preparing tiny (first use only) …"
+    assert re.fullmatch(r"prepared in \d+\.\d s", made) and 0 < first.record.seconds < 600
     second = open_plan(spec, "fcn")
     assert len(caplog.records) == 2 and second.path.stat().st_mtime_ns == written
     assert second.record == first.record
@@ -381,7 +381,7 @@ def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv_process, tmp_pa
     done = fcnconv_process("prepare", **cache)
     path = Path(done.stdout.decode().strip())
     assert path.is_relative_to(tmp_path) and path.stat().st_size > 15e6
-    assert b"(fcn mode), once" in done.stderr and b"made in" in done.stderr
+    assert b"(first use only)" in done.stderr and b"prepared in" in done.stderr
     assert b"proved" in done.stderr and b"its plan took" in done.stderr
     photo = Path(__file__).parents[1] / "sample_images/chelsea.png"
     assert fcnconv_process("classify", photo, **cache).stderr == b""

@@ -110,8 +110,8 @@ def open_plan(
         except PlanError as error:
             log.info("%s; making it again", error)
     make_room(path)
-    kind = "class activations" if joint else f"{mode} mode"
-    what = f"the plan of {spec.name} ({kind}{f', stride {stride} px' if stride else ''})"
+    kind = "the class activations of " if joint else "the crops of " if mode == "windows" else ""
+    what = f"{kind}{spec.name}{f', stride {stride} px' if stride else ''}"
     with alone(path, partial(_wait_for, what)):
         if path.exists():  # another process has made it meanwhile
             with suppress(PlanError):
@@ -165,7 +165,7 @@ def open_parts(
             return read_parts(path, start)
         except PlanError as error:
             log.info("%s; making them again", error)
-    what = f"the parts of {spec.name}, for scans in little memory"
+    what = f"{spec.name} for scans in little memory"
     with alone(path, partial(_wait_for, what)):
         if path.exists():  # another process has made them meanwhile
             with suppress(PlanError):
@@ -220,14 +220,14 @@ def _wait_for(what: str) -> None:
 @contextmanager
 def _told(what: str) -> Iterator[float]:
     """Tells that something is made once, and how long it took; gives the time when it began."""
-    log.info("making %s, once", what)
+    log.info("Preparing %s (first use only) …", what)
     since = time.perf_counter()
     expect(Work(what, f"making {what}", 1, None))
     try:
         yield since
     finally:
         done(what)
-    log.info("made in %.1f s", time.perf_counter() - since)
+    log.info("prepared in %.1f s", time.perf_counter() - since)
 
 
 def onnx_run(model: str | bytes, *, optimised: bool = False) -> Run:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Quiet, with_options
+from fcnconv.commands.options import Debug, NamedModel, Quiet, named_once, with_options
 from fcnconv.console.printing import refuse_terminal
 from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model
@@ -19,7 +19,8 @@ log = logging.getLogger("fcnconv")
 
 @with_options
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The network.")] = None,
+    option: NamedModel = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="Where to write: .onnx or .pt2; - is stdout."),
@@ -51,8 +52,9 @@ def export(
     kind = export_format(out, format)
     refuse_terminal(out, "a network")
     check_writable(out)
-    refuse_overwriting(out, [model, *own.files])
-    spec = find_model(model, own)
+    name = named_once(model, option)
+    refuse_overwriting(out, [name, *own.files])
+    spec = find_model(name, own)
     about, error = write(spec, out, kind, stride)
     geometry = about.conversion.geometry
     log.info(

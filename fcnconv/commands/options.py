@@ -6,8 +6,8 @@ command has which, beside its own:
     classify   ClassifyOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
     heatmap    MapOptions, NetworkOptions, OwnModel, --model
     batch      MapOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
-    verify     NetworkOptions, OwnModel, --json
-    prepare, export, classes        OwnModel (and --mode, --stride, --json)
+    verify     NetworkOptions, OwnModel, --model, --json
+    prepare, export, classes        OwnModel, --model (and --mode, --stride, --json)
     classify, heatmap, batch        --progress
     all        --quiet, --debug
 """
@@ -137,6 +137,26 @@ Model = Annotated[
         group="",
     ),
 ]
+
+NamedModel = Annotated[
+    str | None,
+    Told(
+        "The network, instead of MODEL: as in the other commands.",
+        flags=("--model", "-m"),
+        metavar="NAME",
+        group="",
+    ),
+]
+
+
+def named_once(argument: str | None, option: str | None, default: str | None = None) -> str:
+    """The model that a command names, as its argument or by --model. Raises UsageError for both, or none."""
+    if argument is not None and option is not None:
+        raise UsageError(f"the model is named twice, {argument!r} and --model {option}; leave out one")
+    model = argument or option or default
+    if model is None:
+        raise UsageError("name a model; 'fcnconv models' lists those that have a name")
+    return model
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Quiet, with_options
+from fcnconv.commands.options import Debug, NamedModel, Quiet, named_once, with_options
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
 from fcnconv.options import RunMode, RunPrecision, Stride
 from fcnconv.system.stdout import print_data
@@ -18,8 +18,9 @@ log = logging.getLogger("fcnconv")
 @with_options
 def prepare(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help=f"The network. [default: {DEFAULT_MODEL}]")
-    ] = DEFAULT_MODEL,
+        str | None, typer.Argument(metavar="[MODEL]", help=f"The network. [default: {DEFAULT_MODEL}]")
+    ] = None,
+    option: NamedModel = None,
     mode: RunMode = "fcn",
     stride: Stride = None,
     precision: RunPrecision = "auto",
@@ -42,7 +43,7 @@ def prepare(
     from fcnconv.backends import open_network
     from fcnconv.backends.onnx import open_joint, open_parts, open_plan
 
-    found = find_model(model, own)
+    found = find_model(named_once(model, option, DEFAULT_MODEL), own)
     plan = open_plan(found, mode, stride)
     log.info(
         "proved: ONNX Runtime and torch differ by %.1e of the largest logit; its plan took %.1f s to make",

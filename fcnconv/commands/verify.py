@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnconv.commands.options import Debug, Json, Quiet, with_options
+from fcnconv.commands.options import Debug, Json, NamedModel, Quiet, named_once, with_options
 from fcnconv.console.printing import complain, print_json_line
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import OwnModel, find_model
@@ -17,10 +17,11 @@ from fcnconv.system.stdout import print_data
 
 @with_options
 def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The network.")],
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The network.")] = None,
     images: Annotated[
         list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Images to compare real crops on.")
     ] = None,
+    option: NamedModel = None,
     as_json: Json = False,
     scales: Scales = OWN_SIZE,
     max_windows: Annotated[
@@ -41,6 +42,10 @@ def verify(
         fcnconv verify efficientnet_lite0
         fcnconv verify efficientnet_lite0 photos/*.jpg --max-windows 40
     """
+    if option is not None:  # then all arguments are images
+        images = [*([] if model is None else [model]), *(images or [])]
+        model = None
+    name = named_once(model, option)
     if network.mode != "fcn" or network.temperature is not None:
         raise UsageError(
             "verify compares the converted network, as it is, with real crops; leave out --mode "
@@ -50,7 +55,7 @@ def verify(
     from fcnconv.verify.compare import measure
     from fcnconv.verify.proof import proof_record, proof_text, prove
 
-    spec = find_model(model, own)
+    spec = find_model(name, own)
     proved = prove(spec)
     agreement, failed = None, False
     if images:
