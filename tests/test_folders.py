@@ -349,3 +349,30 @@ def test_without_a_network_the_hub_is_given_up_at_once(fcnconv_process: Command,
     )
     assert done.returncode != 0 and done.stderr.count(b"\n") == 1
     assert b"the hub cannot be reached (Connection refused); put its files in a folder" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin", "dinov2"])
+def test_a_transformer_runs_on_windows(kind: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "patch_size": 8, "num_labels": 3}
+    if kind == "swin":
+        sizes |= {"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+    else:
+        sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        sizes |= {} if kind == "dinov2" else {"intermediate_size": 32}
+    config = transformers.AutoConfig.for_model(kind, **sizes)
+    model = transformers.AutoModelForImageClassification.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"has no preprocessor_config\.json.*--window, --mean and --std"):
+        load(str(tmp_path), mode="windows")
+    told = load(str(tmp_path), mode="windows", mean=(0.5,) * 3, std=(0.25,) * 3)
+    prepared = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+    net = load(str(tmp_path), mode="windows")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    x = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        right = model(x).logits[0].numpy()
+    assert np.allclose(net(pixels).logits[0, 0], right, atol=1e-4)
+    assert np.allclose(told(pixels).logits[0, 0], right, atol=1e-4)

@@ -68,7 +68,7 @@ def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelS
             "the file of weights itself, with --arch"
         )
     try:
-        described = kind(config, files, table)
+        described = kind(_Found(name, config, files, table, own))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"{path}: cannot be read as what it seems to be: {error!r}") from error
     own = own.over(described.own)
@@ -106,8 +106,20 @@ def read_json(path: Path) -> Config:
     return record
 
 
-def _timm(config: Config, files: Files, table: dict[str, ModelSpec]) -> Described:
+@dataclass(frozen=True)
+class _Found:
+    """A folder whose ``config.json`` was read. own: what the user says."""
+
+    name: str
+    config: Config
+    files: Files
+    table: dict[str, ModelSpec]
+    own: OwnModel
+
+
+def _timm(found: _Found) -> Described:
     """timm's: ``architecture``, ``pretrained_cfg``, ``label_names``, ``model_args``."""
+    config = found.config
     from fcnconv.models.timm import timm_architecture
 
     used = config.get("pretrained_cfg") or config  # its first files had all in one
@@ -124,24 +136,32 @@ def _timm(config: Config, files: Files, table: dict[str, ModelSpec]) -> Describe
     return Described(timm_architecture(config["architecture"], config.get("model_args") or {}), own)
 
 
-def _transformers(config: Config, files: Files, table: dict[str, ModelSpec]) -> Described:
+def _transformers(found: _Found) -> Described:
     """transformers': ``model_type``, ``id2label``, and beside it how images are prepared."""
     from fcnconv.models.transformers import preparation, transformers_architecture
 
+    config, own = found.config, found.own
     labels = config.get("id2label")
     categories = tuple(labels[key] for key in sorted(labels, key=int)) if labels else None
-    prepared = files("preprocessor_config.json")
+    prepared = found.files("preprocessor_config.json")
     if prepared is None:
-        raise ModelError("preprocessor_config.json is missing, which says how images are prepared")
+        side = own.window or config.get("image_size")
+        if not isinstance(side, int) or own.mean is None or own.std is None:
+            raise ModelError(
+                f"{found.name}: has no preprocessor_config.json, which says how images are prepared; put it "
+                "beside config.json, or give --window, --mean and --std"
+            )
+        return Described(transformers_architecture(config), OwnModel(categories=categories, window=side))
     return Described(
         transformers_architecture(config), preparation(read_json(prepared), categories, str(prepared))
     )
 
 
-def _wsinfer(config: Config, files: Files, table: dict[str, ModelSpec]) -> Described:
+def _wsinfer(found: _Found) -> Described:
     """WSInfer's (its ``schemas/model-config.schema.json``): tiles of ``patch_size_pixels`` at
     ``spacing_um_px``, which a transform may resize.
     """
+    config, table = found.config, found.table
     window, mean, std = config["patch_size_pixels"], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     for step in config.get("transform", ()):
         given = step.get("arguments") or {}
@@ -164,7 +184,7 @@ def _wsinfer(config: Config, files: Files, table: dict[str, ModelSpec]) -> Descr
     return Described(find_architecture(name if name in table else f"timm/{name}", table), own)
 
 
-KINDS: dict[str, Callable[[Config, Files, dict[str, ModelSpec]], Described]] = {
+KINDS: dict[str, Callable[[_Found], Described]] = {
     "spacing_um_px": _wsinfer,
     "architecture": _timm,  # which may name transformers' wrapper of it too
     "model_type": _transformers,
