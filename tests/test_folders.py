@@ -220,7 +220,7 @@ def test_a_folder_of_wsinfers(tmp_path: Path) -> None:
         ),
         (wsinfer_config(spacing_um_px=[0.5], patch_size_pixels=10**10), "cannot be read as what it seems to"),
         (wsinfer_config(), "has no file of weights, model.safetensors, pytorch_model.bin"),
-        ({"model_type": "resnet"}, "preprocessor_config.json is missing"),
+        ({"model_type": "resnet"}, "has no preprocessor_config.json"),
         (
             {"architecture": "resnet18", "pretrained_cfg": {"mean": 13 * [0.5], "std": 3 * [0.5]}},
             "mean is of 13 channels, and std of 3",

@@ -19,6 +19,9 @@ from fcnconv.provenance import Activation, Channels
 if TYPE_CHECKING:
     from torch import nn
 
+    from fcnconv.models.checkpoint import Tensors
+    from fcnconv.models.heads import Fit
+
 log = logging.getLogger("fcnconv")
 
 
@@ -30,6 +33,7 @@ class Architecture:
     make: builds it for a window in pixels and a number of classes, in evaluation mode.
     finish: makes of it, when it has its weights, what gives logits and nothing else; None if it does.
     weights: how a file of weights is read.
+    rename: gives a file's tensors the names that the network has for them; None if they have these.
     The rest is as in `ModelSpec`.
     """
 
@@ -43,20 +47,30 @@ class Architecture:
     no_fcn: str = ""
     finish: Callable[[nn.Module], nn.Module] | None = None
     weights: WeightOptions = AS_THEY_ARE
+    rename: Callable[[Tensors], Tensors] | None = None
 
     def build(self, window: int, channels: int, weights: Path) -> nn.Module:
         """The network of a file of weights, made for as many classes as they have.
 
         channels: of its images. Raises ModelError if the weights are for others.
         """
-        from fcnconv.models.checkpoint import read_checkpoint
-        from fcnconv.models.fitting import fill, fit, take_channels
+        from fcnconv.models.fitting import fill, take_channels
 
         make, source = partial(self.make, window), str(weights)
-        found = fit(make, read_checkpoint(weights, self.weights.ema).tensors, source, self.name, self.weights)
+        found, _ = self._fitted(window, weights)
         network = take_channels(found.network(make), found.tensors, channels, source)
         network = fill(network, found.tensors, source)
         return network if self.finish is None else self.finish(network)
+
+    def _fitted(self, window: int, weights: Path) -> tuple[Fit, tuple[str, ...] | None]:
+        """How a file's tensors become the network's, and the names of classes in it."""
+        from fcnconv.models.checkpoint import read_checkpoint
+        from fcnconv.models.fitting import fit
+
+        checkpoint = read_checkpoint(weights, self.weights.ema)
+        tensors = checkpoint.tensors if self.rename is None else self.rename(checkpoint.tensors)
+        fitted = fit(partial(self.make, window), tensors, str(weights), self.name, self.weights)
+        return fitted, checkpoint.categories
 
     def labels(
         self,
@@ -73,13 +87,8 @@ class Architecture:
         """
 
         def found() -> Facts:
-            from fcnconv.models.checkpoint import read_checkpoint
-            from fcnconv.models.fitting import fit
-
-            checkpoint = read_checkpoint(weights, self.weights.ema)
-            make = partial(self.make, window)
-            fitted = fit(make, checkpoint.tensors, str(weights), self.name, self.weights)
-            return {"num_classes": fitted.num_classes, "categories": checkpoint.categories}
+            fitted, categories = self._fitted(window, weights)
+            return {"num_classes": fitted.num_classes, "categories": categories}
 
         def read(facts: Facts) -> tuple[int, tuple[str, ...] | None]:
             return int(facts["num_classes"]), facts["categories"] and tuple(facts["categories"])

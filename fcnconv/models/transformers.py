@@ -16,6 +16,8 @@ from fcnconv.provenance import Channels
 if TYPE_CHECKING:
     from torch import nn
 
+    from fcnconv.models.checkpoint import Tensors
+
 
 def transformers_architecture(config: Mapping[str, Any]) -> Architecture:
     """The network that a ``config.json`` describes. Raises ModelError."""
@@ -24,7 +26,16 @@ def transformers_architecture(config: Mapping[str, Any]) -> Architecture:
     # The name stands for all that is told: a plan of it is used again.
     name = f"transformers/{kind}-{hashlib.sha256(told).hexdigest()[:12]}"
     make = partial(_make, dict(config))
-    return Architecture(name, make, 224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), finish=_of_logits)
+    return Architecture(
+        name,
+        make,
+        224,
+        256,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        finish=_of_logits,
+        rename=partial(_renamed, dict(config)),
+    )
 
 
 def _make(config: dict[str, Any], window: int, num_classes: int) -> nn.Module:
@@ -43,6 +54,29 @@ def _make(config: dict[str, Any], window: int, num_classes: int) -> nn.Module:
             f"transformers makes no image classifier of a {config['model_type']}: {first_line(error)}"
         ) from error
     return model.float().eval()
+
+
+def _renamed(config: dict[str, Any], tensors: Tensors) -> Tensors:
+    """A file's tensors by the names of today's networks, as transformers translates them when it loads one;
+    as they are where it cannot, which is told when they do not fit.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification
+    from transformers.utils import logging as theirs
+
+    given = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    level = theirs.get_verbosity()
+    theirs.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        made = AutoConfig.for_model(config["model_type"], **given)
+        kind = type(AutoModelForImageClassification.from_config(made))  # type: ignore[no-untyped-call]
+        model, told = kind.from_pretrained(
+            None, config=made, state_dict=dict(tensors), output_loading_info=True
+        )
+    except Exception:  # of the library, for weights of another network
+        return tensors
+    finally:
+        theirs.set_verbosity(level)
+    return tensors if told["missing_keys"] else dict(model.state_dict())
 
 
 _NOT_GIVEN = ("model_type", "id2label", "label2id", "num_labels", "dtype", "torch_dtype")
