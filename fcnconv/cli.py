@@ -231,7 +231,12 @@ def flags_of_commands() -> dict[str, set[str]]:
     """The flags of each command."""
     commands: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
     return {
-        name: {flag for parameter in made.params for flag in parameter.opts if flag.startswith("-")}
+        name: {
+            flag
+            for parameter in made.params
+            for flag in (*parameter.opts, *parameter.secondary_opts)
+            if flag[0] == "-"
+        }
         for name, made in commands.items()
     }
 

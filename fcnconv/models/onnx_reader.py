@@ -36,6 +36,13 @@ class _Traced:
     example: torch.Tensor
 
 
+@dataclass(frozen=True)
+class _Flat:
+    """All values of a single image in a row, as torch's exporter writes them before it shapes them anew."""
+
+    whole: _Traced
+
+
 Value = _Traced | Array
 
 
@@ -84,7 +91,9 @@ class _Reader:
             shape = np.array(given[0].example.shape, np.int64)
             self.values[node.output[0]] = shape[attribute(node, "start", 0) : attribute(node, "end", None)]
             return
-        if not any(isinstance(value, _Traced) for value in given):
+        if any(isinstance(value, _Flat) for value in given) and node.op_type not in ("Gather", "Reshape"):
+            raise self.unreadable(node, "it mixes images")
+        if not any(isinstance(value, (_Traced, _Flat)) for value in given):
             self.constant(node, given)
             return
         made = _OPERATIONS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -337,14 +346,16 @@ def _reshaped(r: _Reader, x: _Traced, shape: Sequence[int]) -> _Traced:
     return _Traced(r.traced.call_function(torch.reshape, (x.node, tuple(sides))), example)
 
 
-def _reshape(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
-    x, target = given[0], attribute(node, "shape") if len(given) < 2 else _ints(given[1])
+def _reshape(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced | _Flat:
+    x = given[0].whole if isinstance(given[0], _Flat) else given[0]
+    target = attribute(node, "shape") if len(given) < 2 else _ints(given[1])
     if isinstance(given[1] if len(given) > 1 else None, _Traced):
         raise r.unreadable(node, "its shape depends on pixels")
     old = list(x.example.shape)
     if not attribute(node, "allowzero", 0):
         target = [old[axis] if length == 0 else length for axis, length in enumerate(target)]
-    return _reshaped(r, x, list(x.example.reshape(target).shape))
+    shape = list(x.example.reshape(target).shape)
+    return _Flat(x) if len(shape) == 1 and old[0] == 1 else _reshaped(r, x, shape)
 
 
 def _flatten(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
@@ -438,6 +449,10 @@ def _slice(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
 
 def _gather(r: _Reader, node: onnx.NodeProto, given: Given) -> _Traced:
     x, indices, axis = given[0], given[1], attribute(node, "axis", 0)
+    if isinstance(x, _Flat):
+        if np.array_equal(np.asarray(indices).reshape(-1), np.arange(x.whole.example.numel())):
+            return _reshaped(r, x.whole, list(np.shape(indices)))
+        raise r.unreadable(node, "it mixes images")
     if isinstance(indices, _Traced) or not isinstance(x, _Traced) or axis == 0:
         raise r.unreadable(node, "its indices depend on pixels")
     if indices.ndim == 0:

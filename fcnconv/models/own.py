@@ -161,14 +161,14 @@ class OwnModel:
     ema: Annotated[
         bool | None,
         Told(
-            "Take the averaged weights of a file that has both kinds, or the others. [default: averaged]",
+            "Take averaged weights, if a file has others too. [default: on]",
             flags=("--ema/--no-ema",),
             group=_OWN,
         ),
     ] = None
     head_activation: Annotated[
         HeadActivation | None,
-        Told("Activation between the linear layers of its head.", metavar="NAME", group=_OWN),
+        Told("Between the linear layers of a new head: relu, gelu.", metavar="NAME", group=_OWN),
     ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
     spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
