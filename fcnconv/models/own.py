@@ -161,7 +161,7 @@ class OwnModel:
     ema: Annotated[
         bool | None,
         Told(
-            "Take averaged weights, if a file has others too. [default: on]",
+            "Take averaged weights of two kinds; --no-ema: the others.",
             flags=("--ema/--no-ema",),
             group=_OWN,
         ),
