@@ -161,6 +161,7 @@ def _converted(model: nn.Module, window: int) -> _Converted:
 
 def _with_head(trace: Trace, window: int) -> _Converted:
     network = trace.network
+    on_meta = any(parameter.is_meta for parameter in network.parameters())  # shapes alone, no values
     whole = fx.GraphModule(network, _copied(network.graph))
     plain_pools(network)
     found = [fields(network, axis) for axis in (0, 1)]
@@ -170,7 +171,7 @@ def _with_head(trace: Trace, window: int) -> _Converted:
     refuse_positions(network, larger.known, trace.opaque)
     head = Head(network, larger.known)
     geometry = _geometry(found, head, window)
-    if geometry.local:
+    if geometry.local and not on_meta:
         if more <= geometry.halo:
             more = geometry.halo + BEYOND * geometry.stride
             larger = run_larger(network, window, more)
