@@ -85,11 +85,14 @@ def _known() -> dict[str, set[int]]:
 
 
 def _signatures() -> Iterator[tuple[str, set[int]]]:
-    from fcnconv.models.torchvision import make_network, torchvision_models
+    from torchvision import models  # type: ignore[import-untyped]
 
-    for name, spec in torchvision_models().items():
-        if "." not in name:
-            yield name, signature(skeleton(partial(make_network, name, spec.window)).state_dict())
+    for name in models.list_models(module=models):
+        options = (
+            {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        )
+        make = partial(models.get_model, name, weights=None, **options)
+        yield name, signature(skeleton(make).state_dict())
     if find_spec("timm") is None:
         return
     import timm

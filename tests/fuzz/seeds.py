@@ -352,7 +352,7 @@ def plans(folder: Path) -> Iterator[Path]:
     from fcnconv.backends.plans import Record, parts_file, plan_file
     from fcnconv.errors import UsageError
     from fcnconv.grid import Geometry
-    from fcnconv.provenance import Identity, Proof
+    from fcnconv.provenance import CellHead, Identity, Proof
     from fcnconv.scan.parts import Part
     from fcnconv.system.records import sealed
 
@@ -367,7 +367,7 @@ def plans(folder: Path) -> Iterator[Path]:
 
     identity = Identity("tiny", "c0de" * 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     geometry = Geometry(32, 8, 15, 8, True)
-    record = Record(identity, "fcn", "1", 3, geometry, Proof(1e-6, 1.0, 0.5, 1e-7), 1e-7, 0.5)
+    record = Record(identity, "fcn", "1", 3, geometry, Proof(1e-6, 1.0, 0.5, 1e-7), CellHead(7), 1e-7, 0.5)
     part = Part(lambda x: x, 3, 1, 1, 0, 0, 1.0, 1.0, 100.0, 1e3)
     content = plan_file(model(3), record, part)
     (folder / "tiny.onnx").write_bytes(content)
