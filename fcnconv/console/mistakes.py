@@ -16,7 +16,6 @@ ELSEWHERE = {
     "--resize": "--scales NNNpx",
     "--size": "--scales NNNpx",
     "--step": "--stride PX",
-    "--threshold": "--at-least P",
     "--verbose": "--debug",
     "--weights": "--model FILE",
 }

@@ -215,7 +215,8 @@ def _most(found: Sequence[dict[fx.Node, Field]], window: int) -> tuple[int, int,
             shape = output_shape(node)
             if spatial(node):
                 stride = max(stride, field.stride)
-                last = field.last + (shape[2 + axis] - 1) * field.stride - (window - 1)
+                cells = shape[(1 if field.channels_last else 2) + axis]
+                last = field.last + (cells - 1) * field.stride - (window - 1)
                 reach = max(reach, -field.first, last)
                 local &= field.local
     return stride, -(-reach // stride) * stride, local
