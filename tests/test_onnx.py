@@ -81,6 +81,8 @@ NORMALISED = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     ],
 )
 def test_an_export_scores_as_its_source(options: dict[str, Any], tmp_path: Path, pixels: Any) -> None:
+    if options.get("dynamo"):
+        pytest.importorskip("onnxscript", reason="no onnxscript: pip install 'fcnconv[test-all]'")
     path = export(Net(), tmp_path / "net.onnx", **options)
     window = WINDOW if "dynamic_axes" in options else None
     spec = find_model(str(path), OwnModel(window=window, **NORMALISED))

@@ -49,7 +49,8 @@ GIVEN = {
 def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
     about_the_scan = {"classes", "scales", "region", "mask", "tissue"}
     about_the_scan |= {"map", "join", "anchors", "refine", "agreement", "seed"}
-    assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan
+    of_regions = {"threshold", "min_area", "max_regions"}
+    assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan | of_regions
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -203,7 +203,11 @@ def plain_pools(traced: fx.GraphModule) -> None:
             for name in ("kernel_size", "padding")
         )
         sides = tuple(kernel) if isinstance(kernel, (tuple, list)) else (kernel, kernel)
-        if sides != before[2:] or sides == (1, 1) or any(listed(padding)) or given.get("divisor_override"):
+        overhangs = given.get("ceil_mode") and all(
+            k >= side for k, side in zip(sides, before[2:], strict=True)
+        )
+        whole = sides == before[2:] or overhangs  # what lies beyond the map does not count
+        if not whole or before[2:] == (1, 1) or any(listed(padding)) or given.get("divisor_override"):
             continue
         if isinstance(layer, nn.Conv2d):
             if tuple(layer.stride) == (1, 1):
