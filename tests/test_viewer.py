@@ -288,7 +288,7 @@ def test_a_huge_photo_is_read_in_strips() -> None:
 def test_the_page_tells_how_true_its_map_is() -> None:
     score_map = random_map(3, 4, 5)
     assert "Not compared with crops." in page_of(score_map)
-    found = Agreement(12, 5, 4, 3, 0.8349, 0.412, 0.968, 0.1, 0.0, 0.3)
+    found = Agreement(12, 5, 4, 3, 0.8349, 0.412, 0.968, 0.1, 0.0, 0.3, sure=4, sure_same=3)
     made = replace(score_map.about.provenance, agreement=found)
     exact = np.zeros((3, 4), np.bool_)
     exact[0, 1:] = exact[2, :2] = True
@@ -298,7 +298,7 @@ def test_the_page_tells_how_true_its_map_is() -> None:
         block=replace(score_map.block, exact=exact),
     )
     page = page_of(told)
-    assert "in 83 % of the windows (estimated, 41 to 97 %); 5 of 12 were scored as crops." in page
+    assert "in 75 % of the windows" in page and "5 of 12 were scored as crops." in page
     origins = zlib.decompress(base64.b64decode(re.findall(r'id="origins">([^<]+)<', page)[0]))
     np.testing.assert_array_equal(np.frombuffer(origins, np.uint8).reshape(3, 4), exact)
     whole = replace(score_map, block=replace(score_map.block, exact=np.ones((3, 4), np.bool_)))
@@ -436,7 +436,7 @@ def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fcnconv.cli import make_app
 
     out = tmp_path_factory.mktemp("page") / "map.html"
-    image, plain = str(SAMPLES / "collage.jpg"), ["--anchors", "0"]
+    image, plain = str(SAMPLES / "collage.jpg"), ["--map", "windows"]
     arguments = ["heatmap", image, "--class", "tiger cat", *plain, "-o", str(out), "-q"]
     assert CliRunner().invoke(make_app(), arguments).exit_code == 0
     return out
@@ -547,7 +547,7 @@ def test_the_smooth_map_covers_the_photo_and_fades_to_nothing_at_its_border(
     fade = faded(y, 32, 128, 96)[:, None] * faded(x, 32, 160, 128)
     step = np.round(255 * expected).astype(int)
     opacity = fade if veil else opacity_map()[step] * fade
-    assert np.abs(drawn[:, :, 3] - 255 * opacity).max() < 3
+    assert np.abs(drawn[:, :, 3] - 255 * opacity).max() < 4
     sure = drawn[:, :, 3] > 100
     assert np.abs(drawn[:, :, :3] - colour_map()[step])[sure].max() < 9
     for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
