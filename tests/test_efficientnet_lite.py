@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from conftest import SAMPLES
 from PIL import Image
@@ -19,6 +18,7 @@ SPEC = models()["efficientnet_lite0"]
 
 
 def test_its_logits_equal_timms() -> None:
+    timm = pytest.importorskip("timm", reason="no timm: pip install 'fcnconv[test-all]'")
     tensors = torch.load(SPEC.weights(), weights_only=True)
     oracle = timm.create_model("tf_efficientnet_lite0").eval()
     oracle.load_state_dict(dict(zip(oracle.state_dict(), tensors.values(), strict=True)))
