@@ -40,7 +40,7 @@ _NOWHERE = "\U0010fffe"
 @cache
 def _own(size: int) -> Font:
     with as_file(files("fcnconv").joinpath("data", "fonts", "DejaVuSans.ttf")) as path:
-        return ImageFont.truetype(path, size)
+        return ImageFont.truetype(str(path), size)
 
 
 @cache
