@@ -333,6 +333,15 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
         yield file if file.seekable() else io.BytesIO(file.read())
 
 
+def _is_prose(path: Path) -> bool:
+    """Whether a file is text of no raster format that GDAL reads."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(512)
+        known = (b"<", b"ncols", b"ENVI", b"PDS_VERSION", b"DSAA")
+        return head.isascii() and b"\0" not in head and not head.lstrip().startswith(known)
+    return False
+
+
 @contextmanager
 def _explained(name: str, path: Path | None) -> Iterator[None]:
     """Turns whatever Pillow raises on a damaged file into an ImageError with the file's name."""
@@ -343,7 +352,7 @@ def _explained(name: str, path: Path | None) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         hint = slide_hint(path) if path else ""
-        if find_spec("rasterio"):
+        if find_spec("rasterio") or path is None or _is_prose(path):
             raise ImageError(f"{name}: not an image that Pillow can decode{hint}") from error
         raise ImageError(
             f"{name}: not an image that Pillow can decode; GDAL reads more formats: pip install "

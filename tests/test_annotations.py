@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from conftest import needs_rasterio
 from shapely import Polygon
 from tiny import choose
 
@@ -159,6 +160,7 @@ def test_geojson_lies_where_the_image_does(tmp_path: Path, place: GeoReference, 
     assert ("crs" in record) == (projected)
 
 
+@needs_rasterio
 def test_geojson_in_pixels_is_for_one_image(tmp_path: Path) -> None:
     record = json.loads(write("geojson", tmp_path / "a.geojson", PHOTO).read_text())
     first = record["features"][0]
@@ -205,6 +207,7 @@ def test_a_geopackage_without_regions(tmp_path: Path) -> None:
 # Which format.
 
 
+@needs_rasterio
 def test_suffixes_name_formats() -> None:
     for out, name in (("a.geojson", "geojson"), ("A.GPKG", "gpkg"), ("x.coco.json", "coco")):
         assert find_region_format(out, None, choose()).name == name

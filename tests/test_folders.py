@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, needs_hub
 from ordinary import ordinary
 from PIL import Image
 from torch import nn
@@ -335,6 +335,7 @@ def test_what_the_hub_has_not_is_told_in_a_line(fcnconv_process: Command, hub: d
         )
 
 
+@needs_hub
 def test_without_a_network_the_hub_is_given_up_at_once(fcnconv_process: Command, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, needs_rasterio
 from PIL import Image
 
 from fcnconv.batch.inputs import Input, framed
@@ -69,6 +69,7 @@ def test_that_it_is_the_first_of_some_is_told(
     assert not caplog.records
 
 
+@needs_rasterio
 def test_pages_of_a_tiff_are_counted_without_its_smaller_copies(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     pages = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, needs_openvino
 
 from fcnconv import load
 from fcnconv.backends import faster_precision, open_network
@@ -83,6 +83,7 @@ def test_what_was_measured_is_kept_until_something_changes(
         measured.clear()
 
 
+@needs_openvino
 def test_a_processor_without_bfloat16_takes_float32_and_says_so(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +129,7 @@ def test_without_openvino_one_line_names_its_package(
         open_network(spec, backend="openvino", device="cuda")
 
 
+@needs_openvino
 def test_a_faster_precision_is_told_where_none_was_chosen(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import needs_openvino
 from tiny_network import Tiny
 from torch import nn
 
@@ -37,6 +38,7 @@ def pictures(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
+@needs_openvino
 @pytest.mark.parametrize("mode", ["fcn", "windows"])
 def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None:
     x = pictures(2, 3, 72, 96)
@@ -65,6 +67,7 @@ def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndar
     return np.concatenate([np.concatenate(row, 2) for row in blocks], 1), network.run(x)[0]
 
 
+@needs_openvino
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_parts_of_a_network_give_the_logits_of_the_whole(
     spec: ModelSpec, backend: str, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command, needs_geo
+from conftest import SAMPLES, Command, needs_geo, needs_rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -84,6 +84,7 @@ def seen(kind: str) -> np.ndarray:
     return rgb * opacity + 255 * (1 - opacity) if "see-through" in kind else rgb
 
 
+@needs_rasterio
 @pytest.mark.parametrize("kind", KINDS)
 def test_regions_of_a_tiff_are_its_pixels(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
@@ -310,6 +311,7 @@ def test_world_files_tell_where_an_image_lies(suffix: str, world: str, tmp_path:
     assert np.allclose(ring, [15.0, 46.95], atol=0.02)
 
 
+@needs_rasterio
 def test_a_damaged_world_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = tmp_path / "image.png"
     Image.fromarray(PIXELS).save(image)
@@ -473,6 +475,7 @@ def test_many_images_leave_no_handlers_and_no_open_files(tmp_path: Path) -> None
     assert kept() == kept()
 
 
+@needs_rasterio
 def test_a_segment_cut_short_is_told(tmp_path: Path) -> None:
     path = tmp_path / "cut.tif"
     tifffile.imwrite(path, PIXELS, photometric="rgb", tile=(64, 64), compression="zlib")

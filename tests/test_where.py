@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, Command
+from conftest import SAMPLES, Command, needs_rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ordinary import ordinary
@@ -235,6 +235,7 @@ def test_tissue_is_what_is_coloured(small: Classifier) -> None:
     assert 0.9 < found.sum() / (50 * 75) < 1.1
 
 
+@needs_rasterio
 def test_no_data_is_not_looked_at(small: Classifier, tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     pixels = np.random.default_rng(0).integers(1, 256, (256, 320, 3), np.uint8)
