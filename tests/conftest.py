@@ -117,9 +117,9 @@ needs_geo = pytest.mark.skipif(
     reason="no rasterio, pyogrio and geopandas: pip install '.[test-all]'",
 )
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="no jq: apt-get install jq")
-needs_rasterio, needs_openvino, needs_hub = (
+needs_rasterio, needs_openvino, needs_hub, needs_timm = (
     pytest.mark.skipif(find_spec(package) is None, reason=f"no {package}: pip install '.[test-all]'")
-    for package in ("rasterio", "openvino", "huggingface_hub")
+    for package in ("rasterio", "openvino", "huggingface_hub", "timm")
 )
 needs_chromium = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLES, Command, needs_hub
+from conftest import SAMPLES, Command, needs_hub, needs_timm
 from ordinary import ordinary
 from PIL import Image
 from torch import nn
@@ -221,9 +221,10 @@ def test_a_folder_of_wsinfers(tmp_path: Path) -> None:
         (wsinfer_config(spacing_um_px=[0.5], patch_size_pixels=10**10), "cannot be read as what it seems to"),
         (wsinfer_config(), "has no file of weights, model.safetensors, pytorch_model.bin"),
         ({"model_type": "resnet"}, "has no preprocessor_config.json"),
-        (
+        pytest.param(
             {"architecture": "resnet18", "pretrained_cfg": {"mean": 13 * [0.5], "std": 3 * [0.5]}},
             "mean is of 13 channels, and std of 3",
+            marks=needs_timm,
         ),
     ],
 )
