@@ -11,7 +11,7 @@ The names below are imported when they are first used, so that ``import fcnconv`
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.3.0"
+from fcnconv.version import __version__
 
 if TYPE_CHECKING:
     from fcnconv.classifier import Classifier, load

@@ -18,13 +18,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fcnconv import __version__
 from fcnconv.commands import COMMANDS, READERS, command
 from fcnconv.console.help import Entry, help_page
 from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.console.printing import complain
 from fcnconv.errors import FcnconvError, UsageError, first_line, lacks_memory
 from fcnconv.system.stdout import guarded
+from fcnconv.version import __version__
 
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for any argument that it does not understand."""

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fcnconv import __version__
 from fcnconv.backends.making import prove_export
 from fcnconv.backends.onnx import onnx_run
 from fcnconv.convert import FullyConvolutional, convolutionize
@@ -29,6 +28,7 @@ from fcnconv.models import ModelSpec
 from fcnconv.provenance import Conversion, Identity
 from fcnconv.scores import FloatArray
 from fcnconv.system.files import written
+from fcnconv.version import __version__
 
 
 @dataclass(frozen=True)

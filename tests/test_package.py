@@ -36,13 +36,15 @@ def modules_of(package: Path) -> dict[str, Path]:
 def imports(package: Path) -> dict[str, set[str]]:
     """What each file of a package imports of its others: at its top, inside functions, for types only.
 
-    The package's own ``__init__.py`` and ``__main__.py`` only name what there is, and are left out.
+    The package's own ``__init__.py`` is a target only, as it names modules of all levels; ``__main__.py`` is
+    left out.
     """
     modules = modules_of(package)
-    del modules[package.name]
     modules.pop(f"{package.name}.__main__", None)
     found: dict[str, set[str]] = {}
     for module, file in modules.items():
+        if module == package.name:
+            continue
         home = module if file.name == "__init__.py" else module.rpartition(".")[0]
         found[module] = set()
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -64,7 +66,7 @@ def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for module, names in graph.items():
         room = module.split(".")[1]
-        found.setdefault(room, set()).update({name.split(".")[1] for name in names} - {room})
+        found.setdefault(room, set()).update({name.split(".")[1] for name in names if "." in name} - {room})
     return found
 
 
@@ -78,6 +80,30 @@ def test_imports_go_down_only() -> None:
     above = {"fcnconv.cli", *(name for name in graph if name.startswith("fcnconv.commands"))}
     below = {name: names & above for name, names in graph.items() if name not in above}
     assert not any(below.values()), {name: names for name, names in below.items() if names}
+
+
+def importers_of_the_package(package: Path) -> set[str]:
+    """The files that import the package itself, which stands above all of them."""
+    return {module for module, names in imports(package).items() if package.name in names}
+
+
+def test_no_module_imports_the_package_itself() -> None:
+    assert not importers_of_the_package(ROOT / "fcnconv"), "the version is in fcnconv.version"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from made import NAME", "from . import NAME", "import made", "def f():\n    from made import NAME"],
+)
+def test_an_import_of_the_package_itself_is_found(line: str, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("NAME = 1")
+    (folder / "a.py").write_text("from made import b\nfrom . import b\nfrom made.b import B")
+    (folder / "b.py").write_text("")
+    assert not importers_of_the_package(folder)
+    (folder / "b.py").write_text(line)
+    assert importers_of_the_package(folder) == {"made.b"}
 
 
 CIRCLES = {

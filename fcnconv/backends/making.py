@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from fcnconv import __version__
 from fcnconv.backends.plans import Record, Start, plan_file
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.cuts import cut, whole
@@ -25,6 +24,7 @@ from fcnconv.models import ModelSpec
 from fcnconv.provenance import NO_CELLS, Mode
 from fcnconv.scan.parts import Part, PixelCells, Run, chain
 from fcnconv.scores import FloatArray
+from fcnconv.version import __version__
 
 
 def make_plan(

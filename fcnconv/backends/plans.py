@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fcnconv import __version__
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
@@ -28,6 +27,7 @@ from fcnconv.scan.parts import Part, Run
 from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers
+from fcnconv.version import __version__
 
 Start = Callable[[str | bytes], Run]
 """Runs an ONNX file, given by its path or its content."""

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from fcnconv import __version__
 from fcnconv.batch.claims import Claim
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import Input
@@ -24,6 +23,7 @@ from fcnconv.scores import ScoreStream
 from fcnconv.sources import ImageSource, area
 from fcnconv.sources.remote import is_address
 from fcnconv.system.leftovers import remove_leftovers
+from fcnconv.version import __version__
 from fcnconv.writers import Choice, Writer, is_map
 
 DEADLY = 3

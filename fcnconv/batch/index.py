@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fcnconv import __version__
 from fcnconv.batch.glance import LEAST, MOST
 from fcnconv.batch.thumbnails import Card
 from fcnconv.labels import Labels, Selection
 from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, opacity_map
+from fcnconv.version import __version__
 
 _GENERATOR = '<meta name="generator" content="fcnconv batch'
 

@@ -12,11 +12,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from fcnconv import __version__
 from fcnconv.errors import OutputError
 from fcnconv.labels import Labels, Selection
 from fcnconv.regions import Located, Region
 from fcnconv.sources.remote import is_address
+from fcnconv.version import __version__
 from fcnconv.writers.contents import Choice
 
 _DIGITS = 2

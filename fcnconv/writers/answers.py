@@ -136,7 +136,7 @@ def table_of_images(out: str, identity: Identity) -> Iterator[Callable[[str, Cla
 
     identity: of the network, which the file's metadata tell. Raises OutputError.
     """
-    from fcnconv import __version__
+    from fcnconv.version import __version__
 
     with written(out) as path:
         table = TableFile(path, image_schema(), {"version": __version__, **asdict(identity)})

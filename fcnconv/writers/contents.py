@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from fcnconv import __version__
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box
 from fcnconv.labels import Labels, Selection
@@ -19,6 +18,7 @@ from fcnconv.options import PLAIN_MAP, MapOptions
 from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
 from fcnconv.sources import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of, seen
 from fcnconv.sources.georeference import GeoReference
+from fcnconv.version import __version__
 
 Record = dict[str, str | int | float]
 """Named scalars."""
