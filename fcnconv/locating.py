@@ -10,7 +10,7 @@ from shapely import box
 
 from fcnconv.maps import ScoreMap
 from fcnconv.options import SURE
-from fcnconv.regions import Located, Region, by_probability
+from fcnconv.regions import Located, Region, by_probability, most_probable
 from fcnconv.scores import ScoreStream
 from fcnconv.sources import ImageSource, Placed
 from fcnconv.writers import Choice
@@ -60,7 +60,7 @@ def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) ->
         ]
         own = [] if first is None else score_map.regions_as(score_map.labels.category(first), options)
         regions = without_overlaps([*own, *by_probability(rest)])
-    kept = set(map(id, by_probability(regions)[: options.max_regions]))
+    kept = most_probable(regions, options.max_regions)
     source, identity = score_map.about.source, score_map.provenance.identity
     return Located(
         "image" if source is None else source.name,

@@ -178,25 +178,34 @@ class ScoreMap(Piece):
         *,
         classes: Iterable[str | Selection] = (),
         format: str | None = None,
+        outline: bool = False,
         options: MapOptions = PLAIN_MAP,
     ) -> None:
         """Writes the map to a file, in the format that its suffix names; it appears whole or not at all.
 
         classes: names of categories and concepts; none are all, of a picture the foremost.
-        format: the suffix, if the path has another. options: as of ``fcnconv heatmap``.
+        format: the suffix, if the path has another. outline: whether a picture shows the outlines of each
+            class's regions. options: as of ``fcnconv heatmap``.
 
         Raises UsageError and OutputError.
         """
+        options = replace(options, outline=True) if outline else options
         writer = find_writer(fspath(path), format, options)
         save_map(self.stream(), fspath(path), writer, self._choice(classes, options))
 
     def plot(
-        self, classes: Iterable[str | Selection] = (), *, options: MapOptions = PLAIN_MAP
+        self,
+        classes: Iterable[str | Selection] = (),
+        *,
+        outline: bool = False,
+        options: MapOptions = PLAIN_MAP,
     ) -> Image.Image:
         """The picture that `save` writes: the photo with a class over it, a panel each of several.
 
-        classes, options: as for `save`. Raises UsageError, and ImageError if the photo can be read no more.
+        classes, outline, options: as for `save`. Raises UsageError, and ImageError if the photo can be read
+        no more.
         """
+        options = replace(options, outline=True) if outline else options
         find_writer("map.png", options=options)
         return picture_of(*showing(self.stream(), self._choice(classes, options)))
 

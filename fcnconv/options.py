@@ -341,6 +341,7 @@ class MapOptions:
     cells: a picture fills each window's own square instead of running smoothly between them.
     colormap: the colours of probabilities in a picture.
     stretch: a picture's colours end at the highest probability of its map instead of at 1.
+    outline: a picture shows the outlines of each class's regions, those of `ScoreMap.regions`.
     footer: a line below a picture says how the map was made; its metadata says so in any case.
     max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
     """
@@ -424,6 +425,14 @@ class MapOptions:
     colormap: Annotated[ColourMap, Told("Colours of probabilities.", group="Picture")] = DEFAULT_COLOUR_MAP
     stretch: Annotated[
         bool, Told("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture")
+    ] = False
+    outline: Annotated[
+        bool,
+        Told(
+            "Outline the regions of each class, as 'locate' finds them.",
+            flags=("--outline",),
+            group="Picture",
+        ),
     ] = False
     footer: Annotated[
         bool, Told("Add a line on how the map was made.", flags=("--footer",), group="Picture")

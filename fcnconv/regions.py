@@ -7,7 +7,7 @@ outlines are its contour lines, so that they run through cells and not along the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, cast
@@ -237,6 +237,26 @@ def find_regions(
                 regions.append(_region(polygon, part, place_of_part, selection))
     kept = (region for region in regions if region.probability >= at_least and region.area >= min_area)
     return by_probability(kept)[: options.max_regions]
+
+
+def regions_of_each(
+    planes: FloatArray, place: Placement, selections: Sequence[Selection], options: MapOptions = PLAIN_MAP
+) -> list[list[Region]]:
+    """The regions of each of several classes, of which together at most ``options.max_regions`` are kept: the
+    most probable.
+
+    planes: float32 (rows, cols, len(selections)), as for `find_regions`.
+    """
+    found = [
+        find_regions(planes[:, :, k], place, selection, options) for k, selection in enumerate(selections)
+    ]
+    kept = most_probable((region for each in found for region in each), options.max_regions)
+    return [[region for region in each if id(region) in kept] for each in found]
+
+
+def most_probable(regions: Iterable[Region], count: int | None) -> set[int]:
+    """The ids of the `count` most probable regions; None are all."""
+    return set(map(id, by_probability(regions)[:count]))
 
 
 def by_probability(regions: Iterable[Region]) -> list[Region]:

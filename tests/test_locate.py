@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SAMPLES
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from fcnconv.classifier import Classifier
 from fcnconv.labels import Selection
@@ -91,6 +91,49 @@ def test_the_python_call_gives_the_same(fcnconv: Command, lite0: Classifier) -> 
 
     regions = ScoreMap.collect(stream).regions("espresso")
     assert [region.box for region in regions] == [tuple(region["box"]) for region in record["regions"]]
+
+
+def along(rings: list[np.ndarray], shape: tuple[int, int], distance: int) -> np.ndarray:
+    """bool (H, W): the pixels that lie within a distance of closed lines."""
+    image = Image.new("L", shape[::-1])
+    for ring in rings:
+        ImageDraw.Draw(image).line([tuple(point) for point in ring.tolist()], 255)
+    return np.asarray(image.filter(ImageFilter.MaxFilter(2 * distance + 1)) if distance else image) > 0
+
+
+def test_a_picture_outlines_the_regions_that_are_located(fcnconv: Command, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.png" for name in ("bare", "outlined")}
+    asked = (COLLAGE, "-c", "espresso", "-c", "cat", "--scales", "1")
+    bare = ("--no-legend", "--max-side", "1200")
+    regions = ("--threshold", "0.4", "--max-regions", "3")
+    for name, more in (("bare", ()), ("outlined", ("--outline", *regions))):
+        done = fcnconv("heatmap", *asked, *bare, *more, "-o", files[name])
+        assert done.returncode == 0, done.stderr
+    pictures = [np.asarray(Image.open(file)).astype(int) for file in files.values()]
+    (record,) = map(json.loads, fcnconv("locate", *asked, *regions, "--json").stdout.splitlines())
+    changed = np.abs(pictures[1] - pictures[0]).sum(-1) > 30
+    height, width = changed.shape
+    share = height / SIZE[1]
+    for panel, name in enumerate(("espresso", "cat")):
+        left = panel * (width - round(SIZE[0] * share))
+        part = changed[:, left : left + round(SIZE[0] * share)]
+        polygons = [each["polygon"] for each in record["regions"] if each["category"] == name]
+        rings = [np.array(ring) * share for polygon in polygons for ring in polygon]
+        assert rings and part[along(rings, part.shape, 0)].mean() > 0.9
+        assert not part[~along(rings, part.shape, 8)].any()
+
+
+def test_python_gives_the_outlined_picture_of_the_command(
+    fcnconv: Command, lite0: Classifier, tmp_path: Path
+) -> None:
+    file, own = tmp_path / "command.png", tmp_path / "python.png"
+    assert fcnconv("heatmap", SAMPLES / "coffee.png", *FAST, "--outline", "-o", file).returncode == 0
+    score_map = lite0(str(SAMPLES / "coffee.png"), scales="fit", map="focused")
+    score_map.save(own, outline=True)
+    expected = np.asarray(Image.open(file))
+    assert np.array_equal(np.asarray(Image.open(own)), expected)
+    assert np.array_equal(np.asarray(score_map.plot(outline=True)), expected)
+    assert not np.array_equal(np.asarray(score_map.plot()), expected)
 
 
 def test_only_a_part_is_looked_at(fcnconv: Command) -> None:

@@ -22,8 +22,8 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.models.own import OwnModel
 from fcnconv.options import PLAIN_MAP, Backend, ClassifyOptions, MapOptions, NetworkOptions, told
-from fcnconv.parsing import parse_memory, parse_scales, parse_shard
-from fcnconv.writers import WRITERS, check_terminal, find_writer
+from fcnconv.parsing import Extent, parse_memory, parse_scales, parse_shard
+from fcnconv.writers import OF_REGIONS, WRITERS, check_terminal, find_writer
 
 COFFEE = SAMPLES / "coffee.png"
 
@@ -41,7 +41,11 @@ GIVEN = {
     "plain": True,
     "colormap": "viridis",
     "stretch": True,
+    "outline": True,
     "footer": True,
+    "threshold": 0.5,
+    "min_area": Extent(9.0),
+    "max_regions": 2,
 }
 """An unusual value of each option that changes what is written, but not how the image is scanned."""
 
@@ -49,8 +53,7 @@ GIVEN = {
 def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
     about_the_scan = {"classes", "scales", "region", "mask", "tissue"}
     about_the_scan |= {"map", "join", "anchors", "refine", "agreement", "seed"}
-    of_regions = {"threshold", "min_area", "max_regions"}
-    assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan | of_regions
+    assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan
 
 
 @pytest.mark.parametrize("name", GIVEN)
@@ -60,7 +63,9 @@ def test_an_option_applies_to_a_format_or_is_refused(suffix: str, name: str) -> 
         pytest.importorskip(needs[0])  # zarr has no version for Python 3.10
     winners = name == "at_least" and "argmax" in WRITERS[suffix].takes  # what it is for in a picture
     grey = name == "dtype" and "plain" in WRITERS[suffix].takes
-    options = replace(PLAIN_MAP, **({"argmax": winners, "plain": grey} | {name: GIVEN[name]}))
+    outlined = name in OF_REGIONS[1:] and "outline" in WRITERS[suffix].takes
+    others = {"argmax": winners, "plain": grey, "outline": outlined}
+    options = replace(PLAIN_MAP, **(others | {name: GIVEN[name]}))
     if name in WRITERS[suffix].takes:
         assert find_writer(f"map.{suffix}", None, options) is WRITERS[suffix]
     else:

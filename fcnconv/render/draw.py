@@ -17,7 +17,7 @@ from math import ceil
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fcnconv.grid import Grid
 from fcnconv.options import DEFAULT_COLOUR_MAP, ColourMap
@@ -178,6 +178,34 @@ def _tinted(
         under += np.minimum(_GREYED * share, 1) * (grey - under)  # whose hues cannot mislead
         picture[rows] = np.round(share * colours + (1 - share) * under)
     return Image.fromarray(picture)
+
+
+_FINER = 4
+"""Lines are drawn so many times larger and then reduced, so that they are smooth."""
+
+
+def draw_outlines(
+    picture: Image.Image, rings: Sequence[npt.NDArray[np.float64]], image_size: tuple[int, int]
+) -> Image.Image:
+    """The picture with closed lines over it, white with a dark rim, so that they are seen on every colour.
+
+    rings: float64 (n, 2) each, x and y in pixels of the original image, which has `image_size`.
+    """
+    width, height = picture.size
+    thick = max(min(picture.size) / 300, 1.5)
+    scaled = [ring * [width / image_size[0], height / image_size[1]] * _FINER for ring in rings]
+    for top in range(0, height, STRIP) if rings else ():
+        bottom = min(top + STRIP, height)
+        strip = picture.crop((0, top, width, bottom))
+        for colour, wide in ((0, 2.2 * thick), (255, thick)):
+            mask = Image.new("L", (width * _FINER, (bottom - top) * _FINER))
+            draw = ImageDraw.Draw(mask)
+            for ring in scaled:
+                points = [(x, y - top * _FINER) for x, y in [*ring.tolist(), ring[1].tolist()]]
+                draw.line(points, 255, round(wide * _FINER), "curve")  # the first corner is round as well
+            strip.paste((colour, colour, colour), mask=mask.reduce(_FINER))
+        picture.paste(strip, (0, top))
+    return picture
 
 
 def spread(

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.grid import Grid
-from fcnconv.render.draw import SMOOTH, Style, draw_plane
+from fcnconv.render.draw import SMOOTH, Style, draw_outlines, draw_plane
 from fcnconv.render.legend import GROUND, Key, key_band, note_band, scale_band, stacked, text_size
 from fcnconv.scores import FloatArray
 from fcnconv.sources import Pixels
@@ -54,6 +55,7 @@ def class_sheet(
     *,
     style: Style = SMOOTH,
     stretch: bool = False,
+    outlines: Sequence[Sequence[npt.NDArray[np.float64]]] = (),
     frame: Frame = WITH_LEGEND,
 ) -> Image.Image:
     """The photo with one class's probability over it; of several classes, a panel each.
@@ -63,6 +65,7 @@ def class_sheet(
     planes: float32 (rows, cols, len(titles)), 0 to 1: the probability of each class in each cell.
     titles: what the legend says of each class.
     stretch: the colours of each panel end at its highest probability instead of at 1, and the legend says so.
+    outlines: of each class the rings of its regions, see `draw_outlines`; none for no outlines.
     """
     tops = [_highest(planes[:, :, k]) if stretch else style.top for k in range(len(titles))]
 
@@ -76,7 +79,8 @@ def class_sheet(
         ]
 
     def draw(photo: Pixels, k: int) -> Image.Image:
-        return draw_plane(photo, planes[:, :, k], grid, replace(style, top=tops[k]))
+        picture = draw_plane(photo, planes[:, :, k], grid, replace(style, top=tops[k]))
+        return draw_outlines(picture, outlines[k], grid.image_size) if outlines else picture
 
     return _sheet(photo, len(titles), draw, legends, frame)
 

@@ -67,7 +67,7 @@ class Writer:
 
 _PICTURE = (
     *("argmax", "at_least", "cells", "no_legend", "max_side"),
-    *("colormap", "stretch", "footer"),
+    *("colormap", "stretch", "outline", "threshold", "min_area", "max_regions", "footer"),
 )
 _PLAIN = ("plain", "dtype")
 
@@ -245,10 +245,6 @@ def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> Non
         raise UsageError(
             "--top-k lists the best of all classes, and --class those that it names; leave one out"
         )
-    if options.at_least is not None and "argmax" in takes and not options.argmax:
-        raise UsageError(
-            "--at-least is the least probability that --argmax colours in a picture; add --argmax"
-        )
     if options.dtype not in (None, "float32") and options.values == "logits":
         raise UsageError(f"--dtype {options.dtype} holds probabilities; leave out --values logits")
     if "footer" in takes:
@@ -270,6 +266,20 @@ def _check_picture(options: MapOptions) -> None:
     """Raises UsageError for options of a picture that do not go together."""
     if options.footer and options.no_legend:
         raise UsageError("--footer adds a line to what --no-legend leaves out; use one of them")
+    if options.at_least is not None and not (options.argmax or options.outline):
+        raise UsageError(
+            "--at-least is the least probability that --argmax colours, and that a region of --outline has; "
+            "add one of them"
+        )
+    for name in OF_REGIONS[1:]:
+        if getattr(options, name) is not None and not options.outline:
+            raise UsageError(
+                f"{flag(MapOptions, name)} is about regions, and a picture shows them with --outline"
+            )
+    if options.argmax and options.outline:
+        raise UsageError(
+            "--outline shows the regions of one class, and --argmax all classes; use one of them"
+        )
     for name in ("colormap", "stretch"):
         if options.argmax and getattr(options, name) != getattr(PLAIN_MAP, name):
             raise UsageError(
@@ -286,7 +296,7 @@ def _check_plain(options: MapOptions) -> None:
         return
     if options.dtype == "float32":
         raise UsageError("--dtype float32 is none that a .png can hold; uint8 or uint16, or a .tif")
-    for name in ("argmax", "no_legend", "colormap", "stretch", "footer"):
+    for name in ("argmax", "no_legend", "colormap", "stretch", "outline", "footer"):
         if getattr(options, name) != getattr(PLAIN_MAP, name):
             raise UsageError(
                 f"--plain shows the probability of a class in grey and nothing else; leave out "

@@ -85,6 +85,7 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
     done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
+    outlines = _outlines(kept, choice) if options.outline else []
     if not (options.cells or options.argmax):
         kept = replace(kept, probability=smooth(kept.probability, about.grid.phases))
     style = Style(cells=options.cells, colormap=options.colormap)
@@ -102,11 +103,27 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
             for k, selection in enumerate(choice.selections)
         ]
         picture = class_sheet(
-            photo, planes, about.grid, titles, style=style, stretch=options.stretch, frame=frame
+            photo,
+            planes,
+            about.grid,
+            titles,
+            style=style,
+            stretch=options.stretch,
+            outlines=outlines,
+            frame=frame,
         )
         hint_if_faint(float(planes.max()), names)
     done(DRAWING)
     return picture
+
+
+def _outlines(kept: Kept, choice: Choice) -> list[list[npt.NDArray[np.float64]]]:
+    """The rings of the regions of each selection, in pixels of the image."""
+    from fcnconv.regions import place_of_windows, regions_of_each  # only what draws regions needs shapely
+
+    place = place_of_windows(kept.about.grid)
+    found = regions_of_each(kept.probability, place, choice.selections, choice.options)
+    return [[ring for region in regions for ring in region.rings] for regions in found]
 
 
 def _title(about: About, selection: Selection, highest: float) -> str:
