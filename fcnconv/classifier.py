@@ -121,11 +121,11 @@ class Classifier:
         self,
         image: ImageLike | ImageSource,
         *,
-        scales: str | Sequence[Scale] = OWN_SIZE,
+        scales: str | Sequence[Scale] | None = None,
         region: Box | None = None,
         mask: str | Path | None = None,
         tissue: bool = False,
-        map: MapKind = "windows",
+        map: MapKind | None = None,
         join: Join = "finest",
         anchors: int | None = None,
         refine: float = 0.0,
@@ -136,27 +136,34 @@ class Classifier:
 
         image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
         scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, ``fit`` or ``auto``.
+            None is ``1``, and for pictures and regions of the map ``auto``.
         anchors: K: crops at every K-th window, by which the dense map between them is corrected; the map's
             `exact` tells which. None is 0, the dense map; 4 with `agreement`; and 1 in `windows` mode.
         map: what its cells are: ``windows``; ``focused``, feature cells that show where in its windows a
-            class is; or ``activations``, feature cells with their own scores.
+            class is; or ``activations``, feature cells with their own scores. None is ``windows``, and for
+            pictures and regions of the map ``focused``.
         region, mask, tissue, join, refine, agreement, seed: as in `options.MapOptions`.
         """
         from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
 
         options = MapOptions(
-            scales=as_scales(scales),
+            scales=None if scales is None else as_scales(scales),
             region=None if region is None else parse_region(",".join(str(side) for side in region)),
             mask=None if mask is None else str(mask),
             tissue=tissue,
-            map=checked("map", map, MapKind),
+            map=None if map is None else checked("map", map, MapKind),
             join=checked("join", join, Join),
             anchors=anchors,
             refine=refine,
             agreement=agreement,
             seed=seed,
         )
-        return ScoreMap.collect(self.stream(image, options))
+        source, to_display = self.open(image, options.sizes), options.looked_at()
+        score_map = ScoreMap.collect(self.stream(source, options))
+        if to_display == options:
+            return score_map
+        display = once(lambda: ScoreMap.collect(self.stream(source, to_display)))
+        return replace(score_map, about=replace(score_map.about, display=display))
 
     def stream(self, image: ImageLike | ImageSource, options: MapOptions = PLAIN_MAP) -> ScoreStream:
         """The score map of an image as it comes, for maps that do not fit in memory.

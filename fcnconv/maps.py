@@ -128,7 +128,7 @@ class ScoreMap(Piece):
         max_regions: int | None = None,
     ) -> list[Region]:
         """Where a category or concept, or its name, is: the connected areas of its map, with their outlines
-        in pixels of the image. The most probable one is first.
+        in pixels of the image. The most probable one is first. They are those of the map of `display`.
 
         at_least: the least probability of a region, above 0. threshold: where a region ends, as a share of
             its highest value. min_area: square pixels, or a share of the image as in ``1%``.
@@ -149,7 +149,9 @@ class ScoreMap(Piece):
         """The regions of a class as options of a map ask for them, see `regions.find_regions`."""
         from fcnconv.regions import find_regions, place_of_windows  # only what lists regions needs shapely
 
-        return find_regions(self.plane(selection), place_of_windows(self.grid), selection, options)
+        found = self.display()
+        plane, place = found.planes([selection])[:, :, 0], place_of_windows(found.about.grid)
+        return find_regions(plane, place, selection, options)
 
     def best_windows(self, k: int) -> tuple[Prediction, ...]:
         """The k classes that are most probable in some window, best first, each with that window."""
@@ -170,7 +172,13 @@ class ScoreMap(Piece):
 
     def stream(self) -> ScoreStream:
         """The map as writers take it."""
-        return ScoreStream(self.about, [self.block])
+        return _streamed(self)
+
+    def display(self) -> Piece:
+        """The map that display formats and regions show. For a map that was made with the default kind and
+        scales it is the focused map at all scales, for which the image is scanned when it is first needed.
+        """
+        return self if self.about.display is None else self.about.display()
 
     def save(
         self,
@@ -182,6 +190,7 @@ class ScoreMap(Piece):
         options: MapOptions = PLAIN_MAP,
     ) -> None:
         """Writes the map to a file, in the format that its suffix names; it appears whole or not at all.
+        Display formats show the map of `display`.
 
         classes: names of categories and concepts; none are all, of a picture the foremost.
         format: the suffix, if the path has another. outline: whether a picture shows the outlines of each
@@ -191,7 +200,8 @@ class ScoreMap(Piece):
         """
         options = replace(options, outline=True) if outline else options
         writer = find_writer(fspath(path), format, options)
-        save_map(self.stream(), fspath(path), writer, self._choice(classes, options))
+        found = self.display() if writer.looked_at else self
+        save_map(_streamed(found), fspath(path), writer, self._choice(classes, options))
 
     def plot(
         self,
@@ -200,14 +210,15 @@ class ScoreMap(Piece):
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
     ) -> Image.Image:
-        """The picture that `save` writes: the photo with a class over it, a panel each of several.
+        """The picture that `save` and ``fcnconv heatmap`` write: the photo with a class over it, a panel each
+        of several.
 
         classes, outline, options: as for `save`. Raises UsageError, and ImageError if the photo can be read
         no more.
         """
         options = replace(options, outline=True) if outline else options
         find_writer("map.png", options=options)
-        return picture_of(*showing(self.stream(), self._choice(classes, options)))
+        return picture_of(*showing(_streamed(self.display()), self._choice(classes, options)))
 
     def to_xarray(
         self, classes: Iterable[str | Selection] = (), *, values: Values = "probabilities"
@@ -240,6 +251,11 @@ class ScoreMap(Piece):
     def _choice(self, classes: Iterable[str | Selection], options: MapOptions) -> Choice:
         chosen = (self.labels.find(name) if isinstance(name, str) else name for name in classes)
         return Choice(tuple(chosen), options)
+
+
+def _streamed(whole: Piece) -> ScoreStream:
+    """A whole map as writers take it."""
+    return ScoreStream(whole.about, [whole.block])
 
 
 def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:

@@ -70,6 +70,7 @@ class About:
     kind: what the cells are, see `options.MapOptions.map`. others: gives the maps of other kinds that came of
         the same scan, once this one was read.
     answer: gives what the image shows as a whole, as `Classifier.classify` answers it.
+    display: gives the map of the same image that display formats and regions show, where that is another one.
     """
 
     grid: Grid
@@ -85,6 +86,7 @@ class About:
         default_factory=dict, repr=False, compare=False
     )
     answer: Callable[[], Classification] | None = field(default=None, repr=False, compare=False)
+    display: Callable[[], Piece] | None = field(default=None, repr=False, compare=False)
 
     @property
     def has_best_scale(self) -> bool:

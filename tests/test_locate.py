@@ -86,10 +86,7 @@ def test_json_has_outlines_that_fit_their_boxes(fcnconv: Command) -> None:
 
 def test_the_python_call_gives_the_same(fcnconv: Command, lite0: Classifier) -> None:
     record = json.loads(fcnconv("locate", COLLAGE, "-c", "espresso", "--json").stdout)
-    stream = lite0.stream(str(COLLAGE), LocateOptions().map_options())
-    from fcnconv.maps import ScoreMap
-
-    regions = ScoreMap.collect(stream).regions("espresso")
+    regions = lite0(str(COLLAGE)).regions("espresso")
     assert [region.box for region in regions] == [tuple(region["box"]) for region in record["regions"]]
 
 
@@ -127,8 +124,8 @@ def test_python_gives_the_outlined_picture_of_the_command(
     fcnconv: Command, lite0: Classifier, tmp_path: Path
 ) -> None:
     file, own = tmp_path / "command.png", tmp_path / "python.png"
-    assert fcnconv("heatmap", SAMPLES / "coffee.png", *FAST, "--outline", "-o", file).returncode == 0
-    score_map = lite0(str(SAMPLES / "coffee.png"), scales="fit", map="focused")
+    assert fcnconv("heatmap", SAMPLES / "coffee.png", "--outline", "-o", file).returncode == 0
+    score_map = lite0(str(SAMPLES / "coffee.png"))
     score_map.save(own, outline=True)
     expected = np.asarray(Image.open(file))
     assert np.array_equal(np.asarray(Image.open(own)), expected)
