@@ -491,7 +491,7 @@ class Classifier:
 def load(
     model: str | nn.Module = DEFAULT_MODEL,
     *,
-    mode: Mode = "fcn",
+    mode: Mode | None = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
     temperature: float | None = None,
@@ -514,6 +514,7 @@ def load(
     image_gsd: float | None = None,
     ema: bool | None = None,
     head_activation: HeadActivation | None = None,
+    allow_torchscript: bool = False,
     spec: str | Path | None = None,
 ) -> Classifier:
     """The classifier that `model` names, ready to scan.
@@ -522,8 +523,8 @@ def load(
     mode, backend, precision, device, temperature, stride, max_pixels, bands, rescale, image_mpp, image_gsd:
         see `options.NetworkOptions`.
     max_memory: bytes for a scan, or text as in ``2GB``.
-    arch, categories, window, mean, std, eval_size, activation, mpp, gsd, ema, head_activation, spec: of a
-        custom model, see `OwnModel`.
+    arch, categories, window, mean, std, eval_size, activation, mpp, gsd, ema, head_activation,
+        allow_torchscript, spec: of a custom model, see `OwnModel`.
 
     Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
     """
@@ -540,10 +541,11 @@ def load(
         gsd=gsd,
         ema=ema,
         head_activation=head_activation,
+        allow_torchscript=allow_torchscript or None,
         spec=spec,  # type: ignore[arg-type]
     )
     options = NetworkOptions(
-        mode=checked("mode", mode, Mode),
+        mode=None if mode is None else checked("mode", mode, Mode),
         stride=stride,
         backend=checked("backend", backend, Backend),
         precision=checked("precision", precision, Precision),
@@ -570,7 +572,7 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
     if options.bands and len(options.bands) not in ({1, 3} if channels == 3 else {channels}):
         wanted = "three, or one for all" if channels == 3 else str(channels)
         raise UsageError(f"--bands names {len(options.bands)} bands, and the network takes {wanted}")
-    mode, backend, device = options.mode, options.backend, options.device
+    mode, backend, device = spec.mode_for(options.mode), options.backend, options.device
     network = open_network(spec, mode, backend, device, options.stride, options.precision)
     if network.arithmetic != FLOAT32:
         log.info("%s", network.arithmetic)

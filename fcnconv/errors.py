@@ -33,7 +33,13 @@ class ConversionError(ModelError):
 WAY_OUT = 'score crops instead with mode="windows"'
 """What can be done about most conversion errors, in Python; on the command line it is an option."""
 
-_ON_COMMAND_LINE = {WAY_OUT: "score crops instead with --mode windows"}
+ALLOW_TORCHSCRIPT = "allow_torchscript=True"
+"""What allows the code in a TorchScript file to run, in Python; on the command line it is an option."""
+
+_ON_COMMAND_LINE = {
+    WAY_OUT: "score crops instead with --mode windows",
+    ALLOW_TORCHSCRIPT: "--allow-torchscript",
+}
 
 
 def command_line_text(error: BaseException) -> str:

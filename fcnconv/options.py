@@ -112,7 +112,12 @@ Shard = Annotated[
     ),
 ]
 RunMode = Annotated[
-    Mode, Told("fcn: the converted network, fast; windows: real crops, exact.", group="Network")
+    Mode | None,
+    Told(
+        "fcn: the converted network, fast; windows: real crops, exact. [default: fcn, where the network has "
+        "that form]",
+        group="Network",
+    ),
 ]
 RunPrecision = Annotated[
     Precision,
@@ -213,7 +218,8 @@ class NetworkOptions:
     """How a network is run.
 
     mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
-        every real crop, exact and slow.
+        every real crop, exact and slow; None is ``fcn``, and ``windows`` of a network that is known to have
+        no fully convolutional form.
     backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
     device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
     precision: of the arithmetic. ``bfloat16`` has 8 bits where ``float32`` has 24, and is faster on a
@@ -229,7 +235,7 @@ class NetworkOptions:
         white; None as the file says.
     """
 
-    mode: RunMode = "fcn"
+    mode: RunMode = None
     stride: Stride = None
     backend: Annotated[
         Backend,

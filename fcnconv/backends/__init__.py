@@ -91,7 +91,7 @@ def open_network(
             spec.require_stride(stride)
     if backend != "auto":
         return BACKENDS[backend](spec, mode, device, stride, precision)
-    if device in ("auto", "cpu") and spec.arch:
+    if device in ("auto", "cpu") and not spec.no_plan:
         try:
             of_plan = _openvino if precision == "bfloat16" else _onnx
             return of_plan(spec, mode, device, stride, precision)
@@ -112,11 +112,11 @@ def faster_precision(spec: ModelSpec, options: NetworkOptions) -> str | None:
         ("auto", backend, device) for backend in ("auto", "onnx") for device in ("auto", "cpu")
     }:
         return None
-    if not spec.arch or find_spec("openvino") is None:
+    if spec.no_plan or find_spec("openvino") is None:
         return None
     from fcnconv.backends.openvino import in_bfloat16
 
-    found = in_bfloat16(spec, options.mode, options.stride)
+    found = in_bfloat16(spec, options.mode or spec.mode, options.stride)
     if found is None or found.faster < WORTH:
         return None
     return (

@@ -94,10 +94,8 @@ def open_plan(
     start: runs it; None is ONNX Runtime. joint: the plan that gives class activations too.
     """
     start = start or onnx_run
-    if not spec.arch:
-        raise PlanError(
-            f"{spec.name} was built in Python: its code has no name by which a plan could be found"
-        )
+    if spec.no_plan:
+        raise PlanError(spec.no_plan)
     stride = stride if mode == "fcn" else None  # crops need no plan of their own for it
     if stride is not None:
         spec.require_stride(stride)

@@ -46,15 +46,16 @@ class Job:
             options = options.looked_at()
         spec = find_model(self.model, self.own)
         labels = spec.labels()
-        check_together(self.network, options, labels.activation)
+        network = replace(self.network, mode=spec.mode_for(self.network.mode))
+        check_together(network, options, labels.activation)
         choice = Choice.of(options, labels)
-        classifier = open_classifier(spec, self.network)
+        classifier = open_classifier(spec, network)
         store = open_store(self.out)
         if self.collection:
             return RegionFolder(
-                classifier, store, writer, choice, self.network, self.shard, format=self.collection
+                classifier, store, writer, choice, network, self.shard, format=self.collection
             )
-        folder = MapFolder(classifier, store, writer, choice, self.network, self.shard)
+        folder = MapFolder(classifier, store, writer, choice, network, self.shard)
         return Pack(folder, kind) if kind else folder
 
     @property

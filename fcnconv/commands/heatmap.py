@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,7 @@ def heatmap(
         options = options.looked_at()
     spec = find_model(model, own)
     labels = spec.labels()
+    network = replace(network, mode=spec.mode_for(network.mode))
     check_together(network, options, labels.activation)
     choice = Choice.of(options, labels)
     from fcnconv.backends import faster_precision

@@ -21,7 +21,7 @@ def prepare(
         str | None, typer.Argument(metavar="[MODEL]", help=f"The network. [default: {DEFAULT_MODEL}]")
     ] = None,
     option: NamedModel = None,
-    mode: RunMode = "fcn",
+    mode: RunMode = None,
     stride: Stride = None,
     precision: RunPrecision = "auto",
     quiet: Quiet = False,
@@ -44,6 +44,7 @@ def prepare(
     from fcnconv.backends.onnx import open_joint, open_parts, open_plan
 
     found = find_model(named_once(model, option, DEFAULT_MODEL), own)
+    mode = found.mode_for(mode)
     plan = open_plan(found, mode, stride)
     log.info(
         "proved: ONNX Runtime and torch differ by %.1e of the largest logit; its plan took %.1f s to make",

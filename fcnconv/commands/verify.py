@@ -46,7 +46,7 @@ def verify(
         images = [*([] if model is None else [model]), *(images or [])]
         model = None
     name = named_once(model, option)
-    if network.mode != "fcn" or network.temperature is not None:
+    if network.mode == "windows" or network.temperature is not None:
         raise UsageError(
             "verify compares the converted network, as it is, with real crops; leave out --mode "
             "and --temperature"
@@ -59,7 +59,7 @@ def verify(
     proved = prove(spec)
     agreement, failed = None, False
     if images:
-        classifier = open_classifier(spec, replace(network, temperature=1))
+        classifier = open_classifier(spec, replace(network, mode="fcn", temperature=1))
         sources = []
         for path in images:
             try:

@@ -11,12 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnconv.errors import UsageError
+from fcnconv.errors import ALLOW_TORCHSCRIPT, UsageError
 from fcnconv.labels import imagenet
 from fcnconv.models.folder import files_of_folder, folder_spec, is_folder
 from fcnconv.models.own import OwnModel, is_weights, own_spec
 from fcnconv.models.packaged import package_file, packaged_weights
 from fcnconv.models.spec import ModelSpec, Published
+from fcnconv.models.torchscript import program_kind, torchscript_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,6 +109,10 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
         return _embedded()
     if is_folder(name):
         return folder_spec(name, own or OwnModel(), models())
+    if program_kind(Path(name)) == "TorchScript":
+        return torchscript_file(Path(name), own or OwnModel())
+    if own and own.allow_torchscript:
+        raise UsageError(f"{name}: is not a TorchScript file; leave out {ALLOW_TORCHSCRIPT}")
     if Path(name).suffix.lower() == ".onnx":
         from fcnconv.models.onnx_model import onnx_spec
 

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from fcnconv.class_names import NamesError, names_of_object
 from fcnconv.errors import ModelError, first_line
 from fcnconv.models.inert import INERT
+from fcnconv.models.torchscript import program_kind, refuse_program
 
 log = logging.getLogger("fcnconv")
 
@@ -130,16 +131,10 @@ def _refuse_programs(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         return
+    if kind := program_kind(path):
+        raise refuse_program(path, kind)
     with zipfile.ZipFile(path) as archive:
-        entries = {name.partition("/")[2] for name in archive.namelist()}
         unpacked = sum(info.file_size for info in archive.infolist())
-    program = any(entry.startswith(("code/", "models/")) or entry == "archive_format" for entry in entries)
-    if program:
-        raise ModelError(
-            f"{path}: refused: TorchScript and torch.export files are programs, and torch loads them only on "
-            "trust; save the state dict and name its architecture with --arch, or pass the loaded module to "
-            "fcnconv.load in Python"
-        )
     if unpacked > path.stat().st_size:
         raise ModelError(
             f"{path}: refused: {path.stat().st_size:,} bytes claim to hold {unpacked:,}; weights are not "

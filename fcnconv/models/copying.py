@@ -99,11 +99,17 @@ class OneByOne(nn.Module):
 
 
 def checked_copy(model: nn.Module, channels: int, window: int) -> nn.Module:
-    """A copy of a classifier that answers for each image by itself.
+    """A copy of a classifier that answers for each image by itself, see `image_by_image`."""
+    return image_by_image(float_copy(model), channels, window, type(model).__name__)
+
+
+def image_by_image(duplicate: nn.Module, channels: int, window: int, name: str) -> nn.Module:
+    """A classifier that answers for each image by itself, also where the given one needs them one by one.
+
+    duplicate: in evaluation mode. name: of the classifier, for messages.
 
     Raises ModelError if it answers differently each time, or gives no logits (N, num_classes).
     """
-    duplicate, name = float_copy(model), type(model).__name__
     x = torch.rand(2, channels, window, window, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         try:

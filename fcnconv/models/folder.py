@@ -6,23 +6,31 @@ Three kinds are read, each by what its ``config.json`` has: timm's, transformers
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fcnconv.errors import ModelError, UsageError
+from fcnconv.errors import ALLOW_TORCHSCRIPT, ModelError, UsageError
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.hub import HUB, files_of, parse_repository
 from fcnconv.models.own import OwnModel, described_spec, find_architecture
 from fcnconv.models.spec import ModelSpec
+from fcnconv.models.torchscript import program_kind, refuse_program, torchscript_spec
 from fcnconv.system.records import parse_json
+
+log = logging.getLogger("fcnconv")
 
 FOLDER = "local-dir:"
 """What the name of a folder begins with; a path of one does as well."""
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt", "pytorch_model.pth", "model.pth")
 """The file of weights in a folder, the first of these that is there."""
+
+TORCHSCRIPT = "torchscript_model.pt"
+"""The program in a folder of WSInfer's zoo, which is run only if the user allows it."""
 
 DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 """What tells of the weights in a folder."""
@@ -35,9 +43,9 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Described:
-    """What a folder tells of its model: the network without weights, and how it is used."""
+    """What a folder tells of its model: what gives the network without weights, and how it is used."""
 
-    architecture: Architecture
+    architecture: Callable[[], Architecture]
     own: OwnModel
 
 
@@ -69,17 +77,22 @@ def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelS
         )
     try:
         described = kind(_Found(name, config, files, table, own))
+        own = own.over(described.own)
+        if own.allow_torchscript and _weights(files) is None:
+            return torchscript_spec(name, partial(_required, name, files, _torchscript), own)
+        architecture = described.architecture()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"{path}: cannot be read as what it seems to be: {error!r}") from error
-    own = own.over(described.own)
-    return described_spec(name, lambda: _weights(name, files), own, described.architecture)
+    if own.allow_torchscript:
+        log.info("%s: has weights without code, which are taken: no permission is needed", name)
+    return described_spec(name, partial(_required, name, files, _weights), own, architecture)
 
 
 def files_of_folder(name: str) -> list[Path]:
     """The files that a folder of a model may be read from; none of other models."""
     if name.startswith(HUB) or not is_folder(name):
         return []
-    return [Path(name.removeprefix(FOLDER), filename) for filename in (*DESCRIPTIONS, *WEIGHTS)]
+    return [Path(name.removeprefix(FOLDER), filename) for filename in (*DESCRIPTIONS, *WEIGHTS, TORCHSCRIPT)]
 
 
 def _of_folder(folder: Path) -> Files:
@@ -88,11 +101,32 @@ def _of_folder(folder: Path) -> Files:
     return lambda filename: folder / filename if (folder / filename).is_file() else None
 
 
-def _weights(name: str, files: Files) -> Path:
-    found = next((path for filename in WEIGHTS if (path := files(filename))), None)
-    if found is None:
-        raise ModelError(f"{name}: has no file of weights, {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
-    return found
+def _weights(files: Files) -> Path | None:
+    """The first file of weights in a folder that contains no code."""
+    found = (path for filename in WEIGHTS if (path := files(filename)))
+    return next((path for path in found if program_kind(path) is None), None)
+
+
+def _torchscript(files: Files) -> Path | None:
+    """The first TorchScript file in a folder."""
+    found = (path for filename in (TORCHSCRIPT, *WEIGHTS) if (path := files(filename)))
+    return next((path for path in found if program_kind(path) == "TorchScript"), None)
+
+
+def _required(name: str, files: Files, find: Callable[[Files], Path | None]) -> Path:
+    """The file that `find` finds in a folder. Raises ModelError, with what can be done, if there is none."""
+    if (path := find(files)) is not None:
+        return path
+    missing = f"{name}: has no file of weights, {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}"
+    if find is _torchscript:
+        raise ModelError(f"{missing}, and no {TORCHSCRIPT}")
+    if name.startswith(HUB):  # whose files would be downloaded only to be refused
+        raise ModelError(
+            f"{missing}. If it has {TORCHSCRIPT}, which contains code, and you trust that, add "
+            f"{ALLOW_TORCHSCRIPT}"
+        )
+    program = _torchscript(files)
+    raise ModelError(missing) if program is None else refuse_program(program, "TorchScript")
 
 
 def read_json(path: Path) -> Config:
@@ -133,7 +167,7 @@ def _timm(found: _Found) -> Described:
         mean=used.get("mean"),
         std=used.get("std"),
     )
-    return Described(timm_architecture(config["architecture"], config.get("model_args") or {}), own)
+    return Described(partial(timm_architecture, config["architecture"], config.get("model_args") or {}), own)
 
 
 def _transformers(found: _Found) -> Described:
@@ -141,6 +175,7 @@ def _transformers(found: _Found) -> Described:
     from fcnconv.models.transformers import preparation, transformers_architecture
 
     config, own = found.config, found.own
+    network = partial(transformers_architecture, config)
     labels = config.get("id2label")
     categories = tuple(labels[key] for key in sorted(labels, key=int)) if labels else None
     prepared = found.files("preprocessor_config.json")
@@ -151,10 +186,8 @@ def _transformers(found: _Found) -> Described:
                 f"{found.name}: has no preprocessor_config.json, which says how images are prepared; put it "
                 "beside config.json, or give --window, --mean and --std"
             )
-        return Described(transformers_architecture(config), OwnModel(categories=categories, window=side))
-    return Described(
-        transformers_architecture(config), preparation(read_json(prepared), categories, str(prepared))
-    )
+        return Described(network, OwnModel(categories=categories, window=side))
+    return Described(network, preparation(read_json(prepared), categories, str(prepared)))
 
 
 def _wsinfer(found: _Found) -> Described:
@@ -181,7 +214,7 @@ def _wsinfer(found: _Found) -> Described:
         std=std,
         mpp=spacing * config["patch_size_pixels"] / window,
     )
-    return Described(find_architecture(name if name in table else f"timm/{name}", table), own)
+    return Described(partial(find_architecture, name if name in table else f"timm/{name}", table), own)
 
 
 KINDS: dict[str, Callable[[_Found], Described]] = {

@@ -26,6 +26,8 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
     """
     if own.arch is not None:
         raise UsageError(f"arch: a module is its own architecture, and needs no {own.arch!r}")
+    if own.allow_torchscript is not None:
+        raise UsageError("allow_torchscript: only a file is asked about; leave it out for a loaded module")
     model = unwrapped(model)
     check_weights(model)
     name, window = type(model).__name__, own.window or 224
@@ -42,6 +44,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
         temperature=own.temperature or 1.0,
         pixel_size=own.pixel_size,
         sha256=lambda _: state_sha256(model),
+        no_plan=f"{name} was built in Python: its code has no name by which a plan could be found",
     )
 
 

@@ -96,8 +96,12 @@ _CHECKS: dict[str, Check] = {
     "activation": partial(checked, choices=Activation),
     "ema": _yes_or_no,
     "head_activation": partial(checked, choices=HeadActivation),
+    "allow_torchscript": _yes_or_no,
     "spec": _spec,
 }
+
+_NOT_IN_FILES = ("spec", "allow_torchscript")
+"""Fields that no JSON file may set: only the user can allow code to run, not a file beside that code."""
 
 
 def _told(help: str, metavar: str, read: str = "", least: float | None = None) -> Told:
@@ -127,6 +131,7 @@ class OwnModel:
         ground; images are scanned at that size. None is any.
     ema: whether to take the averaged weights of a file that also has others; None takes them.
     head_activation: what stands between the linear layers of a head that is not the architecture's own.
+    allow_torchscript: whether to run the code in a TorchScript file. No JSON file can set it.
     spec: what is said beside; or the path of a JSON file of it, see `read_spec`.
     files: those that were read for all this, which no output may replace.
     """
@@ -169,6 +174,14 @@ class OwnModel:
     head_activation: Annotated[
         HeadActivation | None,
         Told("Between the linear layers of a new head: relu, gelu.", metavar="NAME", group=_OWN),
+    ] = None
+    allow_torchscript: Annotated[
+        bool | None,
+        Told(
+            "Run a TorchScript file, which contains code: only one that you trust.",
+            flags=("--allow-torchscript",),
+            group=_OWN,
+        ),
     ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
     spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
@@ -223,7 +236,7 @@ def read_spec(path: Path) -> OwnModel:
         raise UsageError(f"{path}: the model's description cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise UsageError(f"{path}: a model's description is a JSON object, not a {type(record).__name__}")
-    known = [name for name in _CHECKS if name != "spec"]
+    known = [name for name in _CHECKS if name not in _NOT_IN_FILES]
     unknown = [key for key in record if key not in known]
     if unknown:
         raise UsageError(f"{path}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)}")

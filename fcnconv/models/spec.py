@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from fcnconv.provenance import Channels, Identity, Mode
 
 if TYPE_CHECKING:
     from torch import nn
+
+log = logging.getLogger("fcnconv")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ModelSpec:
     arch: the network that `build` makes; it and the weights decide the logits.
     no_fcn: why the network has no fully convolutional form; empty if it has one, or nobody knows yet.
     sha256: gives the SHA-256 of the weights at that path.
+    no_plan: why torch alone can run the network, where no plan can be made of it.
     crops: gives the network at that path as an ONNX program, float32 (N, channels, window, window) -> logits
         (N, num_classes), by which crops are scored; None where torch exports one.
     published: what is known of it beforehand; None for a model of one's own.
@@ -72,6 +76,7 @@ class ModelSpec:
     pixel_size: float | None = None
     arch: str = ""
     no_fcn: str = ""
+    no_plan: str = ""
     sha256: Callable[[Path], str] = file_sha256
     crops: Callable[[Path], bytes] | None = None
     published: Published | None = None
@@ -80,6 +85,16 @@ class ModelSpec:
     def mode(self) -> Mode:
         """``fcn`` if it can be converted, as far as is known; else ``windows``."""
         return "windows" if self.no_fcn else "fcn"
+
+    def mode_for(self, asked: Mode | None) -> Mode:
+        """The mode that was asked for, or else the network's own, which is logged if it is the slow one."""
+        if asked is None and self.mode == "windows":
+            log.info(
+                "%s has no fully convolutional form: %s. Every window is scored as a crop, as with --mode "
+                "windows",
+                *(self.name, self.no_fcn),
+            )
+        return asked or self.mode
 
     def identity(self, weights: Path) -> Identity:
         """What a network is that is built from these weights."""

@@ -106,10 +106,11 @@ def check_together(network: NetworkOptions, options: MapOptions, activation: Act
     """Raises UsageError for options of a map that do not go with those of its network, or with the activation
     of its labels.
     """
-    correction = correction_of(options, network.mode, activation)
+    mode = network.mode or "fcn"
+    correction = correction_of(options, mode, activation)
     if network.temperature not in (None, 1) and activation == "none":
         raise UsageError("--temperature divides logits, and --activation none takes none; leave it out")
-    if network.temperature not in (None, 1) and network.mode == "fcn" and correction.anchors:
+    if network.temperature not in (None, 1) and mode == "fcn" and correction.anchors:
         raise UsageError("--temperature is for the plain network's map; add --anchors 0, or leave it out")
 
 

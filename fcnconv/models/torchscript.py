@@ -1,0 +1,184 @@
+"""TorchScript files: networks saved together with their code, as WSInfer's zoo publishes them.
+
+torch runs the code in such a file when it loads and calls it, so fcnconv opens one only after
+``--allow-torchscript`` (``allow_torchscript=True`` in Python). The code cannot be traced: these networks run
+in `windows` mode. Nothing here imports torch before a file is run.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fcnconv.errors import ALLOW_TORCHSCRIPT, ModelError, UsageError
+from fcnconv.labels import Labels
+from fcnconv.models.architecture import named_or_numbered
+from fcnconv.models.facts import Facts, remembered
+from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours, existing, read_spec
+from fcnconv.models.packaged import file_sha256
+from fcnconv.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger("fcnconv")
+
+WINDOW = 224
+"""Side of the window where none is given: a TorchScript file does not state the size of its input."""
+
+NO_FCN = "it is a TorchScript program, whose code cannot be traced"
+
+Program = Literal["TorchScript", "torch.export"]
+
+
+def program_kind(path: Path) -> Program | None:
+    """Which kind of program a file contains; None if it contains weights, or is no file of torch's.
+
+    Only the list of names in the archive is read. Raises OSError.
+    """
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        entries = {name.partition("/")[2] for name in archive.namelist()}
+    if any(entry.startswith("models/") or entry == "archive_format" for entry in entries):
+        return "torch.export"
+    return "TorchScript" if any(entry.startswith("code/") for entry in entries) else None
+
+
+def refuse_program(path: Path, kind: Program) -> ModelError:
+    """The error for a program that nobody allowed to run, with what can be done instead."""
+    if kind == "torch.export":
+        return ModelError(
+            f"{path}: refused: torch.export files contain code, which torch runs when it loads them; save "
+            "the state dict and name its architecture with --arch, or pass the loaded module to fcnconv.load "
+            "in Python"
+        )
+    beside = _weights_beside(path)
+    instead = f"name {beside} instead" if beside else "save its state dict and name the architecture"
+    return ModelError(
+        f"{path}: refused: TorchScript files contain code, which torch runs when it loads them. If you trust "
+        f"the file, add {ALLOW_TORCHSCRIPT}; otherwise {instead} with --arch"
+    )
+
+
+def _weights_beside(path: Path) -> Path | None:
+    """The safetensors of the same network, by the names that they usually have."""
+    usual = (path.with_suffix(".safetensors"), path.parent / "model.safetensors")
+    return next((each for each in usual if each.is_file()), None)
+
+
+def torchscript_spec(name: str, weights: Callable[[], Path], own: OwnModel) -> ModelSpec:
+    """The spec of a TorchScript file: float32 (N, channels, window, window) -> logits (N, num_classes).
+
+    Args:
+        name: what the model is called.
+        weights: gives the path of the file, which the user has allowed to run.
+        own: its window, normalisation and classes; the file states none of them.
+
+    Raises:
+        UsageError: `own` names an architecture or an option that is about files of weights.
+    """
+    for field in ("arch", "ema", "head_activation"):
+        if getattr(own, field) is not None:
+            flag = f"--{field.replace('_', '-')}"
+            raise UsageError(f"{name}: a TorchScript file contains its own network; leave out {flag}")
+    window = own.window or WINDOW
+    mean, std = colours(name, own, IMAGENET_MEAN, IMAGENET_STD)
+    if own.window is None or own.mean is None or own.std is None:
+        log.info(
+            "%s: a TorchScript file does not state its input; taking a window of %d px, mean %s and std %s. "
+            "--window, --mean and --std change them",
+            *(name, window, _listed(mean), _listed(std)),
+        )
+    return ModelSpec(
+        name=name,
+        window=window,
+        eval_size=own.eval_size or round(window * 8 / 7),
+        mean=mean,
+        std=std,
+        labels=partial(_labels, name, weights, own, window, len(mean)),
+        weights=weights,
+        build=partial(_network, window, len(mean)),
+        pixel_size=own.pixel_size,
+        no_fcn=NO_FCN,
+        no_plan=f"{name} is a TorchScript program, which torch runs without a plan",
+    )
+
+
+def torchscript_file(path: Path, own: OwnModel) -> ModelSpec:
+    """The spec of a TorchScript file that is named by its path; the JSON file beside it completes `own`.
+
+    Raises ModelError if the user did not allow it to run.
+    """
+    if not own.allow_torchscript:
+        raise refuse_program(path, "TorchScript")
+    beside = path.with_suffix(".json")
+    own = own.over(read_spec(beside)) if beside.is_file() else own
+    return torchscript_spec(str(path), partial(existing, path), own)
+
+
+def _listed(channels: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in channels)
+
+
+def _labels(name: str, weights: Callable[[], Path], own: OwnModel, window: int, channels: int) -> Labels:
+    """The labels, of as many classes as the network has. They are counted by running it once."""
+    path = weights()
+
+    def found() -> Facts:
+        import torch
+
+        with torch.inference_mode():
+            logits = _network(window, channels, path)(torch.zeros(1, channels, window, window))
+        return {"num_classes": int(logits.shape[1])}
+
+    key = "torchscript", file_sha256(path), str(window), str(channels)
+    count = remembered(key, found, lambda facts: int(facts["num_classes"]))
+    return named_or_numbered(own.categories, count, name, own.activation)
+
+
+def _network(window: int, channels: int, path: Path) -> nn.Module:
+    """The network in a file, which answers for each image by itself. Raises ModelError."""
+    import torch
+    from torch import nn
+
+    from fcnconv.models.copying import check_weights, image_by_image
+
+    class Logits(nn.Module):
+        """The program. GoogLeNet and Inception return their logits in a tuple with names."""
+
+        def __init__(self, program: nn.Module):
+            super().__init__()
+            self.program = program
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            try:
+                output = self.program(x)
+            except RuntimeError as error:  # its first line only says that a program failed
+                raise RuntimeError(_last_line(error)) from error
+            logits: torch.Tensor = getattr(output, "logits", output)
+            return logits
+
+    with warnings.catch_warnings():  # torch calls TorchScript deprecated, which is about those who write it
+        warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
+        try:
+            program: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{path}: torch cannot load this TorchScript file ({_last_line(error)})"
+            ) from error
+        program = program.float().eval()
+    check_weights(program)
+    return image_by_image(Logits(program).eval(), channels, window, str(path))
+
+
+def _last_line(error: BaseException) -> str:
+    """What an error of TorchScript is about: its last line, after the trace of the program."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
