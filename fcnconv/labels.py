@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from fcnconv.errors import UsageError
@@ -134,6 +134,7 @@ class Labels:
         )
 
 
+@lru_cache(maxsize=8192)  # all names of ImageNet, which every search compares
 def folded(name: str) -> str:
     """A name as it is compared: without case and apostrophes, ``_`` as a space."""
     return " ".join(name.casefold().replace("_", " ").replace("'", "").split())

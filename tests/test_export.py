@@ -11,10 +11,13 @@ import onnxruntime
 import pytest
 import torch
 from conftest import SAMPLES, Command
+from tiny_network import Tiny
 
+from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
-from fcnconv.export import FORMATS, export_format
+from fcnconv.export import FORMATS, export, export_format
 from fcnconv.images import read_image
+from fcnconv.models import ModelSpec
 
 
 def logits(fcnconv: Command, folder: Path, *options: str) -> np.ndarray:
@@ -31,7 +34,7 @@ def pixels(about: dict, wide: int, high: int) -> np.ndarray:
     return ((image - about["mean"]) / about["std"]).transpose(2, 0, 1)[None].astype(np.float32)
 
 
-@pytest.mark.parametrize("stride", [32, 16])
+@pytest.mark.parametrize("stride", [32, pytest.param(16, marks=pytest.mark.slow)])
 def test_onnx_runtime_gives_the_map(fcnconv: Command, tmp_path: Path, stride: int) -> None:
     out = tmp_path / "lite0.onnx"
     done = fcnconv("export", "efficientnet_lite0", "-o", out, "--stride", str(stride))
@@ -47,6 +50,26 @@ def test_onnx_runtime_gives_the_map(fcnconv: Command, tmp_path: Path, stride: in
     assert np.abs(found[0].transpose(1, 2, 0) - expected).max() <= 1e-4
 
 
+@pytest.mark.parametrize("stride", [4, 2])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_small_network_is_the_same_in_the_file(
+    spec: ModelSpec, tmp_path: Path, format: str, stride: int
+) -> None:
+    out = tmp_path / f"tiny.{format}"
+    about, error = export(spec, str(out), format, stride)
+    assert error <= 1e-4 and about.conversion.geometry.stride == stride
+    x = torch.randn(2, 3, 32 + 12, 32 + 4)
+    if format == "onnx":
+        found = onnxruntime.InferenceSession(out).run(["logits"], {"pixels": x.numpy()})[0]
+    else:
+        with torch.no_grad():
+            found = torch.export.load(out).module()(x).numpy()
+    assert found.shape == (2, 5, 12 // stride + 1, 4 // stride + 1)
+    whole = convolutionize(Tiny().eval(), 32, stride)(x).detach().numpy()
+    assert np.abs(found - whole).max() <= 1e-4 * np.abs(whole).max()
+
+
+@pytest.mark.slow
 def test_torch_gives_the_map(fcnconv: Command, tmp_path: Path) -> None:
     out = tmp_path / "lite0.pt2"
     done = fcnconv("export", "efficientnet_lite0", "-o", out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -388,21 +387,4 @@ def test_prepare_prints_the_plan_that_classify_then_uses(fcnconv_process, tmp_pa
     assert b"proved" in done.stderr and b"its plan took" in done.stderr
     photo = Path(__file__).parents[1] / "sample_images/chelsea.png"
     assert fcnconv_process("classify", photo, **cache).stderr == b""
-    found, oracle = (
-        [
-            line.split("\t")
-            for line in fcnconv_process("classify", photo, **cache, FCNCONV_BACKEND=name)
-            .stdout.decode()
-            .splitlines()
-        ]
-        for name in ("onnx", "torch")
-    )
-    assert [line[2] for line in found] == [line[2] for line in oracle]
-    assert [float(line[3]) for line in found] == pytest.approx([float(line[3]) for line in oracle], abs=2e-4)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fcnconv"]  # no telemetry of ONNX Runtime
-    shutil.rmtree(tmp_path / "fcnconv")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"damaged")
-    again = fcnconv_process("classify", photo, **cache)
-    assert again.stdout.decode().splitlines()[0].split("\t")[2] == "Egyptian cat"
-    assert b"making it again" in again.stderr

@@ -21,11 +21,8 @@ from fcnconv.models.torchvision import FROM_TENSORFLOW, make_network
 BODIES = ("features", "trunk_output", "layer4", "Mixed_7c", "inception5b", "conv5", "layers")
 """What torchvision calls the part of a network that makes its last feature map."""
 
-QUICK = (
-    "alexnet resnet18 squeezenet1_1 densenet121 inception_v3 mobilenet_v3_small shufflenet_v2_x0_5 "
-    "convnext_tiny"
-).split()
-"""One of each kind of head, and of the usual windows; the others run with ``pytest -m slow``."""
+QUICK = ("alexnet", "resnet18", "squeezenet1_1", "mobilenet_v3_small")
+"""The smallest network of each kind of head; the others run with ``pytest -m slow``."""
 
 GIANT = (
     "efficientnet_v2_l efficientnet_v2_m efficientnet_b7 efficientnet_b6 efficientnet_b5 regnet_y_128gf "
@@ -119,7 +116,15 @@ def test_the_table_is_that_of_the_installed_torchvision() -> None:
 
 
 @pytest.mark.parametrize(
-    "arch", ["squeezenet1_1", "inception_v3", "efficientnet_b3", "convnext_tiny", "vgg11"]
+    "arch",
+    [
+        "squeezenet1_1",
+        "vgg11",
+        *(
+            pytest.param(arch, marks=pytest.mark.slow)
+            for arch in ("inception_v3", "efficientnet_b3", "convnext_tiny")
+        ),
+    ],
 )
 def test_the_tables_geometry_is_what_tracing_gives(arch: str) -> None:
     spec = models()[arch]
@@ -129,7 +134,14 @@ def test_the_tables_geometry_is_what_tracing_gives(arch: str) -> None:
     assert (found.stride, found.receptive_field, found.local) == known
 
 
-@pytest.mark.parametrize("arch", ["googlenet", "inception_v3", "densenet121", "vit_b_32"])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "googlenet",
+        "densenet121",
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("inception_v3", "vit_b_32")),
+    ],
+)
 def test_published_weights_build_the_network_of_torchvision(arch: str, tmp_path: Path) -> None:
     """A file like the published one, with its auxiliary heads and older names, in our way and in theirs."""
     torch.manual_seed(0)
