@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import output_of
-from fcnconv.convert.probes import probe
+from fcnconv.convert.probes import channels_of, know_channels, probe
 from fcnconv.convert.proof import difference
 from fcnconv.errors import first_line
 from fcnconv.grid import Geometry
@@ -63,6 +63,7 @@ def with_activations(
         return None, CellHead(0, reason="its head averages over areas of several sizes")
     cells = kernels.pop()[0]
     joint = fx.GraphModule(network, network.graph)
+    know_channels(joint, channels_of(network, geometry.window, geometry.window))
     joint.add_submodule("join_activations", JoinActivations(cells - 1))
     joint.graph = _with_branch(network.graph, averages)
     side = geometry.window + 2 * geometry.stride

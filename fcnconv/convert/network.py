@@ -51,6 +51,8 @@ class FullyConvolutional(nn.Module):
         self.network = network
         self.joint = joint
         self.conversion = conversion
+        window = conversion.geometry.window
+        know_channels(self, channels_of(network, window, window))
 
     @property
     def geometry(self) -> Geometry:

@@ -27,7 +27,7 @@ from fcnconv.convert.graph import (
     output_of,
     output_shape,
 )
-from fcnconv.convert.probes import probe
+from fcnconv.convert.probes import channels_of, know_channels, probe
 from fcnconv.convert.proof import compare
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError
@@ -51,6 +51,7 @@ def finer(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.
     phases = count_phases(stride, geometry.step)
     # Not a deep copy: the layers stay shared, and those that change are replaced, never altered.
     fine = fx.GraphModule(network, copy.deepcopy(network.graph))
+    know_channels(fine, channels_of(network, geometry.window, geometry.window))
     with torch.no_grad():
         own = geometry.step
         while own > stride:
