@@ -143,7 +143,7 @@ def test_from_the_command(
     spec = tmp_path / "fields.json"
     spec.write_text(json.dumps({**TOLD, "categories": ["wheat", "maize", "fallow"]}))
     own = ("-m", weights, "--spec", spec, "--rescale", "0,4000")
-    for out in ("map.npz", "map.png", "map.html"):
+    for out in ("map.npz", "map.png"):
         done = fcnconv("heatmap", tile[0], *own, "-o", tmp_path / out)
         assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "map.npz") as file:

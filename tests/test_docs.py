@@ -165,7 +165,9 @@ def pipelines() -> list[Any]:
 
 
 @pytest.mark.usefixtures("lite0")
-@pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
+@pytest.mark.parametrize(
+    "terminal", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no terminal", "terminal"]
+)
 @pytest.mark.parametrize("line", pipelines())
 def test_a_pipeline_runs_and_says_something_true(line: str, terminal: bool, tmp_path: Path) -> None:
     photo = (ROOT / "sample_images" / "chelsea.png").read_bytes()
