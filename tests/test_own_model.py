@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SAMPLES, Command
 from ordinary import ordinary
+from PIL import Image
 from torch import nn
 
 import fcnconv as package
@@ -46,6 +47,21 @@ def test_weights_and_names_from_the_shell(resnet: Path, fcnconv: Command, tmp_pa
         assert (saved["window"], saved["model"]) == (64, str(resnet))
     done = fcnconv("classify", SAMPLES / "coffee.png", "-m", resnet, *options, "-k", "1", "--mode", "windows")
     assert done.stdout.split(b"\t")[2].decode() in NAMES
+
+
+def test_a_window_of_few_cells_is_told_unless_the_user_has_chosen(
+    resnet: Path, fcnconv: Command, tmp_path: Path
+) -> None:
+    own = ("-m", resnet, "--arch", "resnet18", "--window", "64", "-o", tmp_path / "map.npy")
+    told = fcnconv("heatmap", SAMPLES / "coffee.png", "--scales", "0.5", *own).stderr.decode()
+    assert "2 × 2 feature cells" in told and "fcnconv verify" in told and "--anchors 4" in told
+    for chosen in ("0", "4"):
+        done = fcnconv("heatmap", SAMPLES / "coffee.png", "--scales", "0.5", "--anchors", chosen, *own)
+        assert done.returncode == 0 and b"feature cells" not in done.stderr
+    with Image.open(SAMPLES / "coffee.png") as photo:
+        photo.convert("RGB").resize((64, 64)).save(tmp_path / "tile.png")
+    one = fcnconv("heatmap", tmp_path / "tile.png", "--scales", "1", *own)
+    assert one.returncode == 0 and b"feature cells" not in one.stderr
 
 
 def test_file_and_module_give_the_same_map(resnet: Path) -> None:

@@ -43,6 +43,11 @@ class Correction:
         """Whether the plain network's map takes part."""
         return self.anchors != 1
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the plain network's map is left as it is."""
+        return not self.anchors and not self.refine and self.agreement is None
+
     def crops(self, grid: Grid, inside: Mask | None = None) -> int:
         """About how many real crops it takes on a grid; with `agreement` a guess.
 
