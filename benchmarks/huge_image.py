@@ -121,7 +121,7 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     before, resident = status("VmSize"), status("VmRSS")
     if not options.whole:
         resource.setrlimit(resource.RLIMIT_AS, (before + int(limit), resource.RLIM_INFINITY))
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     source = classifier.open(path)
     type(source).read = shares.timed("reading", type(source).read)
     (grid,) = classifier.grids(source, OWN_SIZE)
@@ -129,12 +129,13 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     asked = MapOptions(anchors=options.anchors, classes=tuple(options.classes), store=options.store)
     stream = classifier.stream(source, asked)
     save_map(stream, str(out), find_writer(str(out), None, asked), Choice.of(asked, classifier.labels))
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     took = shares.seconds | {"the rest: copies, softmax, writing": seconds - sum(shares.seconds.values())}
     print(
         json.dumps(
             {
                 "seconds": round(seconds, 1),
+                "cpu_seconds": round(cpu_seconds, 1),
                 "windows": grid.rows * grid.cols,
                 "crops": stream.exact_cells,
                 "megapixels_a_second": round(source.size[0] * source.size[1] / 1e6 / seconds, 2),

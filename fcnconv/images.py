@@ -33,12 +33,12 @@ from fcnconv.sources import (
     Pixels,
     ReducedSource,
     codecs,
+    gdal,
     ome_zarr,
     open_any,
     open_raster,
     open_regions,
     pillow,
-    raster,
     slide_hint,
 )
 from fcnconv.sources.remote import fetch, fetch_to, is_address, shown_address
@@ -133,7 +133,7 @@ def open_image(
     else:
         content, name = Path(image), name or str(image)
         if ome_zarr.is_store(content):
-            return ome_zarr.ZarrSource.open(content, name, bands, rescale, channels)
+            return ome_zarr.ZarrSource.open(content, name, Asked(None, bands, rescale, channels))
     asked = Asked(frame, bands, rescale, channels, max_pixels)
     with _open_file(content, name) as file:
         is_grey = channels == 1 and not (bands or rescale) and not is_tiff(file.read(4))
@@ -154,7 +154,7 @@ def open_image(
         if find_spec("rasterio") is None:
             wanted = f"images of {channels} channels need" if channels != 3 else "--bands and --rescale need"
             raise ImageError(f"{name}: {wanted} rasterio: pip install 'fcnconv[geo]'")
-        raise ImageError(f"{name}: GDAL cannot read it: {raster.failure(content)}")
+        raise ImageError(f"{name}: GDAL cannot read it: {gdal.failure(content)}")
 
 
 def _of_copy(address: str, opening: Callable[[Path], ImageSource]) -> ImageSource:

@@ -26,7 +26,7 @@ from fcnconv.errors import FcnconvError
 from fcnconv.images import open_image
 from fcnconv.parsing import Rescale
 from fcnconv.sources import known_of
-from fcnconv.sources.raster import OPTIONS, gdal, gdal_open
+from fcnconv.sources.gdal import OPTIONS, gdal, gdal_open
 
 MOST_PIXELS = 20_000_000
 """Larger files are left out."""

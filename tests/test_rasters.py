@@ -412,3 +412,42 @@ def test_a_strip_is_read_and_resized_in_a_moment(size: tuple[int, int]) -> None:
     wide, high = source.size
     larger = resize(source, (max(wide, 224), max(high, 224)))
     assert read(larger).shape[:2] == (max(high, 224), max(wide, 224))
+
+
+@pytest.mark.parametrize(("nodata", "by_tifffile"), [(None, True), (0, False)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiles_without_compression_are_those_of_gdal(
+    nodata: float | None, by_tifffile: bool, bits: int, tmp_path: Path
+) -> None:
+    pixels = PIXELS.astype(f"u{bits // 8}") << (bits - 8)
+    source = open_image(
+        write(
+            tmp_path / "a.tif",
+            pixels,
+            photometric="RGB",
+            tiled=True,
+            blockxsize=64,
+            blockysize=48,
+            nodata=nodata,
+        )
+    )
+    assert isinstance(source, RasterSource) and bool(source.decoder) == by_tifffile
+    assert np.abs(read(source).astype(int) - PIXELS).max() <= (bits == 16) and place(source).epsg == 25832
+
+
+def test_tiles_of_jpeg_are_nearly_those_of_gdal_and_their_mask_is_exact(tmp_path: Path) -> None:
+    path, mask = tmp_path / "a.tif", np.zeros(PIXELS.shape[:2], np.bool_)
+    mask[50:150, 60:200] = True
+    jpeg = {"compress": "JPEG", "photometric": "YCBCR", "tiled": True, "blockxsize": 64, "blockysize": 64}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        write(path, **jpeg)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+    with rasterio.open(path) as file:
+        theirs = file.read().transpose(1, 2, 0)
+    source = open_image(path)
+    assert isinstance(source, RasterSource) and source.decoder
+    found = read(source).astype(int)
+    assert (found[mask] == tifffile.imread(path, key=0)[mask]).all() and (found[~mask] == 255).all()
+    assert np.abs(found - theirs)[mask].mean() < 4  # its libjpeg makes other colours of the same file
+    assert np.array_equal(known_of(source), mask)

@@ -270,7 +270,7 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
     write_map(tif, affine(500000, 5.2e6, 0, 0.5, 0.5))
     Image.fromarray(PIXELS).save(photo)
     photo.with_suffix(".pgw").write_text("2.0\n0.0\n0.0\n-2.0\n500001.0\n5199999.0\n")
-    monkeypatch.setattr("fcnconv.sources.raster.is_there", lambda: False)
+    monkeypatch.setattr("fcnconv.sources.gdal.is_there", lambda: False)
     for path in (tif, photo):
         caplog.clear()
         with caplog.at_level("WARNING", logger="fcnconv"):

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import io
 import logging
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import ImageError
-from fcnconv.parsing import Rescale
-from fcnconv.sources import raster, slides
+from fcnconv.sources import gdal, slides
+from fcnconv.sources.bands import BandSource
 from fcnconv.sources.claims import false_claim
+from fcnconv.sources.gdal import PIXELS_A_BYTE
+from fcnconv.sources.georeference import world_file
 from fcnconv.sources.pillow import orientation_of
 from fcnconv.sources.pixel_size import pixel_sides_of, pixel_size_of
-from fcnconv.sources.raster import PIXELS_A_BYTE
 from fcnconv.sources.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
-from fcnconv.sources.samples import Samples, samples_of
+from fcnconv.sources.samples import PLAIN, Asked, Samples, samples_of
 from fcnconv.sources.source import (
     ImageSource,
     MemorySource,
@@ -73,26 +73,8 @@ WIDE_OFFSETS = frozenset({".ndpi"})
 """Of files that are TIFF but for places beyond 4 GB, and are not looked through for what they claim."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is asked for of a file's pixels. frame: a frame or page, from 1; None is the file's own picture.
-    bands, rescale: of its samples. channels: that the network takes. max_pixels: that are decoded at once.
-    """
-
-    frame: int | None = None
-    bands: tuple[int, ...] | None = None
-    rescale: Rescale | None = None
-    channels: int = 3
-    max_pixels: int = raster.MOST_BLOCK
-
-    @property
-    def samples(self) -> bool:
-        """Whether values are asked for that are no plain colours."""
-        return bool(self.bands or self.rescale or self.channels != 3)
-
-
 def open_regions(
-    content: Path | bytes, file: io.IOBase, name: str, asked: Asked = Asked()
+    content: Path | bytes, file: io.IOBase, name: str, asked: Asked = PLAIN
 ) -> ImageSource | None:
     """A slide, a TIFF or a raster as a source that reads regions; None for a picture that Pillow decodes.
 
@@ -133,6 +115,10 @@ def _is_deep(head: bytes) -> bool:
 _CIELAB = 8
 """TIFF's number for colours in L*a*b*."""
 
+_FASTER = (1, 7)
+"""TIFF's numbers for pixels without compression and for JPEG, which tifffile and imagecodecs decode in less
+than half of the time that GDAL takes."""
+
 
 def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
     """A TIFF by tifffile, if its pages belong together in a way that GDAL does not know, else by GDAL."""
@@ -148,36 +134,45 @@ def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) 
                 "tifffile: pip install 'fcnconv[tiff]'",
                 *(name, tags.maker),
             )
-    if source is None and raster.is_there():
-        source = raster.RasterSource.open(
-            *(content, name, asked.frame or 1, asked.bands, asked.rescale, asked.channels),
-            premultiplied=tags.premultiplied,
-            max_pixels=asked.max_pixels,
-        )
+    if source is None and gdal.is_there():
+        source = _open_by_gdal(content, name, asked, tags)
     if source is None and find_spec("tifffile"):  # of compressions that GDAL does not know, too
         source = _open_pages(content, name, asked)
         if source is not None and tags.georeferenced:
             tell_place_lost(name)
-    if source is None and asked.samples and not (raster.is_there() or find_spec("tifffile")):
+    if source is None and asked.samples and not (gdal.is_there() or find_spec("tifffile")):
         raise ImageError(f"{name}: --bands and --rescale need rasterio: pip install 'fcnconv[geo]'")
     return TurnedSource(source, tags.orientation) if source and tags.orientation != 1 else source
 
 
-def _open_pages(content: Path | bytes, name: str, asked: Asked) -> ImageSource | None:
+def _open_pages(content: Path | bytes, name: str, asked: Asked) -> BandSource | None:
     from fcnconv.sources.tiff import TiffSource
 
-    return TiffSource.open(content, name, asked.frame, asked.bands, asked.rescale, asked.channels)
+    return TiffSource.open(content, name, asked)
+
+
+def _open_by_gdal(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
+    """A TIFF by GDAL, whose tiles may be decoded by tifffile."""
+    from fcnconv.sources.raster import RasterSource
+
+    source = RasterSource.open(content, name, asked, tags.premultiplied)
+    packages = find_spec("tifffile") and find_spec("imagecodecs")
+    if source and tags.compression in _FASTER and asked.frame in (None, 1) and packages:
+        from fcnconv.sources.tiff import TiffSource
+
+        source.decode_by(lambda samples: TiffSource.open(content, name, Asked(frame=1), samples))
+    return source
 
 
 def open_raster(
-    content: Path | bytes, name: str, asked: Asked = Asked(), orientation: int = 1
+    content: Path | bytes, name: str, asked: Asked = PLAIN, orientation: int = 1
 ) -> ImageSource | None:
     """What GDAL reads of any kind; None if it does not know the file, or is not there. Raises ImageError.
 
     orientation: as EXIF numbers it.
     """
     path = content if isinstance(content, Path) else None
-    if not raster.is_there():
+    if not gdal.is_there():
         with path.open("rb") if path else io.BytesIO(bytes(content)) as file:
             head = file.read(_HEAD)
         if (path and _has_sidecar(path)) or any(box in head for box in _GEO_BOXES):
@@ -185,15 +180,15 @@ def open_raster(
         return None
     if asked.frame not in (None, 1):
         return None
-    source = raster.RasterSource.open(
-        *(content, name, 1, asked.bands, asked.rescale, asked.channels), max_pixels=asked.max_pixels
-    )
+    from fcnconv.sources.raster import RasterSource
+
+    source = RasterSource.open(content, name, asked)
     return TurnedSource(source, orientation) if source and orientation != 1 else source
 
 
 def tell_place_lost(name: str) -> None:
     """Warns that an image's place on the map is not read."""
-    if raster.is_there():
+    if gdal.is_there():
         log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
     else:
         log.warning(
@@ -206,7 +201,7 @@ def _has_sidecar(path: Path) -> bool:
     """Whether files beside an image may say more of it: where it lies, or where it has data."""
     beside = [path.with_name(path.name + end) for end in (".aux.xml", ".AUX.XML", ".msk")]
     try:
-        return raster.world_file(path) is not None or any(other.is_file() for other in beside)
+        return world_file(path) is not None or any(other.is_file() for other in beside)
     except (OSError, ValueError):  # names that are too long with it
         return False
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import ImageError
+
+log = logging.getLogger("fcnconv")
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): the corner (x, y) of pixels lies at (a·x + b·y + c, d·x + e·y + f)."""
@@ -169,3 +174,92 @@ def _on_ellipsoid(place: GeoReference, size: tuple[int, int]) -> tuple[float, fl
     meridian = EQUATOR * (1 - squared) / (1 - squared * sine**2) ** 1.5
     across, down = np.hypot(lon * prime * cosine, lat * meridian)
     return (float(across), float(down)) if across > 0 and down > 0 else None
+
+
+CLOSE = 1.0
+"""Pixels that control points may be off the affine transform that fits them best, for it to be used."""
+
+
+def georeference_of(dataset: Any, name: str) -> GeoReference | None:
+    """Where a dataset lies; None if it does not say. A place that cannot be used is warned of."""
+    from rasterio.transform import from_gcps
+
+    transform, system = dataset.transform, system_of(dataset.crs) or _beside(dataset.name)
+    points, points_crs = dataset.gcps
+    if transform.is_identity and points:
+        found = from_gcps(points)
+        off = math.inf
+        if found.determinant:
+            fitted = GeoReference(tuple(map(float, found[:6])))  # type: ignore[arg-type]
+            back = fitted.pixels_of(np.array([(p.x, p.y) for p in points]))
+            off = float(np.hypot(*(back - [(p.col, p.row) for p in points]).T).max())
+        if off > CLOSE:
+            log.warning(
+                "%s: its %d control points are up to %.3g px off an affine transform, not used: the map is "
+                "in pixels; gdalwarp makes an image that lies straight",
+                *(name, len(points), off),
+            )
+            return None
+        transform, system = found, system_of(points_crs)
+    elif transform.is_identity:
+        if dataset.rpcs is not None:
+            log.warning(
+                "%s: is placed by rational polynomials (RPC), which are not used: the map is in pixels; "
+                "gdalwarp -rpc makes an image that lies straight",
+                name,
+            )
+        elif system is not None:
+            log.warning("%s: names a coordinate system, and no place in it: the map lies in pixels", name)
+        elif world := world_file(Path(dataset.name)):
+            log.warning(
+                "%s: GDAL does not read its world file %s, which has six numbers: the map lies in pixels",
+                *(name, world),
+            )
+        return None
+    values = tuple(map(float, transform[:6]))
+    if not all(map(math.isfinite, values)) or not transform.determinant:
+        log.warning(
+            "%s: its place on the map cannot be meant (pixels of no size); the map lies in pixels", name
+        )
+        return None
+    return GeoReference(values, system)  # type: ignore[arg-type]
+
+
+def world_file(path: Path) -> Path | None:
+    """The world file beside an image, as ``.tfw``, ``.jgw`` or ``.wld``; None if there is none."""
+    suffix = path.suffix
+    ends = [f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld"] if suffix else [".wld"]
+    names = [path.with_suffix(case(end)) for end in ends for case in (str.lower, str.upper)]
+    try:
+        return next((name for name in names if name.is_file()), None)
+    except (OSError, ValueError):  # names that are too long with it
+        return None
+
+
+def _beside(name: str) -> str | None:
+    """The coordinate system that a ``.prj`` beside an image names, which GDAL reads for some formats only."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    path = Path(name).with_suffix(".prj") if Path(name).suffix else Path(f"{name}.prj")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+        return system_of(CRS.from_user_input(text)) if text else None
+    except (OSError, ValueError, CRSError):
+        return None
+
+
+def system_of(crs: Any) -> str | None:
+    """A coordinate system of rasterio's as a text for PROJ: its number in EPSG's list if that is the same."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if not crs:
+        return None
+    try:
+        number = crs.to_epsg()
+        if number is not None and CRS.from_epsg(number) == crs:
+            return f"EPSG:{number}"
+    except CRSError:
+        pass
+    return str(crs.to_wkt())

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
-from fcnconv.parsing import Rescale
-from fcnconv.sources.blocks import BLOCK, Blocks
+from fcnconv.sources.bands import BandSource, Values
+from fcnconv.sources.blocks import BLOCK
 from fcnconv.sources.pixel_size import UNITS, PixelSize
-from fcnconv.sources.samples import WHITE, Declared, Samples, choose_samples, tell_if_dark
-from fcnconv.sources.source import ENOUGH_SAMPLES, ENOUGH_SIDE, Pixels
+from fcnconv.sources.samples import PLAIN, WHITE, Asked, Declared, Samples, choose_samples
 
 log = logging.getLogger("fcnconv")
 
@@ -37,11 +35,11 @@ def is_store(path: Path) -> bool:
     return False
 
 
-class ZarrSource:
+class ZarrSource(BandSource):
     """A level of an OME-Zarr image, of its first time and depth.
 
     array: of zarr. axes: the names of its axes. samples: which of its channels are seen, and how.
-    pixel_size: metres across and down a pixel; None if it is not told. smaller: the next levels.
+    pixel_size: metres across and down a pixel; None if it is not told.
     """
 
     def __init__(
@@ -49,44 +47,17 @@ class ZarrSource:
         array: Any,
         axes: Sequence[str],
         name: str,
-        samples: Samples | None,
+        samples: Samples,
         pixel_size: PixelSize | None = None,
-        smaller: tuple[Any, ...] = (),
     ):
-        self.array, self.axes, self.name = array, tuple(axes), name
-        self.samples, self.pixel_size, self.smaller = samples, pixel_size, smaller
-        high, wide = (array.chunks[self.axes.index(axis)] for axis in "yx")
-        self.blocks = Blocks(self.size, (_block_side(wide), _block_side(high)), self._block)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        width, height = (self.array.shape[self.axes.index(axis)] for axis in "xy")
-        return width, height
-
-    @property
-    def channels(self) -> int:
-        """Of its pixels."""
-        return 3 if self.samples is None else self.samples.channels
-
-    @property
-    def levels(self) -> tuple[ZarrSource, ...]:
-        """This level and the smaller ones."""
-        return self, *(ZarrSource(array, self.axes, self.name, self.samples) for array in self.smaller)
+        self.array, self.axes, self.pixel_size = array, tuple(axes), pixel_size
+        high, wide = (_block_side(array.chunks[self.axes.index(axis)]) for axis in "yx")
+        width, height = (array.shape[self.axes.index(axis)] for axis in "xy")
+        super().__init__(name, (width, height), (wide, high), samples)
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        name: str,
-        bands: tuple[int, ...] | None = None,
-        rescale: Rescale | None = None,
-        channels: int = 3,
-    ) -> ZarrSource:
-        """The first image of a group.
-
-        bands, rescale, channels: as for `TiffSource.open`. Raises ImageError.
-        """
+    def open(cls, path: Path, name: str, asked: Asked = PLAIN) -> ZarrSource:
+        """The first image of a group. Raises ImageError."""
         try:
             import zarr
         except ImportError as error:
@@ -107,58 +78,18 @@ class ZarrSource:
                 if "c" in axes and array.shape[axes.index("c")] != arrays[0].shape[axes.index("c")]:
                     raise ValueError("its levels differ in their channels")
             group.store.packed = tuple(f"{array.path}/" for array in arrays if "blosc" in _described(array))
-            source = cls(arrays[0], axes, name, None, _pixel_size(image, axes), tuple(arrays[1:]))
+            size = _pixel_size(image, axes)
         except Exception as error:  # stores and codecs raise anything on damaged data
             raise ImageError(
                 f"{name}: a folder of zarr, and no image as OME-Zarr has them ({first_line(error)})"
             ) from error
-        source._see(bands, rescale, channels)
+        samples = choose_samples(name, _declared(arrays[0], axes), asked)
+        source, *smaller = (cls(array, axes, name, samples, size) for array in arrays)
+        source.levels = (source, *smaller)
+        source.settle(asked.rescale)
         return source
 
-    def _see(self, bands: tuple[int, ...] | None, rescale: Rescale | None, channels: int) -> None:
-        count, dtype = self.count, self.array.dtype
-        usual = {1: (1,), 3: (1, 2, 3) if dtype == np.uint8 else None}.get(count)
-        declared = Declared(count, dtype, usual, WHITE.get(str(dtype)))
-        self.samples = choose_samples(self.name, declared, bands, rescale, channels)
-        fits = rescale is not None and rescale.percentiles
-        if fits or dtype == np.uint16:
-            level = next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
-            parts = level._some()
-            if fits:
-                self.samples = self.samples.fitted(parts, fits, self.name)
-            else:
-                tell_if_dark(self.name, self.samples, parts)
-
-    def _some(self) -> list[npt.NDArray[Any]]:
-        """Values (n, bands) from all over the level."""
-        assert self.samples is not None
-        bands = [band - 1 for band in self.samples.bands]
-        (wide, high), (width, height) = self.blocks.block, self.size
-        across, down = -(-width // wide), -(-height // high)
-        found = []
-        for number in range(0, across * down, max(across * down * wide * high // ENOUGH_SAMPLES, 1)):
-            x, y = number % across * wide, number // across * high
-            values = self._samples((x, y, min(x + wide, width), min(y + high, height)))
-            found.append(values[:, :, bands].reshape(-1, len(bands)))
-        return found
-
-    @property
-    def count(self) -> int:
-        """How many channels the file has."""
-        return int(self.array.shape[self.axes.index("c")]) if "c" in self.axes else 1
-
-    def read(self, box: Box) -> Pixels:
-        return self.blocks.read(box)
-
-    def _block(self, row: int, col: int) -> Pixels:
-        (wide, high), (width, height) = self.blocks.block, self.size
-        x, y = col * wide, row * high
-        assert self.samples is not None
-        values = self._samples((x, y, min(x + wide, width), min(y + high, height)))
-        return self.samples.pixels(values[:, :, [band - 1 for band in self.samples.needed]])
-
-    def _samples(self, box: Box) -> npt.NDArray[Any]:
-        """(H, W, channels): all channels of a region."""
+    def _values(self, box: Box) -> Values:
         x0, y0, x1, y1 = box
         regions: dict[str, Any] = {"x": slice(x0, x1), "y": slice(y0, y1), "c": slice(None)}
         try:
@@ -168,7 +99,15 @@ class ZarrSource:
         order = [axis for axis in self.axes if axis in regions]
         if "c" not in order:
             order, found = ["c", *order], found[None]
-        return found.transpose([order.index(axis) for axis in "yxc"])
+        values = found.transpose([order.index(axis) for axis in "yxc"])
+        return values[:, :, [band - 1 for band in self.samples.needed]], None
+
+
+def _declared(array: Any, axes: Sequence[str]) -> Declared:
+    """What an array says of its channels: one is grey, three of 8 bits are red, green and blue."""
+    count = int(array.shape[axes.index("c")]) if "c" in axes else 1
+    usual = {1: (1,), 3: (1, 2, 3) if array.dtype == np.uint8 else None}.get(count)
+    return Declared(count, array.dtype, usual, WHITE.get(str(array.dtype)))
 
 
 def _metadata(folder: Path) -> Mapping[str, Any]:

@@ -19,6 +19,34 @@ log = logging.getLogger("fcnconv")
 
 Range = tuple[float, float]
 
+MOST_BLOCK = 1 << 26
+"""Pixels that are decoded at once, at most, in an image that may be larger than memory: 8192 × 8192."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for of a file's pixels.
+
+    frame: a frame or page, from 1; None is the file's own picture. bands, rescale: of its samples, as in
+    `options.NetworkOptions`. channels: that the network takes. max_pixels: that are decoded at once.
+    """
+
+    frame: int | None = None
+    bands: tuple[int, ...] | None = None
+    rescale: Rescale | None = None
+    channels: int = 3
+    max_pixels: int = MOST_BLOCK
+
+    @property
+    def samples(self) -> bool:
+        """Whether values are asked for that are no plain colours."""
+        return bool(self.bands or self.rescale or self.channels != 3)
+
+
+PLAIN = Asked()
+"""Nothing but the file's own picture in its own colours."""
+
+
 WHITE = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 """The values that are black and white for each type, unless the file or the user says otherwise. Other types
 have no such values."""
@@ -75,6 +103,29 @@ class Samples:
         declared = self.declared
         return (*self.bands, *(() if declared.alpha is None else (declared.alpha,)))
 
+    @property
+    def has_clear_colours(self) -> bool:
+        """Whether some values are colours that are transparent."""
+        palette = self.declared.palette
+        return palette is not None and not self.chosen and bool((palette[:, 3] == 0).any())
+
+    @property
+    def may_be_dark(self) -> bool:
+        """Whether 65535 is white because nobody says otherwise."""
+        return self.declared.dtype == np.uint16 and self.ranges[0][1] == 65535 and not self.chosen
+
+    def seen(self, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+        """bool (H, W): which pixels have data and are not clear. values, known: as for `pixels`."""
+        found = np.ones(values.shape[:2], np.bool_) if known is None else known.copy()
+        declared, count = self.declared, len(self.bands)
+        if declared.dtype.kind == "f":
+            found &= np.isfinite(values[:, :, :count]).all(-1)
+        if declared.alpha is not None:
+            found &= values[:, :, count] > 0
+        if self.has_clear_colours and declared.palette is not None:
+            found &= declared.palette[np.minimum(values[:, :, 0], len(declared.palette) - 1), 3] > 0
+        return found
+
     def pixels(self, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None) -> Pixels:
         """uint8 (H, W, channels), on white paper.
 
@@ -83,7 +134,10 @@ class Samples:
         count = len(self.bands)
         bands, declared = values[:, :, :count], self.declared
         opacity = None
-        if declared.alpha is not None:
+        if (
+            declared.alpha is not None
+            and not (values[:, :, count] == declared.dtype.type(declared.opaque)).all()
+        ):
             opacity = values[:, :, count:].astype(np.float32) / np.float32(declared.opaque)
         if declared.palette is not None and not self.chosen:
             table = declared.palette
@@ -161,10 +215,8 @@ def samples_of(source: object) -> Samples | None:
     return found if isinstance(found, Samples) and found.chosen else None
 
 
-def tell_if_dark(name: str, samples: Samples, parts: Sequence[npt.NDArray[Any]]) -> None:
-    """Warns of 16 bits that come out nearly black. parts: values (n, bands) from all over the image."""
-    if samples.declared.dtype != np.uint16 or samples.ranges[0][1] != 65535 or samples.chosen:
-        return
+def warn_if_dark(name: str, parts: Sequence[npt.NDArray[Any]]) -> None:
+    """Warns of 16 bits that come out nearly black. parts: values (n, …) from all over the image."""
     highest = max((int(part.max()) for part in parts if part.size), default=0)
     if 0 < highest < NEARLY_BLACK * 65535:
         log.warning(
@@ -173,21 +225,13 @@ def tell_if_dark(name: str, samples: Samples, parts: Sequence[npt.NDArray[Any]])
         )
 
 
-def choose_samples(
-    name: str,
-    declared: Declared,
-    bands: tuple[int, ...] | None,
-    rescale: Rescale | None,
-    channels: int = 3,
-) -> Samples:
+def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
     """The bands of an image that are used, and their ranges; percentiles are still to be fitted.
-
-    bands, rescale: what was asked for. channels: that the network takes.
 
     Raises ImageError for bands that are not there, and where the user has to choose.
     """
     count, white, usual = declared.count, declared.white, declared.colours
-    chosen = bool(bands or rescale or channels != 3)
+    bands, rescale, channels = asked.bands, asked.rescale, asked.channels
     if channels != 3 and bands is None:
         colours = count - (declared.alpha is not None)
         if channels not in (count, colours):
@@ -198,7 +242,7 @@ def choose_samples(
         usual = tuple(band for band in range(1, count + 1) if channels == count or band != declared.alpha)
     if declared.dtype.kind == "c":
         raise ImageError(f"{name}: its values are complex numbers; convert it to amplitudes first")
-    if chosen and bands is None and (declared.palette is not None or declared.cmyk) and channels == 3:
+    if asked.samples and bands is None and (declared.palette is not None or declared.cmyk) and channels == 3:
         raise ImageError(
             f"{name}: --rescale is for measured values, and this file has colours of its own; leave it out"
         )
@@ -222,14 +266,15 @@ def choose_samples(
         if len(ranges) not in (1, len(bands)):
             raise ImageError(f"{name}: --rescale {rescale} has {len(ranges)} ranges for {len(bands)} bands")
     each = ranges * len(bands) if len(ranges) == 1 else ranges
-    return Samples(bands, each, declared, channels, chosen or declared.dtype.kind == "f")
+    return Samples(bands, each, declared, channels, asked.samples or declared.dtype.kind == "f")
 
 
-def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """A value of nodata as the file's own type holds it; None if that cannot hold it."""
+def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """A value of nodata in the file's own type; None if that cannot hold it."""
     if nodata is None or math.isnan(nodata):
         return None
     if dtype.kind in "ui":
         limit = np.iinfo(dtype)
-        return nodata if nodata == int(nodata) and limit.min <= nodata <= limit.max else None
+        exact = nodata == int(nodata) and limit.min <= nodata <= limit.max
+        return dtype.type(int(nodata)) if exact else None
     return nodata

@@ -12,10 +12,11 @@ from PIL import Image
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
+from fcnconv.sources.bands import ENOUGH_SIDE
 from fcnconv.sources.blocks import BLOCK, Blocks
 from fcnconv.sources.pixel_size import PixelSize, of_slide
 from fcnconv.sources.resized import REGION_PIXELS
-from fcnconv.sources.source import ENOUGH_SIDE, Pixels, area
+from fcnconv.sources.source import Pixels, area
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
 """Of formats that OpenSlide reads and nothing else does, or not as well."""

@@ -48,14 +48,6 @@ class Placed(Protocol):
     def georeference(self) -> GeoReference | None: ...
 
 
-ENOUGH_SIDE = 512
-"""Pixels of the shorter side of a level that tells where an image has data, and what values."""
-
-
-ENOUGH_SAMPLES = 4_000_000
-"""Pixels of a level that tell what values an image has."""
-
-
 @runtime_checkable
 class Partial(Protocol):
     """An image that may have no data in places. known: where it has, as `known_of` tells."""

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
-from fcnconv.parsing import Rescale
-from fcnconv.sources.blocks import CACHE_PIXELS, Blocks
+from fcnconv.sources.bands import BandSource, Values
+from fcnconv.sources.blocks import CACHE_PIXELS
 from fcnconv.sources.pixel_size import PixelSize, of_aperio, of_imagej, of_ome, of_resolution
-from fcnconv.sources.samples import WHITE, Declared, Samples, choose_samples, tell_if_dark
-from fcnconv.sources.source import ENOUGH_SAMPLES, ENOUGH_SIDE, Pixels
+from fcnconv.sources.samples import PLAIN, WHITE, Asked, Declared, Samples, choose_samples
 
 log = logging.getLogger("fcnconv")
 
@@ -51,57 +49,39 @@ class _Picture:
     planes: tuple[tuple[int, ...], ...]
 
 
-class TiffSource:
+class TiffSource(BandSource):
     """A level of a picture in a TIFF, whose channels lie in one page or in one page each.
 
     pages: of tifffile. frames: how many pictures the file has. pixel_size: metres across and down a pixel.
     """
 
+    georeference = None
+    """tifffile places no image."""
+
     def __init__(
         self,
         pages: Sequence[Any],
         name: str,
-        file: Any,
+        file: _File,
         samples: Samples,
         frames: int = 1,
         pixel_size: PixelSize | None = None,
     ):
-        self.pages, self.page, self.name, self.file = tuple(pages), pages[0], name, file
-        self.samples, self.frames, self.pixel_size = samples, frames, pixel_size
+        self.pages, self.page, self.file, self.pixel_size = tuple(pages), pages[0], file, pixel_size
         self.lock = threading.Lock()
         high, wide = _segment(self.page)
         self.across = -(-self.page.imagewidth // wide)
-        self.blocks = Blocks(self.size, (wide, high), self._block)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.page.imagewidth, self.page.imagelength
-
-    @property
-    def channels(self) -> int:
-        """Of its pixels."""
-        return self.samples.channels
-
-    @cached_property
-    def levels(self) -> tuple[TiffSource, ...]:
-        """This level and the smaller ones."""
-        return (self,)
+        super().__init__(name, (self.page.imagewidth, self.page.imagelength), (wide, high), samples, frames)
 
     @classmethod
     def open(
-        cls,
-        content: Path | bytes,
-        name: str,
-        frame: int | None = None,
-        bands: tuple[int, ...] | None = None,
-        rescale: Rescale | None = None,
-        channels: int = 3,
+        cls, content: Path | bytes, name: str, asked: Asked = PLAIN, samples: Samples | None = None
     ) -> TiffSource | None:
         """A picture of a file; None if tifffile cannot read it in parts.
 
-        frame: its number, from 1; None is the first plane of the largest series. bands, rescale, channels: as
-        for `open_image`. Raises ImageError for samples of which the user has to choose.
+        asked: whose frame is the number of a picture; None is the first plane of the largest series.
+        samples: as another reader of the file settled them, for one that reads the bands likewise; else None.
+        Raises ImageError for samples of which the user has to choose.
         """
         import tifffile
 
@@ -110,6 +90,7 @@ class TiffSource:
             file = _File(tifffile.TiffFile(content if isinstance(content, Path) else io.BytesIO(content)))
         except (OSError, ValueError, tifffile.TiffFileError):
             return None
+        frame = asked.frame
         try:
             pictures = _pictures(file.tiff)
             chosen = pictures[frame - 1] if frame is not None else _largest(file.tiff, pictures)
@@ -127,78 +108,39 @@ class TiffSource:
             return None
         except _DAMAGE:
             return None
-        samples = choose_samples(name, declared, bands, rescale, channels)
+        settled = samples is not None
+        if samples is None:
+            samples = choose_samples(name, declared, asked)
+        elif samples.declared != declared:
+            return None
         size = None
         with suppress(*_DAMAGE):
             size = _pixel_size(file.tiff, chosen.series, levels[0][0])
-        first, *rest = (TiffSource(pages, name, file, samples, len(pictures), size) for pages in levels)
+        source, *rest = (TiffSource(pages, name, file, samples, len(pictures), size) for pages in levels)
         try:
-            first._values(0, 0)
+            source._values(source._box(0, 0))
         except ImageError:
             return None  # a compression that needs a package, or damage: others may know, or tell
-        first.levels = (first, *rest)
-        first._look(rescale)
-        return first
+        source.levels = (source, *rest)
+        if not settled:
+            source.settle(asked.rescale)
+        return source
 
-    def read(self, box: Box) -> Pixels:
-        return self.blocks.read(box)
-
-    def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where it has data, as `known_of` tells: where it is a number and not clear."""
-        declared, count = self.samples.declared, len(self.samples.bands)
-        if declared.alpha is None and declared.dtype.kind != "f":
-            return None
-        enough = [level for level in self.levels if min(level.size) >= ENOUGH_SIDE]
-        level = enough[-1] if enough else self
-        (width, height), (wide, high) = level.size, level.blocks.block
-        factor = -(-max(level.size) // KNOWN_SIDE)
-        found = np.zeros((-(-height // factor), -(-width // factor)), np.bool_)
-        for row in range(-(-height // high)):
-            for col in range(level.across):
-                values = level._values(row, col)[: height - row * high, : width - col * wide]
-                seen = np.isfinite(values[:, :, :count]).all(-1)
-                if declared.alpha is not None:
-                    seen &= values[:, :, count] > 0
-                y, x = np.nonzero(seen)
-                found[(y + row * high) // factor, (x + col * wide) // factor] = True
-        return found
-
-    def _look(self, rescale: Rescale | None) -> None:
-        """Fits percentiles, and warns of an image that would be black."""
-        fits = rescale is not None and rescale.percentiles
-        if fits:
-            self.samples = self.samples.fitted(self._some(), fits, self.name)
-            for level in self.levels:
-                level.samples = self.samples
-        elif self.samples.declared.dtype == np.uint16:
-            tell_if_dark(self.name, self.samples, self._some())
-
-    def _some(self) -> list[npt.NDArray[Any]]:
-        """Values (n, bands) from all over the image: of a small level, or of some segments."""
-        enough = [level for level in self.levels if min(level.size) >= ENOUGH_SIDE]
-        level = enough[-1] if enough else self
-        (width, height), (wide, high) = level.size, level.blocks.block
-        count = -(-height // high) * level.across
-        parts = []
-        for number in range(0, count, max(count * wide * high // ENOUGH_SAMPLES, 1)):
-            row, col = divmod(number, level.across)
-            values = level._values(row, col)[: height - row * high, : width - col * wide]
-            parts.append(values[:, :, : len(self.samples.bands)].reshape(-1, len(self.samples.bands)))
-        return parts
-
-    def _block(self, row: int, col: int) -> Pixels:
-        return self.samples.pixels(self._values(row, col))
-
-    def _values(self, row: int, col: int) -> npt.NDArray[Any]:
-        """(H, W, len(samples.needed)): a tile or a strip of the bands that are needed."""
-        page, index = self.page, row * self.across + col
+    def _values(self, box: Box) -> Values:
+        x0, y0, x1, y1 = box
+        wide, high = self.blocks.block
+        page, index = self.page, y0 // high * self.across + x0 // wide
         needed = [band - 1 for band in self.samples.needed]
         if len(self.pages) > 1:
-            return np.concatenate([self._decode(index, self.pages[band]) for band in needed], axis=2)
-        if int(page.planarconfig) == 1 or page.samplesperpixel == 1:
-            return self._decode(index, page)[:, :, needed]
-        per_plane = self.across * -(-page.imagelength // self.blocks.block[1])
-        return np.concatenate([self._decode(index + band * per_plane, page) for band in needed], axis=2)
+            found = np.concatenate([self._decode(index, self.pages[band]) for band in needed], axis=2)
+        elif int(page.planarconfig) == 1 or page.samplesperpixel == 1:
+            found = self._decode(index, page)
+            if needed != list(range(found.shape[2])):
+                found = found[:, :, needed]
+        else:
+            per_plane = self.across * -(-page.imagelength // high)
+            found = np.concatenate([self._decode(index + band * per_plane, page) for band in needed], axis=2)
+        return found[: y1 - y0, : x1 - x0], None
 
     def _decode(self, index: int, page: Any) -> npt.NDArray[Any]:
         wide, high = self.blocks.block
@@ -304,10 +246,6 @@ def _require_whole(page: Any) -> None:
 def _segment(page: Any) -> tuple[int, int]:
     """(height, width) of a tile or a strip."""
     return (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-
-
-KNOWN_SIDE = 4096
-"""Pixels of the longest side of what tells where an image has data."""
 
 
 def _declared(pages: Sequence[Any]) -> Declared:

@@ -26,7 +26,7 @@ class FirstTags:
 
     orientation: as EXIF numbers it. premultiplied: whether its colours were multiplied by the opacity.
     georeferenced: whether it has a place on a map. maker: of microscopy's files, who made it, as "OME"; else
-    empty. photometric: the tag PhotometricInterpretation.
+    empty. photometric, compression: the tags PhotometricInterpretation and Compression.
     """
 
     orientation: int = 1
@@ -34,6 +34,7 @@ class FirstTags:
     georeferenced: bool = False
     maker: str = ""
     photometric: int = 1
+    compression: int = 1
 
 
 def first_tags(file: io.IOBase) -> FirstTags:
@@ -52,6 +53,7 @@ def first_tags(file: io.IOBase) -> FirstTags:
         georeferenced=any(tag in tags for tag in _GEO),
         maker=_maker(tags),
         photometric=_whole(tags, 262, 1),
+        compression=_whole(tags, 259, 1),
     )
 
 

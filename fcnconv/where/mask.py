@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import ImageError, first_line
-from fcnconv.sources import ImageSource, Placed, area, pillow, raster
-from fcnconv.sources.georeference import GeoReference
+from fcnconv.sources import ImageSource, Placed, area, gdal, pillow
+from fcnconv.sources.georeference import GeoReference, georeference_of
 from fcnconv.sources.source import upright
 from fcnconv.where.areas import Inside
 
@@ -31,7 +31,7 @@ def read_mask(path: Path, source: ImageSource) -> Inside:
 
     Raises ImageError for what is no image, and for a mask that does not lie over this one.
     """
-    inside = _by_gdal(path, source) if raster.is_there() else None
+    inside = _by_gdal(path, source) if gdal.is_there() else None
     if inside is None:
         inside = _by_pillow(path)
     (width, height), (own_height, own_width) = source.size, inside.shape
@@ -82,16 +82,16 @@ def _by_gdal(path: Path, source: ImageSource) -> Inside | None:
     from rasterio.errors import RasterioError
 
     image = source.georeference if isinstance(source, Placed) else None
-    with raster.gdal():
+    with gdal.gdal():
         try:
-            dataset = raster.gdal_open(path)
+            dataset = gdal.gdal_open(path)
         except (RasterioError, OSError, ValueError):
             return None
         if dataset.count == 0:
             return None
         try:
             with dataset:
-                place = raster.georeference_of(dataset, str(path))
+                place = georeference_of(dataset, str(path))
                 if image is None or place is None:
                     _require_small(path, (dataset.width, dataset.height))
                     inside = _inside(dataset, dataset)
@@ -111,7 +111,7 @@ def _orientation(path: Path) -> int:
 
 def _inside(dataset: Any, pixels: Any) -> Inside:
     """bool (H, W): what lies inside of a mask. pixels: the dataset, or it warped."""
-    declared = raster.declared_by(dataset)
+    declared = gdal.declared_by(dataset)
     bands = [band for band in range(1, dataset.count + 1) if band != declared.alpha]
     values, valid = pixels.read(bands), pixels.dataset_mask() > 0
     if declared.palette is None:
@@ -136,7 +136,7 @@ def _warped(
     grid = image.of_part(0, 0, width / wide, height / high)
     system = image.system or place.system or "EPSG:3857"  # of both the same, where none is named
     theirs = place.system or system
-    options: dict[str, Any] = {"add_alpha": not raster.declared_by(dataset).alpha and dataset.nodata is None}
+    options: dict[str, Any] = {"add_alpha": not gdal.declared_by(dataset).alpha and dataset.nodata is None}
     with WarpedVRT(
         dataset,
         src_crs=theirs,
