@@ -26,7 +26,7 @@ def page(folder: str, scripts: Sequence[str], values: Mapping[str, str | Iterabl
         "style": _part("pages/common.css") + _part(f"{folder}/page.css"),
         "script": _part("pages/common.js") + "".join(_part(f"{folder}/{name}.js") for name in scripts),
     }
-    for place, piece in enumerate(re.split(r"\{\{(\w+)\}\}", _part(f"{folder}/page.html"))):
+    for place, piece in enumerate(re.split(r"\{\{([\w-]+)\}\}", _part(f"{folder}/page.html"))):
         if place % 2 == 0:  # text and marks in turn
             yield piece
             continue

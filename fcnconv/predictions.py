@@ -43,28 +43,26 @@ def answer(
     if at_least is not None and not labels.concepts:
         raise UsageError(f"{model} has classes of its own, above which are no concepts")
     activated = ACTIVATIONS[labels.activation].probabilities
-    selections = labels.selections() if at_least is not None else labels.all_categories()
-    mean, best = np.zeros(len(labels)), Peaks(len(selections))
+    selections = labels.selections() if at_least is not None else ()  # else the categories, which are many
+
+    def of_each(probabilities: FloatArray) -> FloatArray:
+        return sum_over(probabilities, selections) if selections else probabilities
+
+    mean, best = np.zeros(len(labels)), Peaks(len(selections) or len(labels))
     for block in blocks:
         windows = block.grid.rows * block.grid.cols
         mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
-        best.update(block, sum_over(activated(block.logits / np.float32(temperature)), selections))
+        best.update(block, of_each(activated(block.logits / np.float32(temperature))))
         done(MAP, block.logits.size)
-    probabilities = sum_over(activated((mean / temperature).astype(np.float32)), selections)
+    probabilities = of_each(activated((mean / temperature).astype(np.float32)))
     if at_least is None:
         ranking = top_k(probabilities, k).tolist()
     else:
         ranking = [most_specific(selections, probabilities, at_least)]
+    answers = ((i, selections[i] if selections else labels.category(i)) for i in ranking)
     predictions = (
-        Prediction(
-            rank,
-            selections[i].class_idx,
-            selections[i].wnid,
-            selections[i].name,
-            float(probabilities[i]),
-            best.box(i),
-        )
-        for rank, i in enumerate(ranking, start=1)
+        Prediction(rank, one.class_idx, one.wnid, one.name, float(probabilities[i]), best.box(i))
+        for rank, (i, one) in enumerate(answers, start=1)
     )
     scales = tuple(grid.scale for grid in grids)
     return Classification(*grids[0].image_size, model, scales, temperature, tuple(predictions))

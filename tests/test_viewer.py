@@ -27,6 +27,7 @@ from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
+from fcnconv.options import MapKind
 from fcnconv.provenance import Agreement, Mode
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.scores import FloatArray
@@ -172,7 +173,7 @@ def test_names_cannot_break_out_of_the_page() -> None:
 
 def test_the_page_refers_to_nothing_outside() -> None:
     addresses = tags_of(hostile_page()).addresses
-    assert len(addresses) == 1 and addresses[0].startswith("data:image/webp;base64,")
+    assert len(addresses) == 1 and addresses[0].startswith("data:image/jpeg;base64,")
 
 
 def test_a_name_that_is_not_unicode_can_be_written() -> None:
@@ -209,7 +210,7 @@ def smooth(width: int, height: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def test_a_large_photo_is_whole_in_an_overview_and_sharp_in_tiles() -> None:
     score_map, photo = random_map(1, 1, 3), smooth(2 * MAX_SIDE + 100, 700)
     page = page_of(score_map, photo)
-    overview = decoded(re.findall(r"data:image/webp;base64,([^\"]+)", page)[0])
+    overview = decoded(re.findall(r"data:image/jpeg;base64,([^\"]+)", page)[0])
     assert overview.size == (MAX_SIDE, round(MAX_SIDE * 700 / (2 * MAX_SIDE + 100)))
     assert '"imageSize":[64,64]' in page  # the map's own
     levels = facts_of(page)["levels"]
@@ -264,7 +265,7 @@ def test_max_side_bounds_the_photo_of_a_page() -> None:
     assert facts_of(page_of(score_map, photo, max_side=3000))["levels"] == [[3000, 60]]
     small = page_of(score_map, photo, max_side=1000)
     assert facts_of(small)["levels"] == []
-    assert decoded(re.findall(r"data:image/webp;base64,([^\"]+)", small)[0]).size == (1000, 20)
+    assert decoded(re.findall(r"data:image/jpeg;base64,([^\"]+)", small)[0]).size == (1000, 20)
 
 
 class _Strips:
@@ -299,7 +300,7 @@ def test_the_page_tells_how_true_its_map_is() -> None:
     )
     page = page_of(told)
     assert "in 75 % of the windows" in page and "5 of 12 were scored as crops." in page
-    origins = zlib.decompress(base64.b64decode(re.findall(r'id="origins">([^<]+)<', page)[0]))
+    origins = zlib.decompress(base64.b64decode(re.findall(r'id="origins-windows">([^<]+)<', page)[0]))
     np.testing.assert_array_equal(np.frombuffer(origins, np.uint8).reshape(3, 4), exact)
     whole = replace(score_map, block=replace(score_map.block, exact=np.ones((3, 4), np.bool_)))
     assert "Every window was scored as a crop." in page_of(whole)
@@ -1066,3 +1067,95 @@ def test_the_origin_of_the_map_is_folded_away(collage: Path, open_page: Open) ->
     assert not page.driver.find_element("css selector", "footer dl").is_displayed()
     page.driver.find_element("css selector", "footer summary").click()
     assert page.driver.find_element("css selector", "footer dl").is_displayed()
+
+
+KINDS: tuple[MapKind, ...] = ("focused", "windows", "activations")
+
+
+@pytest.fixture(scope="module")
+def cup(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default page of coffee.png, made by the real command's own path in this process."""
+    from typer.testing import CliRunner
+
+    from fcnconv.cli import make_app
+
+    out = tmp_path_factory.mktemp("page") / "map.html"
+    arguments = ["heatmap", str(SAMPLES / "coffee.png"), "-o", str(out), "-q"]
+    assert CliRunner().invoke(make_app(), arguments).exit_code == 0
+    return out
+
+
+def switch(page: Page, kind: str) -> None:
+    page.driver.find_element("css selector", f"[name=kind][value={kind}]").click()
+    page.wait(f"kind.kind === '{kind}'")
+
+
+@needs_chromium
+def test_every_kind_of_map_is_a_click_away(cup: Path, open_page: Open, lite0: Classifier) -> None:
+    page = open_page(cup)
+    offered = page.driver.find_elements("css selector", "[name=kind]")
+    assert [radio.get_attribute("value") for radio in offered] == list(KINDS)
+    assert page.text("shown") == "espresso"
+    focused = lite0(SAMPLES / "coffee.png", scales="auto", map="focused")
+    others = {kind: ScoreMap.collect(make()) for kind, make in focused.about.others.items()}
+    for kind in (*KINDS, "focused"):
+        switch(page, kind)
+        score_map = others.get(kind, focused)
+        plane = score_map.plane("espresso")
+        assert float(page.text("highest")) == pytest.approx(plane.max(), abs=0.01)
+        assert plane[page.cell()] == pytest.approx(plane.max(), abs=0.01)
+        drawn = np.array(page.script("return [...plane]")).reshape(plane.shape)
+        assert np.abs(drawn - plane).max() < 0.02  # of which a cell keeps 8 bits, and its best classes
+        unit = "window" if kind == "windows" else "cell"
+        assert page.text("window-title") == unit.capitalize() and page.text("go") == f"go to that {unit}"
+        assert f"{unit}s of {score_map.grid.window} px" in page.text("subtitle")
+        assert page.text("meaning")
+        page.wait(f"location.hash.includes('map={kind}') === {str(kind != 'focused').lower()}")
+
+
+@needs_chromium
+def test_a_switch_keeps_the_class_the_place_and_the_view(cup: Path, open_page: Open) -> None:
+    page = open_page(cup)
+    page.press("/", "plate", "\ue007")
+    page.script("held = true; moveTo(4, 6)")
+    x, y = page.script("const m = middleOfWindow(); return [m.x, m.y]")
+    switch(page, "windows")
+    assert page.text("shown") == "plate"
+    x1, y1 = page.script("const m = middleOfWindow(); return [m.x, m.y]")
+    assert abs(x1 - x) <= 60 and abs(y1 - y) <= 60  # windows of one scale lie 29 px apart, of the other 46
+    page.press("w")
+    coloured = page.pixels("map")[..., 3].max()
+    page.press("k")  # activations
+    page.wait("kind.kind === 'activations'")
+    assert page.script("return showsWinners()") and coloured > 0 and page.pixels("map")[..., 3].max() > 0
+    page.wait("location.hash.includes('map=activations')")
+    address = page.driver.current_url
+    page.driver.get("about:blank")
+    page.driver.get(address)
+    page.wait("document.documentElement.dataset.ready")
+    assert page.script("return [kind.kind, entry.label, showsWinners()]") == ["activations", "plate", True]
+
+
+def test_other_kinds_do_not_double_a_page(lite0: Classifier) -> None:
+    for name in ("coffee.png", "collage.jpg"):
+        score_map = lite0(SAMPLES / name, scales="auto", map="focused")
+        alone = replace(score_map, about=replace(score_map.about, others={}))
+        photo = score_map.about.source
+        pages = ["".join(viewer_page(each.stream(), photo, dict)) for each in (alone, score_map)]  # type: ignore[arg-type]
+        assert len(pages[0]) < len(pages[1]) < 2 * len(pages[0])
+        found = [[one["kind"] for one in facts_of(page)["kinds"]] for page in pages]
+        assert found == [["focused"], list(KINDS)]
+
+
+@needs_chromium
+def test_a_map_of_one_kind_offers_no_other(collage: Path, open_page: Open) -> None:
+    page = open_page(collage)
+    assert not page.driver.find_element("css selector", ".kinds").is_displayed()
+    page.press("k")
+    assert page.script("return kind.kind") == "windows"
+
+
+def test_a_map_keeps_the_best_classes_where_that_takes_less_room() -> None:
+    score_map = random_map(3, 4, 100)
+    assert [pack(score_map.stream(), most_kept=k).kept for k in (8, 33, 34)] == [8, 33, 0]
+    assert pack(score_map.stream(), max_values=100, most_kept=8).kept == 8

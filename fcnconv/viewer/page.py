@@ -12,6 +12,7 @@ from pathlib import PurePath
 import numpy as np
 
 from fcnconv.labels import Selection
+from fcnconv.options import MapKind
 from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
@@ -25,6 +26,11 @@ PAGE_BYTES = 60_000_000
 
 VEIL = 0.65
 """Opacity of the even veil, which colours every probability alike."""
+
+OTHER_KEPT = 64
+"""Classes of each cell that a page keeps of the map's other kinds, so that they add less than the map has."""
+
+KIND_NAMES: Mapping[MapKind, str] = {"focused": "Focused", "windows": "Windows", "activations": "Activations"}
 
 SCRIPTS = ("scores", "view", "photo", "map", "panel", "regions", "search", "main")
 """The parts of the page's script, in their order."""
@@ -51,8 +57,11 @@ def viewer_page(
     """
     packed = pack(stream, max_values)
     about, told = stream.about, provenance()
-    rows, cols, num_classes = about.shape
-    labels = about.labels
+    maps = [(about, packed)]
+    for kind in KIND_NAMES:
+        if kind in about.others:
+            other = about.others[kind]()
+            maps.append((other.about, pack(other, max_values, OTHER_KEPT)))
     name = readable(PurePath(about.source.name).name) if about.source else "image"
     values = {
         "name": html.escape(name),
@@ -61,18 +70,18 @@ def viewer_page(
         "subtitle": _subtitle(about),
         "answer": _answer(about),
         "agreement": _agreement(about, int(packed.exact.sum()), int(packed.looked_at.sum())),
-        "storage": _storage(packed, rows * cols, num_classes, bool(labels.concepts)),
+        "storage": " ".join(_storage(*one, whose=i > 0) for i, one in enumerate(maps)),
         "provenance": terms(told),
-        "data": base64.b64encode(packed.data).decode(),
-        "origins": base64.b64encode(zlib.compress(_origins(packed), 9)).decode(),
-        "best": base64.b64encode(zlib.compress(packed.best_scale.tobytes(), 9)).decode(),
+        "kinds": "".join(_choice(kind) for kind in KIND_NAMES if kind in {one.kind for one, _ in maps}),
+        "one-kind": "" if len(maps) > 1 else " hidden",
+        "maps": "".join(_data(*one) for one in maps),
     }
-    facts = _facts(name, about, packed, shown)
+    facts = _facts(name, about, packed, shown) | {"kinds": [_kind_facts(*one) for one in maps]}
     room = page_bytes - sum(len(value) for value in values.values()) - len(script_json(facts)) - 10_000
     sharp = page_photo(photo, int(room * 0.99), max_side)  # what stands around the tiles is under 1 %
     facts["levels"] = [level.size for level in sharp.levels]
     values |= {
-        "photo": f"data:image/webp;base64,{sharp.overview}",
+        "photo": f"data:image/jpeg;base64,{sharp.overview}",
         "sharpness": _sharpness(sharp, photo.size),
         "facts": script_json(facts),
     }
@@ -84,27 +93,53 @@ def _origins(packed: Packed) -> bytes:
     return np.where(packed.looked_at, packed.exact, 2).astype(np.uint8).tobytes()
 
 
-def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
-    """What the page's script must know, beside the scores."""
-    grid, labels = about.grid, about.labels
-    opacities = np.round(255 * opacity_map()).astype(np.uint8)[:, None]
+def _data(about: About, packed: Packed) -> str:
+    """A map's packed bytes, as elements that only the script reads."""
+    parts = {
+        "data": packed.data,
+        "origins": zlib.compress(_origins(packed), 9),
+        "best": zlib.compress(packed.best_scale.tobytes(), 9),
+    }
+    return "".join(
+        f'<script type="text/plain" id="{name}-{about.kind}">{base64.b64encode(part).decode()}</script>\n'
+        for name, part in parts.items()
+    )
+
+
+def _choice(kind: MapKind) -> str:
+    return f'<label><input type="radio" name="kind" value="{kind}"> {KIND_NAMES[kind]}</label>'
+
+
+def _kind_facts(about: About, packed: Packed) -> dict[str, object]:
+    """What the page's script must know of one map."""
+    grid = about.grid
     return {
-        "name": name,
-        "imageSize": grid.image_size,
+        "kind": about.kind,
+        "rows": grid.rows,
+        "cols": grid.cols,
         "scanSize": grid.scan_size,
         "window": grid.window,
         "stride": grid.stride,
         "scales": [(*each.scan_size, each.rows, each.cols) for each in about.scales],
-        "rows": grid.rows,
-        "cols": grid.cols,
         "kept": packed.kept,
         "indexBytes": packed.index_bytes,
+        "unit": about.unit,
+        "fades": grid.window > grid.stride * grid.phases,  # windows, which lie within the image's border
+        "subtitle": _subtitle(about),
+    }
+
+
+def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
+    """What the page's script must know, whichever map it shows."""
+    labels = about.labels
+    opacities = np.round(255 * opacity_map()).astype(np.uint8)[:, None]
+    return {
+        "name": name,
+        "imageSize": about.grid.image_size,
         "categories": labels.categories,
         "wnids": labels.wnids,
         "concepts": [_listed(concept) for concept in labels.concepts],
-        "unit": about.unit,
         "foremost": _foremost(about, packed),
-        "fades": grid.window > grid.stride * grid.phases,  # windows, which lie within the image's border
         "shown": [_listed(selection) for selection in shown],
         "mode": about.provenance.mode,
         "anchors": about.provenance.anchors,
@@ -153,17 +188,21 @@ def _agreement(about: About, exact: int, cells: int) -> str:
     return f"{how}; {exact:,} of {cells:,} were scored as crops." if exact else f"{how}."
 
 
-def _storage(packed: Packed, cells: int, num_classes: int, has_concepts: bool) -> str:
-    """A sentence about what the page keeps and how far it is from the map."""
+def _storage(about: About, packed: Packed, *, whose: bool) -> str:
+    """A sentence about what the page keeps of a map and how far it is from it. whose: name its kind."""
+    rows, cols, num_classes = about.shape
+    unit = about.unit
     kept = (
         f"the {packed.kept} best of {num_classes:,} classes"
         if packed.kept
         else f"all {num_classes:,} classes"
     )
-    rest = f"; a class outside a window’s {packed.kept} best counts as 0 there" if packed.kept else ""
-    summed = f", of a concept’s sum {_rounded_up(packed.concept_error)}" if has_concepts else ""
+    rest = f"; a class outside a {unit}’s {packed.kept} best counts as 0 there" if packed.kept else ""
+    summed = f", of a concept’s sum {_rounded_up(packed.concept_error)}" if about.labels.concepts else ""
+    page = f"{KIND_NAMES[about.kind]}: the page" if whose else "This page"
+    scale = "in 8 bits on a square-root scale"
     return (
-        f"This page holds {kept} of each of {cells:,} windows, in 8 bits on a square-root scale{rest}. "
+        f"{page} holds {kept} of each of {rows * cols:,} {unit}s, {scale}{rest}. "
         f"Largest error of a probability here: {_rounded_up(packed.error)}{summed}."
     )
 

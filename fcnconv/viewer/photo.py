@@ -24,6 +24,11 @@ MAX_SIDE = 2048
 TILE = 512
 """Side of a tile in pixels; those at the right and the bottom are smaller."""
 
+OVERVIEW = "JPEG"
+"""Pillow's name of the overview's format. WebP has 12 % fewer bytes and takes 15 times as long: a tenth of
+the time that the page of an ordinary photo took.
+"""
+
 QUALITIES = (80, 60)
 """WebP's qualities of a level's tiles: the first with which it is small enough."""
 
@@ -52,7 +57,7 @@ class Level:
 
 @dataclass(frozen=True)
 class PagePhoto:
-    """What the page has of the photo. overview: WebP in base64, of `overview_size`. levels: finer ones, the
+    """What the page has of the photo. overview: JPEG in base64, of `overview_size`. levels: finer ones, the
     coarsest first.
     """
 
@@ -74,7 +79,7 @@ def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> P
     whole = max(source.size)
     max_side = min(max_side or whole, whole)
     pixels = read_within(source, min(max_side, MAX_SIDE))
-    overview = _encoded(pixels, 85)
+    overview = _encoded(pixels, 85, OVERVIEW)
     done(PHOTO, pixels.size / 3)
     room -= len(overview)
     levels: list[Level] = []
@@ -149,8 +154,8 @@ def _boxes(size: tuple[int, int]) -> list[list[Box]]:
     return [[(x0, y0, x1, y1) for x0, x1 in spans(size[0])] for y0, y1 in spans(size[1])]
 
 
-def _encoded(pixels: Pixels, quality: int) -> str:
-    """uint8 (h, w, 3) as WebP in base64."""
+def _encoded(pixels: Pixels, quality: int, format: str = "WEBP") -> str:
+    """uint8 (h, w, 3) in base64."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "WEBP", quality=quality, method=2)  # 4 is half as fast for 3 % less
+    Image.fromarray(pixels).save(file, format, quality=quality, method=2)  # 4 is half as fast for 3 % less
     return base64.b64encode(file.getvalue()).decode()

@@ -16,6 +16,7 @@ const keys = {
   "[": () => setOpacity(+$("opacity").value - 5),
   "]": () => setOpacity(+$("opacity").value + 5),
   c: () => document.querySelector("[name=drawn]:not(:checked)").click(),
+  k: () => document.querySelectorAll("[name=kind]")[(map.kinds.indexOf(kind) + 1) % map.kinds.length]?.click(),
   w: () => document.querySelector("[name=view]:not(:checked)").click(),
   m: () => { held = true; goToHighest(); speak(); },
   Escape: () => { held = false; drawWindow(); },
@@ -46,6 +47,8 @@ $("floor").addEventListener("input", tellMap);
 $("dotted").addEventListener("change", redraw);
 for (const radio of document.querySelectorAll("[name=drawn]")) radio.addEventListener("change", redraw);
 for (const radio of document.querySelectorAll("[name=view]")) radio.addEventListener("change", () => { tellMap(); drawWindow(); });
+for (const radio of document.querySelectorAll("[name=kind]"))
+  radio.addEventListener("change", () => switchTo(map.kinds.find((one) => one.kind === radio.value)));
 new ResizeObserver(redraw).observe(stage);
 document.addEventListener("DOMContentLoaded", redraw); // the last tiles may have come after the first drawing
 
@@ -57,16 +60,19 @@ function keepAddress() {
     const parts = new URLSearchParams({ class: entry.label, window: `${row},${col}` });
     if (zoomed()) parts.set("view", [view.zoom.toFixed(2), Math.round(view.x), Math.round(view.y)].join());
     if (showsWinners()) parts.set("show", "winners");
+    if (kind !== map.kinds[0]) parts.set("map", kind.kind);
     const before = new URLSearchParams(location.hash.slice(1));
-    const step = before.has("class") && ["class", "show"].some((name) => before.get(name) !== parts.get(name));
+    const step = before.has("class") && ["class", "show", "map"].some((name) => before.get(name) !== parts.get(name));
     if (step) location.hash = parts;
     else location.replace(`#${parts}`);
     written = location.hash;
   }, 300);
 }
 // Shows what the address says, as far as it says something that this map has.
-function followAddress() {
+async function followAddress() {
   const parts = new URLSearchParams(location.hash.slice(1));
+  const other = map.kinds.find((one) => one.kind === parts.get("map")) ?? map.kinds[0];
+  if (other !== kind) await switchTo(other);
   const numbers = (name) => (parts.get(name) ?? "").split(",").map(Number);
   const named = [...offered, ...entries].find((e) => e.label === parts.get("class"));
   const [atRow, atCol] = numbers("window"), [zoom, x, y] = numbers("view");
@@ -79,9 +85,8 @@ function followAddress() {
 window.addEventListener("hashchange", () => { if (location.hash !== written) followAddress(); });
 
 async function start() {
-  await Promise.all([$("photo").decode(), unpack()]);
+  await Promise.all([$("photo").decode(), take(map.kinds[0])]);
   overview = await createImageBitmap($("photo"));
-  highestOfEach();
   const strongest = find("").slice(0, 10), foremost = classEntry(map.foremost);
   $("chips").replaceChildren(...[...new Set([...offered, foremost, ...strongest])].slice(0, Math.max(10, offered.length)).map((e) => {
     const item = make("li"), chip = make("button", e.label);
@@ -91,15 +96,10 @@ async function start() {
     item.append(chip);
     return item;
   }));
-  const others = new Set(origins.filter((origin) => origin !== NOT_LOOKED_AT));
-  $("dotted-label").hidden = others.size < 2; // nothing to tell apart
   setOpacity(opacity.findings);
-  if (map.unit === "cell") {
-    $("window-title").textContent = "Cell";
-    $("go").textContent = "go to that cell";
-  }
+  tellKind();
   show(offered[0] ?? foremost);
-  followAddress();
+  await followAddress();
   draw();
   document.documentElement.dataset.ready = "yes";
 }

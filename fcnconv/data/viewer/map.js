@@ -66,7 +66,7 @@ function along(pixels, from, length, count, size) {
     share[i] = place - before[i];
     nearest[i] = Math.round(place);
     const t = clamp(Math.min(at / first, (size - at) / last), 0, 1);
-    left[i] = map.fades ? 1 - (1 - t) ** 2 : 1;
+    left[i] = kind.fades ? 1 - (1 - t) ** 2 : 1;
   }
   return { before, share, nearest, left };
 }

@@ -1,15 +1,47 @@
 // The panel: the class shown and its scale or the winners' key, and the window in focus with its best classes.
 let row = 0, col = 0, held = false;
 
-function show(chosen, move = true) {
+function takeClass(chosen) {
   entry = chosen;
   plane = planeOf(entry.members);
-  if (second === entry) second = null; // nothing to compare it with
   entry.highest = plane.reduce((a, b) => Math.max(a, b), 0);
+}
+
+function show(chosen, move = true) {
+  takeClass(chosen);
+  if (second === entry) second = null; // nothing to compare it with
   if (showsWinners()) document.querySelector("[name=view][value=class]").checked = true;
   tellMap();
   if (move) goToHighest();
   else drawWindow();
+}
+
+// What the kinds of maps show, in the words of `docs/localisation.md`.
+const MEANING = {
+  focused: "Each window’s probability, on the cells that carry the evidence.",
+  windows: "The probability of the class in each window.",
+  activations: "Each cell’s own probability, from its class activations alone.",
+};
+// Shows another kind of map: the same class at the same place, or where it is highest.
+async function switchTo(one) {
+  const { x, y, w, h } = windowBox();
+  if (!await take(one)) return;
+  takeClass(entry);
+  tellKind();
+  tellMap();
+  if (held || showsWinners()) moveTo(...cellOf({ x: x + w / 2, y: y + h / 2 }));
+  else goToHighest();
+}
+// All that depends on the kind of map.
+function tellKind() {
+  for (const radio of document.querySelectorAll("[name=kind]")) radio.checked = radio.value === kind.kind;
+  $("meaning").textContent = MEANING[kind.kind];
+  $("subtitle").textContent = kind.subtitle;
+  const unit = kind.unit, title = unit[0].toUpperCase() + unit.slice(1);
+  $("window-title").textContent = title;
+  $("go").textContent = `go to that ${unit}`;
+  $("intro").textContent = `The most probable class of each ${unit}, paler where it is less probable.`;
+  $("dotted-label").hidden = new Set(origins.filter((origin) => origin !== NOT_LOOKED_AT)).size < 2; // nothing to tell apart
 }
 
 // All that depends on what the map shows.
@@ -51,7 +83,7 @@ function drawScale() {
 function tellKey() {
   $("least").textContent = (+$("floor").value).toFixed(2);
   $("nobody").hidden = key.length > 0;
-  $("nobody").textContent = "No window reaches this probability.";
+  $("nobody").textContent = `No ${kind.unit} reaches this probability.`;
   $("key").replaceChildren(...key.map((one) => {
     const item = make("li"), swatch = make("span", "", "swatch"), parts = one.entry ? make("button") : item;
     swatch.style.background = `rgb(${[...one.colour].join()})`;
@@ -81,7 +113,7 @@ function moveTo(newRow, newCol) {
 
 // The window in focus, in image px: of several scales that one's where the best class is from, whose centre is nearest.
 function windowBox() {
-  const [w, h, highest, widest] = map.scales[bestScale[row * cols + col]] ?? [scanWidth, scanHeight, rows, cols];
+  const [w, h, highest, widest] = kind.scales[bestScale[row * cols + col]] ?? [scanWidth, scanHeight, rows, cols];
   const nearest = (cell, own, other, count) =>
     clamp(Math.floor(((cell * stride + side / 2) * other / own - side / 2) / stride + 0.5), 0, count - 1);
   const x = nearest(col, scanWidth, w, widest) * stride, y = nearest(row, scanHeight, h, highest) * stride;
@@ -91,7 +123,7 @@ function windowBox() {
 // Where a cell's scores come from.
 function originOf(cell) {
   if (origins[cell] === NOT_LOOKED_AT) return "outside the region of interest";
-  if (map.scales.length) return `combined from ${map.scales.length} scales${map.anchors ? ", corrected by crops" : ""}`;
+  if (kind.scales.length) return `combined from ${kind.scales.length} scales${map.anchors ? ", corrected by crops" : ""}`;
   if (origins[cell] === EXACT) return "scored as a crop";
   if (!map.anchors) return "dense map";
   return map.mode === "windows" ? "interpolated from crops nearby" : "corrected by crops nearby";

@@ -1,11 +1,10 @@
 // The map: what the page holds of it, and what can be shown of it.
 const map = JSON.parse($("facts").textContent);
-const { rows, cols, kept, window: side, stride, imageSize: [width, height], scanSize: [scanWidth, scanHeight] } = map;
-const cells = rows * cols;
-const perX = width / scanWidth, perY = height / scanHeight; // image px a scanned px
-const covered = { // each cell owns the square of one stride around its window's centre
-  x: (side - stride) / 2 * perX, y: (side - stride) / 2 * perY, w: cols * stride * perX, h: rows * stride * perY,
-};
+const [width, height] = map.imageSize;
+let kind;                      // the map that is shown, of `map.kinds`: focused, windows, or activations
+let rows, cols, cells, kept, side, stride, scanWidth, scanHeight;
+let perX, perY;                // image px a scanned px
+let covered;                   // in image px; each cell owns the square of one stride around its window's centre
 const probability = Float32Array.from({ length: 256 }, (_, q) => (q / 255) ** 2);
 const concept = ([name, members, wnid, also]) => ({ name, members, wnid, also, concept: true });
 const entries = [ // what can be shown
@@ -38,13 +37,34 @@ async function inflated(id) {
 }
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
-async function unpack() {
-  const [buffer, bytes, best] = await Promise.all([inflated("data"), inflated("origins"), inflated("best")]);
-  const Index = map.indexBytes === 2 ? Uint16Array : Uint32Array;
-  index = kept ? new Index(buffer, 0, kept * cells) : null;
-  values = new Uint8Array(buffer, kept * cells * map.indexBytes);
-  bestScale = new Uint8Array(best);
-  origins = new Uint8Array(bytes);
+async function unpack({ kind: name, rows, cols, kept, indexBytes }) {
+  const [buffer, bytes, best] = await Promise.all(["data", "origins", "best"].map((part) => inflated(`${part}-${name}`)));
+  const Index = indexBytes === 2 ? Uint16Array : Uint32Array, count = kept * rows * cols;
+  return {
+    index: kept ? new Index(buffer, 0, count) : null,
+    values: new Uint8Array(buffer, count * indexBytes),
+    bestScale: new Uint8Array(best),
+    origins: new Uint8Array(bytes),
+  };
+}
+
+// Takes another kind of map, unpacked when it is first wanted. Gives false where meanwhile another one was wanted.
+let wanted;
+async function take(one) {
+  wanted = one;
+  const unpacked = await (one.unpacked ??= unpack(one));
+  if (wanted !== one) return false;
+  kind = one;
+  ({ rows, cols, kept, window: side, stride, scanSize: [scanWidth, scanHeight] } = kind);
+  ({ index, values, bestScale, origins } = unpacked);
+  cells = rows * cols;
+  perX = width / scanWidth;
+  perY = height / scanHeight;
+  covered = { x: (side - stride) / 2 * perX, y: (side - stride) / 2 * perY, w: cols * stride * perX, h: rows * stride * perY };
+  winners = null;
+  for (const e of [...entries, ...offered]) e.highest = undefined;
+  highestOfEach();
+  return true;
 }
 
 // The probability of a set of classes in each cell.

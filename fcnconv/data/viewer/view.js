@@ -43,8 +43,8 @@ function placeAt({ clientX, clientY }) {
   const box = stage.getBoundingClientRect(), seen = visible();
   return { x: seen.x + (clientX - box.left) / box.width * seen.w, y: seen.y + (clientY - box.top) / box.height * seen.h };
 }
-function cellAt(event) {
-  const { x, y } = placeAt(event);
+const cellAt = (event) => cellOf(placeAt(event));
+function cellOf({ x, y }) {
   return [Math.floor((y - covered.y) / (stride * perY)), Math.floor((x - covered.x) / (stride * perX))];
 }
 
