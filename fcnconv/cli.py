@@ -79,8 +79,7 @@ class _Command(TyperCommand):
         ctx.allow_extra_args = True  # they come back, to be told in our words
         extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
-            argument = next(p.name for p in self.params if p.param_type_name == "argument")
-            named = [ctx.params[argument], *extra]
+            named = [ctx.params[p.name] for p in self.params if p.param_type_name == "argument"] + extra
             raise too_many_arguments(str(ctx.info_name), named, ctx.params.get("out"))
         return extra
 

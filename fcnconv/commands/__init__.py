@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-COMMANDS = ("classify", "heatmap", "locate", "batch", "classes", "models", "verify", "prepare", "export")
+COMMANDS = (
+    *("classify", "heatmap", "locate", "batch", "classes", "models"),
+    *("verify", "prepare", "export", "doctor"),
+)
 """Their names, in the order of the help."""
 
 READERS = "readers"

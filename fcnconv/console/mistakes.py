@@ -23,10 +23,12 @@ ELSEWHERE = {
 
 
 def too_many_arguments(command: str, named: Sequence[str], out: str | None = None) -> UsageError:
-    """The error of more arguments than the command takes, which is one.
+    """The error of more arguments than the command takes, which is one, or none of `doctor`.
 
     named: all of them. out: the value of --out, where one is given.
     """
+    if command == "doctor":
+        return UsageError(f"doctor takes no arguments, but got {_line('doctor', *named).split(' ', 2)[2]}")
     first, last = named[0], named[-1]
     if out is None and len(named) == 2 and _is_output(command, last):
         return UsageError(f"{last}: to write there, say --out: {_line(command, first, '--out', last)}")

@@ -56,6 +56,17 @@ def has_bfloat16(root: Path = ROOT) -> bool | None:
     return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(features.split())
 
 
+def processor_name(root: Path = ROOT) -> str:
+    """The processor's name; empty where the system does not report it."""
+    return _cpu(root)[0]
+
+
+def processor_features(root: Path = ROOT) -> frozenset[str] | None:
+    """The processor's features, as Linux spells them; None where the system does not report them."""
+    features = _cpu(root)[1]
+    return frozenset(features.split()) if features else None
+
+
 def _cpu(root: Path) -> tuple[str, str]:
     """The first processor's name, and what it can do, as Linux tells them; empty where it does not."""
     text = _text(root / "proc/cpuinfo")
