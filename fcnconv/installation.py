@@ -1,4 +1,4 @@
-"""What is installed here and what this machine offers, found without importing any of the libraries.
+"""The installation and the machine, inspected without importing any of the libraries.
 
 `fcnconv doctor` prints it. Bug reports need it, and it names what would make fcnconv faster.
 """
@@ -37,7 +37,7 @@ EXTRAS = {
     "yaml": "class names in YAML files",
     "zarr": "OME-Zarr and Zarr, to read and to write",
 }
-"""What each optional extra of the package adds. Extras for development are not listed."""
+"""Each optional extra of the package -> what it adds. Extras for development are not listed."""
 
 FOR_DEVELOPMENT = ("docs", "test", "test-all")
 """Extras that add nothing for users."""

@@ -18,8 +18,9 @@ def doctor(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Report versions, processor, memory, caches and extras, and what would make fcnconv faster.
+    """Check the installation, and find what would make it faster.
 
+    Reports versions, processor features, free memory, caches and optional extras.
     Include this output in bug reports. It names folders of your account, but no images and no models.
 
         fcnconv doctor
