@@ -18,7 +18,7 @@ def doctor(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check the installation, and find what would make it faster.
+    """The state of the installation, and how to speed it up.
 
     Reports versions, processor features, free memory, caches and optional extras.
     Include this output in bug reports. It names folders of your account, but no images and no models.
