@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fcnconv.activations import check_outputs
 from fcnconv.backends import open_network
+from fcnconv.backends.network import Needs
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
 from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
@@ -572,8 +573,16 @@ def load(
     return open_classifier(find_model(model, own), options)
 
 
-def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) -> Classifier:
-    """The classifier of a model, run as the options say. Raises ModelError and ConversionError."""
+def open_classifier(
+    spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK, maps: MapOptions = PLAIN_MAP
+) -> Classifier:
+    """The classifier of a model, run as the options say.
+
+    maps: of the maps that it will make. All plans that these need are made now, in one go; those that other
+    maps need are made when they are asked for.
+
+    Raises ModelError and ConversionError.
+    """
     if options.image_pixel_size is not None and spec.pixel_size is None:
         raise UsageError(
             f"{spec.name} is for pixels of any size, so that --image-mpp and --image-gsd change nothing; "
@@ -584,7 +593,11 @@ def open_classifier(spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK) ->
         wanted = "three, or one for all" if channels == 3 else str(channels)
         raise UsageError(f"--bands names {len(options.bands)} bands, and the network takes {wanted}")
     mode, backend, device = spec.mode_for(options.mode), options.backend, options.device
-    network = open_network(spec, mode, backend, device, options.stride, options.precision)
+    needs = Needs(
+        activations=maps.map not in (None, "windows") and maps.anchors != 1,
+        crops=bool(maps.anchors or maps.refine or maps.agreement is not None),
+    )
+    network = open_network(spec, mode, backend, device, options.stride, options.precision, needs)
     if network.arithmetic != FLOAT32:
         log.info("%s", network.arithmetic)
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import needs_openvino
+import torchvision
+from conftest import SAMPLES, Command, needs_openvino
 from tiny_network import Tiny
 from torch import nn
 
+import fcnconv.convert as making_networks
 from fcnconv.backends import BACKENDS, making, onnx, open_network
 from fcnconv.backends.making import prove_export
 from fcnconv.backends.network import Network
@@ -25,8 +27,9 @@ from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.classifier import open_classifier
 from fcnconv.convert.to_onnx import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
+from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
-from fcnconv.options import Backend, NetworkOptions, Precision
+from fcnconv.options import Backend, MapOptions, NetworkOptions, Precision
 from fcnconv.provenance import Mode
 from fcnconv.scan.parts import PixelCells, chain
 from fcnconv.system.cache import cache_path
@@ -131,6 +134,72 @@ def test_tiles_on_a_plan_equal_the_whole(spec: ModelSpec) -> None:
     first = 8 * stride
     part = network.run(np.ascontiguousarray(x[:, :, first - halo :]))
     np.testing.assert_allclose(part[:, :, halo // stride :], network.run(x)[:, :, 8:], rtol=1e-5, atol=1e-6)
+
+
+def test_all_plans_of_a_map_are_made_in_one_go(
+    spec: ModelSpec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "fcnconv")
+    conversions = []
+    convert = making_networks.convolutionize
+    monkeypatch.setattr(
+        making_networks, "convolutionize", lambda *args: conversions.append(args) or convert(*args)
+    )
+    maps = MapOptions(map="focused", anchors=4)
+    classifier = open_classifier(spec, NetworkOptions(stride=4), maps)
+    first, made = (record.getMessage() for record in caplog.records)
+    assert first == "Preparing tiny, stride 4 px (first use only) …" and made.startswith("prepared in")
+    assert len(conversions) == 1
+    assert len(list((cache_path() / "plans").glob("*.onnx"))) == 3
+
+    def too_late(*args: object, **kwargs: object) -> bytes:
+        raise AssertionError("a plan is made after the scan began")
+
+    monkeypatch.setattr(making, "make_plan", too_late)
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    ScoreMap.collect(classifier.stream(noise, maps))
+    ScoreMap.collect(open_classifier(spec, NetworkOptions(stride=4), maps).stream(noise, maps))
+    assert not [record for record in caplog.records if "Preparing" in record.getMessage()][1:]
+
+
+@pytest.mark.parametrize("missing", ["activations", "crops"])
+def test_what_alone_is_missing_is_named(
+    missing: str, spec: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_classifier(spec)
+    caplog.set_level(logging.INFO, "fcnconv")
+    caplog.clear()
+    maps = MapOptions(map="focused") if missing == "activations" else MapOptions(refine=0.1)
+    open_classifier(spec, NetworkOptions(), maps)
+    making, _ = (record.getMessage() for record in caplog.records)
+    assert missing in making and "(first use only)" in making
+
+
+COMMANDS_AND_PLANS = {
+    "heatmap": (["--anchors", "4", "--stride", "16", "-o", "map.png"], 3),
+    "locate": ([], 2),
+    "verify": (["--max-windows", "8"], 2),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS_AND_PLANS)
+def test_a_command_prepares_once(command: str, fcnconv: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.squeezenet1_1(num_classes=3)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    options, plans = COMMANDS_AND_PLANS[command]
+    model = ["-m", "w.pth", "--arch", "squeezenet1_1", "--window", "64"]
+    done = fcnconv(
+        command,
+        *(SAMPLES / "coffee.png", *model, *options),
+        cwd=tmp_path,
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.decode().splitlines()
+    (first,) = (n for n, line in enumerate(lines) if "Preparing" in line)
+    assert lines[first + 1].startswith("fcnconv: prepared in")
+    assert len(list((tmp_path / "cache" / "fcnconv" / "plans").glob("*.onnx"))) == plans
 
 
 def test_a_plan_is_made_once_and_told_once(spec: ModelSpec, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,33 +20,42 @@ from fcnconv.parsing import parse_device
 from fcnconv.provenance import Mode
 
 if TYPE_CHECKING:
-    from fcnconv.backends.network import Network
+    from fcnconv.backends.network import Needs, Network
 
 log = logging.getLogger("fcnconv")
 
-Open = Callable[[ModelSpec, Mode, str, "int | None", Precision], "Network"]
-"""(model, mode, device, stride, precision) -> the model, ready to run. Arguments as for `open_network`."""
+Open = Callable[[ModelSpec, Mode, str, "int | None", Precision, "Needs | None"], "Network"]
+"""(model, mode, device, stride, precision, needs) -> the model, ready to run; as for `open_network`."""
 
 
-def _onnx(spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision) -> Network:
+def _onnx(
+    spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision, needs: Needs | None
+) -> Network:
     _on_processor("onnx", device)
     if precision == "bfloat16":
         raise UsageError(
             "the onnx backend computes in float32; for --precision bfloat16 use --backend openvino"
         )
+    from fcnconv.backends.network import LOGITS_ALONE
     from fcnconv.backends.onnx import open_onnx
 
-    return open_onnx(spec, mode, stride)
+    return open_onnx(spec, mode, stride, needs or LOGITS_ALONE)
 
 
-def _openvino(spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision) -> Network:
+def _openvino(
+    spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision, needs: Needs | None
+) -> Network:
     _on_processor("openvino", device)
+    from fcnconv.backends.network import LOGITS_ALONE
     from fcnconv.backends.openvino import open_openvino
 
-    return open_openvino(spec, mode, stride, "bfloat16" if precision == "bfloat16" else "float32")
+    needs = needs or LOGITS_ALONE
+    return open_openvino(spec, mode, stride, "bfloat16" if precision == "bfloat16" else "float32", needs)
 
 
-def _torch(spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision) -> Network:
+def _torch(
+    spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision, needs: Needs | None
+) -> Network:
     from fcnconv.backends.torch import open_torch
 
     return open_torch(spec, mode, device, stride, precision)
@@ -69,6 +78,7 @@ def open_network(
     device: str = "auto",
     stride: int | None = None,
     precision: Precision = "auto",
+    needs: Needs | None = None,
 ) -> Network:
     """The model, ready to run. For real crops of a network that runs converted, the same with another mode.
 
@@ -78,6 +88,7 @@ def open_network(
         GPU, since the looking costs the import of torch.
     stride: pixels between windows; None is the model's own.
     precision: as in `options.NetworkOptions`.
+    needs: what else the work will need of it, so that all plans are made now; None is nothing else.
 
     Raises UsageError and ModelError, and ConversionError before any weights are fetched if it is known that
     `fcn` mode cannot be had.
@@ -90,14 +101,14 @@ def open_network(
         if stride is not None:
             spec.require_stride(stride)
     if backend != "auto":
-        return BACKENDS[backend](spec, mode, device, stride, precision)
+        return BACKENDS[backend](spec, mode, device, stride, precision, needs)
     if device in ("auto", "cpu") and not spec.no_plan:
         try:
             of_plan = _openvino if precision == "bfloat16" else _onnx
-            return of_plan(spec, mode, device, stride, precision)
+            return of_plan(spec, mode, device, stride, precision, needs)
         except PlanError as error:
             log.info("%s; running with torch instead", error)
-    return _torch(spec, mode, device, stride, precision)
+    return _torch(spec, mode, device, stride, precision, needs)
 
 
 WORTH = 1.2

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import fx, nn
 
 from fcnconv.backends.plans import Record, Start, plan_file
-from fcnconv.convert import FullyConvolutional, convolutionize
+from fcnconv.convert import FullyConvolutional
 from fcnconv.convert.cuts import cut, whole
 from fcnconv.convert.probes import probe
 from fcnconv.convert.proof import compare_float32
@@ -26,12 +27,15 @@ from fcnconv.scan.parts import Part, PixelCells, Run, chain
 from fcnconv.scores import FloatArray
 from fcnconv.version import __version__
 
+if TYPE_CHECKING:
+    from fcnconv.backends.onnx import Networks
+
 
 def make_plan(
     spec: ModelSpec,
     mode: Mode,
     weights: Path,
-    stride: int | None,
+    networks: Networks,
     start: Start,
     since: float,
     *,
@@ -39,14 +43,13 @@ def make_plan(
 ) -> bytes:
     """The content of the file of a model's plan. Raises ConversionError and PlanError.
 
-    weights: the file that the network is made of. start: runs an ONNX file.
+    weights: the file that the network is made of. networks: made of it. start: runs an ONNX file.
     since: when the making began, by ``time.perf_counter``. joint: plan the class activations too.
     """
     if mode == "windows" and spec.crops is not None:
         return _plan_of_crops(spec, spec.crops(weights), weights, start, since)
-    network: nn.Module = spec.build(weights).eval()
-    converted = convolutionize(network, spec.window, stride) if mode == "fcn" else None
-    network, any_size = converted or network, converted is not None
+    converted = networks.converted() if mode == "fcn" else None
+    network, any_size = converted or networks.original(), converted is not None
     if joint:
         network = _joint(converted)
     model = export_onnx(network, spec.window, any_size=any_size)

@@ -40,6 +40,20 @@ class Network:
     joint: Callable[[], Parts] | None = None
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What work will need of a network beside its logits, so that all plans can be made before it begins.
+
+    activations: class activations. crops: the original network, for real crops.
+    """
+
+    activations: bool = False
+    crops: bool = False
+
+
+LOGITS_ALONE = Needs()
+
+
 def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity: Identity) -> Network:
     """The network that scores every window of a region as a real crop, `stride` pixels apart.
 

@@ -7,8 +7,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fcnconv.backends.network import Network, of_crops
+from fcnconv.backends.network import LOGITS_ALONE, Needs, Network, of_crops
 from fcnconv.backends.plans import (
     Plan,
     Start,
@@ -42,6 +43,9 @@ from fcnconv.system.progress import Work, done, expect
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+    from torch import nn
+
+    from fcnconv.convert import FullyConvolutional
 
 log = logging.getLogger("fcnconv")
 
@@ -49,15 +53,52 @@ _FITTED = ".optimised"
 """How the name ends of a plan as it is optimised for a processor."""
 
 
-def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None) -> Network:
+def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None, needs: Needs = LOGITS_ALONE) -> Network:
     """The model on ONNX Runtime, from its plan; one is made if it is missing or damaged. Raises PlanError."""
-    plan = open_plan(spec, mode, stride)
+    plan = open_plans(spec, mode, stride, needs)
     identity, record = spec.identity(spec.weights()), plan.record
     if record.geometry is None or plan.whole is None:
         return of_crops(plan.run, spec.window, stride or spec.stride, record.num_classes, identity)
     parts = Parts(plan.whole, once(partial(open_parts, spec, plan, stride)))
     joint = once(partial(open_joint, spec, stride)) if record.cell_head.cells else None
     return Network(plan.run, record.geometry, identity, parts, cell_head=record.cell_head, joint=joint)
+
+
+def open_plans(
+    spec: ModelSpec, mode: Mode, stride: int | None, needs: Needs, start: Start | None = None
+) -> Plan:
+    """The model's plan, after all that `needs` asks for have been made too, in one go and with one message.
+
+    start: runs the plan; None is ONNX Runtime. Raises PlanError if the plan itself cannot be made.
+    """
+    with one_go():
+        networks = Networks(spec, stride)
+        plan = open_plan(spec, mode, stride, start, networks=networks)
+        if mode == "fcn":
+            sha256 = spec.sha256(spec.weights())
+            joint = needs.activations and bool(plan.record.cell_head.cells)
+            # Where one of these cannot be made, whoever opens it says so, and runs it with torch.
+            if joint and not plan_path(spec, mode, sha256, stride, joint=True).exists():
+                with suppress(PlanError):
+                    open_plan(spec, mode, stride, joint=True, networks=networks)
+            if needs.crops and not plan_path(spec, "windows", sha256).exists():
+                with suppress(PlanError):
+                    open_plan(spec, "windows", networks=networks)
+    return plan
+
+
+class Networks:
+    """A model's network and its converted form in torch, each built when a plan of them is first made."""
+
+    def __init__(self, spec: ModelSpec, stride: int | None):
+        self.original: Callable[[], nn.Module] = once(lambda: spec.build(spec.weights()).eval())
+
+        def convert() -> FullyConvolutional:
+            from fcnconv.convert import convolutionize
+
+            return convolutionize(self.original(), spec.window, stride)
+
+        self.converted: Callable[[], FullyConvolutional] = once(convert)
 
 
 def open_joint(
@@ -88,10 +129,12 @@ def open_plan(
     start: Start | None = None,
     *,
     joint: bool = False,
+    networks: Networks | None = None,
 ) -> Plan:
     """The model's plan: from the cache, else made and kept there. Raises PlanError.
 
     start: runs it; None is ONNX Runtime. joint: the plan that gives class activations too.
+    networks: what it is made of, where several plans are made of the same.
     """
     start = start or onnx_run
     if spec.no_plan:
@@ -120,7 +163,8 @@ def open_plan(
         with _told(what) as since:
             from fcnconv.backends.making import make_plan
 
-            keep(path, make_plan(spec, mode, weights, stride, onnx_run, since, joint=joint))
+            networks = networks or Networks(spec, stride)
+            keep(path, make_plan(spec, mode, weights, networks, onnx_run, since, joint=joint))
         return read(path)
 
 
@@ -215,17 +259,38 @@ def _wait_for(what: str) -> None:
     log.info("waiting for another process, which is making %s", what)
 
 
+_begun: ContextVar[list[float] | None] = ContextVar("_begun", default=None)
+"""When the first plan of several that are made in one go was begun; empty before that, None outside."""
+
+
+@contextmanager
+def one_go() -> Iterator[None]:
+    """Inside, the making of several plans is logged once, as one."""
+    begun: list[float] = []
+    token = _begun.set(begun)
+    try:
+        yield
+    finally:
+        _begun.reset(token)
+    if begun:
+        log.info("prepared in %.1f s", time.perf_counter() - begun[0])
+
+
 @contextmanager
 def _told(what: str) -> Iterator[float]:
-    """Tells that something is made once, and how long it took; gives the time when it began."""
-    log.info("Preparing %s (first use only) …", what)
-    since = time.perf_counter()
+    """Logs that something is made once, and how long it took; gives the time when it began."""
+    since, begun = time.perf_counter(), _begun.get()
+    if not begun:
+        log.info("Preparing %s (first use only) …", what)
+    if begun is not None:
+        begun.append(since)
     expect(Work(what, f"making {what}", 1, None))
     try:
         yield since
     finally:
         done(what)
-    log.info("prepared in %.1f s", time.perf_counter() - since)
+    if begun is None:
+        log.info("prepared in %.1f s", time.perf_counter() - since)
 
 
 def onnx_run(model: str | bytes, *, optimised: bool = False) -> Run:

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcnconv.backends.network import Network, of_crops
-from fcnconv.backends.onnx import onnx_run, open_joint, open_parts, open_plan
+from fcnconv.backends.network import LOGITS_ALONE, Needs, Network, of_crops
+from fcnconv.backends.onnx import onnx_run, open_joint, open_parts, open_plan, open_plans
 from fcnconv.backends.plans import Plan, keep
 from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.models import ModelSpec
@@ -63,7 +63,9 @@ class Measured:
     faster: float
 
 
-def open_openvino(spec: ModelSpec, mode: Mode, stride: int | None, number: Number) -> Network:
+def open_openvino(
+    spec: ModelSpec, mode: Mode, stride: int | None, number: Number, needs: Needs = LOGITS_ALONE
+) -> Network:
     """The model in OpenVINO, from its plan; in float32 where the processor has no bfloat16, or it would be
     too far off, which is told. Raises UsageError where OpenVINO is missing, and PlanError.
     """
@@ -71,7 +73,7 @@ def open_openvino(spec: ModelSpec, mode: Mode, stride: int | None, number: Numbe
     if number == "bfloat16" and not can_bfloat16():
         log.warning("this processor does not compute in bfloat16 itself; it is float32")
         number = "float32"
-    plan = open_plan(spec, mode, stride, _when_used)
+    plan = open_plans(spec, mode, stride, needs, _when_used)
     run = _started(plan, number)
     found = measured(plan, run, number, len(spec.mean), spec.window, spec.stride)
     if not found.error <= TOLERANCE[number]:

@@ -49,7 +49,7 @@ class Job:
         network = replace(self.network, mode=spec.mode_for(self.network.mode))
         check_together(network, options, labels.activation)
         choice = Choice.of(options, labels)
-        classifier = open_classifier(spec, network)
+        classifier = open_classifier(spec, network, options)
         store = open_store(self.out)
         if self.collection:
             return RegionFolder(

@@ -91,7 +91,7 @@ def heatmap(
     from fcnconv.system.progress import duration, expect
 
     with shown(progress, quiet=quiet):
-        classifier = open_classifier(spec, network)
+        classifier = open_classifier(spec, network, options)
         faster = faster_precision(spec, network) if dry_run else None
     named = Input("standard input" if path == "-" else shown_address(path), local_path(path))
     for item in framed([named], frame):

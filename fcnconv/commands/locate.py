@@ -108,7 +108,7 @@ def locate(
     alone = len(paths) == 1 and frame != "all"
     on_terminal = out is None and data_stream().isatty()
     with shown(progress, quiet=quiet):
-        classifier = open_classifier(spec, network)
+        classifier = open_classifier(spec, network, choice.options)
         one = [locate_one(classifier, item, choice) for item in inputs()] if alone else []
     if one:
         failed = _answer(iter(one), classifier, choice, form, out, as_json=as_json, debug=debug)

@@ -41,20 +41,20 @@ def prepare(
         fcnconv prepare efficientnet_lite0 --stride 16
     """
     from fcnconv.backends import open_network
-    from fcnconv.backends.onnx import open_joint, open_parts, open_plan
+    from fcnconv.backends.network import Needs
+    from fcnconv.backends.onnx import one_go, open_joint, open_parts, open_plans
 
     found = find_model(named_once(model, option, DEFAULT_MODEL), own)
     mode = found.mode_for(mode)
-    plan = open_plan(found, mode, stride)
+    with one_go():
+        plan = open_plans(found, mode, stride, Needs(activations=True, crops=True))
+        open_parts(found, plan, stride)
+        if mode == "fcn" and plan.record.cell_head.cells:
+            open_joint(found, stride).cut()
     log.info(
         "proved: ONNX Runtime and torch differ by %.1e of the largest logit; its plan took %.1f s to make",
         *(plan.record.export_error, plan.record.seconds),
     )
-    open_parts(found, plan, stride)
-    if mode == "fcn" and plan.record.cell_head.cells:
-        open_joint(found, stride).cut()  # for the class activations of focused maps
-    if mode == "fcn":
-        open_plan(found, "windows")  # for the real crops that maps are corrected by
     if precision == "bfloat16":
         for each in dict.fromkeys((mode, "windows")):
             arithmetic = open_network(found, each, "openvino", "cpu", stride, precision).arithmetic

@@ -11,7 +11,7 @@ from fcnconv.commands.options import Debug, Json, NamedModel, Quiet, named_once,
 from fcnconv.console.printing import complain, print_json_line
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import OwnModel, find_model
-from fcnconv.options import OWN_SIZE, NetworkOptions, Scales, Told
+from fcnconv.options import OWN_SIZE, MapOptions, NetworkOptions, Scales, Told
 from fcnconv.system.stdout import print_data
 
 
@@ -59,7 +59,7 @@ def verify(
     proved = prove(spec)
     agreement, failed = None, False
     if images:
-        classifier = open_classifier(spec, replace(network, mode="fcn", temperature=1))
+        classifier = open_classifier(spec, replace(network, mode="fcn", temperature=1), MapOptions(anchors=1))
         sources = []
         for path in images:
             try:
