@@ -1,0 +1,229 @@
+"""ONNX's operations that move, select or gather values, written so that they hold for images of any size.
+
+A new one is a function here and a row of `SHAPES`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+
+from fcnconv.models.onnx_file import attribute
+from fcnconv.models.onnx_reader.tracer import (
+    Flat,
+    Given,
+    Read,
+    Traced,
+    Tracer,
+    UnreadableError,
+    ints,
+    same,
+)
+
+
+def _reshaped(r: Tracer, x: Traced, shape: Sequence[int]) -> Traced:
+    """A value in another shape, said in the way that holds for images of other sizes too."""
+    old, new = list(x.example.shape), list(shape)
+    if old == new:
+        return x
+    if not new or new[0] != old[0]:
+        raise UnreadableError(f"{r.source}: a reshape from {old} to {new} mixes images")
+    if len(new) == 2:
+        return r.call(torch.flatten, x, 1)
+    if len(new) == 3 and len(old) == 4 and new[1] == old[1]:
+        return r.call(torch.flatten, x, 2)
+    if len(old) == len(new) + 1 and old[3:] == new[2:] and old[1] * old[2] == new[1]:
+        return r.call(torch.flatten, x, 1, 2)
+    example = x.example.reshape(new)
+    tail = 0  # axes at the end that stay as they are: rows and columns
+    while tail < min(len(old), len(new)) - 1 and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    sides: list[Any] = [r.size(x, 0), *new[1 : len(new) - tail]]
+    sides += [r.size(x, axis) for axis in range(len(old) - tail, len(old))]
+    return Traced(r.traced.call_function(torch.reshape, (x.node, tuple(sides))), example)
+
+
+def _reshape(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced | Flat:
+    x = given[0].whole if isinstance(given[0], Flat) else given[0]
+    target = attribute(node, "shape") if len(given) < 2 else ints(given[1])
+    if isinstance(given[1] if len(given) > 1 else None, Traced):
+        raise r.unreadable(node, "its shape depends on pixels")
+    old = list(x.example.shape)
+    if not attribute(node, "allowzero", 0):
+        target = [old[axis] if length == 0 else length for axis, length in enumerate(target)]
+    shape = list(x.example.reshape(target).shape)
+    return Flat(x) if len(shape) == 1 and old[0] == 1 else _reshaped(r, x, shape)
+
+
+def _flatten(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    if attribute(node, "axis", 1) not in (1, 1 - given[0].example.ndim):
+        raise r.unreadable(node, "it mixes images")
+    x: Traced = given[0]
+    return x if x.example.ndim == 2 else r.call(torch.flatten, x, 1)
+
+
+def _squeeze(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x = given[0]
+    axes = attribute(node, "axes") if len(given) < 2 or given[1] is None else ints(given[1])
+    sides = x.example.shape
+    gone = (
+        {axis % len(sides) for axis in axes}
+        if axes is not None
+        else {n for n, s in enumerate(sides) if s == 1}
+    )
+    return _reshaped(r, x, [side for axis, side in enumerate(sides) if axis not in gone])
+
+
+def _unsqueeze(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x, axes = given[0], attribute(node, "axes") if len(given) < 2 else ints(given[1])
+    rank = x.example.ndim + len(axes)
+    made: Traced = x
+    for axis in sorted(axis % rank for axis in axes):
+        made = r.call(torch.unsqueeze, made, axis)
+    return made
+
+
+def _before_permute(x: Traced) -> Traced:
+    """What a permutation was made of."""
+    source: Any = x.node.args[0]
+    order: Any = x.node.args[1]
+    return Traced(source, x.example.permute([order.index(axis) for axis in range(len(order))]))
+
+
+def _transpose(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x = given[0]
+    perm = list(attribute(node, "perm", list(range(x.example.ndim))[::-1]))
+    if x.node.target is torch.permute and x.node.op == "call_function":  # as NHWC graphs turn to and fro
+        inner: Any = x.node.args[1]
+        perm = [inner[axis] for axis in perm]
+        x = _before_permute(x)
+    return x if perm == sorted(perm) else r.call(torch.permute, x, tuple(perm))
+
+
+def _concat(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    parts = [r.buffer(value) if isinstance(value, np.ndarray) else value for value in given]
+    if any(isinstance(value, np.ndarray) for value in given):
+        batch = next(value for value in given if isinstance(value, Traced)).example.shape[0]
+        if batch != 1:
+            raise r.unreadable(node, "it joins a constant to each image")
+    return r.call(torch.cat, parts, attribute(node, "axis"))
+
+
+def _split(r: Tracer, node: onnx.NodeProto, given: Given) -> list[Traced]:
+    x, axis = given[0], attribute(node, "axis", 0)
+    sizes = attribute(node, "split") if len(given) < 2 or given[1] is None else ints(given[1])
+    if sizes is None:
+        count, side = len(node.output), x.example.shape[axis]
+        sizes = [-(-side // count)] * (count - 1)
+        sizes.append(side - sum(sizes))
+    parts = x.example.split(sizes, axis)
+    whole = r.traced.call_function(torch.split, (x.node, list(sizes), axis))
+    return [
+        Traced(r.traced.call_function(operator.getitem, (whole, n)), part) for n, part in enumerate(parts)
+    ]
+
+
+def _slice(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x = given[0]
+    if len(given) > 1:
+        starts, ends = ints(given[1]), ints(given[2])
+        axes = ints(given[3]) if len(given) > 3 and given[3] is not None else list(range(len(starts)))
+        steps = ints(given[4]) if len(given) > 4 and given[4] is not None else [1] * len(starts)
+    else:
+        starts, ends = attribute(node, "starts"), attribute(node, "ends")
+        axes, steps = attribute(node, "axes", list(range(len(starts)))), [1] * len(starts)
+    places: list[Any] = [slice(None)] * x.example.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1:
+            raise r.unreadable(node, "it goes backwards")
+        side = x.example.shape[axis]
+        whole = end >= side  # said with a very large number, or with the side itself
+        places[axis % x.example.ndim] = slice(
+            start or None, None if whole else end, None if step == 1 else step
+        )
+    return r.call(operator.getitem, x, tuple(places))
+
+
+def _gather(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x, indices, axis = given[0], given[1], attribute(node, "axis", 0)
+    if isinstance(x, Flat):
+        if np.array_equal(np.asarray(indices).reshape(-1), np.arange(x.whole.example.numel())):
+            return _reshaped(r, x.whole, list(np.shape(indices)))
+        raise r.unreadable(node, "it mixes images")
+    if isinstance(indices, Traced) or not isinstance(x, Traced) or axis == 0:
+        raise r.unreadable(node, "its indices depend on pixels")
+    if indices.ndim == 0:
+        places: list[Any] = [slice(None)] * x.example.ndim
+        places[axis % x.example.ndim] = int(indices)
+        return r.call(operator.getitem, x, tuple(places))
+    return r.call(torch.index_select, x, axis, np.asarray(indices).reshape(-1))
+
+
+def _pad(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x, pads = given[0], attribute(node, "pads") if len(given) < 2 else ints(given[1])
+    mode = attribute(node, "mode", b"constant").decode()
+    value = attribute(node, "value", 0.0) if len(given) < 3 or given[2] is None else float(given[2])
+    rank = x.example.ndim
+    if len(given) > 3 and given[3] is not None:
+        axes = [axis % rank for axis in ints(given[3])]
+        both = {axis: (pads[n], pads[n + len(axes)]) for n, axis in enumerate(axes)}
+        pads = [both.get(axis, (0, 0))[side] for side in (0, 1) for axis in range(rank)]
+    if not any(pads):
+        return same(r, node, given)
+    order = [pads[axis + side * rank] for axis in reversed(range(rank)) for side in (0, 1)]
+    while len(order) > 2 and order[-2:] == [0, 0]:
+        order = order[:-2]
+    if mode == "constant":
+        return r.call(F.pad, x, order, "constant", value)
+    return r.call(F.pad, x, order, {"edge": "replicate"}.get(mode, mode))
+
+
+def _axes(node: onnx.NodeProto, given: Given, rank: int) -> list[int]:
+    axes = attribute(node, "axes") if len(given) < 2 or given[1] is None else ints(given[1])
+    return [axis % rank for axis in (axes if axes is not None else range(1, rank))]
+
+
+def _reduce(function: Callable[..., torch.Tensor]) -> Read:
+    def read(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+        x, keep = given[0], bool(attribute(node, "keepdims", 1))
+        axes = _axes(node, given, x.example.ndim)
+        if x.node.target is torch.permute and not keep:
+            order: Any = x.node.args[1]
+            left = [order[axis] for axis in range(len(order)) if axis not in axes]
+            if left == sorted(left):  # of channels last, rows and columns: what is left is in order
+                x = _before_permute(x)
+                axes = [order[axis] for axis in axes]
+        return r.call(function, x, tuple(axes), keepdim=keep)
+
+    return read
+
+
+def _norm(x: torch.Tensor, axes: tuple[int, ...], keepdim: bool) -> torch.Tensor:
+    norm: torch.Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim)
+    return norm
+
+
+SHAPES: dict[str, Read] = {
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceSum": _reduce(torch.sum),
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMin": _reduce(torch.amin),
+    "ReduceLogSumExp": _reduce(torch.logsumexp),
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Pad": _pad,
+}
+"""What reads each operation of ONNX that moves or gathers values."""
