@@ -46,6 +46,9 @@ class Fit:
     def network(self, make: Callable[[int], nn.Module]) -> nn.Module:
         """The network without its weights, with the head that these have."""
         network: nn.Module = skeleton(lambda: make(self.num_classes))
+        saved = network.state_dict().keys()
+        if any(buffer.is_meta for name, buffer in network.named_buffers() if name not in saved):
+            network = make(self.num_classes)  # it computes what no file has, such as relative positions
         if self.head is not None:
             parent, _, name = self.place.rpartition(".")
             setattr(network.get_submodule(parent), name, skeleton(self.head))

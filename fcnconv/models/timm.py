@@ -15,15 +15,36 @@ from fcnconv.models.architecture import Architecture, named_or_numbered
 from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.hub import hub_file
 from fcnconv.models.spec import ModelSpec
+from fcnconv.models.torchvision import NO_FCN
 from fcnconv.provenance import Channels
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+TRANSFORMERS = frozenset(
+    (
+        *("beit", "cait", "convit", "crossvit", "deit", "eva", "maxxvit", "mvitv2", "naflexvit", "tnt"),
+        *(
+            "twins",
+            "swin_transformer",
+            "swin_transformer_v2",
+            "swin_transformer_v2_cr",
+            "vision_transformer",
+            "volo",
+        ),
+        *("vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam"),
+    )
+)
+"""Modules of timm's whose networks have no fully convolutional form. For all others, an attempt to convert
+shows it."""
+
+
 @dataclass(frozen=True)
 class _Config:
-    """What timm tells of a network: how its default weights are used, and where its hub has them."""
+    """What timm tells of a network: how its default weights are used, where its hub has them, and which of
+    timm's modules it comes from.
+    """
 
     window: int
     eval_size: int
@@ -31,6 +52,7 @@ class _Config:
     std: Channels
     num_classes: int
     repository: str | None
+    module: str
 
 
 def timm_architecture(name: str, arguments: Mapping[str, Any] | None = None) -> Architecture:
@@ -43,7 +65,15 @@ def timm_architecture(name: str, arguments: Mapping[str, Any] | None = None) -> 
     given = dict(arguments or {})
     make = partial(_make, name, config.window, given)
     told = f" {json.dumps(given, sort_keys=True)}" if given else ""
-    return Architecture(f"timm/{name}{told}", make, config.window, config.eval_size, config.mean, config.std)
+    return Architecture(
+        f"timm/{name}{told}",
+        make,
+        config.window,
+        config.eval_size,
+        config.mean,
+        config.std,
+        no_fcn=NO_FCN if config.module in TRANSFORMERS else "",
+    )
 
 
 def timm_spec(name: str) -> ModelSpec:
@@ -59,6 +89,7 @@ def timm_spec(name: str) -> ModelSpec:
         weights=partial(_from_hub, name, config.repository),
         build=partial(architecture.build, architecture.window, len(config.mean)),
         arch=architecture.name,
+        no_fcn=architecture.no_fcn,
     )
 
 
@@ -90,7 +121,8 @@ def _config(name: str) -> _Config:
         window = config.input_size[1]
         eval_size = round(window / (config.crop_pct or 1.0))
         colours = tuple(config.mean), tuple(config.std)
-        return asdict(_Config(window, eval_size, *colours, config.num_classes, config.hf_hub_id))
+        module = timm.model_entrypoint(name.partition(".")[0]).__module__.rpartition(".")[2]
+        return asdict(_Config(window, eval_size, *colours, config.num_classes, config.hf_hub_id, module))
 
     def read(facts: Facts) -> _Config:
         return _Config(**facts | {key: tuple(map(float, facts[key])) for key in ("mean", "std")})

@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 from fcnconv.errors import ModelError, first_line
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.own import OwnModel
+from fcnconv.models.torchvision import NO_FCN
 from fcnconv.provenance import Channels
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fcnconv.models.checkpoint import Tensors
+
+
+TRANSFORMERS = frozenset(
+    (
+        *("beit", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "ijepa", "swin", "swinv2"),
+        *("vit", "vit_hybrid", "vit_msn"),
+    )
+)
+"""Kinds of networks that have no fully convolutional form, by their ``model_type``. For all others, an
+attempt to convert shows it."""
 
 
 def transformers_architecture(config: Mapping[str, Any]) -> Architecture:
@@ -33,6 +44,7 @@ def transformers_architecture(config: Mapping[str, Any]) -> Architecture:
         256,
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
+        no_fcn=NO_FCN if kind in TRANSFORMERS else "",
         finish=_of_logits,
         rename=partial(_renamed, dict(config)),
     )
