@@ -347,6 +347,7 @@ class MapOptions:
     cells: a picture fills each window's own square instead of running smoothly between them.
     colormap: the colours of probabilities in a picture.
     stretch: a picture's colours end at the highest probability of its map instead of at 1.
+    raw: beside the smooth map of a finer stride a picture shows the map as it is.
     outline: a picture shows the outlines of each class's regions, those of `ScoreMap.regions`.
     footer: a line below a picture says how the map was made; its metadata says so in any case.
     max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
@@ -431,6 +432,12 @@ class MapOptions:
     colormap: Annotated[ColourMap, Told("Colours of probabilities.", group="Picture")] = DEFAULT_COLOUR_MAP
     stretch: Annotated[
         bool, Told("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture")
+    ] = False
+    raw: Annotated[
+        bool,
+        Told(
+            "Show the map of a finer --stride beside its smooth picture.", flags=("--raw",), group="Picture"
+        ),
     ] = False
     outline: Annotated[
         bool,

@@ -41,6 +41,7 @@ GIVEN = {
     "plain": True,
     "colormap": "viridis",
     "stretch": True,
+    "raw": True,
     "outline": True,
     "footer": True,
     "threshold": 0.5,

@@ -26,8 +26,9 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
-from fcnconv.options import MapOptions
+from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.provenance import Agreement
+from fcnconv.scan.correct import check_together
 from fcnconv.scan.pieces import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
 from fcnconv.sources import MemorySource
@@ -538,6 +539,8 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
         ({"plain": True, "stretch": True}, "leave out --stretch"),
         ({"argmax": True, "colormap": "viridis"}, "--colormap is about the colours of probabilities"),
         ({"no_legend": True, "footer": True}, "--footer adds a line"),
+        ({"plain": True, "raw": True}, "leave out --raw"),
+        ({"cells": True, "raw": True}, "--cells draws none"),
         ({"plain": True, "outline": True}, "leave out --outline"),
         ({"argmax": True, "outline": True}, "use one of them"),
         ({"threshold": 0.5}, "--threshold is about regions, and a picture shows them with --outline"),
@@ -551,6 +554,31 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
 def test_what_a_plain_picture_is_not_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         find_writer("map.png", None, MapOptions(**options))
+
+
+def test_the_raw_map_of_a_finer_stride_stands_beside_the_smooth_one(tmp_path: Path) -> None:
+    size, labels = (256, 256), Labels(("cat", "dog"))
+    grid = Grid(64, 4, size, size, phases=4)
+    logits = np.zeros((grid.rows, grid.cols, 2), np.float32)
+    logits[::4, :, 0] = 6  # a stripe for each of the network's own windows
+    source = MemorySource(np.full((256, 256, 3), 100, np.uint8))
+    score_map = make_map(logits, grid, labels, source=source)
+    written = {}
+    for raw in (False, True):
+        path = tmp_path / f"{raw}.png"
+        score_map.save(path, classes=["cat"], options=MapOptions(raw=raw, no_legend=True))
+        written[raw] = np.asarray(Image.open(path)).astype(int)
+    width = written[True].shape[1]
+    left, right = written[True][:, :256], written[True][:, width - 256 :]
+    assert 512 < width < 540 and np.array_equal(left, written[False])
+    middle = slice(64, 192)
+    assert np.ptp(left[middle, 128], axis=0).max() <= 2 < 60 < np.ptp(right[middle, 128], axis=0).max()
+    coarse = make_map(logits, Grid(64, 4, size, size), labels, source=source)
+    with pytest.raises(UsageError, match="--raw shows the map of a finer stride"):
+        coarse.plot(["cat"], options=MapOptions(raw=True))
+    with pytest.raises(UsageError, match="add --stride"):
+        check_together(NetworkOptions(), MapOptions(raw=True), "softmax")
+    check_together(NetworkOptions(stride=8), MapOptions(raw=True), "softmax")
 
 
 def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> None:

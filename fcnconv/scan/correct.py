@@ -117,6 +117,10 @@ def check_together(network: NetworkOptions, options: MapOptions, activation: Act
         raise UsageError("--temperature divides logits, and --activation none takes none; leave it out")
     if network.temperature not in (None, 1) and mode == "fcn" and correction.anchors:
         raise UsageError("--temperature is for the plain network's map; add --anchors 0, or leave it out")
+    if options.raw and network.stride is None:
+        raise UsageError(
+            "--raw shows the map of a finer stride, whose pictures are smooth; add --stride, or leave it out"
+        )
 
 
 def correct(

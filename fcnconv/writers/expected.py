@@ -63,7 +63,7 @@ def expected(costs: tuple[Cost, ...], about: About, choice: Choice) -> list[Work
     pixels, longest = width * height, max(width, height)
     asked = choice.options.max_side
     side = asked or PICTURE_SIDE
-    panels = max(len(choice.selections), 1)
+    panels = max(len(choice.selections), 1) * (2 if choice.options.raw else 1)
     across, down = sheet_shape(panels, (width, height))
     amounts = {
         "scores": rows * cols * num_classes,

@@ -80,14 +80,20 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         raise UsageError("a picture shows a class over the photo; name one with --class")
     width, height = about.grid.image_size
     side = options.max_side or PICTURE_SIDE
-    across, down = (1, 1) if options.argmax else sheet_shape(len(choice.selections), (width, height))
+    if options.raw and about.grid.phases == 1:
+        raise UsageError(
+            "--raw shows the map of a finer stride, whose pictures are smooth; this map has the network's own"
+        )
+    panels = 1 if options.argmax else len(choice.selections) * (2 if options.raw else 1)
+    across, down = sheet_shape(panels, (width, height))
     share = side / max(across * width, down * height)
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
     done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
     outlines = _outlines(kept, choice) if options.outline else []
+    raw = kept.probability
     if not (options.cells or options.argmax):
-        kept = replace(kept, probability=smooth(kept.probability, about.grid.phases))
+        kept = replace(kept, probability=smooth(raw, about.grid.phases))
     style = Style(cells=options.cells, colormap=options.colormap)
     frame = Frame(not options.no_legend, told(stream) if options.footer else "", side)
     names = choice.names(about)
@@ -102,6 +108,15 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
             _title(about, selection, float(planes[:, :, k].max()))
             for k, selection in enumerate(choice.selections)
         ]
+        hint_if_faint(float(planes.max()), names)
+        if options.raw:
+            beside = [
+                f"{selection.name}, not smoothed; up to {shown(raw[:, :, k]).max():.2f}"
+                for k, selection in enumerate(choice.selections)
+            ]
+            titles = [title for pair in zip(titles, beside, strict=True) for title in pair]
+            planes = np.stack([planes, shown(raw)], axis=-1).reshape(*planes.shape[:2], -1)  # pairs
+            outlines = [rings for rings in outlines for _ in range(2)]
         picture = class_sheet(
             photo,
             planes,
@@ -112,7 +127,6 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
             outlines=outlines,
             frame=frame,
         )
-        hint_if_faint(float(planes.max()), names)
     done(DRAWING)
     return picture
 
