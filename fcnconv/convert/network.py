@@ -74,7 +74,7 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
 
     Args:
         model: a classifier, float (N, channels, window, window) -> logits (N, num_classes). It is left
-        unchanged.
+            unchanged.
         window: side of the model's native input, in pixels.
         stride: pixels between the cells, the network's own divided by a power of two; None is its own.
 
@@ -85,10 +85,9 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
     Raises:
         ModelError: the weights contain NaN.
         ConversionError: the network cannot be traced, its head cannot slide, its answer depends on where in
-        the image a
-            window lies, or the proof fails: in float64, at the native size and on two larger images, a logit
-            differs by more than `EXACT` × max |logit|; or float32 changes the logits by more than 1e-3 of the
-            largest.
+            the image a window lies, or the proof fails: in float64, at the native size and on two larger
+            images, a logit differs by more than `EXACT` × max |logit|; or float32 changes the logits by more
+            than 1e-3 of the largest.
     """
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     device = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
