@@ -201,6 +201,9 @@ def test_winners_have_their_colours_and_are_paler_where_unsure() -> None:
     assert (picture[16 + 3 * 32 + 5, 16 + 8 * 32 + 5] == 100).all()  # under the floor nothing is coloured
     assert [name for name, _ in winners.key] == ["c", "a"]
     assert not Winners.of(best, sure, GRID, ["a", "never", "c"], at_least=0.95).key
+    faint = Winners.of(best, sure * 0.12, GRID, ["a", "never", "c"])
+    legible = 0.6 * np.stack([ours, theirs]) + 0.4 * 118  # over a middle grey, however pale the map is
+    np.testing.assert_allclose([colour for _, colour in faint.key], legible, atol=1)
 
 
 def test_distinct_colours_are_distinct() -> None:

@@ -701,7 +701,7 @@ def test_rare_winners_share_one_grey(counts: list[int], named: int, tmp_path: Pa
     lines = [item.text.splitlines() for item in page.driver.find_elements("css selector", "#key li")]
     expected = [[f"class {k}", f"{round(100 * n / 144)} %"] for k, n in enumerate(counts[:named])]
     if rest := counts[named:]:
-        expected.append([f"{len(rest)} others", f"{round(100 * sum(rest) / 144)} %"])
+        expected.append([f"{len(rest)} other{'s' * (len(rest) > 1)}", f"{round(100 * sum(rest) / 144)} %"])
     assert lines == expected
 
 

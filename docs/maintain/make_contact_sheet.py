@@ -39,20 +39,20 @@ PHOTOS: list[tuple[str, tuple[int, int, int, int] | None, int]] = [
     ("coffee.png", None, 600),
     ("rocket.jpg", None, 640),
     ("camera.png", None, 512),
-    ("collage.jpg", None, 1600),
-    ("collage.jpg", None, 800),
+    ("collage.jpg", (800, 0, 1600, 600), 800),
+    ("collage.jpg", (0, 600, 800, 1200), 800),
     ("chelsea.png", (110, 40, 310, 240), 200),
     ("coffee.png", None, 240),
     ("rocket.jpg", (40, 0, 609, 427), 320),
     ("camera.png", (40, 60, 360, 512), 320),
-    ("collage.jpg", (0, 0, 1600, 600), 1600),
+    ("collage.jpg", (700, 600, 1600, 1200), 900),
     ("collage.jpg", (0, 620, 1600, 1180), 1600),
     ("chelsea.png", (0, 0, 300, 300), 300),
     ("coffee.png", (250, 20, 600, 400), 350),
     ("rocket.jpg", (250, 0, 450, 427), 200),
     ("camera.png", (180, 40, 512, 372), 332),
-    ("collage.jpg", (800, 0, 1600, 1200), 800),
-    ("collage.jpg", (0, 0, 800, 1200), 800),
+    ("coffee.png", (0, 0, 600, 300), 600),
+    ("collage.jpg", (0, 0, 900, 600), 900),
     ("chelsea.png", None, 2000),
     ("coffee.png", (100, 0, 500, 400), 1200),
 ]
@@ -81,7 +81,7 @@ def main(out: str) -> None:
             x = left + column * wide + CELL[0] // 2
             sheet.paste(small_one, (x - small_one.width // 2, top + (CELL[1] - small_one.height) // 2))
             draw.text((x, top + CELL[1] + 4), words, fill="black", font=small, anchor="ma")
-    sheet.save(out, quality=85)
+    sheet.save(out, quality=80)
 
 
 classifier = fcnconv.load(DEFAULT_MODEL)

@@ -38,6 +38,7 @@ STRIP = 256
 """Rows of pixels that are coloured at once."""
 
 _OTHERS = (128, 128, 128)
+_READABLE = 0.6
 _MIDDLE_GREY = 118
 _GREYED = 2.0
 """Under a share of the colour over half the photo is grey, below it has its own hues in proportion."""
@@ -114,7 +115,7 @@ class Winners:
         sure = [planes[:, :, i][planes.argmax(-1) == i].mean() for i in range(len(named))]
         key: Key = [(names[i], _seen(colours[n], sure[n], at_least)) for n, i in enumerate(named)]
         if others:
-            key.append((f"{others} others", _OTHERS))
+            key.append((f"{others} other{'s' if others > 1 else ''}", _OTHERS))
         return cls(planes, colours, key, grid, at_least)
 
     def draw(self, photo: Pixels, style: Style = SMOOTH) -> Image.Image:
@@ -152,8 +153,8 @@ def _opacity(probability: FloatArray, at_least: float) -> FloatArray:
 
 
 def _seen(colour: FloatArray, probability: float, at_least: float) -> tuple[int, ...]:
-    """A colour as it is seen over a middle grey."""
-    share = float(_opacity(np.array(probability, np.float32), at_least))
+    """A colour as it is seen over a middle grey, or so strong that a key can be read by it."""
+    share = max(float(_opacity(np.array(probability, np.float32), at_least)), _READABLE)
     return tuple(np.round(share * colour + (1 - share) * _MIDDLE_GREY).astype(int).tolist())
 
 

@@ -87,7 +87,7 @@ function tellKey() {
   $("key").replaceChildren(...key.map((one) => {
     const item = make("li"), swatch = make("span", "", "swatch"), parts = one.entry ? make("button") : item;
     swatch.style.background = `rgb(${[...one.colour].join()})`;
-    parts.append(swatch, make("span", one.entry?.label ?? `${one.others} others`), make("span", `${Math.max(1, Math.round(100 * one.share))} %`, "soft number"));
+    parts.append(swatch, make("span", one.entry?.label ?? `${one.others} other${one.others > 1 ? "s" : ""}`), make("span", `${Math.max(1, Math.round(100 * one.share))} %`, "soft number"));
     if (one.entry) {
       parts.type = "button";
       parts.title = "Show its map";
