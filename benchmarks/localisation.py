@@ -138,7 +138,7 @@ def ours(classifier: Classifier, options: MapOptions) -> Way:
         if found.about.kind == "activations":  # their probability saturates, their order does not
             plane = found.logits[:, :, list(selection.classes)].max(-1)
             return over_photo((plane - plane.min()) / max(float(np.ptp(plane)), 1e-6), found.grid)
-        return over_photo(found.plane(selection), found.grid)
+        return over_photo(found.class_map(selection), found.grid)
 
     return way
 

@@ -58,7 +58,7 @@ def _found(score_map: fcnconv.ScoreMap, place: tuple[int, int, int, int], name: 
     boxes = np.array([[score_map.grid.box(*cell) for cell in np.ndindex(*score_map.shape[:2])]])[0]
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2 * ratio, (boxes[:, 1] + boxes[:, 3]) / 2 * ratio
     inside = (left <= x) & (x < left + width) & (top <= y) & (y < top + height)
-    plane = score_map.plane(name).ravel()
+    plane = score_map.class_map(name).ravel()
     here = f"{plane[inside].mean():.2f}" if inside.any() else "none"
     return f"{name} {plane.max():.2f} {here}/{plane[~inside].mean():.3f}"
 

@@ -46,7 +46,7 @@ def things(classifier: fcnconv.Classifier, photos: Path, labels: Path) -> Iterat
         for thing in labelled["things"]:
             selection = Selection(thing["name"], tuple(sorted(thing["class_idx"])))
             boxes = [[x0 * width, y0 * height, x1 * width, y1 * height] for x0, y0, x1, y1 in thing["boxes"]]
-            yield score_map.plane(selection), place_of_windows(score_map.grid), boxes
+            yield score_map.class_map(selection), place_of_windows(score_map.grid), boxes
         print(f"\r{number + 1} photos", end="", flush=True)
     print()
 

@@ -111,12 +111,12 @@ class ScoreMap(Piece):
         best = self.best_scale
         return self.about.box(row, col, None if best is None else int(best[row, col]))
 
-    def plane(self, selection: Selection | str) -> FloatArray:
+    def class_map(self, selection: Selection | str) -> FloatArray:
         """float32 (rows, cols), 0 to 1: the probability of a category or concept, or of its name, in each
         cell. Raises UsageError for a name that finds none.
         """
         found = self.labels.find(selection) if isinstance(selection, str) else selection
-        return self.planes([found])[:, :, 0]
+        return self.class_maps([found])[:, :, 0]
 
     def regions(
         self,
@@ -150,7 +150,7 @@ class ScoreMap(Piece):
         from fcnconv.regions import find_regions, place_of_windows  # only what lists regions needs shapely
 
         found = self.display()
-        plane, place = found.planes([selection])[:, :, 0], place_of_windows(found.about.grid)
+        plane, place = found.class_maps([selection])[:, :, 0], place_of_windows(found.about.grid)
         return find_regions(plane, place, selection, options)
 
     def best_windows(self, k: int) -> tuple[Prediction, ...]:
@@ -306,7 +306,7 @@ def log_foremost(score_map: ScoreMap) -> Selection:
         for piece in score_map.stream().pieces():
             strong += strength(shown(piece.probabilities()))
         chosen, sure = score_map.labels.category(int(strong.argmax())), ""
-    highest = float(shown(score_map.plane(chosen)).max())
+    highest = float(shown(score_map.class_map(chosen)).max())
     log.info(
         "showing %s (%sup to %.2f in a %s); choose with --class",
         chosen.name,

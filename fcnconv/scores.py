@@ -157,7 +157,7 @@ class Piece:
             temperature[self.block.exact] = 1
         return probabilities((self.logits / temperature).astype(np.float32, copy=False))
 
-    def planes(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
+    def class_maps(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
         """float32 (rows, cols, len(selections)): a plane a category or concept.
 
         values: the probability of a concept is the sum over its classes, and its logit the log-sum-exp of

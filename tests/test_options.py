@@ -264,7 +264,7 @@ def test_the_map_chooses_the_class_that_it_shows(fcnconv: Command, tmp_path: Pat
     done = fcnconv("heatmap", collage, "-o", tmp_path / "map.png")
     assert done.returncode == 0
     answer = lite0.classify(collage).predictions[0]
-    highest = lite0(collage, scales="auto", map="focused").plane(answer.category).max()
+    highest = lite0(collage, scales="auto", map="focused").class_map(answer.category).max()
     said = [line for line in done.stderr.decode().splitlines() if "showing" in line]
     sure = f"{answer.probability:.2f} for the whole image; up to {highest:.2f} in a cell"
     assert said == [f"fcnconv: showing {answer.category} ({sure}); choose with --class"]
@@ -283,7 +283,7 @@ def test_python_shows_short_lines_and_saves(lite0: Classifier, tmp_path: Path) -
     score_map.save(tmp_path / "map.npy", options=MapOptions(values="logits"))
     assert (np.load(tmp_path / "map.npy") == score_map.logits).all()
     assert np.array_equal(
-        score_map.plane("espresso"), score_map.planes([lite0.labels.find("espresso")])[:, :, 0]
+        score_map.class_map("espresso"), score_map.class_maps([lite0.labels.find("espresso")])[:, :, 0]
     )
     with pytest.raises(fcnconv.UsageError, match="unknown class 'espreso'"):
         score_map.save(tmp_path / "none.png", classes=["espreso"])

@@ -65,7 +65,7 @@ def test_peaks_are_those_of_the_map(shape: tuple[int, int, int], sharp: float) -
     glance = glance_of(score_map)
     foremost, _ = glance.foremost()
     expected = {p.class_idx: p.probability for p in best if p.rank == 1 or p.probability >= LEAST}
-    expected.setdefault(foremost.class_idx, float(score_map.plane(foremost).max()))
+    expected.setdefault(foremost.class_idx, float(score_map.class_map(foremost).max()))
     peaks = glance.peaks()
     assert {peak.class_idx: peak.probability for peak in peaks} == pytest.approx(expected, abs=1e-6)
     told = [peak.probability for peak in peaks]
@@ -78,11 +78,11 @@ def test_what_was_chosen_is_always_told_and_foremost() -> None:
     chosen = (GROUP, score_map.labels.category(last.class_idx or 0))
     glance = glance_of(score_map, *chosen)
     told = {(peak.class_idx, peak.category): peak.probability for peak in glance.peaks()}
-    assert told[None, "group"] == pytest.approx(score_map.plane(GROUP).max(), abs=1e-6)
+    assert told[None, "group"] == pytest.approx(score_map.class_map(GROUP).max(), abs=1e-6)
     assert told[last.class_idx, last.category] == pytest.approx(last.probability, abs=1e-6)
     selection, plane = glance.foremost()
     assert selection == GROUP
-    assert np.abs(plane - score_map.plane(GROUP)).max() <= 1 / 255
+    assert np.abs(plane - score_map.class_map(GROUP)).max() <= 1 / 255
 
 
 @pytest.mark.parametrize("most", [210, 72, 60, 1])
@@ -94,7 +94,7 @@ def test_the_foremost_plane_is_the_maps_or_the_highest_of_squares_of_cells(
     score_map = random_map(5, 7, 6)
     selection, plane = glance_of(score_map).foremost()
     assert selection.class_idx == np.square(score_map.probabilities()).sum((0, 1)).argmax()
-    own, step = score_map.plane(selection), {210: 1, 72: 2, 60: 3, 1: 7}[most]
+    own, step = score_map.class_map(selection), {210: 1, 72: 2, 60: 3, 1: 7}[most]
     for row, col in np.ndindex(own.shape):
         top, left = row // step * step, col // step * step
         highest = own[top : top + step, left : left + step].max()

@@ -61,7 +61,7 @@ def test_a_map_gives_planes_and_the_best_classes_of_each_cell() -> None:
     score_map = make_map(logits, Grid(8, 4, (12, 8), (12, 8)), numbered(3))
     assert score_map.shape == (1, 2, 3)
     assert np.allclose(
-        score_map.plane(score_map.labels.category(2))[0, 0], np.exp(2) / (1 + np.e + np.exp(2))
+        score_map.class_map(score_map.labels.category(2))[0, 0], np.exp(2) / (1 + np.e + np.exp(2))
     )
     class_idx, probability = score_map.top_k(2)
     assert class_idx.tolist() == [[[2, 1], [0, 1]]]
@@ -94,6 +94,6 @@ def test_a_concepts_logit_keeps_the_odds(logits: np.ndarray, data: st.DataObject
     concept = Selection("concept", tuple(sorted(classes)))
     grid = Grid(8, 4, (8, 8), (8, 8))
     score_map = make_map(logits, grid, numbered(logits.shape[-1]))
-    logit = score_map.planes([concept], "logits")[..., 0].astype(float)
+    logit = score_map.class_maps([concept], "logits")[..., 0].astype(float)
     total = np.log(np.exp(logits.astype(float)).sum(-1))
-    assert np.allclose(np.exp(logit - total), score_map.plane(concept), rtol=1e-4, atol=1e-6)
+    assert np.allclose(np.exp(logit - total), score_map.class_map(concept), rtol=1e-4, atol=1e-6)

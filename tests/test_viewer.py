@@ -1101,7 +1101,7 @@ def test_every_kind_of_map_is_a_click_away(cup: Path, open_page: Open, lite0: Cl
     for kind in (*KINDS, "focused"):
         switch(page, kind)
         score_map = others.get(kind, focused)
-        plane = score_map.plane("espresso")
+        plane = score_map.class_map("espresso")
         assert float(page.text("highest")) == pytest.approx(plane.max(), abs=0.01)
         assert plane[page.cell()] == pytest.approx(plane.max(), abs=0.01)
         drawn = np.array(page.script("return [...plane]")).reshape(plane.shape)

@@ -279,7 +279,7 @@ def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
     assert np.abs(scores - naive(score_map, chosen, values)).max() < 1e-5
     if "values" in WRITERS[name].takes:
         assert scores.dtype == np.float32
-        assert (scores == score_map.planes(chosen, values)).all()
+        assert (scores == score_map.class_maps(chosen, values)).all()
         if values == "logits" and len(chosen) > 1:
             assert (scores[:, :, 0] == score_map.logits[:, :, chosen[0].classes[0]]).all()
 
@@ -374,12 +374,12 @@ def test_the_longest_suffix_names_the_format(name: str, suffix: str, format: str
 
 def test_a_concept_sums_its_classes() -> None:
     dog = imagenet().find("dog")
-    plane = two_cells().plane(dog)
+    plane = two_cells().class_map(dog)
     assert plane[0, 0] == pytest.approx(0.9 + 116 * 0.1 / 998, abs=1e-3)
     assert plane[0, 1] == pytest.approx(118 * 0.1 / 998, abs=1e-3)
-    assert (two_cells().plane(imagenet().find("entity")) <= 1).all()
+    assert (two_cells().class_map(imagenet().find("entity")) <= 1).all()
     far = make_map(two_cells().logits - [[[200]]] * 1, two_cells().grid, imagenet())
-    assert np.isfinite(far.planes([dog], "logits")).all()
+    assert np.isfinite(far.class_maps([dog], "logits")).all()
 
 
 def test_an_unknown_suffix_names_the_known_ones() -> None:

@@ -116,7 +116,7 @@ def of_map(
 ) -> tuple[Image.Image, float]:
     """The picture of a class without its legend, and the highest value in it."""
     found = ScoreMap.collect(classifier.stream(photo, options))
-    plane = shown(found.plane(selection))
+    plane = shown(found.class_map(selection))
     return draw_plane(np.asarray(photo), plane, found.grid), float(plane.max())
 
 

@@ -60,7 +60,7 @@ def draw_map(
     style = MapStyle() if colour else MapStyle(colormap="viridis")  # whose lightness letters can show
     pictures, key = [_picture("photo", small, system)], Key()
     for selection in selections:
-        plane = score_map.plane(selection)
+        plane = score_map.class_map(selection)
         title = f"{selection.name}, up to {plane.max():.2f}"
         pictures.append(_picture(title, np.asarray(draw_plane(ground, plane, grid, style)), system))
     if not selections:

@@ -191,7 +191,7 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
         chosen = (log_foremost(score_map),)
     photo = photo_of(score_map.about, PREVIEW_SIDE)
     draw_map(Console(file=data_stream()), photo, score_map, chosen, at_least=floor)
-    seen = shown(score_map.planes(chosen) if chosen else score_map.top_k(1)[1])
+    seen = shown(score_map.class_maps(chosen) if chosen else score_map.top_k(1)[1])
     hint_if_faint(float(seen.max()), [selection.name for selection in chosen], floor if not chosen else None)
     best = score_map.best_windows(choice.options.top_k)
     widest = max(len(p.category) for p in best)

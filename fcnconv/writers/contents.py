@@ -46,7 +46,7 @@ class Choice:
         if piece.about.labels.activation == "none" and self.options.dtype in (None, "float32"):
             values = "logits"  # what is taken as it is may be no probability
         if self.selections:
-            return piece.planes(self.selections, values)
+            return piece.class_maps(self.selections, values)
         return piece.probabilities() if values == "probabilities" else piece.logits
 
     def names(self, about: About) -> list[str]:
@@ -177,7 +177,7 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
     best_scale = np.empty((rows, cols), np.uint8) if about.has_best_scale else None
     for piece in stream.pieces():
         if class_idx is None:
-            probability[piece.place] = piece.planes(selections)
+            probability[piece.place] = piece.class_maps(selections)
         else:
             class_idx[piece.place], probability[piece.place] = piece.top_k(k)
         exact[piece.place] = piece.exact
