@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -321,6 +321,7 @@ class Classifier:
         # One window alone is the classifier itself, whose probabilities are its own.
         return self.temperature if sum(grid.rows * grid.cols for grid in grids) > 1 else 1.0
 
+    @overload
     def classify(
         self,
         image: ImageLike | ImageSource,
@@ -328,11 +329,45 @@ class Classifier:
         scales: str | Sequence[Scale] = EVALUATION_SIZE,
         k: int = 5,
         at_least: float | None = None,
-    ) -> Classification:
-        """The k most probable classes of a whole image, or one answer of at least a probability.
+    ) -> Classification: ...
 
-        See `predictions.answer`. image, scales: as for a call.
+    @overload
+    def classify(
+        self,
+        image: list[ImageLike],
+        *,
+        scales: str | Sequence[Scale] = EVALUATION_SIZE,
+        k: int = 5,
+        at_least: float | None = None,
+    ) -> list[Classification]: ...
+
+    def classify(
+        self,
+        image: ImageLike | ImageSource | list[ImageLike],
+        *,
+        scales: str | Sequence[Scale] = EVALUATION_SIZE,
+        k: int = 5,
+        at_least: float | None = None,
+    ) -> Classification | list[Classification]:
+        """Classify a whole image, or each image of a list.
+
+        Args:
+            image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB; or a
+                list of these.
+            scales: sizes to scan at, as for a call. The default is the model's evaluation size.
+            k: how many classes to return.
+            at_least: a probability. With it the answer is the most specific category or concept that reaches
+                this probability, instead of the k best categories.
+
+        Returns:
+            The answer for the image; for a list, a list with one answer per image, in the same order.
+
+        Raises:
+            ImageError: an image cannot be read. Of a list, the images after it are not classified.
+            UsageError: a scale or a number is not valid.
         """
+        if isinstance(image, list):
+            return [self.classify(each, scales=scales, k=k, at_least=at_least) for each in image]
         scales = as_scales(scales)
         source = self.open(image, scales)
         grids = self.grids(source, scales)
@@ -529,16 +564,70 @@ def load(
     allow_torchscript: bool = False,
     spec: str | Path | None = None,
 ) -> Classifier:
-    """The classifier that `model` names, ready to scan.
+    """Load a classifier by its name, from a file of weights, or from a torch module.
 
-    model: a name of the table, the path of a file of weights, or a classifier built in torch.
-    mode, backend, precision, device, temperature, stride, max_pixels, bands, rescale, image_mpp, image_gsd:
-        see `options.NetworkOptions`.
-    max_memory: bytes for a scan, or text as in ``2GB``.
-    arch, categories, window, mean, std, eval_size, activation, mpp, gsd, ema, head_activation,
-        allow_torchscript, spec: of a custom model, see `OwnModel`.
+    A network is converted, proved equal to the original and cached when it is first loaded, which takes some
+    seconds. Every argument except `model` has a default that suits published models.
 
-    Raises UsageError for an unknown name, ModelError for missing or altered weights, and ConversionError.
+    Args:
+        model: the name of a model (``fcnconv models`` lists them), ``timm/NAME``, ``hf-hub:USER/REPO``, the
+            path of a file of weights or of a folder, or a `torch.nn.Module`.
+        mode: ``"fcn"`` converts the network; ``"windows"`` scores each window as a crop, exactly and slowly.
+            By default ``"fcn"``, or ``"windows"`` for a network that has no fully convolutional form.
+        backend: ``"onnx"``, ``"openvino"`` or ``"torch"`` runs the network. By default ``"auto"``: ONNX
+            Runtime, or torch where there can be no plan.
+        precision: ``"float32"`` or ``"bfloat16"``. By default ``"auto"``: float32, and 16 bits on a GPU.
+        temperature: number above 0 that divides the logits of maps with several windows. By default the value
+            that was measured for the model, and 1 in ``windows`` mode.
+        device: where torch runs the network: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"`` or ``"auto"``
+            (the default).
+        max_pixels: the largest image that is decoded whole, in pixels. By default 178,956,970.
+        bands: bands of a multi-band image to use as channels, in order, counted from 1: ``(4, 3, 2)`` or
+            ``"4,3,2"``. By default those that the file declares as red, green and blue.
+        rescale: the range of values that becomes 0 to 255: ``"0,3000"`` or ``"percentile:2,98"``. By default
+            the range of the file's number type.
+        stride: pixels between neighbouring windows: the network's own stride divided by 2, 4, 8 or 16. By
+            default the network's own, usually 32.
+        max_memory: memory for a scan, in bytes or as text such as ``"2GB"``. By default 2 GB, or half of the
+            free memory if that is less.
+        arch: the architecture of a file of weights: ``"resnet18"`` (torchvision) or ``"timm/resnet18d"``.
+        categories: the class names in index order, or the path of a file with them. By default the names in
+            the file of weights, those of ImageNet, or numbers.
+        window: side of the network's native input, in pixels. By default the architecture's, usually 224.
+        mean: mean of each channel, for intensities 0 to 1: ``(0.5, 0.5, 0.5)`` or ``"0.5,0.5,0.5"``.
+        std: standard deviation of each channel, likewise. By default both are the architecture's.
+        eval_size: short side, in pixels, to which `classify` resizes an image. By default the model's own.
+        activation: ``"softmax"`` for exclusive classes, ``"sigmoid"`` for independent ones, ``"none"`` for a
+            network that returns probabilities. By default softmax, or sigmoid for a single output.
+        mpp: micrometres per pixel of the slides that the network was trained on. By default any.
+        gsd: metres per pixel of the aerial images that the network was trained on. By default any.
+        image_mpp: micrometres per pixel of images whose files do not say it.
+        image_gsd: metres per pixel of images whose files do not say it.
+        ema: whether to use averaged weights of a file that has both kinds. By default they are used.
+        head_activation: the function between the linear layers of a custom head, such as ``"relu"`` or
+            ``"gelu"``, which no file of weights contains.
+        allow_torchscript: whether to run the code in a TorchScript file. Only for files that you trust.
+        spec: the path of a JSON file with any of the arguments from `arch` on.
+
+    Returns:
+        The classifier. Call it to get a `ScoreMap`; its `classify` returns the most probable classes.
+
+    Raises:
+        UsageError: the name is unknown, or an argument is not valid or does not apply.
+        ModelError: the weights are missing, altered, or do not fit the architecture.
+        ConversionError: the network has no fully convolutional form; try ``mode="windows"``.
+
+    Examples:
+        The default model, on a photo:
+
+        >>> classifier = fcnconv.load()
+        >>> score_map = classifier("photo.jpg")
+        >>> score_map["cat"].max()
+
+        Your own ResNet-18, trained on tiles of 64 px:
+
+        >>> classifier = fcnconv.load("trees.pth", arch="resnet18", window=64, categories=["ash", "oak"])
+        >>> classifier("orthophoto.tif").save("map.tif")
     """
     # What may stand for a value becomes one there, or is refused.
     own = OwnModel(

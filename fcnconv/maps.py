@@ -40,13 +40,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fcnconv")
 
+Names = str | Selection | Iterable[str | Selection]
+"""One name of a category or concept, or several."""
+
 
 @dataclass(frozen=True, repr=False)
 class ScoreMap(Piece):
     """The scores of every window of an image.
 
-    ``logits[y, x, k]`` is the score of class k in the window ``box(y, x)``; `probabilities`, `planes` and
-    `top_k` make more of it, `save` writes it to a file.
+    ``logits[y, x, k]`` is the score of class k in the window ``box(y, x)``, and ``score_map["cat"]`` the
+    probability of one class in every window. `probabilities` has all classes, `top_k` the best ones; `save`
+    writes a file, `plot` makes a picture, `regions` lists where a class is.
     """
 
     @classmethod
@@ -111,11 +115,23 @@ class ScoreMap(Piece):
         best = self.best_scale
         return self.about.box(row, col, None if best is None else int(best[row, col]))
 
-    def class_map(self, selection: Selection | str) -> FloatArray:
-        """float32 (rows, cols), 0 to 1: the probability of a category or concept, or of its name, in each
-        cell. Raises UsageError for a name that finds none.
+    def __getitem__(self, name: Selection | str) -> FloatArray:
+        """The map of one class: ``score_map["cat"]`` is the same as ``score_map.class_map("cat")``."""
+        return self.class_map(name)
+
+    def class_map(self, name: Selection | str) -> FloatArray:
+        """The probability of a category or concept in each cell.
+
+        Args:
+            name: a category, a concept such as ``cat``, a class index or a WordNet id, or a `Selection`.
+
+        Returns:
+            float32 (rows, cols), 0 to 1. The probability of a concept is the sum over its categories.
+
+        Raises:
+            UsageError: no class has this name, or several fit it.
         """
-        found = self.labels.find(selection) if isinstance(selection, str) else selection
+        found = self.labels.find(name) if isinstance(name, str) else name
         return self.class_maps([found])[:, :, 0]
 
     def regions(
@@ -184,7 +200,7 @@ class ScoreMap(Piece):
         self,
         path: str | PathLike[str],
         *,
-        classes: Iterable[str | Selection] = (),
+        classes: Names = (),
         format: str | None = None,
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
@@ -192,7 +208,7 @@ class ScoreMap(Piece):
         """Writes the map to a file, in the format that its suffix names; it appears whole or not at all.
         Display formats show the map of `display`.
 
-        classes: names of categories and concepts; none are all, of a picture the foremost.
+        classes: names of categories and concepts, or one name; none are all, of a picture the foremost.
         format: the suffix, if the path has another. outline: whether a picture shows the outlines of each
             class's regions. options: as of ``fcnconv heatmap``.
 
@@ -205,7 +221,7 @@ class ScoreMap(Piece):
 
     def plot(
         self,
-        classes: Iterable[str | Selection] = (),
+        classes: Names = (),
         *,
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
@@ -220,9 +236,7 @@ class ScoreMap(Piece):
         find_writer("map.png", options=options)
         return picture_of(*showing(_streamed(self.display()), self._choice(classes, options)))
 
-    def to_xarray(
-        self, classes: Iterable[str | Selection] = (), *, values: Values = "probabilities"
-    ) -> xarray.DataArray:
+    def to_xarray(self, classes: Names = (), *, values: Values = "probabilities") -> xarray.DataArray:
         """The scores with names and places, as `writers.frames.labelled_array` has them.
 
         classes: as for `save`. Raises OutputError without xarray, which the extra of this name brings.
@@ -248,8 +262,9 @@ class ScoreMap(Piece):
             pass  # its provenance is that of a map that was read
         return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(stream))
 
-    def _choice(self, classes: Iterable[str | Selection], options: MapOptions) -> Choice:
-        chosen = (self.labels.find(name) if isinstance(name, str) else name for name in classes)
+    def _choice(self, classes: Names, options: MapOptions) -> Choice:
+        names = (classes,) if isinstance(classes, (str, Selection)) else classes
+        chosen = (self.labels.find(name) if isinstance(name, str) else name for name in names)
         return Choice(tuple(chosen), options)
 
 
