@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import shlex
 import sys
 import tempfile
@@ -361,4 +362,13 @@ def _explained(name: str, path: Path | None) -> Iterator[None]:
     except (
         Exception
     ) as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, …
-        raise ImageError(f"{name}: damaged or cut short: {first_line(error)}") from error
+        reason = first_line(error)
+        what = "Pillow cannot decode it" if _UNSUPPORTED.search(reason) else "damaged or cut short"
+        raise ImageError(f"{name}: {what}: {reason}") from error
+
+
+_UNSUPPORTED = re.compile(
+    "unsupported|unimplemented|unknown|not supported|unable to locate|cannot find|bomb|no loader",
+    re.IGNORECASE,
+)
+"""What Pillow says of files that are not damaged, but beyond what it reads."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import threading
 
 import numpy as np
@@ -179,3 +180,9 @@ def test_normalize_is_the_formula() -> None:
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     expected = ((RGB / 255 - mean) / std).transpose(2, 0, 1)[None]
     assert np.abs(normalize(RGB, mean, std) - expected).max() < 1e-6
+
+
+def test_what_pillow_does_not_support_is_not_called_damaged() -> None:
+    header = struct.pack("<2sIIIIiiHHI", b"BM", 118, 0, 54, 40, 8, 8, 1, 3, 0)  # 3 bits a pixel
+    with pytest.raises(ImageError, match=r"^image: Pillow cannot decode it: Unsupported BMP pixel depth"):
+        open_image(header + bytes(84))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,20 @@ def test_masks_of_gis(suffix: str, image: Path, tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({"a": [1]}, geometry=[shapely.Polygon(RING)], crs="EPSG:25832")
     frame.to_crs("EPSG:3035").to_file(tmp_path / f"mask.{suffix}")
     assert (cells(image, tmp_path / f"mask.{suffix}") != QUARTER).mean() < 0.02
+
+
+def test_a_mask_of_many_bands_is_refused(image: Path, tmp_path: Path) -> None:
+    write(tmp_path / "mask.tif", np.zeros((4, 4, 101), np.uint8))
+    with pytest.raises(ImageError, match="101 bands"):
+        cells(image, tmp_path / "mask.tif")
+
+
+def test_a_geopackage_without_polygons_is_refused_in_one_line(image: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "empty.gpkg") as base:
+        base.execute("CREATE TABLE gpkg_contents (table_name TEXT)")
+    base.close()
+    with pytest.raises(ImageError, match=r"empty\.gpkg: no polygons that GDAL can read: [^\n]*$"):
+        cells(image, tmp_path / "empty.gpkg")
 
 
 def test_cells_across_180_degrees_are_cut(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ folders.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -133,6 +134,16 @@ def test_an_archive_has_the_files_of_a_folder(fcnconv: Command, photos: Path) ->
         assert sorted(archive.getnames()) == [
             f"photos/{name}.npz" for name in ("chelsea.png", "coffee.png", "rocket.jpg")
         ]
+
+
+def test_a_name_that_is_no_utf_8_is_in_the_archive_and_its_list(fcnconv: Command, photos: Path) -> None:
+    (photos / "rocket.jpg").rename(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.jpg"))
+    run = ("batch", "photos", "-o", "packed", "-f", "json.tar", "-k", "1")
+    assert fcnconv(*run).returncode == 0
+    with tarfile.open("packed/maps-1-of-1-00000.tar") as archive:
+        assert b"photos/caf\xe9.jpg.json" in map(os.fsencode, archive.getnames())
+    again = fcnconv(*run, "--json")
+    assert again.returncode == 0 and again.stdout.count(b'"new": false') == 3
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("parquet", "answers"), ("json.tar", "maps")])

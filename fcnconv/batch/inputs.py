@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -213,10 +214,7 @@ class _Folder:
             each = ", ".join(
                 f"{suffix or 'no suffix'} {count:,}" for suffix, count in self.passed.most_common(5)
             )
-            log.info(
-                "%s: %d files are passed over, as their suffixes are not those of images (%s)",
-                *(self.folder, self.passed.total(), each),
-            )
+            _report_passed(self.folder, self.passed.total(), each)
 
     def _below(self, folder: str) -> Iterator[str | Input]:
         try:
@@ -243,6 +241,13 @@ class _Folder:
                 yield entry.path
             elif Path(entry.path).resolve() != self.besides:
                 yield from self._below(entry.path)
+
+
+@lru_cache  # a batch lists its folders twice: to count their images, and to map them
+def _report_passed(folder: str, count: int, each: str) -> None:
+    log.info(
+        "%s: %d files are passed over, as their suffixes are not those of images (%s)", folder, count, each
+    )
 
 
 def _may_be_image(entry: os.DirEntry[str]) -> bool:

@@ -140,7 +140,7 @@ class Parts:
     def _keys(self, part: str) -> Iterator[str]:
         """The keys of the answers in a part. Raises OutputError for a file that is none."""
         if self.kind == "tar":
-            yield from (self.store.read(index_of(part)) or "").split("\0")[:-1]
+            yield from (self.store.read(index_of(part), "surrogateescape") or "").split("\0")[:-1]
             return
         import pyarrow.parquet as pq
 

@@ -48,18 +48,18 @@ class Disk:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def read(self, name: str) -> str | None:
-        """The text of a file; None if it is not there. Raises UnicodeDecodeError too."""
+    def read(self, name: str, errors: str = "strict") -> str | None:
+        """The text of a file; None if it is not there. errors: of decoding, as `bytes.decode` has them."""
         try:
-            return self.root.joinpath(name).read_text(encoding="utf-8")
+            return self.root.joinpath(name).read_text(encoding="utf-8", errors=errors)
         except FileNotFoundError:
             return None
 
     def write(self, name: str, text: str) -> None:
-        """Replaces the text of a file."""
+        """Replaces the text of a file, in which names of files that are not UTF-8 keep their bytes."""
         self.root.mkdir(parents=True, exist_ok=True)
         with whole_file(self.root / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     @contextmanager
     def writing(self, name: str, since: int, *, folder: bool = False) -> Iterator[Path]:
@@ -126,18 +126,18 @@ class Bucket:
         """Whether a file was there when the batch began. since: 0, or later than anything that is there."""
         return not since and name in self._there
 
-    def read(self, name: str) -> str | None:
-        """The text of a file; None if it is not there."""
+    def read(self, name: str, errors: str = "strict") -> str | None:
+        """The text of a file; None if it is not there. errors: of decoding, as `bytes.decode` has them."""
         with self._explained(name):
             try:
-                return bytes(self._system.cat_file(f"{self._root}/{name}")).decode()
+                return bytes(self._system.cat_file(f"{self._root}/{name}")).decode(errors=errors)
             except FileNotFoundError:
                 return None
 
     def write(self, name: str, text: str) -> None:
-        """Replaces the text of a file."""
+        """Replaces the text of a file, as `Disk.write`."""
         with self._explained(name):
-            self._system.pipe_file(f"{self._root}/{name}", text.encode())
+            self._system.pipe_file(f"{self._root}/{name}", text.encode(errors="surrogateescape"))
 
     @contextmanager
     def writing(self, name: str, since: int, *, folder: bool = False) -> Iterator[Path]:

@@ -22,6 +22,9 @@ from fcnconv.where.areas import Inside
 MOST_PIXELS = 400_000_000
 """Of a mask that is read whole."""
 
+MOST_BANDS = 100
+"""Of a mask. All of them are read."""
+
 WARPED_SIDE = 8192
 """Pixels of the longest side of the grid that a mask is warped to. A scan's cells are coarser."""
 
@@ -89,6 +92,10 @@ def _by_gdal(path: Path, source: ImageSource) -> Inside | None:
             return None
         if dataset.count == 0:
             return None
+        if dataset.count > MOST_BANDS:
+            raise ImageError(
+                f"{path}: has {dataset.count:,} bands; a mask has one, or is a picture in colours"
+            )
         try:
             with dataset:
                 place = georeference_of(dataset, str(path))

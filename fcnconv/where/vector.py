@@ -15,6 +15,7 @@ import numpy as np
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.sources.georeference import LONGITUDES, GeoReference, short_name, transformed
+from fcnconv.sources.pillow import silence
 from fcnconv.system.records import parse_json
 from fcnconv.where.areas import Points, Rings
 
@@ -141,18 +142,18 @@ def _by_ogr(path: Path) -> Drawn:
     """The polygons of the first layer of a file of GDAL's."""
     try:
         import shapely
-        from pyogrio.errors import DataSourceError
         from pyogrio.raw import read
     except ImportError as error:
         raise ImageError(f"{path}: reading it needs pyogrio: pip install 'fcnconv[geo]'") from error
     try:
-        meta, _, geometries, _ = read(path, columns=[])
-    except (DataSourceError, ValueError, OSError) as error:
+        with silence:
+            meta, _, geometries, _ = read(path, columns=[])
+        parts = shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None]))
+    except Exception as error:  # the errors of pyogrio, GDAL and GEOS share no class
         raise ImageError(f"{path}: no polygons that GDAL can read: {first_line(error)}") from error
     found = Drawn(system=meta.get("crs"))
-    for part in shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None])):
-        polygons = shapely.get_parts(part) if part.geom_type == "GeometryCollection" else [part]
-        for polygon in polygons:
+    for part in parts:
+        for polygon in shapely.get_parts(part) if part.geom_type == "GeometryCollection" else [part]:
             if polygon.geom_type == "Polygon" and not polygon.is_empty:
                 rings = [polygon.exterior, *polygon.interiors]
                 found.shapes.append([np.asarray(ring.coords)[:, :2] for ring in rings])

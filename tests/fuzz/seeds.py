@@ -125,6 +125,95 @@ def tiffs(folder: Path) -> Iterator[Path]:
     yield folder / "cells.ome.tif"
 
 
+def rasters(folder: Path) -> Iterator[Path]:
+    """What GDAL reads besides plain TIFFs: other formats, files beside them, masks, palettes, few bits."""
+    import rasterio
+    import rasterio.shutil
+    from rasterio.control import GroundControlPoint
+
+    rgb = np.asarray(photo())
+    grey = rgb[:, :, 0]
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6)}
+
+    def write(name: str, pixels: Any, driver: str = "GTiff", **options: Any) -> Path:
+        bands = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        profile = {"count": len(bands), "height": 48, "width": 64, "dtype": bands.dtype, **options}
+        with rasterio.open(folder / name, "w", driver=driver, **profile) as file:
+            file.write(bands)
+        return folder / name
+
+    yield write(
+        "nodata.tif", rgb, nodata=7, photometric="RGB", tiled=True, blockxsize=32, blockysize=32, **place
+    )
+    yield write("bits.tif", grey // 128, nbits=1, compress="CCITTFAX4", **place)
+    yield write("lerc.tif", grey.astype("f4"), compress="LERC_ZSTD", nodata=-9999, **place)
+    points = [GroundControlPoint(y, x, 4e5 + x, 5e6 - y) for x, y in ((0, 0), (64, 0), (64, 48))]
+    yield write("points.tif", rgb, gcps=points, crs="EPSG:32633", photometric="RGB")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        with rasterio.open(write("mask.tif", rgb, photometric="RGB", **place), "r+") as file:
+            file.write_mask(grey > 99)
+            file.build_overviews([2])
+        yield folder / "mask.tif"
+    with rasterio.open(write("palette.tif", grey // 64, photometric="PALETTE", **place), "r+") as file:
+        file.write_colormap(1, {value: (value * 60, 9, 9, 255) for value in range(4)})
+    yield folder / "palette.tif"
+    yield write("image.jp2", rgb, "JP2OpenJPEG", **place)
+    yield write("deep.jp2", rgb.astype(np.uint16) * 99, "JP2OpenJPEG")
+    yield write("image.img", rgb, "HFA", **place)
+    yield write("deep.png", grey.astype(np.uint16) * 99, "PNG", **place)
+    yield folder / "deep.png.aux.xml"
+    rasterio.shutil.copy(folder / "nodata.tif", folder / "made.vrt", driver="VRT")
+    yield folder / "made.vrt"
+
+
+def microscopy(folder: Path) -> Iterator[Path]:
+    """Files whose pages belong together by what their metadata say."""
+    import tifffile
+
+    stack = np.stack([np.asarray(photo().convert("L"))] * 4).astype(np.uint16) * 99
+    tiles = {"tile": (32, 32)}
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5}
+    tifffile.imwrite(
+        folder / "depth.ome.tif", stack.reshape(2, 2, 48, 64), metadata={"axes": "ZCYX", **sizes}, **tiles
+    )
+    with tifffile.TiffWriter(folder / "levels.ome.tif") as file:
+        file.write(stack, subifds=1, metadata={"axes": "CYX", **sizes}, **tiles)
+        file.write(stack[:, ::2, ::2], subfiletype=1, **tiles)
+        file.write(stack[:1], metadata={"axes": "CYX"}, **tiles)
+    tifffile.imwrite(
+        folder / "imagej.tif", stack, imagej=True, resolution=(2, 2), metadata={"axes": "CYX", "unit": "um"}
+    )
+    yield from (folder / name for name in ("depth.ome.tif", "levels.ome.tif", "imagej.tif"))
+
+
+def placed_masks(folder: Path) -> Iterator[Path]:
+    """Masks with a place on the map, over ``image.tif``: rasters, and layers of GIS."""
+    import pyogrio.raw
+    import rasterio
+    import shapely
+
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(1, 0, 4e5, 0, -1, 5e6)}
+    for name, step in (("image.tif", 1), ("mask.tif", 2)):
+        grey = np.asarray(photo().convert("L"))[::step, ::step]
+        profile = {
+            "count": 1,
+            "height": len(grey),
+            "width": len(grey[0]),
+            "dtype": "uint8",
+            "nodata": 3,
+            **place,
+        }
+        with rasterio.open(folder / name, "w", driver="GTiff", **profile) as file:
+            file.write(grey[None])
+    yield folder / "mask.tif"
+    shape = shapely.to_wkb([shapely.box(4e5, 5e6 - 30, 4e5 + 40, 5e6)])
+    for name in ("mask.gpkg", "mask.shp", "mask.fgb"):
+        pyogrio.raw.write(
+            folder / name, np.array(shape), [np.array([1])], ["n"], geometry_type="Polygon", crs="EPSG:32633"
+        )
+        yield folder / name
+
+
 def world_files(folder: Path) -> Iterator[Path]:
     """What tells the place of a photo beside it."""
     photo().save(folder / "map.png")

@@ -77,6 +77,16 @@ def _beside_map(path: Path) -> None:
     _image(path.with_name("map.png"))
 
 
+def _raster(path: Path) -> None:
+    """A file of GDAL's, or one beside it, with the range that its values need."""
+    read = path.with_name("deep.png") if path.suffix == ".xml" else path
+    _image(read, rescale=Rescale(((0, 255),)) if path.stem == "lerc" else None)
+
+
+def _stack(path: Path) -> None:
+    _image(path, bands=(1, 2, 1), rescale=Rescale(percentiles=(2, 98)))
+
+
 def _zarr(path: Path) -> None:
     store = next(parent for parent in path.parents if parent.suffix == ".zarr")
     _image(store, rescale=Rescale(percentiles=(2, 98)) if store.name == "v3.zarr" else None, bands=(1, 2, 3))
@@ -195,12 +205,28 @@ def _region(path: Path) -> None:
     where.cells(grid)
 
 
+def _placed_mask(path: Path) -> None:
+    from fcnconv.options import MapOptions
+    from fcnconv.where import where_of
+
+    where_of(open_image(path.with_name("image.tif")), MapOptions(mask=str(path)))
+
+
 TARGETS = {
     target.name: target
     for target in (
         Target("pillow", "images by Pillow", seeds.images, _pillow),
         Target("modern", "HEIC, AVIF, JPEG XL", seeds.modern_images, _pillow),
         Target("tiff", "TIFF by tifffile", seeds.tiffs, _samples, ("tifffile", "imagecodecs")),
+        Target("raster", "rasters by GDAL", seeds.rasters, _raster, ("rasterio", "tifffile")),
+        Target("ome", "OME and ImageJ by tifffile", seeds.microscopy, _stack, ("tifffile", "imagecodecs")),
+        Target(
+            "place",
+            "masks on the map",
+            seeds.placed_masks,
+            _placed_mask,
+            ("rasterio", "pyogrio", "shapely"),
+        ),
         Target("slides", "slides by OpenSlide", seeds.slides, _image, ("openslide", "tifffile")),
         Target("zarr", "OME-Zarr folders", seeds.zarrs, _zarr, ("zarr",)),
         Target("world", "world files", seeds.world_files, _beside_map),
