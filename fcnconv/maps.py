@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fcnconv.errors import FcnconvError
+from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions, Values
 from fcnconv.parsing import checked, parse_extent, parse_share
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
+from fcnconv.render.draw import FLOOR
 from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
 from fcnconv.system.files import written
 from fcnconv.system.progress import Work, expect
@@ -292,14 +293,47 @@ def write_map(stream: ScoreStream, path: Path, writer: Writer, choice: Choice) -
 
 
 def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
-    """The map and what a picture of it shows: without a choice the foremost class, which is logged. To know
-    it the whole map is collected first.
+    """The map and what a picture of it shows: without a choice the foremost class, which is logged, or the
+    `foremost` things that ``options.top`` asks for. To know them the whole map is collected first.
     """
+    if choice.selections and choice.options.top is not None:
+        raise UsageError(
+            "--top chooses the classes that a picture shows, and they are named; use one of them"
+        )
     if choice.selections or choice.options.argmax:
         return stream, choice
     expect(*2 * [collecting(stream)])  # and looking for the class
     whole = ScoreMap.collect(stream)
-    return whole.stream(), replace(choice, selections=(log_foremost(whole),))
+    chosen = foremost(whole, log_foremost(whole), choice.options.top or 1)
+    return whole.stream(), replace(choice, selections=chosen)
+
+
+SAME_PLACE = 0.5
+"""Cosine of the maps of two classes from which on they are taken for two names of one thing."""
+
+
+def foremost(score_map: ScoreMap, first: Selection, count: int) -> tuple[Selection, ...]:
+    """The classes of at most `count` things: `first`, and then those that are most probable in a cell, from
+    `FLOOR` on, but for classes that are found at the place of one before them (`SAME_PLACE`).
+    """
+    chosen, planes = [first], [shown(score_map.plane(first)).ravel()]
+    for window in score_map.best_windows(len(score_map.labels)) if count > 1 else ():
+        if len(chosen) == count or window.probability < FLOOR:
+            break
+        selection = score_map.labels.same(window.class_idx, window.category)
+        plane = shown(score_map.plane(selection)).ravel()
+        if all(_cosine(plane, other) < SAME_PLACE for other in planes):
+            chosen.append(selection)
+            planes.append(plane)
+    if count > 1:
+        log.info("showing %s", ", ".join(selection.name for selection in chosen))
+    return tuple(chosen)
+
+
+def _cosine(one: FloatArray, other: FloatArray) -> float:
+    """The cosine of the angle between two maps of probabilities, 0 to 1."""
+    lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths else 0.0
 
 
 def collecting(stream: ScoreStream) -> Work:

@@ -347,6 +347,7 @@ class MapOptions:
     cells: a picture fills each window's own square instead of running smoothly between them.
     colormap: the colours of probabilities in a picture.
     stretch: a picture's colours end at the highest probability of its map instead of at 1.
+    top: a picture shows the most probable things, so many at most, a panel each, see `maps.foremost`.
     raw: beside the smooth map of a finer stride a picture shows the map as it is.
     outline: a picture shows the outlines of each class's regions, those of `ScoreMap.regions`.
     footer: a line below a picture says how the map was made; its metadata says so in any case.
@@ -433,6 +434,10 @@ class MapOptions:
     stretch: Annotated[
         bool, Told("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture")
     ] = False
+    top: Annotated[
+        int | None,
+        Told("Show the N most probable things, a panel each.", metavar="N", group="Picture", least=1),
+    ] = None
     raw: Annotated[
         bool,
         Told(

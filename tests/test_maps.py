@@ -15,10 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE
 from PIL import Image
+from tiny import make_map
 
 from fcnconv.batch.folder import answer_name
 from fcnconv.batch.inputs import from_sources
 from fcnconv.errors import UsageError
+from fcnconv.grid import Grid
+from fcnconv.labels import Labels
+from fcnconv.maps import foremost
+from fcnconv.options import MapOptions
 
 SUFFIXES = frozenset((".png", ".jpg"))
 
@@ -219,3 +224,21 @@ def test_a_photo_in_the_folder_is_not_replaced_by_a_map(fcnconv: Command, photos
             "batch", "a.png", "-o", ".", "-f", suffix, "-c", "cup", "--scales", "0.6", "--overwrite"
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_the_foremost_things_are_at_different_places() -> None:
+    probabilities = np.full((6, 9, 5), 0.01, np.float32)
+    probabilities[:, :3, 0] = 0.6  # a thing, and another name of it
+    probabilities[:, :3, 1] = 0.3
+    probabilities[:, 6:, 2] = 0.4  # a second thing, less probable
+    probabilities[2, 4, 3] = 0.5  # a third one
+    probabilities[:, 3:5, 4] = 0.09  # too faint to be one
+    grid = Grid(64, 16, (64 + 8 * 16, 64 + 5 * 16), (64 + 8 * 16, 64 + 5 * 16))
+    labels = Labels(tuple("abcde"), activation="sigmoid")
+    score_map = make_map(np.log(probabilities / (1 - probabilities)), grid, labels)
+    for count, expected in ((1, "a"), (2, "ad"), (3, "adc"), (9, "adc")):
+        found = foremost(score_map, labels.category(0), count)
+        assert "".join(selection.name for selection in found) == expected
+    assert [selection.name for selection in foremost(score_map, labels.category(2), 2)] == ["c", "a"]
+    with pytest.raises(UsageError, match="use one of them"):
+        score_map.plot(["a"], options=MapOptions(top=2))

@@ -41,6 +41,7 @@ GIVEN = {
     "plain": True,
     "colormap": "viridis",
     "stretch": True,
+    "top": 2,
     "raw": True,
     "outline": True,
     "footer": True,

@@ -540,6 +540,8 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
         ({"argmax": True, "colormap": "viridis"}, "--colormap is about the colours of probabilities"),
         ({"no_legend": True, "footer": True}, "--footer adds a line"),
         ({"plain": True, "raw": True}, "leave out --raw"),
+        ({"top": 2, "argmax": True}, "use one of them"),
+        ({"top": 2, "classes": ("cat",)}, "--class names them"),
         ({"cells": True, "raw": True}, "--cells draws none"),
         ({"plain": True, "outline": True}, "leave out --outline"),
         ({"argmax": True, "outline": True}, "use one of them"),

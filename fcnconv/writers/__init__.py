@@ -67,7 +67,7 @@ class Writer:
 
 _PICTURE = (
     *("argmax", "at_least", "cells", "no_legend", "max_side"),
-    *("colormap", "stretch", "raw", "outline", "threshold", "min_area", "max_regions", "footer"),
+    *("colormap", "stretch", "top", "raw", "outline", "threshold", "min_area", "max_regions", "footer"),
 )
 _PLAIN = ("plain", "dtype")
 
@@ -280,6 +280,9 @@ def _check_picture(options: MapOptions) -> None:
         raise UsageError(
             "--outline shows the regions of one class, and --argmax all classes; use one of them"
         )
+    if options.top is not None and (options.argmax or options.classes):
+        other = "--argmax shows all of them" if options.argmax else "--class names them"
+        raise UsageError(f"--top chooses the classes that a picture shows, and {other}; use one of them")
     if options.raw and (options.argmax or options.cells):
         other = "--argmax" if options.argmax else "--cells"
         raise UsageError(f"--raw stands beside the smooth map, and {other} draws none; use one of them")
@@ -299,7 +302,7 @@ def _check_plain(options: MapOptions) -> None:
         return
     if options.dtype == "float32":
         raise UsageError("--dtype float32 is none that a .png can hold; uint8 or uint16, or a .tif")
-    for name in ("argmax", "no_legend", "colormap", "stretch", "raw", "outline", "footer"):
+    for name in ("argmax", "no_legend", "colormap", "stretch", "top", "raw", "outline", "footer"):
         if getattr(options, name) != getattr(PLAIN_MAP, name):
             raise UsageError(
                 f"--plain shows the probability of a class in grey and nothing else; leave out "
