@@ -316,12 +316,12 @@ def foremost(score_map: ScoreMap, first: Selection, count: int) -> tuple[Selecti
     """The classes of at most `count` things: `first`, and then those that are most probable in a cell, from
     `FLOOR` on, but for classes that are found at the place of one before them (`SAME_PLACE`).
     """
-    chosen, planes = [first], [shown(score_map.plane(first)).ravel()]
+    chosen, planes = [first], [shown(score_map.class_map(first)).ravel()]
     for window in score_map.best_windows(len(score_map.labels)) if count > 1 else ():
         if len(chosen) == count or window.probability < FLOOR:
             break
         selection = score_map.labels.same(window.class_idx, window.category)
-        plane = shown(score_map.plane(selection)).ravel()
+        plane = shown(score_map.class_map(selection)).ravel()
         if all(_cosine(plane, other) < SAME_PLACE for other in planes):
             chosen.append(selection)
             planes.append(plane)
