@@ -227,16 +227,20 @@ def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
     """Another scale's values at the centres of a block's cells, interpolated; NaN where it has none: some
     pixels at the right and bottom lie in no whole window, and they differ from scale to scale.
     """
-    total = np.zeros(block.logits.shape, np.float32)
-    weight = np.zeros((*total.shape[:2], 1), np.float32)
     down, across = (neighbours(grid, block, axis) for axis in (1, 0))
-    for rows, down_share in down:
-        for cols, across_share in across:
-            share = (down_share[:, None] * across_share)[:, :, None]
-            near = scores[np.ix_(rows, cols)]
-            known = ~np.isnan(near[:, :, :1])
-            total += share * np.where(known, near, 0)
-            weight += share * known
+    rows, cols = block.logits.shape[:2]
+    lines = np.zeros((rows, *scores.shape[1:]), np.float32)  # the block's rows at the other scale's columns
+    weights = np.zeros((*lines.shape[:2], 1), np.float32)
+    for cells, share in down:
+        near = scores[cells]
+        known = ~np.isnan(near[:, :, :1])
+        lines += share[:, None, None] * (near if known.all() else np.where(known, near, 0))
+        weights += share[:, None, None] * known
+    total = np.zeros((rows, cols, lines.shape[2]), np.float32)
+    weight = np.zeros((rows, cols, 1), np.float32)
+    for cells, share in across:
+        total += share[:, None] * lines[:, cells]
+        weight += share[:, None] * weights[:, cells]
     weight *= (_reached(grid, block, 1)[:, None] & _reached(grid, block, 0))[:, :, None]
     values = np.full(total.shape, np.nan, np.float32)
     return np.divide(total, weight, out=values, where=weight > 0)
@@ -254,7 +258,7 @@ def _reached(grid: Grid, block: Block, axis: int) -> Mask:
 
 def _mean(planes: Sequence[FloatArray]) -> FloatArray:
     """The mean over scales; where one was not looked at, of the others."""
-    if not any(np.isnan(plane).any() for plane in planes):
+    if not any(np.isnan(plane[:, :, 0]).any() for plane in planes):  # a cell has all classes or none
         total = planes[0]
         for plane in planes[1:]:
             total = total + plane
