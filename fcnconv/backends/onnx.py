@@ -22,6 +22,7 @@ from fcnconv.backends.plans import (
     Plan,
     Start,
     keep,
+    locked,
     make_room,
     parts_file,
     plan_file,
@@ -35,7 +36,6 @@ from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
-from fcnconv.system.alone import alone
 from fcnconv.system.files import whole_file
 from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
@@ -153,7 +153,7 @@ def open_plan(
     make_room(path)
     kind = "the class activations of " if joint else "the crops of " if mode == "windows" else ""
     what = f"{kind}{spec.name}{f', stride {stride} px' if stride else ''}"
-    with alone(path, partial(_wait_for, what)):
+    with locked(path, partial(_wait_for, what)):
         if path.exists():  # another process has made it meanwhile
             with suppress(PlanError):
                 return read(path)
@@ -208,7 +208,7 @@ def open_parts(
         except PlanError as error:
             log.info("%s; making them again", error)
     what = f"{spec.name} for scans in little memory"
-    with alone(path, partial(_wait_for, what)):
+    with locked(path, partial(_wait_for, what)):
         if path.exists():  # another process has made them meanwhile
             with suppress(PlanError):
                 return read_parts(path, start)

@@ -14,7 +14,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -168,6 +168,37 @@ def keep(path: Path, content: bytes) -> None:
     """Writes a plan or its parts, whole or not at all. Raises PlanError."""
     with _kept(path), whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Lets one process at a time, and one thread of it, into the block in which `path` is made.
+
+    A process that had to wait checks first whether the file exists now. The lock ends with its process, however
+    that ends. Where no lock can be had, as in a read-only folder, nobody waits: the file appears whole anyway.
+
+    Args:
+        path: The file that is made. The lock is a file beside it, which is removed at the end.
+        waiting: Called once before waiting.
+    """
+    from filelock import FileLock, Timeout  # imported only when something is made: it takes 20 ms
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except (OSError, NotImplementedError):  # no such folder, not writable, no locks on this file system
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()  # while it is held: those who wait for it open a new one
+        lock.release()
 
 
 @contextmanager

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE, wait_until
 
-from fcnconv.system.alone import alone
+from fcnconv.backends.plans import locked
 
 pytest.importorskip("fcntl", reason="files are locked in the way of POSIX")
 
 MAKE = """
 import sys, time
 from pathlib import Path
-from fcnconv.system.alone import alone
+from fcnconv.backends.plans import locked
 path = Path(sys.argv[1])
 print('ready', flush=True)
-with alone(path, lambda: None):
+with locked(path, lambda: None):
     if not path.exists():
         time.sleep(0.2)
         with path.open('a') as file:
@@ -46,10 +46,10 @@ def test_threads_wait_too_and_tell_it(tmp_path: Path) -> None:
     waited = threading.Event()
 
     def second() -> None:
-        with alone(tmp_path / "x", waited.set):
+        with locked(tmp_path / "x", waited.set):
             inside.append(2)
 
-    with alone(tmp_path / "x", lambda: pytest.fail("nobody is there yet")):
+    with locked(tmp_path / "x", lambda: pytest.fail("nobody is there yet")):
         thread = threading.Thread(target=second)
         thread.start()
         assert waited.wait(PATIENCE)
@@ -74,7 +74,7 @@ def test_nobody_waits_for_one_that_was_killed(tmp_path: Path) -> None:
 
 def test_an_error_inside_opens_the_lock(tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(ValueError), alone(tmp_path / "x", lambda: pytest.fail("still locked")):
+        with pytest.raises(ValueError), locked(tmp_path / "x", lambda: pytest.fail("still locked")):
             raise ValueError
     assert not any(tmp_path.iterdir())
 
@@ -90,6 +90,7 @@ def test_where_nothing_can_be_locked_nobody_waits(
 
     if without == "locks":
         monkeypatch.setattr(fcntl, "flock", refuses)
-    path = tmp_path / ("x" if without == "locks" else "missing/x")
-    with alone(path, lambda: pytest.fail("waits")), alone(path, lambda: pytest.fail("waits")):
+    (tmp_path / "file").touch()
+    path = tmp_path / ("x" if without == "locks" else "file/x")
+    with locked(path, lambda: pytest.fail("waits")), locked(path, lambda: pytest.fail("waits")):
         pass
