@@ -213,8 +213,10 @@ def test_a_plan_is_made_once_and_told_once(spec: ModelSpec, caplog: pytest.LogCa
     assert len(caplog.records) == 2 and second.path.stat().st_mtime_ns == written
     assert second.record == first.record
     assert 0 <= first.record.export_error <= 1e-4
-    fitted, plan = sorted(first.path.parent.iterdir())
+    files = sorted(first.path.parent.iterdir())
+    fitted, plan = (file for file in files if file.suffix != ".json")
     assert plan == first.path and fitted.name.startswith(f"{plan.stem}.") and fitted.suffix == ".optimised"
+    assert {file.with_suffix(".json") for file in (fitted, plan)} == set(files) - {fitted, plan}
 
 
 def test_plans_of_different_things_have_different_names(spec: ModelSpec) -> None:
@@ -253,19 +255,47 @@ def damage_one_weight(path: Path) -> None:
 
 
 def damage_record(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'"stride": 4', b'"stride": 8'))
+    record = path.with_suffix(".json")
+    record.write_bytes(record.read_bytes().replace(b'"stride": 4', b'"stride": 8'))
 
 
-DAMAGES = [damage_nothing_left, damage_cut, damage_tail, damage_one_weight, damage_record]
+def damage_record_cut(path: Path) -> None:
+    damage_cut(path.with_suffix(".json"))
+
+
+def damage_no_record(path: Path) -> None:
+    path.with_suffix(".json").unlink()
+
+
+def damage_deep_record(path: Path) -> None:
+    """Nested too deeply for Python's reader of JSON."""
+    path.with_suffix(".json").write_text("[" * 100_000)
+
+
+def damage_another_plan(path: Path) -> None:
+    """An intact ONNX file, but of another network: that of the classifier's own size."""
+    torch.manual_seed(3)
+    path.write_bytes(export_onnx(Tiny().eval(), 32, any_size=True))
+
+
+DAMAGES = [
+    *(damage_nothing_left, damage_cut, damage_tail, damage_one_weight, damage_another_plan),
+    *(damage_record, damage_record_cut, damage_no_record, damage_deep_record),
+]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The content of each file in a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__[7:])
 def test_a_damaged_plan_is_made_again(spec: ModelSpec, damage, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fcnconv")
     whole = open_plan(spec, "fcn")
-    content = whole.path.read_bytes()
+    content = contents(whole.path.parent)
     damage(whole.path)
-    assert whole.path.read_bytes() != content
+    assert contents(whole.path.parent) != content
     with pytest.raises(PlanError, match="damaged"):
         read_plan(whole.path, onnx_run)
     (fitted,) = whole.path.parent.glob("*.optimised")

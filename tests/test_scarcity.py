@@ -263,4 +263,4 @@ def test_many_processes_make_one_plan(count: int, cold: dict[str, str]) -> None:
         answered(done)
     assert sum("(first use only)" in done.stderr for done in runs) == 1
     names = [path.suffix for path in Path(cold["XDG_CACHE_HOME"], "fcnconv/plans").iterdir()]
-    assert sorted(names) == [".onnx", ".optimised"]
+    assert sorted(names) == [".json", ".json", ".onnx", ".optimised"]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from fcnconv.backends.plans import Record, Start, plan_file
+from fcnconv.backends.plans import PlanContent, Record, Start
 from fcnconv.convert import FullyConvolutional
 from fcnconv.convert.cuts import cut, whole
 from fcnconv.convert.probes import probe
@@ -40,8 +40,8 @@ def make_plan(
     since: float,
     *,
     joint: bool = False,
-) -> bytes:
-    """The content of the file of a model's plan. Raises ConversionError and PlanError.
+) -> PlanContent:
+    """Makes a model's plan. Raises ConversionError and PlanError.
 
     weights: the file that the network is made of. networks: made of it. start: runs an ONNX file.
     since: when the making began, by ``time.perf_counter``. joint: plan the class activations too.
@@ -70,11 +70,11 @@ def make_plan(
     if converted:
         graph = _joint(converted) if joint else converted.network
         part = whole(graph, converted.geometry, run, channels_last=False, activations=joint)
-    return plan_file(model, record, part)
+    return PlanContent(model, record, part)
 
 
-def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> bytes:
-    """The content of the plan of a network that is a program of ONNX already."""
+def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> PlanContent:
+    """Makes the plan of a network that is an ONNX file already."""
     image = np.zeros((1, len(spec.mean), spec.window, spec.window), np.float32)
     record = Record(
         identity=spec.identity(weights),
@@ -87,7 +87,7 @@ def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, s
         export_error=0.0,
         seconds=time.perf_counter() - since,
     )
-    return plan_file(model, record, None)
+    return PlanContent(model, record, None)
 
 
 def _joint(converted: FullyConvolutional | None) -> fx.GraphModule:

@@ -22,13 +22,14 @@ from fcnconv.backends.plans import (
     Plan,
     Start,
     keep,
+    kept_plan,
     locked,
     make_room,
     parts_file,
-    plan_file,
     plan_path,
     read_parts,
     read_plan,
+    remove_plan,
 )
 from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
@@ -36,7 +37,6 @@ from fcnconv.provenance import Mode
 from fcnconv.scan.parts import Part, Run
 from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
-from fcnconv.system.files import whole_file
 from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
 from fcnconv.system.progress import Work, done, expect
@@ -159,12 +159,14 @@ def open_plan(
                 return read(path)
         _require_memory(what)
         for fitted in path.parent.glob(f"{path.stem}.*{_FITTED}"):
-            fitted.unlink(missing_ok=True)
+            remove_plan(fitted)
         with _told(what) as since:
             from fcnconv.backends.making import make_plan
 
             networks = networks or Networks(spec, stride)
-            keep(path, make_plan(spec, mode, weights, networks, onnx_run, since, joint=joint))
+            made = make_plan(spec, mode, weights, networks, onnx_run, since, joint=joint)
+            with kept_plan(path, made.record, made.whole) as temporary:
+                temporary.write_bytes(made.model)
         return read(path)
 
 
@@ -182,9 +184,8 @@ def _fitted(path: Path) -> Plan:
             return replace(read_plan(fitted, partial(onnx_run, optimised=True)), path=path)
     plan = read_plan(path, onnx_run)
     try:
-        with whole_file(fitted) as temporary:
+        with kept_plan(fitted, plan.record, plan.whole) as temporary:
             _session(str(path), save=temporary)
-            temporary.write_bytes(plan_file(temporary.read_bytes(), plan.record, plan.whole))
     except Exception as error:  # ONNX Runtime's errors share no class but this
         log.debug("%s: not kept (%s)", fitted, first_line(error))
     return plan

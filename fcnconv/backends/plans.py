@@ -1,8 +1,9 @@
 """Plans as files: a network exported to ONNX once, proved, and kept in the user's cache; its parts beside.
 
-A plan is an ONNX file with a record at its end: what it is of, its geometry, what was proved of it, and a
-SHA-256 over all that. Its name tells the same apart, so a plan that is there and sound is the right one. Of
-two that are made at the same time either will do, and the last one stays.
+A plan is an ONNX file and a record beside it, a JSON file: what the plan is of, its geometry, what was proved
+of it, and the SHA-256 of the ONNX file. Everything that distinguishes two plans is in their names, so a plan
+that exists and is intact is the right one. If two processes make one at the same time, either will do, and
+the last one stays.
 """
 
 from __future__ import annotations
@@ -17,24 +18,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
+from fcnconv.models.packaged import file_sha256
 from fcnconv.provenance import CellHead, Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
 from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers
+from fcnconv.system.records import sealed, unsealed
 from fcnconv.version import __version__
 
 Start = Callable[[str | bytes], Run]
 """Runs an ONNX file, given by its path or its content."""
-
-_RECORD, _DIGEST = "fcnconv", "fcnconv_sha256"
-_MOST = 1 << 16
-"""Bytes that a record and its digest take at most."""
 
 _PARTS = "parts.json"
 
@@ -74,6 +73,18 @@ class Plan:
     whole: Part | None
 
 
+@dataclass(frozen=True)
+class PlanContent:
+    """What is written of a plan.
+
+    model: its ONNX file. whole: what its network needs; None in `windows` mode.
+    """
+
+    model: bytes
+    record: Record
+    whole: Part | None
+
+
 def plan_path(
     spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | None = None, *, joint: bool = False
 ) -> Path:
@@ -90,24 +101,48 @@ def plan_path(
 
 
 def read_plan(path: Path, start: Start) -> Plan:
-    """The plan in a file. Raises PlanError if it cannot be read, or is not the file that was written."""
+    """Reads a plan. Raises PlanError if it cannot be read, or its files are not those that were written."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            text, digest = _unsealed(_tail(file, size))
-            if _sha256(file, size - len(_seal(text, digest)), text) != digest:
-                raise PlanError("its SHA-256 is another")
-        record, run = json.loads(text), start(str(path))
-        part = record.pop("whole")
-        return Plan(path, _record(record), run, part and Part(run=run, **part))
+        told = unsealed(_record_path(path).read_bytes())
+        part, sha256 = told.pop("whole"), told.pop("sha256")
+        if file_sha256(path) != sha256:
+            raise PlanError("its SHA-256 differs from its record")
+        run = start(str(path))
+        return Plan(path, _record(told), run, part and Part(run=run, **part))
     except Exception as error:  # ONNX Runtime's errors share no class but this
         raise PlanError(f"{path}: the plan is damaged ({first_line(error)})") from error
 
 
-def plan_file(model: bytes, record: Record, whole: Part | None) -> bytes:
-    """The content of a plan's file. model: its ONNX file. whole: what the network needs."""
-    text = json.dumps(asdict(record) | {"whole": whole and part_record(whole)})
-    return model + _seal(text, _sha256(io.BytesIO(model), len(model), text))
+@contextmanager
+def kept_plan(path: Path, record: Record, whole: Part | None) -> Iterator[Path]:
+    """A temporary path to write a plan's ONNX file to. When the block ends well, the plan's two files appear.
+
+    Each appears whole or not at all, and the record first, so that a plan that exists has one.
+    Raises PlanError.
+
+    Args:
+        path: Of the plan.
+        record: What the plan says of itself.
+        whole: What its network needs; None in `windows` mode.
+    """
+    with _kept(path), whole_file(path) as temporary:
+        yield temporary
+        told = asdict(record) | {
+            "whole": whole and part_record(whole),
+            "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
+        }
+        with whole_file(_record_path(path)) as file:
+            file.write_bytes(sealed(told).encode())
+
+
+def remove_plan(path: Path) -> None:
+    """Removes a plan's two files, if they exist."""
+    path.unlink(missing_ok=True)
+    _record_path(path).unlink(missing_ok=True)
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
 def _record(told: dict[str, Any]) -> Record:
@@ -174,8 +209,9 @@ def keep(path: Path, content: bytes) -> None:
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Lets one process at a time, and one thread of it, into the block in which `path` is made.
 
-    A process that had to wait checks first whether the file exists now. The lock ends with its process, however
-    that ends. Where no lock can be had, as in a read-only folder, nobody waits: the file appears whole anyway.
+    A process that had to wait checks first whether the file exists now. The lock ends with its process,
+    however that ends. Where no lock can be had, as in a read-only folder, nobody waits; the file appears
+    whole all the same.
 
     Args:
         path: The file that is made. The lock is a file beside it, which is removed at the end.
@@ -208,55 +244,3 @@ def _kept(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise PlanError(f"{path.parent}: no plan can be kept there ({reason})") from error
-
-
-def _sha256(file: BinaryIO, size: int, text: str) -> str:
-    """The SHA-256 of the first `size` bytes of a file and of `text`."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(min(size, 1 << 20)):
-        digest.update(chunk)
-        size -= len(chunk)
-    digest.update(text.encode())
-    return digest.hexdigest()
-
-
-def _seal(text: str, digest: str) -> bytes:
-    """The record and its digest as the end of an ONNX file.
-
-    Protocol Buffers merges messages that are written one after another, so these bytes, the field
-    ``metadata_props`` of a ModelProto, become part of the model that they are appended to.
-    """
-    return _metadata(_RECORD, text) + _metadata(_DIGEST, digest)
-
-
-def _unsealed(tail: bytes) -> tuple[str, str]:
-    """The record and its digest from the end of a plan's file. Raises ValueError if they are not there."""
-    key = b"\x0a" + _length(_RECORD.encode()) + _RECORD.encode() + b"\x12"
-    start = tail.rindex(key) + len(key)
-    while tail[start] & 0x80:  # of the text's length
-        start += 1
-    text, digest = tail[start + 1 : tail.rindex(b"}") + 1].decode(), tail[-64:].decode()
-    if not tail.endswith(_seal(text, digest)):
-        raise ValueError("its record is not whole")
-    return text, digest
-
-
-def _tail(file: BinaryIO, size: int) -> bytes:
-    file.seek(max(size - _MOST, 0))
-    return file.read()
-
-
-def _metadata(key: str, value: str) -> bytes:
-    entry = b"".join(
-        tag + _length(text) + text for tag, text in ((b"\x0a", key.encode()), (b"\x12", value.encode()))
-    )
-    return b"\x72" + _length(entry) + entry  # 0x72: field 14, of variable length
-
-
-def _length(data: bytes) -> bytes:
-    rest, out = len(data), bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    return bytes([*out, rest])
