@@ -122,15 +122,7 @@ def _on_this_machine(alone: bool) -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """While Ray starts, what its libraries write to standard error, with which nobody can do anything, goes
-    nowhere. Later it tells at length of workers that died, which it starts again: nor is that shown.
-    """
-    import ray._private.worker as driver
-
-    def tell(told: dict[str, Any], ignore_prefix: bool) -> None:
-        log.debug("Ray: %s", " ".join(told["lines"]))
-
-    driver.print_to_stdstream = tell
+    """Discards what Ray's libraries write to standard error while it starts: nobody can act on it."""
     try:
         kept = os.dup(2)
     except OSError:  # closed
