@@ -5,20 +5,16 @@ What it says goes to stderr, what it makes to stdout.
 
 from __future__ import annotations
 
-import atexit
-import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fcnconv.commands import COMMANDS, READERS, command
+from fcnconv.commands import COMMANDS, command
+from fcnconv.console.fast_start import READERS, end_process, read_directly
 from fcnconv.console.help import Entry, help_page
 from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.console.printing import complain
@@ -34,7 +30,7 @@ class _Group(TyperGroup):
     """The commands, with every error of theirs told in one line and turned into the exit status."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        _read_directly(self.get_params(ctx), {})
+        read_directly(self.get_params(ctx), {})
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
@@ -75,7 +71,7 @@ class _Command(TyperCommand):
     """A command, whose standard output nothing but its data can reach."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        _read_directly(self.get_params(ctx), getattr(self.callback, READERS, {}))
+        read_directly(self.get_params(ctx), getattr(self.callback, READERS, {}))
         ctx.allow_extra_args = True  # they come back, to be told in our words
         extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
@@ -91,31 +87,6 @@ class _Command(TyperCommand):
         groups = _entries(self.get_params(ctx))
         words = [ctx.command_path, *(metavar for metavar, _ in groups["Arguments"]), "[OPTIONS]"]
         formatter.write(help_page(" ".join(words), self.help or "", groups, formatter.width))
-
-
-def _read_directly(parameters: Iterable[Any], readers: dict[str, Callable[[Any], Any]]) -> None:
-    """Lets parameters become values by `readers`, by their names, and flags be what they are, as typer makes
-    them too; but for that it imports pydantic, a fifth of a warm start.
-    """
-    for parameter in parameters:
-        reader = readers.get(parameter.name, _as_it_is if getattr(parameter, "is_flag", False) else None)
-        if reader:
-            vars(parameter)["process_value"] = partial(_read, parameter, reader)
-
-
-def _as_it_is(given: Any) -> Any:
-    return given
-
-
-def _read(parameter: Any, reader: Callable[[Any], Any], ctx: typer.Context, value: Any) -> Any:
-    """A parameter's value. What is missing or wrong is left to typer, for its words."""
-    try:
-        if parameter.required and parameter.value_is_missing(value):
-            raise LookupError
-        value = reader(value)
-    except LookupError:
-        return type(parameter).process_value(parameter, ctx, value)
-    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
 
 
 HELP_GROUPS = (
@@ -172,7 +143,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
-    _end(_run())
+    end_process(_run())
 
 
 def _run() -> int:
@@ -196,19 +167,6 @@ def _run() -> int:
         else:
             complain(FcnconvError(f"unexpected {type(error).__name__}: {error}; --debug shows where"))
         return 1
-
-
-def _end(status: int) -> None:
-    """Ends the process: at once, where no other thread runs but such as nobody waits for, and all is written,
-    since taking the libraries apart takes a seventh of a warm start (45 ms) and the system does it anyway.
-    """
-    if all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        with suppress(OSError, ValueError, AttributeError):  # not writable, or closed: what Python does then
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    sys.exit(status)
 
 
 def _tell_usage(error: Any) -> int:

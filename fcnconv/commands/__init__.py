@@ -11,9 +11,6 @@ COMMANDS = (
 )
 """Their names, in the order of the help."""
 
-READERS = "readers"
-"""The attribute of a command's function that says how values are made, see `options.with_options`."""
-
 
 def command(name: str) -> Callable[..., None]:
     """The function of a command, imported when it is asked for."""

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 
-from fcnconv.commands import READERS
+from fcnconv.console.fast_start import READERS, reader_for
 from fcnconv.console.progress import Kind
 from fcnconv.errors import UsageError, printable
 from fcnconv.labels import folded, imagenet
@@ -194,9 +194,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer takes it, which knows single parameters only: one that is a dataclass of options
     becomes a parameter for each of its fields, and the command gets the dataclass that they make.
 
-    What it gives has a dictionary as its attribute `READERS`: the name of each parameter that needs nothing
-    of typer's to become a value -> what makes that of what was given, of the default, or of None. It raises
-    LookupError for what is none of the choices.
+    The function has a dictionary as its attribute `READERS`: the reader of each parameter that typer need not
+    convert, see `console.fast_start`.
     """
     parameters = inspect.signature(command, eval_str=True).parameters
     groups: dict[str, type] = {
@@ -222,24 +221,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature([*shown.values()])  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in shown.items()}
-    readers = {name: _reader(p.annotation) for name, p in shown.items()}
+    readers = {name: reader_for(p.annotation) for name, p in shown.items()}
     setattr(run, READERS, {name: reader for name, reader in readers.items() if reader})
     return run
-
-
-def _reader(annotation: Any) -> Callable[[Any], Any] | None:
-    """What makes the value of a parameter of what was given; None where typer must."""
-    value, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    parser: Callable[[Any], Any] | None = next((getattr(note, "parser", None) for note in notes), None)
-    if parser:
-        return parser
-    if value in (str, str | None):
-        return lambda given: given
-    kinds = [kind for kind in (value, *get_args(value)) if get_origin(kind) is Literal]
-    if kinds:
-        values = {choice: choice for choice in get_args(kinds[0])} | {None: None}
-        return values.__getitem__
-    return (lambda given: list(given or ())) if value in (list[str], list[str] | None) else None
 
 
 def _value(given: Any) -> Any:
