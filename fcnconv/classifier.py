@@ -44,7 +44,7 @@ from fcnconv.parsing import (
     parse_region,
     parse_rescale,
 )
-from fcnconv.predictions import Classification, answer, classification_work
+from fcnconv.predictions import Classification, answer
 from fcnconv.provenance import FLOAT32, NO_CELLS, Activation, CellHead, Mode, Provenance
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
@@ -57,7 +57,7 @@ from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, Mask, ScoreStream
 from fcnconv.sources import ImageSource, MemorySource, Pixels, ReducedSource, channels_in
 from fcnconv.system.once import once
-from fcnconv.system.progress import done, expect, finished
+from fcnconv.system.progress import expect, finished
 from fcnconv.where import Where, where_of
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ class Classifier:
         crops = sum(correction.crops(grid, inside.get(grid)) for grid in tilings if grid.rows * grid.cols > 1)
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
-        done("opening")
-        expect(*scan_work(tilings if correction.dense else {}, parts.whole, crops))
+        g = self.geometry
+        expect(*scan_work(tilings if correction.dense else {}, parts.whole, g.window, g.step, crops))
         temperature = 1.0 if correction.anchors else self._temperature(grids)
         made = replace(
             self._provenance(tilings.values()) if correction.dense else self.provenance,
@@ -373,9 +373,8 @@ class Classifier:
         grids = self.grids(source, scales)
         tilings = self.tilings(grids)
         windows = sum(grid.rows * grid.cols for grid in grids)
-        done("opening")
-        expect(*scan_work(tilings, self.parts.whole, windows if self.provenance.mode == "windows" else 0))
-        expect(classification_work(windows * len(self.labels)))
+        g, crops = self.geometry, windows if self.provenance.mode == "windows" else 0
+        expect(*scan_work(tilings, self.parts.whole, g.window, g.step, crops))
         return answer(
             self._scan(source, tilings),
             grids,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -22,9 +21,9 @@ from fcnconv.parsing import checked, parse_extent, parse_share
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.render.draw import FLOOR
-from fcnconv.scores import MAP, Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
+from fcnconv.scores import Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
 from fcnconv.system.files import written
-from fcnconv.system.progress import Work, expect
+from fcnconv.system.progress import written as rows_written
 from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers import Choice, Writer, find_writer, provenance
 from fcnconv.writers.frames import best_classes_frame, labelled_array
@@ -286,7 +285,7 @@ def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> N
 
 def write_map(stream: ScoreStream, path: Path, writer: Writer, choice: Choice) -> None:
     """Writes a map to a path where nothing is yet. Raises UsageError, ImageError, OutputError and OSError."""
-    expect(*writer.work(stream.about, choice))
+    rows_written(0, of=stream.about.shape[0])
     if writer.needs_class:
         stream, choice = showing(stream, choice)
     writer.write(path, stream, choice)
@@ -302,7 +301,6 @@ def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
         )
     if choice.selections or choice.options.argmax:
         return stream, choice
-    expect(*2 * [collecting(stream)])  # and looking for the class
     whole = ScoreMap.collect(stream)
     chosen = foremost(whole, log_foremost(whole), choice.options.top or 1)
     return whole.stream(), replace(choice, selections=chosen)
@@ -334,11 +332,6 @@ def _cosine(one: FloatArray, other: FloatArray) -> float:
     """The cosine of the angle between two maps of probabilities, 0 to 1."""
     lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
     return float(one @ other) / lengths if lengths else 0.0
-
-
-def collecting(stream: ScoreStream) -> Work:
-    """The stage of collecting a map, or of looking through it once, for whoever tells how long it takes."""
-    return Work(MAP, "writing", math.prod(stream.about.shape), 5e-9)
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:

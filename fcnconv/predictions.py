@@ -13,13 +13,7 @@ from fcnconv.classification import Prediction as Prediction
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import MAP, Block, shown, sum_over, top_k
-from fcnconv.system.progress import Work, done
-
-
-def classification_work(values: int) -> Work:
-    """The stage of making a classification of so many scores."""
-    return Work(MAP, "scanning", values, 2e-8)
+from fcnconv.scores import Block, shown, sum_over, top_k
 
 
 def answer(
@@ -53,7 +47,6 @@ def answer(
         windows = block.grid.rows * block.grid.cols
         mean += block.logits.sum((0, 1), dtype=np.float64) / (windows * len(grids))
         best.update(block, of_each(activated(block.logits / np.float32(temperature))))
-        done(MAP, block.logits.size)
     probabilities = of_each(activated((mean / temperature).astype(np.float32)))
     if at_least is None:
         ranking = top_k(probabilities, k).tolist()

@@ -21,7 +21,6 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import Join, MapKind, Values
 from fcnconv.provenance import Agreement, Provenance
 from fcnconv.sources import ImageSource
-from fcnconv.system.progress import done
 
 if TYPE_CHECKING:
     from fcnconv.classification import Classification
@@ -189,10 +188,6 @@ def strips(block: Block) -> Iterator[Block]:
         yield block.part(slice(top, min(top + high, rows)))
 
 
-MAP = "map"
-"""The stage of progress that is what readers make of a map as it comes. Its unit is a score."""
-
-
 @dataclass
 class ScoreStream:
     """A map as it comes, to be read once: what every writer takes.
@@ -214,7 +209,6 @@ class ScoreStream:
                 piece = Piece(self.about, strip)
                 self.exact_cells += int(piece.exact.sum())
                 yield piece
-                done(MAP, piece.logits.size)
         if self.compared:
             provenance = replace(self.about.provenance, agreement=self.compared())
             self.about = replace(self.about, provenance=provenance)

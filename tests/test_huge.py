@@ -262,8 +262,8 @@ def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
     assert "600 × 400 px, stride 16: 12 × 24 windows in one piece" in first
     assert "1200 × 800 px" in second and "multiply-adds" in second
     done = fcnconv(*dry, "--mode", "windows", "-o", "map.json")
-    scanning, writing = done.stdout.decode().splitlines()
-    assert "72 crops" in scanning and writing.endswith("writing it as .json takes about 1 s more")
+    (scanning,) = done.stdout.decode().splitlines()
+    assert "72 crops" in scanning
 
 
 def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:

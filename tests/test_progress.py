@@ -15,7 +15,7 @@ import torch
 from conftest import SAMPLES, Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patience import PATIENCE
+from patience import PATIENCE, wait_until
 from terminals import in_terminal, until_there
 from tiny import choose, make_map
 from torch import nn
@@ -23,7 +23,7 @@ from torch import nn
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.workers import each
 from fcnconv.classifier import Classifier, load
-from fcnconv.console.progress import Counter, Kind, described, shown
+from fcnconv.console.progress import Counter, Kind, _looks, described, shown
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
@@ -32,12 +32,12 @@ from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS
-from fcnconv.scan.parts import Part, stage_of
+from fcnconv.scan.parts import SCANNING, Part
 from fcnconv.scan.pieces import work
 from fcnconv.scan.tiles import FIXED, Parts
 from fcnconv.scan.tiles import choose as choose_tiling
 from fcnconv.sources import MemorySource
-from fcnconv.system.progress import Progress, Work, done, expect, following
+from fcnconv.system.progress import Progress, Work, done, during, expect, following
 from fcnconv.writers import WRITERS, find_writer
 
 COFFEE = SAMPLES / "coffee.png"
@@ -55,80 +55,118 @@ class Clock:
 
 
 @given(
-    pace=st.floats(0.3, 3),
-    slow=st.sampled_from([0.01, 0.5, 1, 3]),
-    beside=st.lists(st.integers(1, 4), min_size=20, max_size=20),
+    pace=st.floats(0.01, 30),
+    crops=st.lists(st.integers(1, 4), min_size=20, max_size=20),
+    tile=st.integers(1, 20),
 )
 @settings(deadline=None)
-def test_the_time_left_is_right_within_a_quarter_after_the_first_tenth(
-    pace: float, slow: float, beside: list[int]
-) -> None:
-    """A network of another speed than expected, crops of a pace of their own, and writing at last."""
+def test_the_time_left_is_right_after_the_first_tenth(pace: float, crops: list[int], tile: int) -> None:
+    """A network of any speed: for the same pixels, crops take as long as the dense scan."""
     clock = Clock()
     progress = Progress(clock)
-    progress.expect(Work("part 0", "scanning", 200, 0.1, network=True))
-    progress.expect(Work("crops", "scoring", sum(beside), 0.1, network=True), Work("file", "writing", 1, 4))
+    progress.expect(Work("scanning", "scanning", 200 * tile, each=0.5 / tile))
+    progress.expect(Work("crops", "scoring", sum(crops), each=0.25))
     told = []
-    for crops in beside:
+    for few in crops:
         for _ in range(10):
-            clock.now += 0.1 * slow
-            progress.done("part 0")
-        clock.now += 0.1 * slow * pace * crops
-        progress.done("crops", crops)
+            clock.now += 0.5 * pace
+            progress.done("scanning", tile)
+        clock.now += 0.25 * few * pace
+        progress.done("crops", few)
         told.append((clock.now, progress.left()))
-    clock.now += 4
-    progress.done("file")
-    assert progress.left() is None
-    for passed, left in told:
+    assert progress.left() is None and progress.share() == 1
+    for passed, left in told[:-1]:
         if passed > clock.now / 10:
-            assert left is not None and passed + left == pytest.approx(clock.now, rel=0.25)
+            assert left is not None and passed + left == pytest.approx(clock.now, rel=0.05)
 
 
 def test_what_has_not_begun_goes_at_the_pace_of_its_like() -> None:
     clock = Clock()
     progress = Progress(clock)
-    progress.expect(Work("part 0", "scanning", 100, 0.1, network=True))
-    progress.expect(Work("crops", "scoring", 100, 0.1, network=True), Work("file", "writing", 1, 7))
-    clock.now = 30
-    progress.done("part 0", 100)
-    assert progress.left() == pytest.approx(30 + 7, rel=0.01)  # three times as slow, and no other than it was
+    clock.now = 5  # of opening the image, which says nothing of the pace
+    progress.expect(Work("scanning", "scanning", 100, each=0.3))
+    progress.expect(Work("crops", "scoring", 60, each=0.05))
+    clock.now = 35
+    progress.done("scanning", 100)
+    assert progress.left() == pytest.approx(3) and progress.doing() == "scoring"
+    assert progress.measure() == "30.0 of 33.0 megapixels"
 
 
-def test_between_two_reports_the_time_left_runs_down_to_nothing() -> None:
+@given(
+    reports=st.lists(st.tuples(st.floats(0, 30), st.floats(0, 9), st.floats(-2, 5)), min_size=1, max_size=20),
+    rows=st.integers(0, 5),
+)
+@settings(deadline=None)
+def test_the_bar_moves_and_never_goes_back_nor_to_the_end(
+    reports: list[tuple[float, float, float]], rows: int
+) -> None:
+    """However slow the work, and whatever of it turns out to be more than expected."""
+    clock = Clock()
+    progress = Progress(clock)
+    progress.written(0, of=rows)
+    progress.expect(Work("scanning", "scanning", 50), Work("crops", "scoring", 10, each=0.05))
+    shown: list[float] = []
+
+    def look() -> None:
+        total, completed = (_looks(progress).get(name) for name in ("total", "completed"))
+        if total is None:
+            assert not shown, "a bar that has begun to count goes on"
+            return
+        shown.append(completed)
+        assert total == 1 and 0 < completed <= 0.99 and shown == sorted(shown)
+
+    for seconds, scanned, more in reports:
+        progress.done("scanning", scanned)
+        progress.more("crops", more)
+        look()
+        for _ in range(3):
+            clock.now += seconds / 3
+            look()
+    progress.finished("scanning")
+    progress.finished("crops")
+    for row in range(rows):
+        clock.now += 1
+        progress.written(row + 1, of=rows)
+        look()
+
+
+def test_between_two_reports_the_bar_goes_on_at_the_pace_so_far() -> None:
     clock = Clock()
     progress = Progress(clock)
     assert progress.left() is None and progress.doing() == "opening"
-    progress.expect(Work("file", "writing", 1, 6))
-    assert progress.left() == pytest.approx(6)
-    clock.now = 4
-    assert progress.left() == pytest.approx(2) and progress.share() == pytest.approx(4 / 6)
+    progress.expect(Work("scanning", "scanning", 100))
+    assert progress.share() is None and described(progress) == "scanning: 1 s so far"
+    clock.now = 10
+    progress.done("scanning", 10)
+    assert progress.left() == pytest.approx(90) and progress.share() == pytest.approx(0.1)
+    seen = [progress.share()]
+    for _ in range(200):
+        clock.now += 2  # of one tile that takes minutes
+        seen.append(progress.share())
+    assert all(before < after < 1 for before, after in zip(seen[:20], seen[1:21], strict=True))
+    assert seen[1] == pytest.approx(0.12, abs=0.001) and seen[-1] <= 1
+    assert described(progress).startswith("scanning: 99 %, 10.0 of 100.0 megapixels, about ")
+
+
+def test_a_file_is_written_after_its_map_was_scanned() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.expect(Work("scanning", "scanning", 10))
+    progress.written(0, of=2000)
     clock.now = 9
-    assert progress.left() == 0 and described(progress) == "writing: nearly done, 9 s so far"
-
-
-def test_what_nobody_foresees_has_no_time_left_until_some_of_it_is_done() -> None:
-    clock = Clock()
-    progress = Progress(clock)
-    progress.expect(Work("crops", "scoring", 10, None))
-    clock.now = 3
-    assert progress.left() is None and described(progress) == "scoring: 3 s so far"
-    progress.done("crops", 2)
-    assert progress.left() == pytest.approx(12)
-    assert described(progress) == "scoring: 20 %, about 12 s left, 3 s so far"
-    progress.more("crops", 2)
-    assert progress.left() == pytest.approx(15)
-    progress.finished("crops")
+    progress.done("scanning", 10)
+    assert progress.share() == pytest.approx(0.9) and progress.doing() == "writing"
+    progress.written(1500, of=2000)
+    assert described(progress) == "writing: 98 %, 1,500 of 2,000 rows, about 1 s left, 9 s so far"
+    progress.written(2000, of=2000)
     assert progress.left() is None
+    assert described(progress) == "writing: 99 %, 2,000 of 2,000 rows, nearly done, 9 s so far"
 
 
-def test_what_the_first_report_takes_beside_says_nothing_of_the_pace() -> None:
-    clock = Clock()
-    progress = Progress(clock)
-    progress.expect(Work("part 0", "scanning", 100, 0.1, network=True, first=1))
-    assert progress.left() == pytest.approx(11)
-    clock.now = 2
-    progress.done("part 0", 10)
-    assert progress.left() == pytest.approx(9)
+def test_what_cannot_be_measured_is_named_while_it_lasts() -> None:
+    with following(Progress()) as progress, during("making tiny"):
+        assert progress.doing() == "making tiny" and progress.share() is None
+    assert progress.doing() == "opening"
 
 
 def test_maps_that_were_there_do_not_spoil_the_pace() -> None:
@@ -137,6 +175,7 @@ def test_maps_that_were_there_do_not_spoil_the_pace() -> None:
     counter = Counter(progress, "mapping", None)
     counter.total = 100
     for _ in range(40):
+        clock.now += 0.1
         counter.count("there", new=False)
     assert progress.left() is None and progress.note == "40 of 100"
     for number in range(10):
@@ -185,7 +224,7 @@ def test_inputs_that_can_be_looked_through_are_counted_beforehand() -> None:
 def test_a_scan_does_the_work_that_was_expected_of_it(
     rows: int, cols: int, limit: float, cut: bool, tile: int | None
 ) -> None:
-    """Of each part, to the last multiply-add: whole, in tiles and in parts that see two cells around."""
+    """To the last multiply-add: whole, in tiles and in parts that see two cells around."""
     passing = [Part(lambda x: x, 3, 5, 1, 2, 2, 4, 4, 1e3 / i, 1e3 * i) for i in (1, 2)]
     last = Part(lambda x: x[..., 2:-2, 2:-2], 3, 1, 1, 0, 0, 4, 4, 1e2, 3e3)
     parts = Parts(replace(last, memory=1e9 if cut else 1e2), lambda: (*passing, last))
@@ -194,12 +233,12 @@ def test_a_scan_does_the_work_that_was_expected_of_it(
     source = MemorySource(np.zeros((rows + 4, cols + 4, 3), np.uint8))
     progress, expected = Progress(), work(grid, tiling.parts, tiling.blocks)
     with following(progress):
-        expect(*(Work(stage_of(i), "scanning", n, 1.0) for i, n in enumerate(expected)))
+        expect(Work(SCANNING, "scanning", sum(expected)))
         for _ in scan(
             source, [grid], lambda x: x.transpose(2, 0, 1)[None].astype(np.float32), lambda _: tiling
         ):
             pass
-    assert [stage.done for stage in progress.stages.values()] == pytest.approx(expected)
+    assert progress.stages[SCANNING].done == pytest.approx(sum(expected))
 
 
 @pytest.fixture(scope="module")
@@ -259,26 +298,36 @@ def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dic
     assert progress.stages[CROPS].done == progress.stages[CROPS].expected == block.exact.sum()
 
 
+BY_ROWS = {"csv", "json", "parquet", "geojson", "geojson.gz", "gpkg"}
+"""Formats that are written row by row, when the map is complete."""
+
+
 @pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("chosen", [True, False])
-def test_writing_reports_each_of_its_stages(suffix: str, chosen: bool, tmp_path: Path) -> None:
+def test_writing_reports_the_rows_of_the_map(suffix: str, chosen: bool, tmp_path: Path) -> None:
     if needs := WRITERS[suffix].needs:
         pytest.importorskip(needs[0])
     grid = Grid(32, 16, (300, 200), (300, 200))
     logits = np.random.default_rng(0).normal(0, 3, (grid.rows, grid.cols, 5)).astype(np.float32)
     score_map = make_map(logits, grid, numbered(5), source=MemorySource(PIXELS))
     selections = [score_map.labels.category(2)] if chosen else []
-    progress, out = Progress(), str(tmp_path / f"map.{suffix}")
-    with following(progress):
+    reported: list[tuple[int, int] | None] = []
+
+    class Reported(Progress):
+        def written(self, rows: int, of: int) -> None:
+            super().written(rows, of)
+            reported.append(self.rows)
+
+    with following(Reported()):
+        out = str(tmp_path / f"map.{suffix}")
         save_map(score_map.stream(), out, find_writer(out), choose(*selections, max_side=128))
-    assert progress.stages and progress.left() is None
-    assert all(stage.done == stage.expected for stage in progress.stages.values())
-    assert ({"photo", "file"} <= set(progress.stages)) or "max_side" not in WRITERS[suffix].takes
+    rows = range(grid.rows + 1) if suffix in BY_ROWS else [0]
+    assert reported == [(row, grid.rows) for row in rows]
 
 
 def test_images_in_other_threads_do_not_count_as_the_one_that_is_followed() -> None:
     progress = Progress()
-    progress.expect(Work("images", "mapping", 3, None))
+    progress.expect(Work("images", "mapping", 3))
     with following(progress):
         list(each(from_paths("abc"), lambda _: done("images")))
     assert progress.stages["images"].done == 0
@@ -297,9 +346,10 @@ def test_a_line_now_and_then_for_a_log(
             assert set(threading.enumerate()) <= threads
     assert not caplog.records
     with shown("plain", quiet=False):
-        expect(Work("file", "writing", 1, 1000))
-        while "writing: 0 %, about 17 min left, 1 s so far" not in caplog.messages:
-            pass
+        expect(Work("scanning", "scanning", 2000))
+        done("scanning", 1)
+        line = r"scanning: \d+ %, 1\.0 of 2,000\.0 megapixels, about [\w.]+ \w+ left, \d+ s so far"
+        wait_until(lambda: any(re.fullmatch(line, said) for said in caplog.messages), "a line")
     count = len(caplog.records)
     with shown("none", quiet=False):
         pass

@@ -39,7 +39,7 @@ from fcnconv.scan.tiles import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
-from fcnconv.system.progress import Work, done, expect
+from fcnconv.system.progress import during
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -279,17 +279,14 @@ def one_go() -> Iterator[None]:
 
 @contextmanager
 def _told(what: str) -> Iterator[float]:
-    """Logs that something is made once, and how long it took; gives the time when it began."""
+    """Logs that something is made once, and how long it took. Yields the time when it began."""
     since, begun = time.perf_counter(), _begun.get()
     if not begun:
         log.info("Preparing %s (first use only) …", what)
     if begun is not None:
         begun.append(since)
-    expect(Work(what, f"making {what}", 1, None))
-    try:
+    with during(f"making {what}"):
         yield since
-    finally:
-        done(what)
     if begun is None:
         log.info("prepared in %.1f s", time.perf_counter() - since)
 

@@ -18,7 +18,7 @@ from fcnconv.errors import OutputError
 from fcnconv.scores import ScoreStream
 from fcnconv.sources import area
 from fcnconv.system.records import parse_json
-from fcnconv.writers import OF_REGIONS, Choice, Writer, expected
+from fcnconv.writers import OF_REGIONS, Choice, Writer
 
 if TYPE_CHECKING:
     from fcnconv.regions import Located
@@ -35,7 +35,6 @@ REGIONS = Writer(
     "regions.json",
     write_regions,
     "the regions in an image",
-    expected.NPY,
     takes=OF_REGIONS,
     looked_at=True,
 )

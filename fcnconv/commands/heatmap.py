@@ -86,9 +86,8 @@ def heatmap(
     from fcnconv.backends import faster_precision
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.classifier import open_classifier
-    from fcnconv.maps import ScoreMap, collecting, save_map
+    from fcnconv.maps import ScoreMap, save_map
     from fcnconv.sources.remote import local_path, shown_address
-    from fcnconv.system.progress import duration, expect
 
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network, options)
@@ -103,16 +102,9 @@ def heatmap(
                     print_data(f"{item.name}: {estimate}")
                 if faster:
                     print_data(f"{item.name}: {faster}")
-                if writer is not None:
-                    works = writer.work(classifier.stream(source, options).about, choice)
-                    seconds = sum(work.amount * (work.seconds or 0.0) for work in works)
-                    print_data(
-                        f"{item.name}: writing it as .{writer.suffix} takes about {duration(seconds)} more"
-                    )
                 continue
             stream = classifier.stream(source, options)
             if out is None or writer is None:
-                expect(collecting(stream))
                 score_map = ScoreMap.collect(stream)
             else:
                 file = out

@@ -23,6 +23,9 @@ Kind = Literal["auto", "plain", "none"]
 LONG, REFRESH = 1.0, 0.2
 """Seconds after which a bar appears, and then is drawn again."""
 
+MOST = 0.99
+"""The share that is shown at most: the rest is that the file appears, and then the bar goes."""
+
 FIRST_LINE, NEXT_LINE = 10.0, 60.0
 """Seconds after which a line tells how far it is, and then again."""
 
@@ -88,9 +91,9 @@ def bar(progress: Progress, stop: threading.Event) -> None:
 
 
 def _looks(progress: Progress) -> dict[str, Any]:
-    """What the bar shows. Without a share it only tells that something goes on."""
+    """The fields of the bar's task. While nothing is measured, the bar only shows that something goes on."""
     share = progress.share()
-    known: dict[str, Any] = {"total": None} if share is None else {"total": 1, "completed": share}
+    known: dict[str, Any] = {"total": None} if share is None else {"total": 1, "completed": min(share, MOST)}
     doing = " ".join(filter(None, (progress.doing(), progress.note)))
     return known | {"doing": doing, "told": _times(progress)}
 
@@ -101,12 +104,11 @@ def described(progress: Progress) -> str:
 
 
 def _times(progress: Progress) -> str:
-    left, passed = progress.left(), progress.elapsed()
-    if left is None:
-        return f"{duration(passed)} so far"
-    if not left:
-        return f"nearly done, {duration(passed)} so far"
-    return f"{100 * passed / (passed + left):.0f} %, about {duration(left)} left, {duration(passed)} so far"
+    share, left, passed = progress.share(), progress.left(), f"{duration(progress.elapsed())} so far"
+    if share is None:
+        return passed
+    rest = "nearly done" if left is None else f"about {duration(left)} left"
+    return ", ".join(filter(None, (f"{100 * min(share, MOST):.0f} %", progress.measure(), rest, passed)))
 
 
 IMAGES = "images"
@@ -124,9 +126,9 @@ class Counter:
         self.progress, self.inputs = progress, inputs
         self.seen = self.failed = 0
         self.total: int | None = None
-        self.megapixels = 0.0
-        progress.usual = doing
-        progress.expect(Work(IMAGES, doing, 0, None))
+        self.megapixels = self.seconds = 0.0
+        progress.usual, progress.unit = doing, ""  # the note tells the images
+        progress.expect(Work(IMAGES, doing, 0))
         if inputs:
             threading.Thread(target=self._look_ahead, args=(inputs,), daemon=True).start()
 
@@ -141,16 +143,19 @@ class Counter:
         self.seen += 1
         self.megapixels += megapixels
         self.failed += isinstance(result, FcnconvError)
-        if new:
-            self.progress.done(IMAGES)
         stage = self.progress.stages[IMAGES]
+        if new:
+            self.seconds += self.progress.clock() - self.progress.last
+            self.progress.done(IMAGES)
+        elif not stage.done:
+            self.progress.restart()
         note = str(self.seen)
         if self.total is not None:
             stage.expected = stage.done + self.total - self.seen
             note += f" of {self.total}"
         note += f", {self.failed} failed" if self.failed else ""
-        if stage.seconds:
-            note += f", {stage.done / stage.seconds:.1f} a second"
+        if self.seconds:
+            note += f", {stage.done / self.seconds:.1f} a second"
             if self.megapixels:
-                note += f" ({self.megapixels / stage.seconds:.1f} megapixels)"
+                note += f" ({self.megapixels / self.seconds:.1f} megapixels)"
         self.progress.note = note

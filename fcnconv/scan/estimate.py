@@ -11,22 +11,15 @@ import numpy as np
 
 from fcnconv.grid import Grid
 from fcnconv.scan.crops import CROP_BATCH, CROPS
-from fcnconv.scan.parts import Part, Run, stage_of
+from fcnconv.scan.parts import SCANNING, Part, Run
 from fcnconv.scan.pieces import work
 from fcnconv.scan.tiles import Parts, Tiling, choose
 from fcnconv.system.progress import Work, duration
 
-MULTIPLY_ADD, BYTE = 1.5e-11, 8
-"""Seconds that a multiply-add takes on two cores; and how many of them take as long as the work on a byte of
-a part's largest maps, which makes the first part, of large maps, 1.8 times as slow (both measured).
+BYTE = 8
+"""How many multiply-adds take as long as the work on a byte of a part's largest maps, which makes the first
+part, of large maps, 1.8 times as slow (measured).
 """
-
-
-FIRST_CROPS = 2
-"""How many more batches of crops could be scored in the time that the first one takes (measured)."""
-
-NEW_MEMORY = 2.5e-10
-"""Seconds that a byte of memory takes when a scan first uses it, as the system clears it (measured)."""
 
 PROBES, ENOUGH = (4, 16, 16), 1.0
 """Sides of the small scans whose time is taken, in steps; and the seconds after which no other follows."""
@@ -110,27 +103,24 @@ def estimate(
     return Estimate(grid, tiling, sum(parts), crops, seconds, 4 * grid.rows * grid.cols * num_classes)
 
 
-def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, crops: int) -> list[Work]:
-    """The stages of a scan. whole: the network in one piece, as large as the one that scores the `crops`."""
-    memory = NEW_MEMORY * max((tiling.memory for tiling in tilings.values()), default=0.0)
-    expected = [
-        Work(
-            *(stage_of(i), "scanning", multiply_adds, MULTIPLY_ADD * _effort(part)),
-            network=True,
-            first=0.0 if i else memory,
-        )
-        for grid, tiling in tilings.items()
-        for i, (part, multiply_adds) in enumerate(
-            zip(tiling.parts, work(grid, tiling.parts, tiling.blocks, tiling.needed), strict=True)
-        )
-        if multiply_adds
-    ]
+def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, window: int, step: int, crops: int) -> list[Work]:
+    """The stages of a scan, measured in megapixels that the network looks at, halos and crops included.
+
+    Args:
+        tilings: Of the grids that are scanned densely.
+        whole: The network in one piece.
+        window: Pixels across a crop.
+        step: Pixels between the cells of `whole`.
+        crops: How many are scored.
+    """
+    works = []
+    multiply_adds = sum(sum(work(grid, t.parts, t.blocks, t.needed)) for grid, t in tilings.items())
+    if multiply_adds:
+        megapixel = whole.multiply_adds / step**2 * 1e6
+        works.append(Work(SCANNING, "scanning", multiply_adds, each=1 / megapixel))
     if crops:
-        crop = whole.multiply_adds * whole.computed(0) ** 2
-        seconds = MULTIPLY_ADD * crop or None  # of a network that is not known, nobody knows
-        first = FIRST_CROPS * min(crops, CROP_BATCH) * (seconds or 0.0)
-        expected.append(Work(CROPS, "scoring crops", crops, seconds, network=True, first=first))
-    return expected
+        works.append(Work(CROPS, "scoring crops", crops, each=window**2 / 1e6))
+    return works
 
 
 def _effort(part: Part) -> float:

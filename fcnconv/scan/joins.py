@@ -14,7 +14,6 @@ from fcnconv.grid import Grid, finest_of
 from fcnconv.labels import Labels
 from fcnconv.options import Join
 from fcnconv.scores import Block, Mask, strips
-from fcnconv.system.progress import Work, done, expect
 from fcnconv.system.scratch import let_go, scratch_array
 
 FOUND = 0.5
@@ -22,15 +21,6 @@ FOUND = 0.5
 photos of a cat, a cup and a tripod: with the wider window's own probability as the only bar, a tripod of 0.96
 that two windows of half the picture are 0.98 sure of becomes half a picture.
 """
-
-
-HOLD, JOIN = "hold", "join"
-"""Stages of progress: what is done while the finest map comes, and the joining. Their unit is one of its
-scores.
-"""
-
-HOLD_SECONDS, JOIN_SECONDS = 3.5e-8, {"finest": 5e-8, "max": 2e-8, "mean": 1.2e-7}
-"""What one takes, measured with six scales."""
 
 
 def joined(
@@ -55,17 +45,6 @@ def joined(
     For ``max`` and ``mean`` the finest blocks are joined as they come, and only the coarser maps are held;
     for ``finest`` all are. What is large is held on disk.
     """
-    finest = finest_of(grids)
-    size = finest.rows * finest.cols * len(labels)
-    if join == "finest":
-        expect(Work(HOLD, "scanning", size, HOLD_SECONDS))
-    expect(Work(JOIN, "joining the sizes", size, JOIN_SECONDS[join]))
-    return _joined_blocks(blocks, grids, join, temperature, labels)
-
-
-def _joined_blocks(
-    blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, labels: Labels
-) -> Iterator[Block]:
     finest, num_classes, logs = finest_of(grids), len(labels), ACTIVATIONS[labels.activation].logs
     levels = sorted(grids, key=lambda grid: grid.rows * grid.cols)  # the finest last
     maps = {grid: scratch_array((grid.rows, grid.cols, num_classes)) for grid in levels[:-1]}
@@ -84,7 +63,6 @@ def _joined_blocks(
             found.update(own)
             let_go(whole)
             let_go(found.scores)
-            done(HOLD, scores.size)
     if whole is not None and found is not None:
         _leave_what_finer_scales_find(maps, levels, found)
         for strip in strips(Block(finest, slice(0, finest.rows), slice(0, finest.cols), whole)):
@@ -95,11 +73,10 @@ def _joined_blocks(
 def _finished(
     block: Block, maps: dict[Grid, FloatArray], grids: Sequence[Grid], join: Join, temperature: float
 ) -> Block:
-    """The same as `_joined`, reported and with as little left in memory."""
+    """The same as `_joined`, with as little left in memory."""
     result = _joined(block, maps, grids, join, temperature)
     for coarse in maps.values():
         let_go(coarse)
-    done(JOIN, block.logits.size)
     return result
 
 

@@ -94,17 +94,20 @@ class PixelCells:
         return cells
 
 
+SCANNING = "scanning"
+"""The stage of progress that is the dense scan of an image. Its unit is a multiply-add."""
+
+
 class FeatureCells:
     """The output of a part, computed in blocks.
 
     below: its input. steps: (down, across), what the map has beyond its native size. block: the same, of one
-    block. stage: of a scan's progress, where the work is counted.
+    block.
     """
 
-    def __init__(self, part: Part, below: Cells, steps: tuple[int, int], block: tuple[int, int], stage: str):
+    def __init__(self, part: Part, below: Cells, steps: tuple[int, int], block: tuple[int, int]):
         self.part = part
         self.below = below
-        self.stage = stage
         self.steps = steps
         self.native, self.pitch = part.native, part.pitch
         self.rows, self.cols = (part.native + part.pitch * n for n in steps)
@@ -119,7 +122,7 @@ class FeatureCells:
         region = self.below.read(y, y + native + high * pitch, x, x + native + wide * pitch)
         y, x = top - down * self.pitch, left - across * self.pitch
         cells: FloatArray = self.part.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
-        done(self.stage, self.part.multiply_adds * self.part.computed(high) * self.part.computed(wide))
+        done(SCANNING, self.part.multiply_adds * self.part.computed(high) * self.part.computed(wide))
         return cells
 
 
@@ -140,11 +143,10 @@ class KeptCells(FeatureCells):
         below: Cells,
         steps: tuple[int, int],
         block: tuple[int, int],
-        stage: str,
         rows_kept: int,
         rects: Sequence[Rect],
     ):
-        super().__init__(part, below, steps, block, stage)
+        super().__init__(part, below, steps, block)
         high = self.block[0]
         self.rects: dict[int, list[Rect]] = {}
         for rect in rects:
@@ -198,8 +200,8 @@ def chain(
     needed = computed_rects(parts, blocks, steps, rects)
     for i, above in enumerate(parts[1:]):
         held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
-        below = KeptCells(parts[i], below, steps, blocks[i], stage_of(i), held, needed[i])
-    return FeatureCells(parts[-1], below, steps, blocks[-1], stage_of(len(parts) - 1))
+        below = KeptCells(parts[i], below, steps, blocks[i], held, needed[i])
+    return FeatureCells(parts[-1], below, steps, blocks[-1])
 
 
 def computed_rects(
@@ -237,11 +239,6 @@ def _shared(cells: slice, number: int, size: int) -> slice:
 
 def _around(one: slice, other: slice) -> slice:
     return slice(min(one.start, other.start), max(one.stop, other.stop))
-
-
-def stage_of(part: int) -> str:
-    """The stage of a scan's progress that the work of a part is, by its number."""
-    return f"part {part}"
 
 
 def chain_work(

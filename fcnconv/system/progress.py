@@ -1,63 +1,47 @@
-"""How far a piece of work is, and how long it will still take: one account that all who work on it report to.
+"""How far a piece of work is: one account that everything that works on it reports to.
 
-Work is told in stages, each in units of its own (multiply-adds, crops, pixels), with the seconds that a unit
-is expected to take. The time between two reports belongs to the stage that the second one is of: so no second
-is lost, nobody need say when he begins, and stages may alternate. What is left of a stage is told by its own
-pace so far; before it has one, by what was expected, times what the stages of its kind took against that.
+The work is measured in megapixels that the network has to look at, of the image and of crops alike, and in
+rows that are written; a batch is measured in images. The pace so far tells how long the rest takes.
 
-Whoever wants to know makes a `Progress` and works inside `following`. Reports from elsewhere, as of other
+Whoever wants to know makes a `Progress` and works inside `following`. Reports from elsewhere, such as other
 threads that work on images of their own, go nowhere.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-OWN_PACE = 0.08
-"""Share of a stage whose measured pace weighs as much as the expected one: the first calls of a network are
-slow ones."""
-
-SURE_OF_NETWORK, SURE = 0.05, 1.0
-"""Seconds of expected work of a kind, after which what it took weighs as much as what was expected."""
+WRITING = 0.1
+"""Share of the bar for the writing of a file, once all is scanned. Most formats take less time."""
 
 
 @dataclass(frozen=True)
 class Work:
     """Work that is to be done.
 
-    name: of its stage, which reports name. told: what people are told that is done then.
-    amount: in units of the stage. seconds: that a unit is expected to take; None where nobody knows.
-    network: whether a network does it. Against what is expected, that differs more between machines, and
-        otherwise, than all other work does.
-    first: seconds that the first report is expected to take beside, of which its pace says nothing.
+    Attributes:
+        name: Of its stage, under which it is reported.
+        doing: What people read meanwhile, such as "scanning".
+        amount: How much of it there is, in units of the stage.
+        each: What one unit is in the unit that all stages of an account share, such as megapixels.
     """
 
     name: str
-    told: str
+    doing: str
     amount: float
-    seconds: float | None
-    network: bool = False
-    first: float = 0.0
+    each: float = 1.0
 
 
 @dataclass
 class _Stage:
-    """What is known of a stage. expected, done: amounts. seconds: that what is done took."""
-
     work: Work
     expected: float = 0.0
     done: float = 0.0
-    seconds: float = 0.0
-
-    def count(self, amount: float, seconds: float) -> None:
-        if not self.done:
-            seconds = max(seconds - self.work.first, seconds / 2)
-        self.done += amount
-        self.seconds += seconds
 
     @property
     def rest(self) -> float:
@@ -66,30 +50,37 @@ class _Stage:
 
 
 class Progress:
-    """The account. clock: seconds since some moment.
+    """The account of some work.
 
-    usual: what is told that is done where no stage is. note: what is told beside it, such as a count.
+    Attributes:
+        unit: What `Work.each` is measured in.
+        usual: What people read while no stage is under way.
+        note: What they read beside it, such as a count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
+        """clock: Seconds since some moment."""
         self.clock = clock
-        self.start = self.last = clock()
+        self.start = self.began = self.last = clock()
         self.stages: dict[str, _Stage] = {}
-        self.usual, self.note = "opening", ""
+        self.unit, self.usual, self.note = "megapixels", "opening", ""
+        self.rows: tuple[int, int] | None = None
+        self._highest = 0.0
 
     def expect(self, *works: Work) -> None:
         """Adds work that is to be done, in the order in which it will be."""
+        if not self.stages:
+            self.restart()
         for work in works:
             stage = self.stages.get(work.name) or _Stage(work)
             stage.expected += work.amount
             self.stages[work.name] = stage
 
     def done(self, name: str, amount: float = 1.0) -> None:
-        """Counts work as done, and all the time since the last report as the time that it took."""
-        now = self.clock()
+        """Counts work as done."""
+        self.last = self.clock()
         if (stage := self.stages.get(name)) is not None:
-            stage.count(amount, now - self.last)
-        self.last = now
+            stage.done += amount
 
     def more(self, name: str, amount: float) -> None:
         """Corrects how much of a stage is expected, upwards or downwards."""
@@ -101,46 +92,67 @@ class Progress:
         if (stage := self.stages.get(name)) is not None:
             stage.expected = stage.done
 
+    def written(self, rows: int, of: int) -> None:
+        """So many rows of a file are written."""
+        self.last = self.clock()
+        self.rows = rows, of
+
+    def restart(self) -> None:
+        """The time until now says nothing of the pace."""
+        self.began = self.last = self.clock()
+
     def elapsed(self) -> float:
         """Seconds since the beginning."""
         return self.clock() - self.start
 
     def left(self) -> float | None:
-        """Seconds until all that is expected is done; None where nobody knows, or nothing is expected."""
-        total, expected = 0.0, False
-        for stage in list(self.stages.values()):  # others may add to them meanwhile
-            if stage.rest:
-                expected = True
-                pace = self._pace(stage)
-                if pace is None:
-                    return None
-                total += stage.rest * pace + (0 if stage.done else stage.work.first)
-        return max(total - (self.clock() - self.last), 0.0) if expected else None
+        """Seconds until all is done, at the pace so far; None until some of it is, or if nothing is left."""
+        share = self.share()
+        if share is None or share == 1:
+            return None
+        return (self.clock() - self.began) * (1 - share) / share
 
     def share(self) -> float | None:
-        """Of all the time, what has passed: 0 to 1; None while nobody knows."""
-        left, passed = self.left(), self.elapsed()
-        return None if left is None else passed / max(passed + left, 1e-9)
+        """The share of the work that is done; None until some of it is.
+
+        Between two reports it goes on at the pace so far, ever more slowly. It never goes back:
+
+            share = 1 - (1 - s) · exp(-p · t / (1 - s))
+
+        for t seconds after a report of the share s, reached at p a second.
+        """
+        reached, passed = self._reached(), self.clock() - self.last
+        rest, pace = 1 - reached, reached / max(self.last - self.began, 1e-9)
+        now = 1 - rest * math.exp(-pace * passed / rest) if rest else 1.0
+        self._highest = max(self._highest, now)
+        return self._highest or None
+
+    def _reached(self) -> float:
+        """The share that has been reported."""
+        stages = list(self.stages.values())  # others may add to them meanwhile
+        total = sum(stage.expected * stage.work.each for stage in stages)
+        left = sum(stage.rest * stage.work.each for stage in stages)
+        scanned = 1 - left / total if total else 0.0
+        if self.rows is None:
+            return scanned
+        rows, of = self.rows
+        return (1 - WRITING) * scanned + WRITING * rows / max(of, 1) if total else rows / max(of, 1)
 
     def doing(self) -> str:
         """What is being done, in words: the first stage that is not complete."""
-        names = [stage.work.told for stage in list(self.stages.values()) if stage.rest]
-        return names[0] if names else self.usual
+        names = [stage.work.doing for stage in list(self.stages.values()) if stage.rest]
+        if names:
+            return names[0]
+        return "writing" if self.rows else self.usual
 
-    def _pace(self, stage: _Stage) -> float | None:
-        """Seconds that a unit takes."""
-        if stage.work.seconds is None:
-            return stage.seconds / stage.done if stage.done else None
-        weight = OWN_PACE * stage.expected
-        expected = stage.work.seconds * self._slowness(stage.work.network)
-        return (stage.seconds + weight * expected) / (stage.done + weight)
-
-    def _slowness(self, network: bool) -> float:
-        """What the stages of a kind took, against what was expected."""
-        alike = [s for s in list(self.stages.values()) if s.work.network == network and s.work.seconds]
-        expected = sum(stage.done * (stage.work.seconds or 0.0) for stage in alike)
-        sure = SURE_OF_NETWORK if network else SURE
-        return (sum(stage.seconds for stage in alike) + sure) / (expected + sure)
+    def measure(self) -> str:
+        """How much of it is done, in its unit."""
+        stages = list(self.stages.values())
+        if self.rows and self.rows[0] and not any(stage.rest for stage in stages):
+            return "{:,} of {:,} rows".format(*self.rows)
+        total = sum(stage.expected * stage.work.each for stage in stages)
+        left = sum(stage.rest * stage.work.each for stage in stages)
+        return f"{total - left:,.1f} of {total:,.1f} {self.unit}" if total and self.unit else ""
 
 
 _following: ContextVar[Progress | None] = ContextVar("progress", default=None)
@@ -154,6 +166,20 @@ def following(progress: Progress) -> Iterator[Progress]:
         yield progress
     finally:
         _following.reset(token)
+
+
+@contextmanager
+def during(doing: str) -> Iterator[None]:
+    """Work that cannot be measured: people read what is being done."""
+    progress = _following.get()
+    if progress is None:
+        yield
+        return
+    before, progress.usual = progress.usual, doing
+    try:
+        yield
+    finally:
+        progress.usual = before
 
 
 def expect(*works: Work) -> None:
@@ -178,6 +204,12 @@ def finished(name: str) -> None:
     """Nothing of a stage is left, see `Progress.finished`."""
     if (progress := _following.get()) is not None:
         progress.finished(name)
+
+
+def written(rows: int, of: int) -> None:
+    """So many rows of a file are written, see `Progress.written`."""
+    if (progress := _following.get()) is not None:
+        progress.written(rows, of)
 
 
 def duration(seconds: float) -> str:

@@ -6,16 +6,14 @@ scores and the photo are packed for it, and the page is put together.
 
 from fcnconv.viewer.packing import MAX_VALUES, MIN_KEPT, Packed, pack
 from fcnconv.viewer.page import PAGE_BYTES, viewer_page
-from fcnconv.viewer.photo import MAX_SIDE, PHOTO, page_pixels
+from fcnconv.viewer.photo import MAX_SIDE
 
 __all__ = [
     "MAX_SIDE",
     "MAX_VALUES",
     "MIN_KEPT",
     "PAGE_BYTES",
-    "PHOTO",
     "Packed",
     "pack",
-    "page_pixels",
     "viewer_page",
 ]

@@ -16,7 +16,6 @@ from PIL import Image
 from fcnconv.grid import Box
 from fcnconv.sources import ImageSource, Pixels, area, read_within, resize
 from fcnconv.system.machine import usable_cpus
-from fcnconv.system.progress import done
 
 MAX_SIDE = 2048
 """Pixels of the overview's longer side; a larger photo has finer levels beside it."""
@@ -34,10 +33,6 @@ QUALITIES = (80, 60)
 
 SAMPLE = 24
 """Tiles of a level, spread over it, that tell its size before the others are encoded."""
-
-
-PHOTO = "photo"
-"""The stage of progress that is the photo in a picture or the page. Of the page its unit is a pixel."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,6 @@ def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> P
     max_side = min(max_side or whole, whole)
     pixels = read_within(source, min(max_side, MAX_SIDE))
     overview = _encoded(pixels, 85, OVERVIEW)
-    done(PHOTO, pixels.size / 3)
     room -= len(overview)
     levels: list[Level] = []
     with ThreadPoolExecutor(usable_cpus()) as threads:
@@ -91,17 +85,6 @@ def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> P
             levels.append(level)
             room -= level.length
     return PagePhoto(overview, (pixels.shape[1], pixels.shape[0]), tuple(levels))
-
-
-def page_pixels(size: tuple[int, int], max_side: int | None = None) -> int:
-    """How many pixels a page has of a photo, at all its levels, where its room is enough for them.
-
-    size: (width, height) of the photo. max_side: as for `page_photo`.
-    """
-    whole = max(size)
-    side = min(max_side or whole, whole)
-    overview = area(size) * (min(side, MAX_SIDE) / whole) ** 2
-    return round(overview) + sum(map(area, _sizes(size, side)))
 
 
 def _sizes(size: tuple[int, int], max_side: int) -> list[tuple[int, int]]:
@@ -141,7 +124,6 @@ def _tiles(
         if room < 0:  # the sample told less
             return None
         tiles.append(encoded)
-        done(PHOTO, area(strip.shape[1::-1]))
     return Level(source.size, tuple(tiles))
 
 

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.options import PLAIN_MAP, MapOptions, flag
-from fcnconv.scores import About, ScoreStream
+from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT
-from fcnconv.system.progress import Work
-from fcnconv.writers import expected
 from fcnconv.writers.arrays import write_npy, write_npz
 from fcnconv.writers.cells import write_csv, write_json
 from fcnconv.writers.contents import Choice, is_map, provenance
@@ -46,23 +44,17 @@ class Writer:
     folder: whether what it makes is a directory.
     reported: whether many of them get a page that leads to them.
     needs: a package that fcnconv comes without, and the extra that brings it.
-    costs: what its stages take.
     """
 
     suffix: str
     write: Callable[[Path, ScoreStream, Choice], None]
     about: str
-    costs: tuple[expected.Cost, ...]
     takes: tuple[str, ...] = ()
     needs_class: bool = False
     looked_at: bool = False
     folder: bool = False
     reported: bool = False
     needs: tuple[str, str] | None = None
-
-    def work(self, about: About, choice: Choice) -> list[Work]:
-        """The stages of writing a map, for whoever tells how long it will take."""
-        return expected.expected(self.costs, about, choice)
 
 
 _PICTURE = (
@@ -72,29 +64,27 @@ _PICTURE = (
 _PLAIN = ("plain", "dtype")
 
 
-def _picture(suffix: str, format: str, about: str, encoding: float, *more: str) -> Writer:
-    write, costs = partial(write_picture, format=format), expected.picture(encoding)
-    return Writer(suffix, write, about, costs, takes=(*_PICTURE, *more), needs_class=True, looked_at=True)
+def _picture(suffix: str, format: str, about: str, *more: str) -> Writer:
+    write = partial(write_picture, format=format)
+    return Writer(suffix, write, about, takes=(*_PICTURE, *more), needs_class=True, looked_at=True)
 
 
 def _polygons(suffix: str, write: Callable[[Path, ScoreStream, Choice], None], about: str) -> Writer:
-    return Writer(suffix, write, about, expected.GEOJSON, takes=("top_k", "at_least", "projected"))
+    return Writer(suffix, write, about, takes=("top_k", "at_least", "projected"))
 
 
 _ROWS = (
-    Writer("npy", write_npy, "float32 array (rows, cols, num_classes)", expected.NPY, takes=("values",)),
+    Writer("npy", write_npy, "float32 array (rows, cols, num_classes)", takes=("values",)),
     Writer(
         "npz",
         write_npz,
         "the same array with categories, geometry and provenance",
-        expected.NPZ,
         takes=("values", "store", "top_k"),
     ),
     Writer(
         "zarr",
         write_zarr,
         "the same in chunks, a directory",
-        expected.PLANES,
         takes=("values",),
         folder=True,
         needs=("zarr", "zarr"),
@@ -103,7 +93,6 @@ _ROWS = (
         "tif",
         write_tif,
         "a page a class, for ImageJ and GIS",
-        expected.TIF,
         takes=("values", "dtype"),
         needs=("tifffile", "tiff"),
     ),
@@ -111,7 +100,6 @@ _ROWS = (
         "ome.tif",
         write_ome_tif,
         "a channel a class with its name and its size, for microscopy",
-        expected.OME_TIF,
         takes=("values",),
         needs=("tifffile", "tiff"),
     ),
@@ -119,20 +107,16 @@ _ROWS = (
         "ome.zarr",
         write_ome_zarr,
         "the same as OME-Zarr, a directory",
-        expected.OME_ZARR,
         takes=("values",),
         folder=True,
         needs=("zarr", "zarr"),
     ),
-    Writer(
-        "json", write_json, "the best classes of each cell, with its box", expected.JSON, takes=("top_k",)
-    ),
-    Writer("csv", write_csv, "the same as a table, a row a cell", expected.CSV, takes=("top_k",)),
+    Writer("json", write_json, "the best classes of each cell, with its box", takes=("top_k",)),
+    Writer("csv", write_csv, "the same as a table, a row a cell", takes=("top_k",)),
     Writer(
         "parquet",
         write_parquet,
         "the same as a table for pandas, DuckDB and Spark, a row a cell and rank",
-        expected.CSV,
         takes=("top_k",),
         needs=("pyarrow", "parquet"),
     ),
@@ -142,18 +126,16 @@ _ROWS = (
         "gpkg",
         write_gpkg,
         "the same as a GeoPackage, in the image's own map coordinates",
-        expected.GPKG,
         takes=("top_k", "at_least"),
         needs=("pyogrio", "geo"),
     ),
-    _picture("png", "PNG", "the photo with one class's probability over it", 7e-8, *_PLAIN),
-    _picture("jpg", "JPEG", "the same as a JPEG", 5e-9),
-    _picture("webp", "WEBP", "the same as WebP", 9e-8),
+    _picture("png", "PNG", "the photo with one class's probability over it", *_PLAIN),
+    _picture("jpg", "JPEG", "the same as a JPEG"),
+    _picture("webp", "WEBP", "the same as WebP"),
     Writer(
         "html",
         write_viewer,
         "one page to look at every class with, in a browser",
-        expected.VIEWER,
         takes=("max_side",),
         looked_at=True,
         reported=True,

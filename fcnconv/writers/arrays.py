@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.scores import ScoreStream
-from fcnconv.system.progress import done
 from fcnconv.system.scratch import scratch_array
 from fcnconv.writers.contents import Choice, keep, provenance
-from fcnconv.writers.expected import FILE
 
 log = logging.getLogger("fcnconv")
 
@@ -59,7 +57,6 @@ def write_npz(path: Path, stream: ScoreStream, choice: Choice) -> None:
                 file.seek(0)
                 with archive.open("scores.npy", "w", force_zip64=True) as member:
                     shutil.copyfileobj(file, member, 1 << 20)
-                done(FILE)
             arrays["values"] = np.array(choice.options.values)
         arrays |= {"categories": np.array(choice.names(stream.about)), "exact": exact}
         arrays |= {name: np.array(value) for name, value in provenance(stream).items()}

@@ -12,9 +12,8 @@ import numpy as np
 from fcnconv.errors import printable
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
-from fcnconv.system.progress import done
+from fcnconv.system.progress import written
 from fcnconv.writers.contents import Choice, Kept, keep, provenance
-from fcnconv.writers.expected import CELLS
 
 Ranking = list[tuple[Selection, float]]
 
@@ -94,4 +93,4 @@ def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, in
             if kept.class_idx is not None:
                 found = [categories[i] for i in kept.class_idx[row, col].tolist()]
             yield row, col, list(zip(found, kept.probability[row, col].tolist(), strict=True))
-        done(CELLS, cols)
+        written(row + 1, of=rows)

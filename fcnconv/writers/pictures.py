@@ -20,8 +20,7 @@ from fcnconv.options import MapOptions
 from fcnconv.render.draw import FLOOR, Style, Winners, spread
 from fcnconv.render.sheet import Frame, class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import About, FloatArray, ScoreStream, shown, top_k
-from fcnconv.system.progress import done, finished
-from fcnconv.viewer import PHOTO, viewer_page
+from fcnconv.viewer import viewer_page
 from fcnconv.writers.contents import (
     MADE_BY,
     PICTURE_SIDE,
@@ -34,7 +33,6 @@ from fcnconv.writers.contents import (
     source_of,
     told,
 )
-from fcnconv.writers.expected import DRAWING, FILE
 
 log = logging.getLogger("fcnconv")
 
@@ -66,7 +64,6 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     text.add_text("fcnconv", record)
     with path.open("wb") as file:
         picture.save(file, format, quality=90, compress_level=_COMPRESSED, exif=exif, pnginfo=text)
-    done(FILE)
 
 
 def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
@@ -88,7 +85,6 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     across, down = sheet_shape(panels, (width, height))
     share = side / max(across * width, down * height)
     photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
-    done(PHOTO)
     kept = keep(stream, choice.selections, _CONTENDERS)
     outlines = _outlines(kept, choice) if options.outline else []
     raw = kept.probability
@@ -127,7 +123,6 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
             outlines=outlines,
             frame=frame,
         )
-    done(DRAWING)
     return picture
 
 
@@ -178,8 +173,6 @@ def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     grey = np.empty((height, width), most.dtype)
     for rows, values in spread(plane, about.grid, (height, width), Style(cells=options.cells)):
         grey[rows] = np.rint(values * most.max)
-    finished(PHOTO)  # which is not looked at
-    done(DRAWING)
     return Image.fromarray(grey)
 
 
@@ -223,10 +216,8 @@ def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     photo, options = source_of(stream.about), choice.options
 
     def made() -> Record:  # asked for once the map is packed
-        done(FILE)
         return provenance(stream)
 
     page = viewer_page(stream, photo, made, shown=choice.selections, max_side=options.max_side)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(page)
-    finished(PHOTO)  # a level may have had no room

@@ -24,9 +24,8 @@ from fcnconv.errors import ImageError, OutputError, UsageError, first_line
 from fcnconv.grid import Grid
 from fcnconv.scores import About, ScoreStream
 from fcnconv.sources.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
-from fcnconv.system.progress import done
+from fcnconv.system.progress import written
 from fcnconv.writers.contents import Choice, Kept, keep, place_of, provenance
-from fcnconv.writers.expected import CELLS
 
 log = logging.getLogger("fcnconv")
 
@@ -208,7 +207,7 @@ class Cells:
         """Each row with the columns of its listed cells; those that were not looked at are NaN."""
         for row, probability in enumerate(self.kept.probability):
             yield row, np.flatnonzero(probability.max(-1) >= self.at_least)
-            done(CELLS, len(probability))
+            written(row + 1, of=len(self.kept.probability))
 
     def ranking(self, row: int, col: int) -> list[tuple[str, float]]:
         """The names and probabilities of a cell's classes."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fcnconv.scores import ScoreStream
-from fcnconv.system.progress import done
+from fcnconv.system.progress import written
 from fcnconv.writers.answers import TableFile, constant_columns, image_schema
 from fcnconv.writers.contents import Choice, keep, provenance
-from fcnconv.writers.expected import CELLS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -63,7 +62,7 @@ def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[s
         }
         columns |= {side: boxes[:, place] for place, side in enumerate(("x0", "y0", "x1", "y1"))}
         yield columns
-        done(CELLS, about.shape[1])
+        written(row + 1, of=about.shape[0])
 
 
 def write_parquet(path: Path, stream: ScoreStream, choice: Choice) -> None:

@@ -15,9 +15,7 @@ import numpy.typing as npt
 from fcnconv.errors import OutputError, first_line
 from fcnconv.scores import FloatArray, ScoreStream
 from fcnconv.sources.georeference import IN_PIXELS, GeoReference
-from fcnconv.system.progress import done
 from fcnconv.writers.contents import MADE_BY, Choice, optimises, place_of, provenance
-from fcnconv.writers.expected import FILE
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 log = logging.getLogger("fcnconv")
@@ -137,7 +135,6 @@ def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
         except Exception as error:  # GDAL's errors share no class
             raise OutputError(f"GDAL cannot make a cloud-optimised GeoTIFF ({first_line(error)})") from error
         made.replace(path)
-    done(FILE)
 
 
 def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
@@ -170,7 +167,6 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
         for level in pyramid(found):
             file.write(level, **kind, **rest)
             rest = {"subfiletype": 1}
-    done(FILE)
 
 
 def _told(stream: ScoreStream, choice: Choice) -> str:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnconv.scores import ScoreStream
-from fcnconv.system.progress import done
 from fcnconv.writers.contents import Choice, provenance
-from fcnconv.writers.expected import FILE
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 CHUNK = (16, 64, 64)
@@ -57,7 +55,6 @@ def write_ome_zarr(path: Path, stream: ScoreStream, choice: Choice) -> None:
         for level, smaller in enumerate(pyramid(found)):
             for channel, plane in enumerate(smaller):
                 thread.submit(group[str(level)].__setitem__, channel, plane).result()
-    done(FILE)
 
 
 def _new_ome_zarr(path: Path, stream: ScoreStream, choice: Choice, shape: tuple[int, ...]) -> Any:
