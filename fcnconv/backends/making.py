@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from fcnconv.backends.plans import PlanContent, Record, Start
+from fcnconv.backends.plans import Networks, PlanContent, Record, Start
 from fcnconv.convert import FullyConvolutional
 from fcnconv.convert.cuts import cut, whole
 from fcnconv.convert.probes import probe
@@ -26,9 +25,6 @@ from fcnconv.provenance import NO_CELLS, Mode
 from fcnconv.scan.parts import Part, PixelCells, Run, chain
 from fcnconv.scores import FloatArray
 from fcnconv.version import __version__
-
-if TYPE_CHECKING:
-    from fcnconv.backends.onnx import Networks
 
 
 def make_plan(

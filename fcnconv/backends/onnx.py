@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -19,6 +19,7 @@ import numpy as np
 
 from fcnconv.backends.network import LOGITS_ALONE, Needs, Network, of_crops
 from fcnconv.backends.plans import (
+    Networks,
     Plan,
     Start,
     keep,
@@ -43,9 +44,6 @@ from fcnconv.system.progress import during
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from torch import nn
-
-    from fcnconv.convert import FullyConvolutional
 
 log = logging.getLogger("fcnconv")
 
@@ -85,20 +83,6 @@ def open_plans(
                 with suppress(PlanError):
                     open_plan(spec, "windows", networks=networks)
     return plan
-
-
-class Networks:
-    """A model's network and its converted form in torch, each built when a plan of them is first made."""
-
-    def __init__(self, spec: ModelSpec, stride: int | None):
-        self.original: Callable[[], nn.Module] = once(lambda: spec.build(spec.weights()).eval())
-
-        def convert() -> FullyConvolutional:
-            from fcnconv.convert import convolutionize
-
-            return convolutionize(self.original(), spec.window, stride)
-
-        self.converted: Callable[[], FullyConvolutional] = once(convert)
 
 
 def open_joint(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
@@ -29,8 +29,14 @@ from fcnconv.scan.parts import Part, Run
 from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers
+from fcnconv.system.once import once
 from fcnconv.system.records import sealed, unsealed
 from fcnconv.version import __version__
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fcnconv.convert import FullyConvolutional
 
 Start = Callable[[str | bytes], Run]
 """Runs an ONNX file, given by its path or its content."""
@@ -83,6 +89,20 @@ class PlanContent:
     model: bytes
     record: Record
     whole: Part | None
+
+
+class Networks:
+    """A model's network and its converted form in torch, each built when a plan of them is first made."""
+
+    def __init__(self, spec: ModelSpec, stride: int | None):
+        self.original: Callable[[], nn.Module] = once(lambda: spec.build(spec.weights()).eval())
+
+        def convert() -> FullyConvolutional:
+            from fcnconv.convert import convolutionize
+
+            return convolutionize(self.original(), spec.window, stride)
+
+        self.converted: Callable[[], FullyConvolutional] = once(convert)
 
 
 def plan_path(
