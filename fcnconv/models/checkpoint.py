@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from fcnconv.class_names import NamesError, names_of_object
 from fcnconv.errors import ModelError, first_line
 from fcnconv.models.inert import INERT
-from fcnconv.models.torchscript import program_kind, refuse_program
+from fcnconv.models.programs import program_kind, refuse_program
 
 log = logging.getLogger("fcnconv")
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from fcnconv.errors import ALLOW_TORCHSCRIPT, ModelError, UsageError
+from fcnconv.errors import ModelError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.architecture import named_or_numbered
 from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours, existing, read_spec
 from fcnconv.models.packaged import file_sha256
+from fcnconv.models.programs import refuse_program
 from fcnconv.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -32,44 +32,6 @@ WINDOW = 224
 """Side of the window where none is given: a TorchScript file does not state the size of its input."""
 
 NO_FCN = "it is a TorchScript program, whose code cannot be traced"
-
-Program = Literal["TorchScript", "torch.export"]
-
-
-def program_kind(path: Path) -> Program | None:
-    """Which kind of program a file contains; None if it contains weights, or is no file of torch's.
-
-    Only the list of names in the archive is read. Raises OSError.
-    """
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        entries = {name.partition("/")[2] for name in archive.namelist()}
-    if any(entry.startswith("models/") or entry == "archive_format" for entry in entries):
-        return "torch.export"
-    return "TorchScript" if any(entry.startswith("code/") for entry in entries) else None
-
-
-def refuse_program(path: Path, kind: Program) -> ModelError:
-    """The error for a program that nobody allowed to run, with what can be done instead."""
-    if kind == "torch.export":
-        return ModelError(
-            f"{path}: refused: torch.export files contain code, which torch runs when it loads them; save "
-            "the state dict and name its architecture with --arch, or pass the loaded module to fcnconv.load "
-            "in Python"
-        )
-    beside = _weights_beside(path)
-    instead = f"name {beside} instead" if beside else "save its state dict and name the architecture"
-    return ModelError(
-        f"{path}: refused: TorchScript files contain code, which torch runs when it loads them. If you trust "
-        f"the file, add {ALLOW_TORCHSCRIPT}; otherwise {instead} with --arch"
-    )
-
-
-def _weights_beside(path: Path) -> Path | None:
-    """The safetensors of the same network, by the names that they usually have."""
-    usual = (path.with_suffix(".safetensors"), path.parent / "model.safetensors")
-    return next((each for each in usual if each.is_file()), None)
 
 
 def torchscript_spec(name: str, weights: Callable[[], Path], own: OwnModel) -> ModelSpec:
