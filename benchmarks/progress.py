@@ -42,6 +42,10 @@ class Recorder(Progress):
         super().done(name, amount)
         self.reports.append(self.elapsed())
 
+    def written(self, rows: int, of: int) -> None:
+        super().written(rows, of)
+        self.reports.append(self.elapsed())
+
 
 def watched(recorder: Recorder, stop: threading.Event) -> list[tuple[float, float | None]]:
     """What was told, until `stop`: pairs of seconds, passed and left."""
