@@ -71,7 +71,7 @@ def run_here(
         stack.enter_context(patch.dict(os.environ, environment))
         stack.enter_context(patch.object(sys, "argv", argv))
         # The real one ends the process, which is that of the tests.
-        stack.enter_context(patch("fcnconv.cli._end", sys.exit))
+        stack.enter_context(patch("fcnconv.cli.end_process", sys.exit))
         for context in (_own_logging(), _own_signals(), _folder(cwd)):
             stack.enter_context(context)
         with _streams(stdin, out.fileno(), err.fileno()), _own_warnings():
