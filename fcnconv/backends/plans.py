@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
-from fcnconv.models.packaged import file_sha256
+from fcnconv.models.packaged import sha256_now
 from fcnconv.provenance import CellHead, Identity, Mode, Proof
 from fcnconv.scan.parts import Part, Run
 from fcnconv.system.cache import cache_path
@@ -125,7 +125,7 @@ def read_plan(path: Path, start: Start) -> Plan:
     try:
         told = unsealed(_record_path(path).read_bytes())
         part, sha256 = told.pop("whole"), told.pop("sha256")
-        if file_sha256(path) != sha256:
+        if sha256_now(path) != sha256:
             raise PlanError("its SHA-256 differs from its record")
         run = start(str(path))
         return Plan(path, _record(told), run, part and Part(run=run, **part))
@@ -149,7 +149,7 @@ def kept_plan(path: Path, record: Record, whole: Part | None) -> Iterator[Path]:
         yield temporary
         told = asdict(record) | {
             "whole": whole and part_record(whole),
-            "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
+            "sha256": sha256_now(temporary),
         }
         with whole_file(_record_path(path)) as file:
             file.write_bytes(sealed(told).encode())

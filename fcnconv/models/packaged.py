@@ -45,12 +45,17 @@ def file_sha256(path: Path) -> str:
     state = path.stat()
     key = str(path.resolve()), state.st_size, state.st_mtime_ns
     if key not in _digests:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        _digests[key] = digest.hexdigest()
+        _digests[key] = sha256_now(path)
     return _digests[key]
+
+
+def sha256_now(path: Path) -> str:
+    """The SHA-256 of what a file contains at this moment, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def know_sha256(path: Path, sha256: str) -> None:

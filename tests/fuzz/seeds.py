@@ -434,11 +434,11 @@ def texts(folder: Path) -> Iterator[Path]:
 
 
 def plans(folder: Path) -> Iterator[Path]:
-    """A plan of a tiny network, its optimised copy, its parts and what was measured of it."""
+    """A plan of a tiny network, its optimised copy, their records, its parts and what was measured of it."""
     from onnx import TensorProto, helper
 
     from fcnconv.backends import openvino
-    from fcnconv.backends.plans import Record, parts_file, plan_file
+    from fcnconv.backends.plans import Record, kept_plan, parts_file
     from fcnconv.errors import UsageError
     from fcnconv.grid import Geometry
     from fcnconv.provenance import CellHead, Identity, Proof
@@ -458,9 +458,9 @@ def plans(folder: Path) -> Iterator[Path]:
     geometry = Geometry(32, 8, 15, 8, True)
     record = Record(identity, "fcn", "1", 3, geometry, Proof(1e-6, 1.0, 0.5, 1e-7), CellHead(7), 1e-7, 0.5)
     part = Part(lambda x: x, 3, 1, 1, 0, 0, 1.0, 1.0, 100.0, 1e3)
-    content = plan_file(model(3), record, part)
-    (folder / "tiny.onnx").write_bytes(content)
-    (folder / "tiny.0.optimised").write_bytes(content)
+    for name in ("tiny.onnx", "tiny.0.optimised"):
+        with kept_plan(folder / name, record, part) as path:
+            path.write_bytes(model(3))
     (folder / "tiny.parts").write_bytes(parts_file((part, part), (model(3), model(3))))
     with suppress(UsageError):  # without OpenVINO
         on = openvino._here()

