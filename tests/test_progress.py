@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_between_two_reports_the_bar_goes_on_at_the_pace_so_far() -> None:
     for _ in range(200):
         clock.now += 2  # of one tile that takes minutes
         seen.append(progress.share())
-    assert all(before < after < 1 for before, after in zip(seen[:20], seen[1:21], strict=True))
+    assert all(before < after < 1 for before, after in pairwise(seen[:21]))
     assert seen[1] == pytest.approx(0.12, abs=0.001) and seen[-1] <= 1
     assert described(progress).startswith("scanning: 99 %, 10.0 of 100.0 megapixels, about ")
 

@@ -86,7 +86,7 @@ def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, in
     categories.
     """
     categories = labels.all_categories()
-    rows, cols = kept.probability.shape[:2]
+    rows = len(kept.probability)
     for row in range(rows):
         for col in np.flatnonzero(~np.isnan(kept.probability[row, :, 0])).tolist():
             found: Sequence[Selection] = choice.selections
