@@ -261,3 +261,122 @@ def test_what_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
         find_model(path, OwnModel(arch="resnet18"))
     with pytest.raises(UsageError, match="takes images of 3 channels"):
         find_model(path, OwnModel(mean=(0.5,), std=(0.5,)))
+
+
+def in_front(nodes: list[onnx.NodeProto], weights: dict[str, Any], shape: list[Any], folder: Path) -> Path:
+    """A network of `Net` behind nodes that compute "pre" of the image "pix"."""
+    model = onnx.load(export(Net(), folder / "net.onnx"))
+    image = model.graph.input[0].name
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == image:
+                node.input[place] = "pre"
+    rest = list(model.graph.node)
+    del model.graph.node[:], model.graph.input[:]
+    model.graph.node.extend([*nodes, *rest])
+    model.graph.input.append(helper.make_tensor_value_info("pix", TensorProto.FLOAT, shape))
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items())
+    onnx.save(model, folder / "front.onnx")
+    return folder / "front.onnx"
+
+
+CAFFE = np.array([104, 117, 123], np.float32)
+
+
+@pytest.mark.parametrize("how", ["gather", "slice, channels last"])
+@pytest.mark.parametrize("mode", ["fcn", "windows"])
+def test_caffes_blue_before_red_is_recognised(how: str, mode: Any, tmp_path: Path, pixels: Any) -> None:
+    import onnxruntime
+
+    make = helper.make_node
+    if how == "gather":
+        nodes = [make("Gather", ["pix", "order"], ["bgr"], axis=1), make("Sub", ["bgr", "mean"], ["pre"])]
+        weights = {"order": np.array([2, 1, 0]), "mean": CAFFE.reshape(1, 3, 1, 1)}
+        shape, x = [1, 3, WINDOW, WINDOW], pixels.transpose(2, 0, 1)[None]
+    else:
+        nodes = [
+            make("Slice", ["pix", "start", "end", "axis", "step"], ["bgr"]),
+            make("Sub", ["bgr", "mean"], ["centred"]),
+            make("Transpose", ["centred"], ["pre"], perm=[0, 3, 1, 2]),
+        ]
+        weights = {"start": [-1], "end": [-(2**31)], "axis": [3], "step": [-1]}
+        weights = {name: np.array(value, np.int64) for name, value in weights.items()} | {"mean": CAFFE}
+        shape, x = [1, WINDOW, WINDOW, 3], pixels[None]
+    path = in_front(nodes, weights, shape, tmp_path)
+    net = fcnconv.load(str(path), mode=mode)
+    assert np.allclose(net.provenance.identity.mean, CAFFE[::-1] / 255)
+    (right,) = onnxruntime.InferenceSession(str(path)).run(None, {"pix": x.astype(np.float32)})
+    assert np.allclose(net(pixels).logits[0, 0], right[0], atol=1e-4 * abs(right).max())
+
+
+def test_nodes_may_stand_in_any_order(tmp_path: Path, pixels: Any) -> None:
+    model = onnx.load(export(Net(), tmp_path / "net.onnx"))
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, tmp_path / "other.onnx")
+    found, right = (
+        fcnconv.load(str(tmp_path / name), **NORMALISED)(pixels).logits for name in ("other.onnx", "net.onnx")
+    )
+    np.testing.assert_array_equal(found, right)
+
+
+def quantised(path: Path, *, weights_alone: bool) -> Path:
+    """The network with its first weights, or its image too, in whole numbers."""
+    model = onnx.load(path)
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    weight = next(each for each in model.graph.initializer if each.name == conv.input[1])
+    values = numpy_helper.to_array(weight)
+    scale = abs(values).max((1, 2, 3)) / 127
+    whole = np.round(values / scale[:, None, None, None]).astype(np.int8)
+    model.graph.initializer.remove(weight)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(whole, "whole"), numpy_helper.from_array(scale, "scales")]
+    )
+    nodes = [helper.make_node("DequantizeLinear", ["whole", "scales"], [conv.input[1]], axis=0)]
+    if not weights_alone:
+        zero = numpy_helper.from_array(np.int8(0), "zero"), numpy_helper.from_array(np.float32(0.05), "step")
+        model.graph.initializer.extend(zero)
+        nodes.append(helper.make_node("Relu", [conv.input[0]], ["positive"]))
+        nodes.append(helper.make_node("QuantizeLinear", ["positive", "step", "zero"], ["q"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["dq"]))
+        conv.input[0] = "dq"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    onnx.save(model, path)
+    return path
+
+
+def test_a_quantised_graph_runs_on_windows(tmp_path: Path, pixels: Any) -> None:
+    path = quantised(export(Net(), tmp_path / "net.onnx"), weights_alone=False)
+    with pytest.raises(ConversionError, match=r"the graph is quantised .*windows"):
+        fcnconv.load(str(path), **NORMALISED)
+    assert fcnconv.load(str(path), mode="windows", **NORMALISED)(pixels).logits.shape == (1, 1, 5)
+
+
+def test_weights_of_whole_numbers_convert(tmp_path: Path, pixels: Any) -> None:
+    path = quantised(export(Net(), tmp_path / "net.onnx"), weights_alone=True)
+    found, right = (
+        fcnconv.load(str(path), mode=mode, **NORMALISED)(pixels).logits for mode in ("fcn", "windows")
+    )
+    assert np.allclose(found, right, atol=1e-4 * abs(right).max())
+
+
+class NormalisedHead(nn.Module):
+    """A layer normalisation between the mean and the head, as in exports of ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm, self.fc = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.norm(F.gelu(self.stem(x)).mean((2, 3))))
+        return logits
+
+
+def test_a_normalised_head_has_a_plan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fcnconv")
+    fcnconv.load(str(export(NormalisedHead(), tmp_path / "net.onnx")), **NORMALISED)
+    assert "running with torch" not in caplog.text and "prepared in" in caplog.text

@@ -113,7 +113,9 @@ class ChannelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # The exporter takes no size that it finds in the image, so the weight tells it where there is one.
+        channels = x.shape[1] if self.weight is None else len(self.weight)
         normed = nn.functional.layer_norm(
-            x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps
+            x.permute(0, 2, 3, 1), (channels,), self.weight, self.bias, self.eps
         )
         return normed.permute(0, 3, 1, 2)

@@ -41,6 +41,8 @@ class Graph:
     scale, shift: float64 (channels,): the normalisation that the graph begins with, scale · x + shift. It is
         left out: `input` is its result. None where there is none.
     activation: that the graph ends in, left out of `output`; None where it ends in logits.
+    order: which channel of the image each channel of `input` is, where the graph first reorders them, as from
+        RGB to BGR; None where it does not.
     categories: names of classes in its metadata. type: of the image's values, as ONNX numbers types.
     """
 
@@ -57,6 +59,7 @@ class Graph:
     activation: Activation | None
     categories: tuple[str, ...] | None
     type: int = onnx.TensorProto.FLOAT
+    order: tuple[int, ...] | None = None
 
     @property
     def whole_numbers(self) -> bool:
@@ -81,11 +84,34 @@ def read_graph(path: Path) -> Graph:
             onnx.load_external_data_for_model(model, str(path.parent))
         except Exception as error:  # the library's errors share no class but this
             raise ModelError(f"{path}: its weights cannot be read ({first_line(error)})") from error
+    _sort(model.graph)
     if model.functions:
         from onnx.inliner import inline_local_functions
 
         model = inline_local_functions(model)
     return _described(model, path)
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Puts each node behind those whose results it takes: some converters write them in another order."""
+    made = {name for node in graph.node for name in node.output}
+    waiting, done, ordered = list(graph.node), set[str](), []
+    while waiting:
+        ready = [node for node in waiting if not any(n in made and n not in done for n in _taken(node))]
+        if not ready:  # a graph in a circle, which ONNX Runtime refuses
+            return
+        ordered += ready
+        done.update(name for node in ready for name in node.output)
+        waiting = [node for node in waiting if not any(node is each for each in ready)]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _taken(node: onnx.NodeProto) -> list[str]:
+    """The names of what a node takes, also in graphs of its own."""
+    inner = [each for attribute in node.attribute for each in (attribute.g, *attribute.graphs)]
+    return [*node.input, *(name for graph in inner for part in graph.node for name in _taken(part))]
 
 
 def parse(path: Path) -> onnx.ModelProto:
@@ -147,7 +173,7 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
     height, width = (dims[1], dims[2]) if last else (dims[2], dims[3])
     output, activation = _output(graph, path)
     kind = image.type.tensor_type.elem_type
-    name, turned, scale, shift = _normalisation(graph, image.name, channels, last)
+    name, turned, scale, shift, order = _normalisation(graph, image.name, channels, last)
     if name != image.name:
         last, kind = turned, onnx.TensorProto.FLOAT
     return Graph(
@@ -164,6 +190,7 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
         activation,
         _categories(model),
         kind,
+        order,
     )
 
 
@@ -180,6 +207,12 @@ def program(graph: Graph) -> bytes:
     taken = {name for node in made.node for name in (*node.input, *node.output)}
     pixels = next(name for name in ("pixels", "fcnconv_pixels") if name not in taken)
     first, name = [], pixels
+    if graph.order:
+        made.initializer.append(numpy_helper.from_array(np.array(graph.order), f"{pixels}_order"))
+        first.append(
+            onnx.helper.make_node("Gather", [name, f"{pixels}_order"], [f"{pixels}_in_order"], axis=1)
+        )
+        name = f"{pixels}_in_order"
     if graph.channels_last:
         first.append(onnx.helper.make_node("Transpose", [name], [f"{pixels}_last"], perm=[0, 2, 3, 1]))
         name = f"{pixels}_last"
@@ -288,11 +321,11 @@ def _output(graph: onnx.GraphProto, path: Path) -> tuple[str, Activation | None]
 
 def _normalisation(
     graph: onnx.GraphProto, image: str, channels: int, last: bool
-) -> tuple[str, bool, Array | None, Array | None]:
+) -> tuple[str, bool, Array | None, Array | None, tuple[int, ...] | None]:
     """What is computed of the image with constants alone, before anything else.
 
-    The name of the result, whether its channels are last, and the scale and shift that lead to it; the image
-    itself if there is nothing.
+    The name of the result, whether its channels are last, the scale and shift that lead to it, by the image's
+    channels, and their new order; the image itself if there is nothing.
     """
     constants = {each.name: each for each in graph.initializer}
     for node in graph.node:
@@ -300,11 +333,15 @@ def _normalisation(
             constants[node.output[0]] = tensor
     scale, shift, found = np.ones(channels), np.zeros(channels), False
     name, turned = image, last
-    end = image, last, scale, shift
+    order = list(range(channels))
+    end: tuple[str, bool, Array | None, Array | None, tuple[int, ...] | None] = image, last, None, None, None
     while len(users := _users(graph, name)) == 1:
         node = users[0]
         if node.op_type == "Transpose":
             turned = False
+        elif (taken := _reordered(node, constants, channels, 3 if turned else 1)) is not None:
+            order = [order[n] for n in taken]
+            found = True
         elif node.op_type in ("Sub", "Add", "Mul", "Div"):
             other = [each for each in node.input if each != name]
             if len(other) != 1 or other[0] not in constants:
@@ -313,6 +350,7 @@ def _normalisation(
             if value is None or (node.input[0] != name and node.op_type in ("Sub", "Div")):
                 break
             found = True
+            value = value[np.argsort(order)]  # by the image's own channels
             if node.op_type in ("Mul", "Div"):
                 factor = value if node.op_type == "Mul" else 1 / value
                 scale, shift = scale * factor, shift * factor
@@ -322,8 +360,28 @@ def _normalisation(
             break
         name = node.output[0]
         if found:
-            end = name, turned, scale, shift
-    return end if found else (image, last, None, None)
+            changed = not (np.all(scale == 1) and np.all(shift == 0))
+            new = None if order == sorted(order) else tuple(order)
+            end = name, turned, scale if changed else None, shift if changed else None, new
+    return end
+
+
+def _reordered(
+    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], channels: int, axis: int
+) -> list[int] | None:
+    """Which channel each channel of a node's result is, if all that the node does is to reorder them."""
+    given = [numpy_helper.to_array(constants[n]).reshape(-1) for n in node.input[1:] if n in constants]
+    if len(given) != len(node.input) - 1 or node.input[0] in constants:
+        return None
+    if node.op_type == "Gather" and attribute(node, "axis", 0) in (axis, axis - 4):
+        taken = [int(n) % channels for n in given[0]]
+    elif node.op_type == "Slice" and len(given) == 4 and list(given[2]) in ([axis], [axis - 4]):
+        start, end, step = (int(given[n][0]) for n in (0, 1, 3))
+        # an end far below 0 goes on to the first, which Python says with None
+        taken = list(range(channels))[start : None if end < -channels else end : step]
+    else:
+        return None
+    return taken if sorted(taken) == list(range(channels)) else None
 
 
 def _per_channel(value: Array, channels: int, last: bool) -> Array | None:

@@ -141,7 +141,10 @@ def _slice(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     places: list[Any] = [slice(None)] * x.example.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step < 1:
-            raise r.unreadable(node, "it goes backwards")
+            side = x.example.shape[axis]
+            taken = list(range(side))[start : None if end < -side else end : step]
+            x = r.call(torch.index_select, x, axis, np.array(taken))
+            continue
         side = x.example.shape[axis]
         whole = end >= side  # said with a very large number, or with the side itself
         places[axis % x.example.ndim] = slice(

@@ -40,6 +40,12 @@ class Flat:
 
 Value = Traced | Array
 
+QUANTISING = (
+    *("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"),
+    "MatMulInteger",
+)
+"""Operations that compute with rounded numbers."""
+
 Given = list[Any]
 """The inputs of a node: `Traced`, `Flat`, a constant as an array, or None for one that is left out."""
 
@@ -62,6 +68,8 @@ class Tracer:
         batch = graph.batch or 2
         pixels = self.traced.placeholder("pixels")
         image: Value = Traced(pixels, torch.zeros(batch, graph.channels, window, window))
+        if graph.order:
+            image = self.call(torch.index_select, image, 1, np.array(graph.order))
         if graph.channels_last:
             image = self.call(torch.permute, image, (0, 2, 3, 1))
         self.values[graph.input] = image
@@ -93,6 +101,11 @@ class Tracer:
         if not any(isinstance(value, (Traced, Flat)) for value in given):
             self.constant(node, given)
             return
+        if node.op_type in QUANTISING:
+            raise UnreadableError(
+                f"{self.source}: the graph is quantised ({node.op_type}), and computes with rounded numbers "
+                "that no conversion can be proved on"
+            )
         made = self.operations.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if made is None:
             raise self.unreadable(node, "it has no counterpart here")
@@ -109,6 +122,9 @@ class Tracer:
 
     def constant(self, node: onnx.NodeProto, given: list[Value | None]) -> None:
         """Computes a node of constants."""
+        if node.op_type == "DequantizeLinear":  # which the reference implementation has from opset 19 on
+            self.values[node.output[0]] = _dequantised(node, *given)
+            return
         from onnx.reference import ReferenceEvaluator
 
         feeds = {name: value for name, value in zip(node.input, given, strict=True) if name}
@@ -155,6 +171,17 @@ class Tracer:
     def size(self, value: Traced, axis: int) -> fx.Node:
         """The length of an axis, whatever the image's size."""
         return self.traced.call_method("size", (value.node, axis))
+
+
+def _dequantised(node: onnx.NodeProto, x: Any, scale: Any, zero: Any = None) -> Array:
+    """Weights of whole numbers as what they stand for: (x - zero) * scale, for each index of an axis."""
+    axis = attribute(node, "axis", 1) % max(x.ndim, 1)
+    sides = [-1 if n == axis else 1 for n in range(x.ndim)]
+    scale, zero = (
+        value if value is None or value.ndim == 0 else value.reshape(sides) for value in (scale, zero)
+    )
+    found: Array = (x.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))) * scale
+    return found
 
 
 def _node(value: Any) -> Any:
