@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -10,6 +10,9 @@ from importlib.resources import files
 
 from fcnconv.errors import UsageError
 from fcnconv.provenance import Activation
+from fcnconv.spelling import close_names
+
+log = logging.getLogger("fcnconv")
 
 
 @dataclass(frozen=True)
@@ -122,15 +125,17 @@ class Labels:
             for pool in (categories, self.concepts):
                 found = [s for s in pool if text and any(fits(folded(name), text) for name in s.names)]
                 if len(found) == 1:
+                    if fits in (str.startswith, str.__contains__):
+                        log.info("class %r: the only name with this part is %s", query, _some(found, give=""))
                     return found[0]
                 if found:
                     raise UsageError(f"class {query!r} fits several: {_some(found)}")
-        spellings = {folded(name): name for s in (*self.concepts, *categories) for name in s.names}
-        close = difflib.get_close_matches(text, spellings, n=3, cutoff=0.6)
-        hint = " or ".join(repr(spellings[name]) for name in close)
+        spellings = {folded(name): name for s in (*categories, *self.concepts) for name in s.names}
+        hint = " or ".join(repr(spellings[name]) for name in close_names(text, spellings))
         raise UsageError(
             f"unknown class {query!r}; "
-            + (f"did you mean {hint}?" if hint else "'fcnconv classes' lists the names, with their indices")
+            + (f"did you mean {hint}? " if hint else "")
+            + "'fcnconv classes' lists all names"
         )
 
 
@@ -144,11 +149,15 @@ def _is_plural(name: str, text: str) -> bool:
     return text in (f"{name}s", f"{name}es")
 
 
-def _some(found: Sequence[Selection]) -> str:
+def _some(found: Sequence[Selection], give: str | None = None) -> str:
     names = (s.name if s.class_idx is None else f"{s.class_idx} {s.name}" for s in found[:6])
     more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    give = "the whole name" if found[0].class_idx is None else "the index"
-    return f"{', '.join(names)}{more}; give {give}"
+    give = (
+        "; give " + ("the whole name" if found[0].class_idx is None else "the index")
+        if give is None
+        else give
+    )
+    return f"{', '.join(names)}{more}{give}"
 
 
 @cache
