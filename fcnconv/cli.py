@@ -5,6 +5,7 @@ What it says goes to stderr, what it makes to stdout.
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fcnconv.commands import COMMANDS, command
+from fcnconv.commands import COMMANDS, HELP_ALL, command
 from fcnconv.console.fast_start import READERS, end_process, read_directly
 from fcnconv.console.help import Entry, help_page
 from fcnconv.console.mistakes import too_many_arguments, unknown_command, unknown_option
@@ -31,6 +32,8 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         read_directly(self.get_params(ctx), {})
+        if args[:1] == ["help"]:  # "help heatmap" is "heatmap --help"
+            args = [*args[1:], "--help"]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
@@ -86,7 +89,14 @@ class _Command(TyperCommand):
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         groups = _entries(self.get_params(ctx))
         words = [ctx.command_path, *(metavar for metavar, _ in groups["Arguments"]), "[OPTIONS]"]
-        formatter.write(help_page(" ".join(words), self.help or "", groups, formatter.width))
+        more = ""
+        if not ctx.meta.get(HELP_ALL):
+            groups, left_out = _short(groups)
+            more = "".join(f"\n  {line}" for line in left_out)
+        page = help_page(" ".join(words), self.help or "", groups, formatter.width)
+        formatter.write(
+            page + (f"\nMore options, by group; --help-all explains them:{more}\n" if more else "")
+        )
 
 
 HELP_GROUPS = (
@@ -94,6 +104,48 @@ HELP_GROUPS = (
     *("Network", "Own model", "Input", "Running"),
 )
 """The headings of a command's help, what most need first."""
+
+
+FIRST = 10
+"""The options that the short help of a command shows; `PREFERRED` says which, where it has more."""
+
+PREFERRED = (
+    *("--out", "--class", "--model", "--format", "--scales", "--stride", "--top-k", "--json", "--at-least"),
+    *("--argmax", "--region", "--mode", "--device", "--dry-run"),
+    *("--level", "--preview", "--overwrite", "--shard", "--arch", "--categories", "--quiet"),
+)
+"""Options that most people need, the most needed first."""
+
+
+def _short(groups: dict[str, list[Entry]]) -> tuple[dict[str, list[Entry]], list[str]]:
+    """The arguments and the first options of a command; and a line for each group of the others.
+
+    Of a command with few options none are left out.
+    """
+    options = {
+        flag: entry
+        for name, entries in groups.items()
+        for entry in entries
+        if name != "Arguments"
+        for flag in re.findall(r"--[\w-]+", entry[0])
+    }
+    helps = [options[flag] for flag in ("--help-all", "--help") if flag in options]
+    chosen = [options[flag] for flag in PREFERRED if flag in options][:FIRST]
+    left_out = {
+        name: rest
+        for name, entries in groups.items()
+        if name != "Arguments" and (rest := [entry for entry in entries if entry not in chosen + helps])
+    }
+    if "--help-all" not in options:
+        return groups, []
+    lines = [f"{name}: {_flags(entries)}" for name, entries in left_out.items()]
+    return {"Arguments": groups["Arguments"], "Options": chosen + helps}, lines
+
+
+def _flags(entries: list[Entry], most: int = 4) -> str:
+    """The long flags of some options, the first few of many."""
+    flags = [re.findall(r"--[\w-]+", typed)[-1] for typed, _ in entries]
+    return ", ".join(flags[:most]) + (f" and {len(flags) - most} more" if len(flags) > most else "")
 
 
 def _entries(parameters: Iterable[Any]) -> dict[str, list[Entry]]:
@@ -114,7 +166,7 @@ ABOUT = """What a classifier says of an image of any size, and of every window o
     fcnconv classify photo.jpg              # what is on it
     fcnconv heatmap photo.jpg -o map.png    # where it is
 
-'fcnconv COMMAND -h' shows more of each.
+'fcnconv help COMMAND' explains a command and its options.
 """
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import run_line
+from commands import assert_refused, run_line
 from conftest import SAMPLES, Command
 
 from fcnconv.classifier import Classifier
@@ -22,8 +22,15 @@ EXAMPLES = [
 ]
 
 
-def shown(fcnconv: Command, name: str, columns: int = 80) -> str:
-    return fcnconv(*name.split(), "-h", COLUMNS=str(columns)).stdout.decode()
+def shown(fcnconv: Command, name: str, columns: int = 80, flag: str = "-h") -> str:
+    return fcnconv(*name.split(), flag, COLUMNS=str(columns)).stdout.decode()
+
+
+def has_short_help(name: str) -> bool:
+    return bool(name) and "help_all" in inspect.signature(command(name)).parameters
+
+
+PAGES = [(name, "-h") for name in ABOUTS] + [(name, "--help-all") for name in ABOUTS if has_short_help(name)]
 
 
 @pytest.mark.parametrize("name", ABOUTS)
@@ -35,16 +42,45 @@ def test_each_help_has_two_examples_on_its_first_screen(fcnconv: Command, name: 
     assert page.startswith("Usage: fcnconv ")
 
 
-@pytest.mark.parametrize("name", ABOUTS)
-def test_a_help_is_short_and_without_noise(fcnconv: Command, name: str) -> None:
-    page = shown(fcnconv, name)
+@pytest.mark.parametrize(("name", "flag"), PAGES)
+def test_a_help_is_short_and_without_noise(fcnconv: Command, name: str, flag: str) -> None:
+    page = shown(fcnconv, name, flag=flag)
     assert max(map(len, page.splitlines())) <= 80
     assert not re.search(r"range|x>=|<=x|<\w+>|list\[|INTEGER|TEXT", page)
     for entry in re.findall(r"^  -.*(?:\n {10,}.*)*", page, re.M):
         first, *more = entry.splitlines()
         assert len(more) <= 1 + (len(first) <= 2 + LEFT + 3), entry  # an option may have a line to itself
-    wide = shown(fcnconv, name, columns=200)
+    wide = shown(fcnconv, name, columns=200, flag=flag)
     assert max(map(len, wide.splitlines())) <= 100 and len(wide) <= len(page)
+
+
+def options_in(page: str) -> set[str]:
+    """The options that a page explains, each by its first long flag."""
+    return {re.findall(r"--[\w-]+", line)[0] for line in re.findall(r"^  -\S.*", page, re.M)}
+
+
+@pytest.mark.parametrize("name", [name for name in ABOUTS if has_short_help(name)])
+def test_the_short_help_has_ten_options_and_names_the_other_groups(fcnconv: Command, name: str) -> None:
+    short, whole = shown(fcnconv, name), shown(fcnconv, name, flag="--help-all")
+    explained, every = options_in(short), options_in(whole)
+    assert {"--help", "--help-all"} < explained < every
+    assert len(explained) <= 12 and (name != "heatmap" or len(explained) == 12)
+    more = short.split("More options")[1]
+    counts = (
+        len(re.findall(r"--(?!help-all)[\w-]+", more)),
+        sum(map(int, re.findall(r"and (\d+) more", more))),
+    )
+    assert sum(counts) == len(every - explained)
+    assert len(short.splitlines()) <= 52
+
+
+@pytest.mark.parametrize("name", ["", "heatmap", "doctor"])
+def test_help_is_a_command_too(fcnconv: Command, name: str) -> None:
+    assert fcnconv("help", *name.split(), COLUMNS="80").stdout.decode() == shown(fcnconv, name)
+
+
+def test_help_of_an_unknown_command_is_refused(fcnconv: Command) -> None:
+    assert_refused(fcnconv("help", "heatmpa"), "'heatmpa' ... 'heatmap'")
 
 
 def test_the_commands_come_first_and_a_line_each(fcnconv: Command) -> None:

@@ -10,21 +10,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from inspect import signature
 
-from fcnconv.commands import COMMANDS
+from fcnconv.commands import COMMANDS, command
 
 PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONUTF8": "1"}
 OPENING = """\
 # Help
 
-What `fcnconv --help` and `fcnconv COMMAND --help` print. This page is made by `docs/maintain/make_help.py`.
+Every command with all of its options, as `fcnconv COMMAND --help-all` prints them. `fcnconv COMMAND -h` and
+`fcnconv help COMMAND` show the options that most people need. This page is generated; see
+[contributing](contributing.md#run-and-test).
 """
 
 
-def help_of(*command: str) -> str:
-    """What ``fcnconv COMMAND --help`` prints, without colours and without trailing blanks."""
+def help_of(*names: str) -> str:
+    """What ``fcnconv COMMAND --help-all`` prints, or ``--help`` where there are few options; without colours
+    and without trailing blanks.
+    """
+    many = any("help_all" in signature(command(name)).parameters for name in names)
     printed = subprocess.run(
-        [sys.executable, "-m", "fcnconv", *command, "--help"],
+        [sys.executable, "-m", "fcnconv", *names, "--help-all" if many else "--help"],
         env=os.environ | PLAIN,
         capture_output=True,
         encoding="utf-8",

@@ -11,6 +11,9 @@ COMMANDS = (
 )
 """Their names, in the order of the help."""
 
+HELP_ALL = "fcnconv.help_all"
+"""The key of a context's `meta` that is true while all options of a command are shown."""
+
 
 def command(name: str) -> Callable[..., None]:
     """The function of a command, imported when it is asked for."""

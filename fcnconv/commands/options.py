@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 
+from fcnconv.commands import HELP_ALL
 from fcnconv.console.fast_start import READERS, reader_for
 from fcnconv.console.progress import Kind
 from fcnconv.errors import UsageError, printable
@@ -66,6 +67,20 @@ def _set_quiet(value: bool) -> bool:
     return value
 
 
+def _show_all_help(ctx: typer.Context, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[HELP_ALL] = True
+        print(ctx.get_help())
+        raise typer.Exit
+
+
+MANY = 15
+"""Options over which a command has a short help, and all of them in --help-all."""
+
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", callback=_show_all_help, is_eager=True, help="Show all options and exit."),
+]
 Quiet = Annotated[
     bool,
     typer.Option(
@@ -210,8 +225,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for field, (value, note) in told(groups[name]).items():
             shown[field] = _typer_parameter(field, Annotated[value, note], getattr(plain, field))
 
+    if len(shown) > MANY:
+        shown["help_all"] = _typer_parameter("help_all", HelpAll, False)
+
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        given.pop("help_all", None)  # it has been obeyed
         made = {}
         for name, kind in groups.items():
             of_it = {field: given.pop(field) for field in told(kind)}
