@@ -315,7 +315,7 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
     """A file that can be read from any place: itself, or in memory."""
     if isinstance(content, bytes):
         if not content:
-            raise ImageError(f"{name}: empty, no image came")
+            raise ImageError(f"{name}: is empty")
         yield io.BytesIO(content)
         return
     try:

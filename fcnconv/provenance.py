@@ -86,13 +86,13 @@ class Agreement:
 
     def __str__(self) -> str:
         if self.exact == self.cells:
-            return "has a real crop for every window"
+            return "has a crop for every window"
         distance = f"total variation distance {self.total_variation:.2f}"
         if not self.sure:
-            return f"was compared where no crop is at least 50 % sure; {distance}"
+            return f"was compared with crops, none of which is at least 50 % sure; {distance}"
         share = round(100 * self.sure_same / self.sure)
         return (
-            f"agrees with real crops in {share} % of the windows whose crop is at least "
+            f"has the same top class as the crop in {share} % of the windows whose crop is at least "
             f"50 % sure ({self.sure_same} of {self.sure} compared); {distance}"
         )
 

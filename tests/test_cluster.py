@@ -96,7 +96,7 @@ def test_the_answers_are_those_of_one_process_also_where_workers_are_killed(
     assert answers("maps", "npz") == answers("local", "npz") and len(answers("maps", "npz")) == 12
     told = [json.loads(line) for line in out.splitlines()]
     assert sorted(line["path"] for line in told) == sorted(map(str, Path("photos").iterdir()))
-    assert said.splitlines()[-1].endswith(b", 1 images failed") and local.returncode == 1
+    assert said.splitlines()[-1].endswith(b", 1 failed") and local.returncode == 1
     assert Path("maps/failures.jsonl").read_text() == Path("local/failures.jsonl").read_text()
     assert not [path for path in Path("maps").rglob(".*") if path.is_file()]
     assert addresses and all(address.endswith("0100007F") for address in addresses), addresses  # loopback

@@ -154,8 +154,8 @@ def test_max_side_bounds_the_picture(fcnconv: Command, tmp_path: Path, classes: 
 def test_a_class_that_is_found_nowhere_is_told(fcnconv: Command, tmp_path: Path) -> None:
     done = fcnconv("heatmap", COFFEE, "-o", tmp_path / "map.png", "-c", "tench")
     assert done.returncode == 0
-    assert b"tench: found nowhere, its highest is 0.0" in done.stderr
-    assert b"'fcnconv classify' tells what the image shows" in done.stderr
+    assert b"tench: not found; the highest probability is 0.0" in done.stderr
+    assert b"'fcnconv classify' lists what the image shows" in done.stderr
 
 
 def test_a_photo_comes_through_a_pipe(tmp_path: Path) -> None:

@@ -96,7 +96,11 @@ def test_what_cannot_be_exported_is_refused_in_a_line(fcnconv: Command, tmp_path
     for arguments, status, reason in (
         (("vit_b_16", "-o", tmp_path / "a.onnx"), 1, b"no fully convolutional form"),
         (("efficientnet_lite0", "-o", tmp_path / "a.txt"), 2, b".onnx, .pt2"),
-        (("efficientnet_lite0", "-o", tmp_path / "a.onnx", "--stride", "7"), 2, b"choose of 32, 16, 8, 4, 2"),
+        (
+            ("efficientnet_lite0", "-o", tmp_path / "a.onnx", "--stride", "7"),
+            2,
+            b"choose one of 32, 16, 8, 4, 2",
+        ),
         (("efficientnet_lite0", "-o", tmp_path / "no" / "a.onnx"), 2, b"cannot be written"),
     ):
         done = fcnconv("export", *arguments)

@@ -283,7 +283,7 @@ def test_a_batch_goes_on_and_changes_its_format(fcnconv: Command, photos: Path) 
     first, *_ = sorted(photos.iterdir())
     assert fcnconv("batch", str(first), "-o", "found", "-f", "coco", *FAST).returncode == 0
     done = fcnconv("batch", *map(str, sorted(photos.iterdir())), "-o", "found", "-f", "label-studio", *FAST)
-    assert done.returncode == 0 and b"1 maps made, 1 were there" in done.stderr
+    assert done.returncode == 0 and b"2 images: 1 written, 1 kept from an earlier run" in done.stderr
     assert len(json.loads(Path("found/label-studio.json").read_text())) == 2
 
 

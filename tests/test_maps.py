@@ -46,7 +46,7 @@ def test_a_folder_is_mapped_and_a_second_run_goes_on(fcnconv: Command, photos: P
     made = [f"maps/photos/{name}.npz" for name in ("a.PNG", "b.png", "more/b.jpg")]
     done = fcnconv("batch", "photos", "-o", "maps", "-c", "espresso")
     assert (done.returncode, done.stdout.decode().splitlines()) == (0, made), done.stderr
-    assert b"3 maps made, 0 were there, 0 images failed" in done.stderr
+    assert b"3 images: 3 written\n" in done.stderr
     alone = fcnconv("heatmap", "photos/b.png", "-o", "alone.npz", "-c", "espresso")
     assert alone.returncode == 0
     with np.load("alone.npz") as one, np.load(made[1]) as other:
@@ -103,7 +103,7 @@ def test_a_failed_image_is_told_and_the_rest_is_done(fcnconv: Command, photos: P
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["path"] for line in lines if "error" in line] == ["photos/broken.jpg", "missing.png"]
     assert len([line for line in lines if "map" in line]) == 3
-    assert b"3 maps made, 0 were there, 2 images failed" in done.stderr
+    assert b"5 images: 3 written, 2 failed" in done.stderr
     assert not [path for path in Path("maps").rglob("*") if "broken" in path.name or "missing" in path.name]
 
 

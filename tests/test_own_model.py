@@ -206,7 +206,7 @@ def test_other_mistakes(resnet: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         find_model(str(resnet))
     with pytest.raises(UsageError, match="unknown architecture 'resnet19'"):
         find_model(str(resnet), OwnModel(arch="resnet19"))
-    with pytest.raises(UsageError, match="arch may be said of one's own weights only"):
+    with pytest.raises(UsageError, match="arch: only for a custom model"):
         find_model("resnet18", OwnModel(arch="resnet18"))
     with pytest.raises(ModelError, match=r"none\.pth: no such file of weights"):
         package.load(str(tmp_path / "none.pth"), arch="resnet18")

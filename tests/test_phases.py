@@ -149,7 +149,8 @@ def test_a_stage_costs_what_its_layers_do() -> None:
 
 def test_strides_that_do_not_divide_are_refused() -> None:
     with pytest.raises(
-        UsageError, match="stride 3 is not the network's own, 8, divided by a power of two; choose of 8, 4, 2"
+        UsageError,
+        match="stride 3 is not the network's own, 8, divided by a power of two; choose one of 8, 4, 2",
     ):
         converted("residual", 3)
 

@@ -45,7 +45,7 @@ def test_batch_lists_its_maps_in_a_file_and_nothing_else(tmp_path: Path) -> None
     names = [Path(name) for name in done.stdout.decode().splitlines()]
     assert [name.name for name in names] == ["coffee.png.json", "chelsea.png.json"]
     assert all(name.is_file() for name in names)
-    assert "2 maps made" in done.terminal and ".json" not in done.terminal
+    assert "2 images: 2 written" in done.terminal and ".json" not in done.terminal
 
 
 @pytest.mark.usefixtures("lite0")

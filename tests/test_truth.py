@@ -99,7 +99,7 @@ def test_one_window_is_the_classifier_untouched(lite0: Classifier) -> None:
     pixels = lite0.open(COFFEE).read((100, 50, 324, 274))
     alone, plain = lite0(pixels, anchors=4), lite0(pixels)
     assert (alone.logits == plain.logits).all() and alone.exact.all()
-    assert str(alone.provenance.agreement) == "has a real crop for every window"
+    assert str(alone.provenance.agreement) == "has a crop for every window"
 
 
 @pytest.mark.parametrize("suffix", ["npz", "json", "zarr", "tif", "png", "geojson", "html"])
@@ -109,7 +109,9 @@ def test_every_format_tells_how_true_its_map_is(fcnconv: Command, suffix: str, t
     out = tmp_path / f"map.{suffix}"
     done = fcnconv("heatmap", COFFEE, "-o", out, "-c", "espresso", "--scales", "1", "--anchors", "4")
     assert done.returncode == 0
-    assert re.search(rb"agrees with real crops in \d+ % .*at least 50 % sure.*28 of 72 windows", done.stderr)
+    assert re.search(
+        rb"same top class as the crop in \d+ % .*at least 50 % sure.*28 of 72 windows", done.stderr
+    )
     if suffix == "npz":
         told: dict[str, object] = dict(np.load(out))
         assert told["exact"].sum() == 28  # type: ignore[attr-defined]

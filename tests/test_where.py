@@ -353,7 +353,7 @@ def test_masks_that_are_none(small: Classifier, picture: Pixels, tmp_path: Path)
         small(picture, mask=saved(np.ones((100, 100), bool), tmp_path))
     with pytest.raises(ImageError, match=r"nowhere\.png: no image that can be a mask"):
         small(picture, mask=tmp_path / "nowhere.png")
-    with pytest.raises(UsageError, match="no window of 32 px has its centre where to look"):
+    with pytest.raises(UsageError, match=r"the centre of no window \(32 px\) lies inside"):
         small(picture, mask=saved(np.zeros((230, 310), bool), tmp_path))
     with pytest.raises(ImageError, match="has 310 × 230 px, and --region begins at 400,0"):
         small(picture, region=(400, 0, 500, 100))
@@ -446,5 +446,5 @@ def test_a_mask_is_no_output(fcnconv: Command, tmp_path: Path) -> None:
 def test_nothing_to_look_at_is_wrong_usage(fcnconv: Command, tmp_path: Path) -> None:
     done = fcnconv("heatmap", SAMPLES / "coffee.png", "--region", "0,0,9,9", "-o", tmp_path / "map.npy")
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1
-    assert b"no window of 224 px has its centre where to look (region 0,0,9,9)" in done.stderr
+    assert b"the centre of no window (224 px) lies inside region 0,0,9,9" in done.stderr
     assert not list(tmp_path.iterdir())

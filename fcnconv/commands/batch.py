@@ -176,8 +176,18 @@ def batch(
         # At its end, or when it is interrupted, the folder's record and report are written.
         with closing(run(images)) as results:
             failed = report(results, show, as_json=as_json, debug=debug)
-    log.info("%d maps made, %d were there, %d images failed", made[True], made[False], failed)
+    log.info("%s", _summary(made[True], made[False], failed))
     if failed:
         raise typer.Exit(1)
     if not any(made.values()):
         raise FcnconvError("no images were found")
+
+
+def _summary(written: int, kept: int, failed: int) -> str:
+    """What became of the images, in words. Numbers of 0 are left out."""
+    parts = [f"{written} written" if written else "", f"{kept} kept from an earlier run" if kept else ""]
+    parts.append(f"{failed} failed" if failed else "")
+    count = written + kept + failed
+    return f"{count} {'image' if count == 1 else 'images'}: " + (
+        ", ".join(filter(None, parts)) or "none found"
+    )

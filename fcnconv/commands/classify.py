@@ -59,7 +59,8 @@ def classify(
     on_terminal = data_stream().isatty()
     if preview and (as_json or not on_terminal or not images or "-" in images or frame is not None):
         raise UsageError(
-            "--preview draws image files on a terminal; leave it out in a pipe, and of a --frame"
+            "--preview draws an image file on a terminal; it does not work in a pipe, with --json, with "
+            "standard input or with --frame"
         )
     if out is not None:
         if as_json or preview:

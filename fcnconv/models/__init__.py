@@ -122,7 +122,8 @@ def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
         return own_spec(Path(name), own or OwnModel(), models())
     if own is not None and own != OwnModel():
         raise UsageError(
-            f"{', '.join(own.given())} may be said of one's own weights only, and {name!r} is no file of them"
+            f"{', '.join(own.given())}: only for a custom model, and {name!r} is not a file of weights; name "
+            "one with --model, or leave the option out"
         )
     if name.startswith("timm/"):
         from fcnconv.models.timm import timm_spec

@@ -122,6 +122,6 @@ def count_phases(stride: int, own: int) -> int:
     if stride not in allowed:
         raise UsageError(
             f"stride {stride} is not the network's own, {own}, divided by a power of two; "
-            f"choose of {', '.join(map(str, allowed))}"
+            f"choose one of {', '.join(map(str, allowed))}"
         )
     return own // stride

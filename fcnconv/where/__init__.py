@@ -40,8 +40,8 @@ class Where:
         if not found.any():
             asked = ", ".join(f"{name} {value}" for name, value in self.record.items())
             raise UsageError(
-                f"no window of {grid.window} px has its centre where to look ({asked}); make that larger, or "
-                "the windows denser with --stride or a larger --scales"
+                f"the centre of no window ({grid.window} px) lies inside {asked}; choose a larger area, a "
+                "finer --stride or a larger --scales"
             )
         return None if found.all() else found
 

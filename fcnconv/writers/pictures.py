@@ -201,14 +201,13 @@ def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = No
         return
     if names:
         log.info(
-            "%s: found nowhere, %s %.3f; 'fcnconv classify' tells what the image shows, other --scales may "
-            "find more",
+            "%s: not found; the highest probability is %.3f. 'fcnconv classify' lists what the image shows, "
+            "and other --scales may find more",
             ", ".join(names[:3]),
-            "its highest is" if len(names) == 1 else "the highest of them is",
             highest,
         )
     else:
-        log.info("no class is as probable as --at-least %g anywhere, the highest is %.3f", floor, highest)
+        log.info("no class reaches --at-least %g; the highest probability is %.3f", floor, highest)
 
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
