@@ -9,6 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Places = TypeVar("Places", float, "npt.NDArray[np.float64]")
+"""One place along an axis, or an array of places."""
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 lie outside."""
@@ -162,15 +170,26 @@ class Grid:
         )  # an enlarged image has windows of under 1 px
         return first, max(round((cell * self.stride + self.window) * ratio), first + 1)
 
+    def centre(self, cell: Places) -> Places:
+        """The centre of a cell's window along an axis, in pixels of the scanned image.
+
+        cell: its row or column.
+        """
+        return cell * self.stride + self.window / 2
+
+    def place(self, pixel: Places) -> Places:
+        """The row or column, with fractions, whose window has its centre at a pixel of the scanned image."""
+        return (pixel - self.window / 2) / self.stride
+
     def nearest(self, grid: Grid, row: int, col: int) -> tuple[int, int]:
         """The cell of this grid whose centre is nearest in the image to that of another grid's cell."""
         y, x = (
-            (cell * grid.stride + grid.window / 2) * mine / theirs
+            grid.centre(cell) * mine / theirs
             for cell, mine, theirs in zip((row, col), self.scan_size[::-1], grid.scan_size[::-1], strict=True)
         )
         return (
-            min(max(int((y - self.window / 2) / self.stride + 0.5), 0), self.rows - 1),
-            min(max(int((x - self.window / 2) / self.stride + 0.5), 0), self.cols - 1),
+            min(max(int(self.place(y) + 0.5), 0), self.rows - 1),
+            min(max(int(self.place(x) + 0.5), 0), self.cols - 1),
         )
 
     def square(self, row: int, col: int) -> tuple[float, float, float, float]:
@@ -178,7 +197,7 @@ class Grid:
         the part of the image that a cell has to itself, where windows overlap.
         """
         edges = (
-            (cell * self.stride + (self.window + side * self.stride) / 2) * length / scanned
+            self.centre(cell + side / 2) * length / scanned
             for side in (-1, 1)
             for cell, length, scanned in zip((col, row), self.image_size, self.scan_size, strict=True)
         )

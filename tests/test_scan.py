@@ -192,3 +192,20 @@ def test_cells_that_are_known_ahead_are_scored_once_and_in_batches(
                 assert ahead(np.array(fresh))[:, 0].tolist() == fresh
     assert len(scored) == len(set(scored)), "a cell was scored twice"
     assert set(scored) - known == seen - known
+
+
+@given(
+    window=st.integers(1, 300),
+    stride=st.integers(1, 64),
+    count=st.integers(1, 50),
+)
+def test_a_cells_centre_is_the_middle_of_its_window(window: int, stride: int, count: int) -> None:
+    side = window + (count - 1) * stride
+    grid = Grid(window, stride, (side, side), (side, side))
+    centres = grid.centre(np.arange(count, dtype=np.float64))
+    boxes = [grid.box(cell, cell) for cell in range(count)]
+    assert centres.tolist() == [(box[0] + box[2]) / 2 for box in boxes]
+    assert np.allclose(grid.place(centres), np.arange(count))
+    assert [grid.nearest(grid, cell, cell) for cell in range(count)] == [
+        (cell, cell) for cell in range(count)
+    ]

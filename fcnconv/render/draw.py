@@ -281,10 +281,9 @@ class _Axis:
     @classmethod
     def of(cls, length: int, scanned: int, grid: Grid, count: int) -> _Axis:
         """An axis of `length` pixels, of an image that was scanned at `scanned`, with `count` cells."""
-        first = grid.window / 2
-        last = first + (count - 1) * grid.stride
-        pixel = (np.arange(length) + 0.5) * (scanned / length)
-        place = (pixel - first) / grid.stride  # 0 at the first window's centre, 1 at the second's
+        first, last = grid.centre(0.0), grid.centre(count - 1.0)
+        pixel: npt.NDArray[np.float64] = (np.arange(length, dtype=np.float64) + 0.5) * (scanned / length)
+        place = grid.place(pixel)  # 0 at the first window's centre, 1 at the second's
         cell = np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
         inside = (place >= -0.5) & (place < count - 0.5)
         inwards = np.clip(np.minimum(pixel / first, (scanned - pixel) / (scanned - last)), 0, 1)

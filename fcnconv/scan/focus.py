@@ -250,7 +250,7 @@ def _reached(grid: Grid, block: Block, axis: int) -> Mask:
     """Along an axis, the centres of a block's cells that lie in cells of a grid."""
     span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
     mine = block.grid
-    centres = np.arange(span.start, span.stop) * mine.stride + mine.window / 2
+    centres = mine.centre(np.arange(span.start, span.stop, dtype=np.float64))
     end = (count - 1) * grid.stride + grid.window
     reached: Mask = centres * grid.scan_size[axis] <= end * mine.scan_size[axis]
     return reached

@@ -127,9 +127,8 @@ def neighbours(grid: Grid, block: Block, axis: int) -> tuple[_Shares, _Shares]:
     """Along an axis, the cells of a grid before and after each centre of a block, with their shares."""
     span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
     mine = block.grid
-    centres = np.arange(span.start, span.stop) * mine.stride + mine.window / 2
-    place = (centres * grid.scan_size[axis] / mine.scan_size[axis] - grid.window / 2) / grid.stride
-    place = np.clip(place, 0, count - 1)
+    centres = mine.centre(np.arange(span.start, span.stop, dtype=np.float64))
+    place = np.clip(grid.place(centres * grid.scan_size[axis] / mine.scan_size[axis]), 0, count - 1)
     before = np.minimum(place.astype(np.intp), max(count - 2, 0))
     share = (place - before).astype(np.float32)
     return (before, 1 - share), (np.minimum(before + 1, count - 1), share)
@@ -203,7 +202,7 @@ class _Highest:
 def _inside(finer: Grid, coarser: Grid, axis: int) -> list[slice]:
     """The cells of the finer grid whose centres lie in each window of the coarser. axis: 0 is along x."""
     count = (finer.cols, finer.rows)[axis]
-    centres = (np.arange(count) * finer.stride + finer.window / 2) / finer.scan_size[axis]
+    centres = finer.centre(np.arange(count, dtype=np.float64)) / finer.scan_size[axis]
     first = np.arange((coarser.cols, coarser.rows)[axis]) * coarser.stride / coarser.scan_size[axis]
     starts = np.searchsorted(centres, first)
     stops = np.searchsorted(centres, first + coarser.window / coarser.scan_size[axis])

@@ -70,7 +70,7 @@ def _fill(found: Inside, rings: Rings, x: Points, y: Points) -> None:
 def cells_inside(areas: Iterable[Area], grid: Grid) -> Inside:
     """bool (rows, cols): the windows whose centres lie in all of the areas."""
     x, y = (
-        np.asarray((np.arange(count) * grid.stride + grid.window / 2) * (length / scanned), np.float64)
+        grid.centre(np.arange(count, dtype=np.float64)) * (length / scanned)
         for count, length, scanned in zip(
             (grid.cols, grid.rows), grid.image_size, grid.scan_size, strict=True
         )
