@@ -41,6 +41,7 @@ from fcnconv.sources import (
     open_regions,
     pillow,
     slide_hint,
+    warn_of_lost_place,
 )
 from fcnconv.sources.remote import fetch, fetch_to, is_address, shown_address
 from fcnconv.sources.source import GreySource, grey
@@ -151,6 +152,7 @@ def open_image(
             return GreySource(regions) if is_grey else regions
         if not asked.samples:
             picture = _decoded(file, content, name, asked, short_side)
+            warn_of_lost_place(content, name)
             return GreySource(picture) if is_grey else picture
         if find_spec("rasterio") is None:
             wanted = f"images of {channels} channels need" if channels != 3 else "--bands and --rescale need"

@@ -22,6 +22,7 @@ from fcnconv.images import open_image
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
+from fcnconv.options import MapOptions
 from fcnconv.parsing import Rescale, parse_rescale
 from fcnconv.sources import MemorySource, ResizedSource, resize
 from fcnconv.sources.georeference import transformed
@@ -29,6 +30,7 @@ from fcnconv.sources.raster import RasterSource
 from fcnconv.sources.resized import AveragedSource
 from fcnconv.sources.slides import SlideSource
 from fcnconv.sources.tiff import TiffSource
+from fcnconv.where import where_of
 from fcnconv.writers import find_writer
 
 tifffile = pytest.importorskip("tifffile")
@@ -279,6 +281,13 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
         assert (source.read((0, 0, 300, 210)) == PIXELS).all() and getattr(
             source, "georeference", None
         ) is None
+    with rasterio.open(tif, "r+") as file:
+        file.nodata = 0
+    caplog.clear()
+    where_of(open_image(photo), MapOptions(mask=str(tif)))
+    assert {record.args[0] for record in caplog.records if record.args} == {str(tif), str(photo)}
+    open_image(tif)
+    assert "image.tif: its nodata is read by rasterio" in caplog.text
     monkeypatch.setitem(sys.modules, "rasterio.warp", None)
     with pytest.raises(ImageError, match=r"EPSG:32633 to EPSG:4326 needs rasterio: pip install"):
         transformed(np.zeros((1, 2)), "EPSG:32633", "EPSG:4326")

@@ -57,7 +57,7 @@ __all__ = [
     "samples_of",
     "seen",
     "slide_hint",
-    "tell_place_lost",
+    "warn_of_lost_place",
 ]
 
 log = logging.getLogger("fcnconv")
@@ -138,8 +138,10 @@ def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) 
         source = _open_by_gdal(content, name, asked, tags)
     if source is None and find_spec("tifffile"):  # of compressions that GDAL does not know, too
         source = _open_pages(content, name, asked)
-        if source is not None and tags.georeferenced:
-            tell_place_lost(name)
+        if source is not None and tags.georeferenced and gdal.is_there():
+            log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
+        if source is not None:
+            warn_of_lost_place(content, name)
     if source is None and asked.samples and not (gdal.is_there() or find_spec("tifffile")):
         raise ImageError(f"{name}: --bands and --rescale need rasterio: pip install 'fcnconv[geo]'")
     return TurnedSource(source, tags.orientation) if source and tags.orientation != 1 else source
@@ -171,12 +173,7 @@ def open_raster(
 
     orientation: as EXIF numbers it.
     """
-    path = content if isinstance(content, Path) else None
     if not gdal.is_there():
-        with path.open("rb") if path else io.BytesIO(bytes(content)) as file:
-            head = file.read(_HEAD)
-        if (path and _has_sidecar(path)) or any(box in head for box in _GEO_BOXES):
-            tell_place_lost(name)
         return None
     if asked.frame not in (None, 1):
         return None
@@ -186,15 +183,26 @@ def open_raster(
     return TurnedSource(source, orientation) if source and orientation != 1 else source
 
 
-def tell_place_lost(name: str) -> None:
-    """Warns that an image's place on the map is not read."""
+def warn_of_lost_place(content: Path | bytes, name: str) -> None:
+    """Warns if rasterio is missing and a file that others read has a place on the map, or nodata."""
     if gdal.is_there():
-        log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
-    else:
+        return
+    path = content if isinstance(content, Path) else None
+    with path.open("rb") if path else io.BytesIO(bytes(content)) as file:
+        head = file.read(_HEAD)
+        file.seek(0)
+        tags = first_tags(file) if is_tiff(head) else None
+    if (
+        (path and _has_sidecar(path))
+        or any(box in head for box in _GEO_BOXES)
+        or (tags and tags.georeferenced)
+    ):
         log.warning(
             "%s: its place on the map is read by rasterio (pip install 'fcnconv[geo]'); the map is in pixels",
             name,
         )
+    if tags and tags.nodata:
+        log.warning("%s: its nodata is read by rasterio: pip install 'fcnconv[geo]'", name)
 
 
 def _has_sidecar(path: Path) -> bool:

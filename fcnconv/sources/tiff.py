@@ -132,14 +132,16 @@ class TiffSource(BandSource):
         page, index = self.page, y0 // high * self.across + x0 // wide
         needed = [band - 1 for band in self.samples.needed]
         if len(self.pages) > 1:
-            found = np.concatenate([self._decode(index, self.pages[band]) for band in needed], axis=2)
+            planes = [self._decode(index, self.pages[band]) for band in needed]
         elif int(page.planarconfig) == 1 or page.samplesperpixel == 1:
             found = self._decode(index, page)
-            if needed != list(range(found.shape[2])):
-                found = found[:, :, needed]
+            planes = [found if needed == list(range(found.shape[2])) else found[:, :, needed]]
         else:
             per_plane = self.across * -(-page.imagelength // high)
-            found = np.concatenate([self._decode(index + band * per_plane, page) for band in needed], axis=2)
+            planes = [self._decode(index + band * per_plane, page) for band in needed]
+        if len({plane.shape[:2] for plane in planes}) > 1:
+            raise ImageError(f"{self.name}: damaged or cut short: its channels differ in size")
+        found = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         return found[: y1 - y0, : x1 - x0], None
 
     def _decode(self, index: int, page: Any) -> npt.NDArray[Any]:

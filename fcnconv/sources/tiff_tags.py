@@ -12,6 +12,9 @@ from PIL import TiffImagePlugin
 _GEO = (33550, 33922, 34264, 34735)
 """Pixel scale, tie points, transformation, and GeoTIFF's keys."""
 
+_NODATA = 42113
+"""GDAL's tag of a value that means no data."""
+
 _BIG = {"II": b"II+\0", "MM": b"MM\0+"}
 
 
@@ -26,13 +29,15 @@ class FirstTags:
 
     orientation: as EXIF numbers it. premultiplied: whether its colours were multiplied by the opacity.
     georeferenced: whether it has a place on a map. maker: of microscopy's files, who made it, as "OME"; else
-    empty. photometric, compression: the tags PhotometricInterpretation and Compression.
+    empty. nodata: whether it names a value that means no data, as GDAL does.
+    photometric, compression: the tags PhotometricInterpretation and Compression.
     """
 
     orientation: int = 1
     premultiplied: bool = False
     georeferenced: bool = False
     maker: str = ""
+    nodata: bool = False
     photometric: int = 1
     compression: int = 1
 
@@ -52,6 +57,7 @@ def first_tags(file: io.IOBase) -> FirstTags:
         premultiplied=(extra if isinstance(extra, tuple) else (extra,))[0] == 1,
         georeferenced=any(tag in tags for tag in _GEO),
         maker=_maker(tags),
+        nodata=_NODATA in tags,
         photometric=_whole(tags, 262, 1),
         compression=_whole(tags, 259, 1),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import ImageError, first_line
-from fcnconv.sources import ImageSource, Placed, area, gdal, pillow
+from fcnconv.sources import ImageSource, Placed, area, gdal, pillow, warn_of_lost_place
 from fcnconv.sources.georeference import GeoReference, georeference_of
 from fcnconv.sources.source import upright
 from fcnconv.where.areas import Inside
@@ -37,6 +37,7 @@ def read_mask(path: Path, source: ImageSource) -> Inside:
     inside = _by_gdal(path, source) if gdal.is_there() else None
     if inside is None:
         inside = _by_pillow(path)
+        warn_of_lost_place(path, str(path))
     (width, height), (own_height, own_width) = source.size, inside.shape
     # a smaller mask has the image's proportions as far as whole pixels can have them
     if abs(own_width - width * own_height / height) > 1 and abs(own_height - height * own_width / width) > 1:
