@@ -101,7 +101,7 @@ class _Command(TyperCommand):
 
 HELP_GROUPS = (
     *("Arguments", "Options", "Map", "Where to look", "Picture"),
-    *("Network", "Own model", "Input", "Running"),
+    *("Network", "Custom model", "Input", "Running"),
 )
 """The headings of a command's help, what most need first."""
 
@@ -120,7 +120,7 @@ PREFERRED = (
 def _short(groups: dict[str, list[Entry]]) -> tuple[dict[str, list[Entry]], list[str]]:
     """The arguments and the first options of a command; and a line for each group of the others.
 
-    Of a command with few options none are left out.
+    A command with few options shows them all.
     """
     options = {
         flag: entry
@@ -161,9 +161,9 @@ def _entries(parameters: Iterable[Any]) -> dict[str, list[Entry]]:
     return groups
 
 
-ABOUT = """What a classifier says of an image of any size, and of every window of it.
+ABOUT = """Run an image classifier on images of any size, and see where each class is.
 
-    fcnconv classify photo.jpg              # what is on it
+    fcnconv classify photo.jpg              # what it shows
     fcnconv heatmap photo.jpg -o map.png    # where it is
 
 'fcnconv help COMMAND' explains a command and its options.

@@ -89,7 +89,7 @@ OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, 
 FrameChoice = Annotated[
     Frame | None,
     Told(
-        "Of an animation or a TIFF's pages: the N-th, or each. [default: the first]",
+        "The frame of an animation or page of a TIFF to use, from 1, or all. [default: 1]",
         flags=("--frame",),
         metavar="N|all",
         group="Input",
@@ -104,7 +104,7 @@ EVERY_IMAGE = (1, 1)
 Shard = Annotated[
     tuple[int, int],
     Told(
-        "Only the I-th of N parts of the images; auto asks the queue.",
+        "Process only part I of N of the images; auto reads I and N from the job queue.",
         flags=("--shard",),
         metavar="I/N|auto",
         group="Running",
@@ -114,26 +114,30 @@ Shard = Annotated[
 RunMode = Annotated[
     Mode | None,
     Told(
-        "fcn: the converted network, fast; windows: real crops, exact. [default: fcn, where the network has "
-        "that form]",
+        "fcn runs the converted network, windows scores every crop (slow). [default: fcn if the network "
+        "converts]",
         group="Network",
     ),
 ]
 RunPrecision = Annotated[
     Precision,
     Told(
-        "float32, or bfloat16: faster where the processor has it, nearly the same. [default: float32; on a "
-        "GPU 16 bits]",
+        "float32, or bfloat16: faster on some processors, less exact. [default: float32; 16 bits on a GPU]",
         metavar="TYPE",
         group="Running",
     ),
 ]
 Stride = Annotated[
     int | None,
-    Told("Pixels between windows: 16, 8, 4 or 2 make a finer map.", metavar="PX", group="Network", least=2),
+    Told(
+        "Pixels between windows; 16, 8, 4 or 2 make a finer map. [default: the network's, mostly 32]",
+        metavar="PX",
+        group="Network",
+        least=2,
+    ),
 ]
 _SCALES = Told(
-    "Sizes to scan at, by commas: 0.5, 256px (its short side), fit, auto.",
+    "Image sizes to scan, by commas: 0.5, 256px (short side), fit, auto.",
     metavar="LIST",
     group="",
     read=parse_scales,
@@ -155,7 +159,7 @@ Classes = Annotated[
 Roi = Annotated[
     Box | None,
     Told(
-        "Look only at this part of the image, in pixels.",
+        "Scan only this rectangle of the image, in pixels.",
         metavar="X0,Y0,X1,Y1",
         group="Where to look",
         read=parse_region,
@@ -164,13 +168,13 @@ Roi = Annotated[
 Mask = Annotated[
     str | None,
     Told(
-        "Look only where this image is not black, or in a GeoJSON's polygons.",
+        "Scan only where this image is not black, or inside the polygons of this GeoJSON.",
         metavar="FILE",
         group="Where to look",
     ),
 ]
 Tissue = Annotated[
-    bool, Told("Look only where a slide has tissue.", flags=("--tissue",), group="Where to look")
+    bool, Told("Scan only where a slide shows tissue.", flags=("--tissue",), group="Where to look")
 ]
 THRESHOLD, AT_LEAST, SURE = 0.25, 0.05, 0.3
 """Defaults of regions: the value of the map at the outline, as a share of the highest value inside; the least
@@ -205,11 +209,19 @@ MinArea = Annotated[
 ]
 MaxRegions = Annotated[
     int | None,
-    Told("List so many regions of an image, the most probable.", metavar="N", group="Map", least=1),
+    Told(
+        "List at most N regions per image, the most probable ones. [default: all]",
+        metavar="N",
+        group="Map",
+        least=1,
+    ),
 ]
 Projected = Annotated[
     bool,
-    Told("Write the image's own map coordinates, not longitudes and latitudes.", flags=("--projected",)),
+    Told(
+        "Write coordinates of the image's own coordinate system, not longitude and latitude.",
+        flags=("--projected",),
+    ),
 ]
 
 
@@ -240,7 +252,7 @@ class NetworkOptions:
     backend: Annotated[
         Backend,
         Told(
-            "What runs the network: onnx, openvino, torch; or FCNCONV_BACKEND. [default: auto]",
+            "Library that runs the network: onnx, openvino, torch. [default: FCNCONV_BACKEND, or auto]",
             metavar="NAME",
             group="Running",
             envvar="FCNCONV_BACKEND",
@@ -249,7 +261,7 @@ class NetworkOptions:
     device: Annotated[
         str,
         Told(
-            "Where torch runs it: cpu, cuda, cuda:N, mps.",
+            "Device of the torch backend: cpu, cuda, cuda:N, mps.",
             metavar="NAME",
             group="Running",
             read=parse_device,
@@ -259,7 +271,7 @@ class NetworkOptions:
     temperature: Annotated[
         float | None,
         Told(
-            "Divides the logits of a plain map; 1 is off. [default: the model's measured one]",
+            "Number that divides the logits of a dense map; 1 changes nothing. [default: the model's]",
             metavar="T",
             group="Network",
             read=parse_temperature,
@@ -268,7 +280,7 @@ class NetworkOptions:
     max_memory: Annotated[
         float | None,
         Told(
-            "Memory for the scan. [default: 2GB, or half of what is free]",
+            "Memory limit of a scan. [default: 2GB, or half of the free memory if less]",
             metavar="SIZE",
             group="Running",
             read=parse_memory,
@@ -276,12 +288,17 @@ class NetworkOptions:
     ] = None
     max_pixels: Annotated[
         int | None,
-        Told("Refuse images of more pixels than this.", metavar="N", group="Running", least=1),
+        Told(
+            "Refuse to decode larger images, in pixels. [default: 178956970]",
+            metavar="N",
+            group="Running",
+            least=1,
+        ),
     ] = None
     bands: Annotated[
         tuple[int, ...] | None,
         Told(
-            "Of a TIFF, the bands that the network takes: red, green and blue, as 4,3,2.",
+            "Bands of a TIFF to use as input channels, in order, such as 4,3,2.",
             metavar="LIST",
             group="Input",
             read=parse_bands,
@@ -289,16 +306,16 @@ class NetworkOptions:
     ] = None
     image_mpp: Annotated[
         float | None,
-        Told("Micrometres a pixel of an image that does not tell it.", metavar="UM", group="Input", least=0),
+        Told("Micrometres per pixel of images that do not record it.", metavar="UM", group="Input", least=0),
     ] = None
     image_gsd: Annotated[
         float | None,
-        Told("Metres a pixel of an image that does not tell it.", metavar="M", group="Input", least=0),
+        Told("Metres per pixel of images that do not record it.", metavar="M", group="Input", least=0),
     ] = None
     rescale: Annotated[
         Rescale | None,
         Told(
-            "Of a TIFF, what becomes black and white: 0,3000 or percentile:2,98.",
+            "Values of a TIFF that become black and white: 0,3000 or percentile:2,98.",
             metavar="RANGE",
             group="Input",
             read=parse_rescale,
@@ -357,7 +374,7 @@ class MapOptions:
     classes: Classes = ()
     scales: Annotated[
         tuple[Scale, ...] | None,
-        replace(_SCALES, help=f"{_SCALES.help} [default: 1; to look at auto]"),
+        replace(_SCALES, help=f"{_SCALES.help} [default: 1; auto in display formats]"),
     ] = None
     region: Roi = None
     mask: Mask = None
@@ -365,18 +382,18 @@ class MapOptions:
     map: Annotated[
         MapKind | None,
         Told(
-            "focused, windows or activations. [default: focused for display formats, else windows]",
+            "Kind of map: focused, windows, activations. [default: focused in display formats, else windows]",
             metavar="KIND",
         ),
     ] = None
     join: Annotated[
         Join,
-        Told("How the windows of several scales are joined: finest, max or mean.", metavar="HOW"),
+        Told("How to combine several scales: finest, max or mean.", metavar="HOW"),
     ] = "finest"
     anchors: Annotated[
         int | None,
         Told(
-            "Correct the map by crops at every K-th window. [default: 0, off; 1 in --mode windows]",
+            "Score every K-th window as a crop and correct the map by it. [default: 0, off]",
             metavar="K",
             least=0,
         ),
@@ -384,27 +401,30 @@ class MapOptions:
     refine: Annotated[
         float,
         Told(
-            "Score this share of the windows, the least sure, as crops too.", metavar="SHARE", least=0, most=1
+            "Also score this share of the windows as crops, the least certain first.",
+            metavar="SHARE",
+            least=0,
+            most=1,
         ),
     ] = 0.0
     agreement: Annotated[
         float | None,
         Told(
-            "Score windows as crops until the map agrees with them in this share.",
+            "Score windows as crops until this share of windows has the top class of its crop.",
             metavar="SHARE",
             least=0,
             most=1,
         ),
     ] = None
-    seed: Annotated[int, Told("Of the random windows that tell the agreement.", metavar="N")] = 0
-    values: Annotated[Values, Told("What to write: probabilities or logits.", metavar="WHAT")] = (
+    seed: Annotated[int, Told("Seed of the random sample that estimates the agreement.", metavar="N")] = 0
+    values: Annotated[Values, Told("Values to write: probabilities or logits.", metavar="WHAT")] = (
         "probabilities"
     )
     top_k: TopK = 5
     at_least: Annotated[
         float | None,
         Told(
-            "The least that counts. [default: 0 in a .geojson, 0.1 for --argmax]",
+            "Leave out cells below this probability. [default: 0 in .geojson, 0.1 with --argmax]",
             metavar="P",
             least=0,
             most=1,
@@ -416,21 +436,23 @@ class MapOptions:
     projected: Projected = False
     dtype: Annotated[
         DType | None,
-        Told("Numbers of a .tif, or with --plain. [default: float32; with --plain uint8]", metavar="TYPE"),
+        Told("Number type of a .tif or of --plain. [default: float32; uint8 with --plain]", metavar="TYPE"),
     ] = None
     store: Annotated[
         Store,
-        Told("What an .npz keeps: all, top-k or auto, the best of over 1 GiB.", metavar="WHAT"),
+        Told("Classes in an .npz: all, top-k, or auto: top-k above 1 GiB.", metavar="WHAT"),
     ] = "auto"
     plain: Annotated[
         bool, Told("A grey picture of a class, without the photo.", flags=("--plain",), group="Picture")
     ] = False
     argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
-    cells: Annotated[bool, Told("Fill each window's cell; no interpolation.", group="Picture")] = False
-    no_legend: Annotated[
-        bool, Told("Leave out what stands below the photo.", flags=("--no-legend",), group="Picture")
+    cells: Annotated[
+        bool, Told("Fill each cell with one colour, without interpolation.", group="Picture")
     ] = False
-    colormap: Annotated[ColourMap, Told("Colours of probabilities.", group="Picture")] = DEFAULT_COLOUR_MAP
+    no_legend: Annotated[
+        bool, Told("Leave out the legend below the photo.", flags=("--no-legend",), group="Picture")
+    ] = False
+    colormap: Annotated[ColourMap, Told("Colour map of probabilities.", group="Picture")] = DEFAULT_COLOUR_MAP
     stretch: Annotated[
         bool, Told("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture")
     ] = False
@@ -458,7 +480,7 @@ class MapOptions:
     max_side: Annotated[
         int | None,
         Told(
-            "The longest side. [default: 8192; in a .html the photo's own]",
+            "Longest side of the picture. [default: 8192; the photo's in .html]",
             metavar="PX",
             group="Picture",
             least=64,
@@ -494,14 +516,14 @@ class ClassifyOptions:
     level: Annotated[
         Level,
         Told(
-            "category: the k best; concept: one answer, the most specific that reaches --at-least.",
+            "category lists the top classes; concept gives one answer that reaches --at-least.",
             metavar="KIND",
         ),
     ] = "category"
     at_least: Annotated[
         float | None,
         Told(
-            "The least probability of the answer of --level concept. [default: 0.8]",
+            "Lowest probability of the answer with --level concept. [default: 0.8]",
             metavar="P",
             least=0,
             most=1,
@@ -546,7 +568,7 @@ class LocateOptions:
     at_least: Annotated[
         float | None,
         Told(
-            f"The least probability of a region. [default: {AT_LEAST}, and half of the class's highest]",
+            f"Lowest probability of a region. [default: {AT_LEAST}, and half of the class's highest]",
             metavar="P",
             group="",
             read=parse_share,

@@ -242,13 +242,13 @@ def test_text_is_read_once_and_values_pass() -> None:
 
 
 def test_help_comes_in_groups_with_what_most_need_first(fcnconv: Command) -> None:
-    shown = fcnconv("heatmap", "-h").stdout.decode()
+    shown = fcnconv("heatmap", "--help-all").stdout.decode()
     groups = "Arguments", "Options", "Map", "Where to look", "Picture", "Network"
     places = [shown.index(f"\n{group}:\n") for group in groups]
     assert places == sorted(places)
     assert shown.index("--out") < shown.index("--scales") < shown.index("--debug")
     words = " ".join(shown.split())
-    assert "[default: 1; to look at auto]" in words and "finest, max or mean" in words
+    assert "[default: 1; auto in display formats]" in words and "finest, max or mean" in words
 
 
 def test_the_winners_are_drawn_on_a_terminal_too(lite0: Classifier) -> None:

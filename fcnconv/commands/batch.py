@@ -63,7 +63,12 @@ def batch(
     shard: Shard = EVERY_IMAGE,
     engine: Annotated[
         Literal["local", "ray"],
-        Told("What runs it: this process, or Ray.", flags=("--engine",), metavar="local|ray", group=_RUNNING),
+        Told(
+            "Where to run: local (this process) or ray.",
+            flags=("--engine",),
+            metavar="local|ray",
+            group=_RUNNING,
+        ),
     ] = "local",
     address: Annotated[
         str | None,
@@ -92,10 +97,10 @@ def batch(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The score maps of many images, in a folder.
+    """Make the score maps of many images, in a folder.
 
-    A map lies under its image's path, as FOLDER/photos/cat.jpg.npz. What is there already is kept, so that a
-    run that was stopped goes on; FOLDER/fcnconv.json tells how the maps were made. In a pipe a line an image:
+    Each map keeps its image's path: FOLDER/photos/cat.jpg.npz. Existing maps are kept, so that a stopped run
+    continues; FOLDER/fcnconv.json records how the maps were made. A pipe gets one line per image:
     the file of its map. With -f html FOLDER/index.html leads to all of them. Processes that share FOLDER
     share the work.
 

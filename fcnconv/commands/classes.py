@@ -23,7 +23,7 @@ def classes(
     *,
     own: OwnModel,
 ) -> None:
-    """The names that --class knows: categories, and concepts.
+    """List the names that --class accepts.
 
     One per line: the class index (for a concept the number of its categories, such as ×118), the WordNet id
     and the names. A terminal gets aligned columns, a file or a pipe tabs.

@@ -46,10 +46,10 @@ def classify(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The classes of each image, and where they are.
+    """List the classes of each image, and where they are.
 
-    On a terminal a table; in a pipe a line a class: path, rank, category, probability and box (x0,y0,x1,y1 in
-    pixels of the image), separated by tabs. --out answers.parquet makes a table of it.
+    A terminal shows a table. A pipe gets one line per class: path, rank, category, probability and box
+    (x0,y0,x1,y1 in pixels of the image), separated by tabs. --out answers.parquet writes a table.
 
         fcnconv classify photo.jpg
         find photos -name '*.jpg' -print0 | fcnconv classify --from0 - --json

@@ -18,7 +18,7 @@ def doctor(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The state of the installation, and how to speed it up.
+    """Report the installation, and what would speed it up.
 
     Reports versions, processor features, free memory, caches and optional extras.
     Include this output in bug reports. It names folders of your account, but no images and no models.

@@ -35,7 +35,7 @@ def export(
     *,
     own: OwnModel,
 ) -> None:
-    """The converted network, for other programs.
+    """Export the converted network for other programs.
 
     A program of ONNX (.onnx) or of torch (.pt2). Its input "pixels" is float32 (N, 3, H, W), (intensity 0 to
     1 - mean) / std, of at least one window; its output "logits" (N, classes, rows, cols). Mean, std, window,

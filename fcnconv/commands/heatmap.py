@@ -30,13 +30,15 @@ def heatmap(
         str | None, typer.Argument(metavar="[IMAGE]", help="An image file; none, or -, reads standard input.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; - is standard output.")
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="File to write; - is standard output.")
     ] = None,
     format: Format = None,
     frame: FrameChoice = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what the scan would cost, and stop.", rich_help_panel="Running"),
+        typer.Option(
+            "--dry-run", help="Print what the scan would cost, and stop.", rich_help_panel="Running"
+        ),
     ] = False,
     model: Model = DEFAULT_MODEL,
     progress: Progress = "auto",
@@ -47,7 +49,7 @@ def heatmap(
     network: NetworkOptions,
     own: OwnModel,
 ) -> None:
-    """The score map of an image: every class in every window.
+    """Make the score map of an image, for every class.
 
     FILE's suffix names the format: .png, .jpg, .webp show a class over the photo, .html every class in the
     browser; .npz, .npy, .zarr, .tif hold the scores; .json, .csv, .geojson, .gpkg list the cells. Without

@@ -58,7 +58,7 @@ def locate(
     own: OwnModel,
     listed: Listed,
 ) -> None:
-    """The regions of each image that show a class, with boxes.
+    """Find the regions of each image that show a class.
 
     On a terminal a table; in a pipe one line for each region: path, category, probability and box
     (x0,y0,x1,y1 in pixels of the image), separated by tabs. --json adds the outline, and --out writes a file

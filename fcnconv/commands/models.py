@@ -21,7 +21,7 @@ def models(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The models that --model knows by name.
+    """List the models that --model accepts by name.
 
     window, stride and field (the receptive field) are in pixels; accuracy is the published top-1 on ImageNet,
     in percent; local models give tiles the scores of the whole image; "here" are weights that need no

@@ -87,7 +87,7 @@ Quiet = Annotated[
         "--quiet",
         "-q",
         callback=_set_quiet,
-        help="Say nothing but errors.",
+        help="Log only errors.",
         rich_help_panel="Running",
     ),
 ]
@@ -104,17 +104,17 @@ Debug = Annotated[
 Progress = Annotated[
     Kind,
     Told(
-        "A bar on a terminal (auto), a line a minute (plain), or none.",
+        "auto: a bar on a terminal; plain: one line per minute; or none.",
         flags=("--progress",),
         metavar="HOW",
         group="Running",
     ),
 ]
-Json = Annotated[bool, Told("Print one JSON object a line.", flags=("--json",), group="")]
+Json = Annotated[bool, Told("Print one JSON object per line.", flags=("--json",), group="")]
 Format = Annotated[
     str | None,
     Told(
-        "The format, if not by FILE's suffix.",
+        "Output format, if FILE's suffix does not name it.",
         flags=("--format", "-f"),
         metavar="NAME",
         group="",
@@ -146,7 +146,7 @@ _COMPLETE: dict[str, Callable[[str], Any]] = {"--model": complete_model, "--clas
 Model = Annotated[
     str,
     Told(
-        "The network: a name, a file of weights, a folder, or hf-hub:USER/REPO.",
+        "Network: a name, a file of weights, a folder, or hf-hub:USER/REPO.",
         flags=("--model", "-m"),
         metavar="NAME",
         group="",
@@ -156,7 +156,7 @@ Model = Annotated[
 NamedModel = Annotated[
     str | None,
     Told(
-        "The network, instead of MODEL: as in the other commands.",
+        "Network, instead of MODEL, as in other commands.",
         flags=("--model", "-m"),
         metavar="NAME",
         group="",
@@ -180,7 +180,7 @@ class Listed:
 
     files_from: Annotated[
         str | None,
-        Told("Read paths from a file, one a line; - is standard input.", metavar="FILE", group="Input"),
+        Told("Read paths from a file, one per line; - is standard input.", metavar="FILE", group="Input"),
     ] = None
     from0: Annotated[
         str | None, Told("The same, with a null byte after each path.", metavar="FILE", group="Input")

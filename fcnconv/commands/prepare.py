@@ -29,7 +29,7 @@ def prepare(
     *,
     own: OwnModel,
 ) -> None:
-    """A model made ready ahead of its first use.
+    """Convert and cache a model ahead of its first use.
 
     Makes its plan, proves it, keeps it in the cache and prints its path: a run that finds it starts without
     torch. Each --stride has one of its own. Beside it are the plan for the class activations of focused maps,

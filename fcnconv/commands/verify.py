@@ -27,14 +27,14 @@ def verify(
     max_windows: Annotated[
         int, Told("Compare at most so many windows, drawn at random.", metavar="N", group="", least=4)
     ] = 500,
-    seed: Annotated[int, Told("Of the random draw.", metavar="N", group="")] = 0,
+    seed: Annotated[int, Told("Seed of the random windows.", metavar="N", group="")] = 0,
     quiet: Quiet = False,
     debug: Debug = False,
     *,
     network: NetworkOptions,
     own: OwnModel,
 ) -> None:
-    """The proof of a model, and how true its maps are.
+    """Prove a converted network, and compare maps with crops.
 
     Without images, the proof at the model's native size; a model that fails it gives exit status 1. With
     images, also the comparison of maps with real crops, on windows of these images.

@@ -25,7 +25,7 @@ from fcnconv.system.records import parse_json
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
-_OWN = "Own model"
+_OWN = "Custom model"
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".pt2", ".bin", ".ckpt", ".torchscript", ".onnx")
 """What a file of weights ends in. Those that are programs are refused with the reason when they are read."""
@@ -136,29 +136,32 @@ class OwnModel:
     files: those that were read for all this, which no output may replace.
     """
 
-    arch: Annotated[str | None, _told("The network of a file of weights, as resnet18.", "NAME")] = None
+    arch: Annotated[str | None, _told("Architecture of a file of weights, such as resnet18.", "NAME")] = None
     categories: Annotated[
         tuple[str, ...] | None,
-        _told("The names of its classes: lines, CSV, JSON or YAML.", "FILE"),
+        _told("Class names: a file of lines, CSV, JSON or YAML.", "FILE"),
     ] = None
-    window: Annotated[int | None, _told("The side of its native input.", "PX", least=1)] = None
+    window: Annotated[
+        int | None, _told("Side of the network's native input. [default: the architecture's]", "PX", least=1)
+    ] = None
     mean: Annotated[
-        Channels | None, _told("What its input is centred on, of 0 to 1, a channel each.", "R,G,B", "mean")
+        Channels | None, _told("Mean of each input channel, for intensities 0 to 1.", "R,G,B", "mean")
     ] = None
-    std: Annotated[Channels | None, _told("What its input is divided by.", "R,G,B", "std")] = None
-    eval_size: Annotated[int | None, _told("The short side of --scales fit.", "PX", least=1)] = None
+    std: Annotated[Channels | None, _told("Standard deviation of each input channel.", "R,G,B", "std")] = None
+    eval_size: Annotated[int | None, _told("Short side of the image with --scales fit.", "PX", least=1)] = (
+        None
+    )
     temperature: float | None = None
     mpp: Annotated[
-        float | None, Told("Micrometres a pixel of what it learned from.", metavar="UM", group=_OWN, least=0)
+        float | None, Told("Micrometres per pixel of the training slides.", metavar="UM", group=_OWN, least=0)
     ] = None
     gsd: Annotated[
-        float | None, Told("Metres a pixel of what it learned from.", metavar="M", group=_OWN, least=0)
+        float | None, Told("Metres per pixel of the training images.", metavar="M", group=_OWN, least=0)
     ] = None
     activation: Annotated[
         Activation | None,
         Told(
-            "How its outputs become probabilities: softmax, sigmoid or none. [default: softmax; sigmoid of "
-            "one output]",
+            "Activation of the outputs: softmax, sigmoid, none. [default: softmax; sigmoid for one output]",
             metavar="HOW",
             group=_OWN,
         ),
@@ -166,25 +169,25 @@ class OwnModel:
     ema: Annotated[
         bool | None,
         Told(
-            "Take averaged weights of two kinds; --no-ema: the others.",
+            "Use the averaged weights of a file with both kinds; --no-ema uses the others.",
             flags=("--ema/--no-ema",),
             group=_OWN,
         ),
     ] = None
     head_activation: Annotated[
         HeadActivation | None,
-        Told("Between the linear layers of a new head: relu, gelu.", metavar="NAME", group=_OWN),
+        Told("Function between layers of a custom head: relu, gelu.", metavar="NAME", group=_OWN),
     ] = None
     allow_torchscript: Annotated[
         bool | None,
         Told(
-            "Run a TorchScript file, which contains code: only one that you trust.",
+            "Run the code in a TorchScript file. Only for files that you trust.",
             flags=("--allow-torchscript",),
             group=_OWN,
         ),
     ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
-    spec: Annotated[OwnModel | None, _told("A JSON file of all these.", "FILE")] = None
+    spec: Annotated[OwnModel | None, _told("JSON file with these options.", "FILE")] = None
 
     def __post_init__(self) -> None:
         for name in self.given():
