@@ -140,17 +140,33 @@ class Classifier:
         agreement: float | None = None,
         seed: int = 0,
     ) -> ScoreMap:
-        """The score map of an image: the logits of every window, at one scale or joined from several.
+        """Make the score map of an image: the logits of every window.
 
-        image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
-        scales: ``1`` the image's own size, another factor, ``NNNpx`` its short side, ``fit`` or ``auto``.
-            None is ``1``, and for pictures and regions of the map ``auto``.
-        anchors: K: crops at every K-th window, by which the dense map between them is corrected; the map's
-            `exact` tells which. None is 0, the dense map; 4 with `agreement`; and 1 in `windows` mode.
-        map: what its cells are: ``windows``; ``focused``, feature cells that show where in its windows a
-            class is; or ``activations``, feature cells with their own scores. None is ``windows``, and for
-            pictures and regions of the map ``focused``.
-        region, mask, tissue, join, refine, agreement, seed: as in `options.MapOptions`.
+        Args:
+            image: a path (``-``: standard input), encoded bytes, a PIL image, or uint8 (H, W, 3) RGB.
+            scales: sizes to scan at: ``1`` (the image's own size), another factor, ``NNNpx`` (the short
+                side), ``fit`` or ``auto``. By default ``1``; ``auto`` in pictures and regions of the map.
+            region: (x0, y0, x1, y1) in pixels; only windows whose centres lie inside are scanned.
+            mask: the path of an image or a GeoJSON file; only windows whose centres lie where the image is
+                not black, or inside the polygons, are scanned.
+            tissue: whether to scan only where a slide shows tissue.
+            map: what the cells are: ``"windows"``; ``"focused"``, feature cells that show where in its
+                windows a class is; ``"activations"``, feature cells with their own scores. By default
+                ``"windows"``; ``"focused"`` in pictures and regions of the map.
+            join: how several scales are combined: ``"finest"``, ``"max"`` or ``"mean"``.
+            anchors: K: score every K-th window as a crop, and correct the dense map between them. By default
+                0, the dense map; 4 with `agreement`; 1 in ``windows`` mode.
+            refine: share of the windows to score as crops as well, 0 to 1, the least certain first.
+            agreement: score windows as crops until this share of all windows, 0 to 1, has the top class of
+                its crop, as estimated from a random sample.
+            seed: seed of that sample.
+
+        Returns:
+            The map. Its `exact` marks the cells that were scored as crops.
+
+        Raises:
+            ImageError: the image cannot be read, or is too large.
+            UsageError: an argument is not valid, or does not apply to this network or image.
         """
         from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
 

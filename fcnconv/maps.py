@@ -143,14 +143,23 @@ class ScoreMap(Piece):
         min_area: float | str | None = None,
         max_regions: int | None = None,
     ) -> list[Region]:
-        """Where a category or concept, or its name, is: the connected areas of its map, with their outlines
-        in pixels of the image. The most probable one is first. They are those of the map of `display`.
+        """List where a class is: the connected areas of its map, the most probable one first.
 
-        at_least: the least probability of a region, above 0. threshold: where a region ends, as a share of
-            its highest value. min_area: square pixels, or a share of the image as in ``1%``.
-        max_regions: the most probable ones; None are all. The defaults are those of ``fcnconv locate``.
+        The areas are those of the map that `display` returns, which scans the image when it is first needed.
 
-        Raises UsageError for a name that finds no class.
+        Args:
+            selection: a category, a concept such as ``cat``, a class index or a WordNet id, or a `Selection`.
+            at_least: lowest probability of a region, above 0. By default 0.05, and half of the highest
+                probability of the class in the image.
+            threshold: where a region ends, as a share of its highest value. By default 0.25.
+            min_area: smallest area, in square pixels, or as a share of the image such as ``"1%"``.
+            max_regions: how many regions to return. By default all.
+
+        Returns:
+            The regions, each with its class, probability, box, area and outline, in pixels of the image.
+
+        Raises:
+            UsageError: no class has this name, or a number is out of range.
         """
         options = MapOptions(
             at_least=None if at_least is None else parse_share(str(at_least)),
@@ -205,14 +214,21 @@ class ScoreMap(Piece):
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
     ) -> None:
-        """Writes the map to a file, in the format that its suffix names; it appears whole or not at all.
-        Display formats show the map of `display`.
+        """Write the map to a file, in the format that its suffix names. The file appears whole or not at all.
 
-        classes: names of categories and concepts, or one name; none are all, of a picture the foremost.
-        format: the suffix, if the path has another. outline: whether a picture shows the outlines of each
-            class's regions. options: as of ``fcnconv heatmap``.
+        Display formats (pictures and pages) show the map that `display` returns.
 
-        Raises UsageError and OutputError.
+        Args:
+            path: the file, such as ``map.png`` or ``map.npz``.
+            classes: names of categories and concepts, or one name. By default all classes; in a picture, the
+                top class of the image.
+            format: the format, if the suffix of the path does not name it.
+            outline: whether a picture shows the outlines of each class's regions.
+            options: the options of ``fcnconv heatmap``.
+
+        Raises:
+            UsageError: a name finds no class, or an option does not apply to the format.
+            OutputError: the file cannot be written, or its format needs a package that is missing.
         """
         options = replace(options, outline=True) if outline else options
         writer = find_writer(fspath(path), format, options)
@@ -226,11 +242,18 @@ class ScoreMap(Piece):
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
     ) -> Image.Image:
-        """The picture that `save` and ``fcnconv heatmap`` write: the photo with a class over it, a panel each
-        of several.
+        """Draw the photo with the map of a class over it; several classes get a panel each.
 
-        classes, outline, options: as for `save`. Raises UsageError, and ImageError if the photo can be read
-        no more.
+        It is the picture that `save` and ``fcnconv heatmap`` write.
+
+        Args:
+            classes: names of categories and concepts, or one name. By default the top class of the image.
+            outline: whether to show the outlines of each class's regions.
+            options: the options of ``fcnconv heatmap``.
+
+        Raises:
+            UsageError: a name finds no class, or an option does not apply to pictures.
+            ImageError: the photo cannot be read any more.
         """
         options = replace(options, outline=True) if outline else options
         find_writer("map.png", options=options)
