@@ -149,6 +149,22 @@ def test_between_two_reports_the_bar_goes_on_at_the_pace_so_far() -> None:
     assert described(progress).startswith("scanning: 99 %, 10.0 of 100.0 megapixels, about ")
 
 
+def test_the_bar_moves_before_the_first_report_of_a_scan_in_one_piece() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.expect(Work("scanning", "scanning", 20))
+    shares = []
+    for _ in range(5):
+        clock.now += 2
+        shares.append(progress.share() or 0.0)
+    assert shares[0] >= 0.01 and all(before < after < 0.1 for before, after in pairwise(shares))
+    assert progress.left() is None, "there is no pace yet"
+    assert described(progress) == "scanning: 6 %, 0.0 of 20.0 megapixels, 10 s so far"
+    clock.now += 50
+    progress.done("scanning", 20)
+    assert progress.share() == 1
+
+
 def test_a_file_is_written_after_its_map_was_scanned() -> None:
     clock = Clock()
     progress = Progress(clock)

@@ -107,7 +107,7 @@ def _times(progress: Progress) -> str:
     share, left, passed = progress.share(), progress.left(), f"{duration(progress.elapsed())} so far"
     if share is None:
         return passed
-    rest = "nearly done" if left is None else f"about {duration(left)} left"
+    rest = "nearly done" if share == 1 else "" if left is None else f"about {duration(left)} left"
     return ", ".join(filter(None, (f"{100 * min(share, MOST):.0f} %", progress.measure(), rest, passed)))
 
 

@@ -16,6 +16,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+HEAD, HEAD_SECONDS = 0.1, 10.0
+"""Share that the bar comes close to before the first report, and the seconds in which it gets to 63 % of it:
+an image that is scanned in one piece has no other report.
+"""
+
 WRITING = 0.1
 """Share of the bar for the writing of a file, once all is scanned. Most formats take less time."""
 
@@ -108,12 +113,12 @@ class Progress:
     def left(self) -> float | None:
         """Seconds until all is done, at the pace so far; None until some of it is, or if nothing is left."""
         share = self.share()
-        if share is None or share == 1:
+        if share is None or share == 1 or not self._reached():
             return None
         return (self.clock() - self.began) * (1 - share) / share
 
     def share(self) -> float | None:
-        """The share of the work that is done; None until some of it is.
+        """The share of the work that is done; None until work is expected.
 
         Between two reports it goes on at the pace so far, ever more slowly. It never goes back:
 
@@ -124,6 +129,8 @@ class Progress:
         reached, passed = self._reached(), self.clock() - self.last
         rest, pace = 1 - reached, reached / max(self.last - self.began, 1e-9)
         now = 1 - rest * math.exp(-pace * passed / rest) if rest else 1.0
+        if not reached and any(stage.rest for stage in list(self.stages.values())):
+            now = HEAD * (1 - math.exp(-(self.clock() - self.began) / HEAD_SECONDS))
         self._highest = max(self._highest, now)
         return self._highest or None
 
