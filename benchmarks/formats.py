@@ -18,12 +18,12 @@ import rasterio
 from PIL import Image
 
 from fcnconv.grid import Grid
-from fcnconv.images import open_image
+from fcnconv.images import ImageSource
+from fcnconv.images.reading import open_image
 from fcnconv.labels import imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.provenance import Identity, Provenance
 from fcnconv.scores import About, Block
-from fcnconv.sources import ImageSource
 from fcnconv.writers import WRITERS
 
 PHOTO = Path(__file__).parents[1] / "sample_images" / "collage.jpg"

@@ -105,8 +105,8 @@ def _loaded():
 
 def _ready(classifier, photo: str) -> np.ndarray:
     """A photo as the network takes it, at the evaluation size."""
+    from fcnconv.images import resize
     from fcnconv.options import EVALUATION_SIZE
-    from fcnconv.sources import resize
 
     source = classifier.open(photo, EVALUATION_SIZE)
     (grid,) = classifier.grids(source, EVALUATION_SIZE)

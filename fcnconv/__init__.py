@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         PlanError,
         UsageError,
     )
-    from fcnconv.images import read_image
+    from fcnconv.images.reading import read_image
     from fcnconv.maps import ScoreMap
     from fcnconv.options import MapOptions
 
@@ -42,7 +42,7 @@ _HOME = {
     "UsageError": "errors",
     "convolutionize": "convert",
     "load": "classifier",
-    "read_image": "images",
+    "read_image": "images.reading",
 }
 
 __all__ = [

@@ -18,7 +18,8 @@ from fcnconv.backends import open_network
 from fcnconv.backends.network import Needs
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
-from fcnconv.images import MAX_PIXELS, ImageLike, normalize, open_image
+from fcnconv.images import ImageSource, MemorySource, Pixels, ReducedSource, channels_in
+from fcnconv.images.reading import MAX_PIXELS, ImageLike, normalize, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
 from fcnconv.models.weight_options import HeadActivation
@@ -46,26 +47,25 @@ from fcnconv.parsing import (
 )
 from fcnconv.predictions import Classification, answer
 from fcnconv.provenance import FLOAT32, NO_CELLS, Activation, CellHead, Mode, Provenance
+from fcnconv.roi import Where, where_of
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
 from fcnconv.scan.focus import Levels, level_stream
-from fcnconv.scan.joins import joined, needed_between
-from fcnconv.scan.parts import Run
+from fcnconv.scan.multiscale import joined, needed_between
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
-from fcnconv.scan.tiles import Parts, Tiling, choose_all, default_memory
+from fcnconv.scan.stages import Run
+from fcnconv.scan.tiling import Parts, Tiling, choose_all, default_memory
 from fcnconv.scores import About, Block, FloatArray, Mask, ScoreStream
-from fcnconv.sources import ImageSource, MemorySource, Pixels, ReducedSource, channels_in
 from fcnconv.system.once import once
 from fcnconv.system.progress import expect, finished
-from fcnconv.where import Where, where_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fcnconv.maps import ScoreMap
     from fcnconv.scan.agreement import Tally
-    from fcnconv.scan.correct import Correction
+    from fcnconv.scan.correction import Correction
 
 log = logging.getLogger("fcnconv")
 
@@ -196,7 +196,7 @@ class Classifier:
         pieces are read.
         """
         from fcnconv.scan.agreement import Tally
-        from fcnconv.scan.correct import correction_of
+        from fcnconv.scan.correction import correction_of
 
         correction = correction_of(options, self.provenance.mode, self.labels.activation)
         source = self.open(image, options.sizes)
@@ -298,7 +298,7 @@ class Classifier:
         take: Callable[[Block], Block] | None = None,
     ) -> Iterator[Block]:
         """The blocks of a scan, corrected. take: is given each block of the network, and returns it."""
-        from fcnconv.scan.correct import correct
+        from fcnconv.scan.correction import correct
 
         windows = self.provenance.mode == "windows"
         if windows and correction.anchors == 1:
@@ -495,7 +495,7 @@ class Classifier:
 
     def estimate(self, source: ImageSource, options: MapOptions = PLAIN_MAP) -> list[Estimate]:
         """What a scan at each scale is expected to cost, from the time of a small one."""
-        from fcnconv.scan.correct import correction_of
+        from fcnconv.scan.correction import correction_of
 
         correction = correction_of(options, self.provenance.mode, self.labels.activation)
         grids = self.grids(source, options.sizes)

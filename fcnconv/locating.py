@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from shapely import box
 
+from fcnconv.images import ImageSource, Placed
 from fcnconv.maps import ScoreMap
 from fcnconv.options import SURE
 from fcnconv.regions import Located, Region, by_probability, most_probable
 from fcnconv.scores import ScoreStream
-from fcnconv.sources import ImageSource, Placed
 from fcnconv.writers import Choice
 
 if TYPE_CHECKING:

@@ -342,7 +342,7 @@ class MapOptions:
     map: what the cells of the map are. ``focused``: feature cells, see `scan.focus`; ``windows``: windows;
         ``activations``: feature cells, whose scores are class activations. None is ``focused`` for a map to
         look at, and else ``windows``.
-    join: what a class scores where windows of several scales meet, see `scan.joins`.
+    join: what a class scores where windows of several scales meet, see `scan.multiscale`.
     anchors: K: crops at every K-th window, by which the dense map between them is corrected. 0 is the dense
         map, and 1 scores every window as a crop. None is 0; 4 with `agreement`; 1 in `windows` mode.
     refine: share of the windows that are scored exactly beside them: those whose two best classes are

@@ -20,9 +20,9 @@ from shapely import Polygon
 
 from fcnconv.activations import FloatArray
 from fcnconv.grid import Box, Grid
+from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Selection
 from fcnconv.options import AT_LEAST, BESIDE, PLAIN_MAP, THRESHOLD, MapOptions
-from fcnconv.sources.georeference import GeoReference
 
 Points = npt.NDArray[np.float64]
 

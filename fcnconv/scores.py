@@ -17,10 +17,10 @@ import numpy.typing as npt
 from fcnconv.activations import ACTIVATIONS
 from fcnconv.activations import FloatArray as FloatArray
 from fcnconv.grid import Box, Grid
+from fcnconv.images import ImageSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import Join, MapKind, Values
 from fcnconv.provenance import Agreement, Provenance
-from fcnconv.sources import ImageSource
 
 if TYPE_CHECKING:
     from fcnconv.classification import Classification

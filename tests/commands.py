@@ -63,7 +63,7 @@ def run_here(
     fixed = [name for name in environment if name.startswith(FIXED)]
     if fixed:
         raise ValueError(f"{fixed[0]} has no effect on a running process: use the fixture fcnconv_process")
-    from fcnconv.cli import main
+    from fcnconv.cli.app import main
 
     argv = ["fcnconv", *map(str, args)]
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def run_here(
         stack.enter_context(patch.dict(os.environ, environment))
         stack.enter_context(patch.object(sys, "argv", argv))
         # The real one ends the process, which is that of the tests.
-        stack.enter_context(patch("fcnconv.cli.end_process", sys.exit))
+        stack.enter_context(patch("fcnconv.cli.app.end_process", sys.exit))
         for context in (_own_logging(), _own_signals(), _folder(cwd)):
             stack.enter_context(context)
         with _streams(stdin, out.fileno(), err.fileno()), _own_warnings():

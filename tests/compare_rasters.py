@@ -23,10 +23,10 @@ import numpy as np
 import rasterio
 
 from fcnconv.errors import FcnconvError
-from fcnconv.images import open_image
+from fcnconv.images import known_of
+from fcnconv.images.gdal import OPTIONS, gdal, gdal_open
+from fcnconv.images.reading import open_image
 from fcnconv.parsing import Rescale
-from fcnconv.sources import known_of
-from fcnconv.sources.gdal import OPTIONS, gdal, gdal_open
 
 MOST_PIXELS = 20_000_000
 """Larger files are left out."""

@@ -14,7 +14,7 @@ from fcnconv.grid import Grid
 from fcnconv.scan.agreement import Tally
 from fcnconv.scan.anchors import Anchors, corrected, no_dense
 from fcnconv.scan.lines import anchor_lines
-from fcnconv.scan.pieces import _stretches
+from fcnconv.scan.rectangles import _stretches
 from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block
 

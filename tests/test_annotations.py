@@ -16,11 +16,11 @@ from shapely import Polygon
 from tiny import choose
 
 from fcnconv.errors import OutputError, UsageError
+from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import MapOptions
 from fcnconv.regions import Located, Region
-from fcnconv.sources.georeference import GeoReference
-from fcnconv.writers.contents import Choice
+from fcnconv.writers.output_spec import Choice
 from fcnconv.writers.region_formats import REGION_FORMATS, find_region_format
 
 LABELS = Labels(("dog", "cat", "crane", "crane"))

@@ -13,8 +13,8 @@ from fcnconv.batch import workers
 from fcnconv.batch.inputs import Input, from_paths
 from fcnconv.batch.workers import classify_each
 from fcnconv.errors import FcnconvError, ImageError, UsageError
+from fcnconv.images.pillow import silence
 from fcnconv.options import ClassifyOptions
-from fcnconv.sources.pillow import silence
 
 ONE = ClassifyOptions(top_k=1)
 

@@ -16,8 +16,8 @@ from torchvision.models import resnet18
 import fcnconv as package
 from fcnconv.convert.probes import channels_of
 from fcnconv.errors import ImageError, ModelError, UsageError
+from fcnconv.images import resize
 from fcnconv.models import OwnModel, find_model
-from fcnconv.sources import resize
 
 tifffile = pytest.importorskip("tifffile")
 

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 import pytest
 from patience import wait_until
 
-from fcnconv.batch.claims import Claims, Owner
+from fcnconv.batch.locks import Claims, Owner
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from fcnconv.batch.claims import Claims
+from fcnconv.batch.locks import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.take(sys.argv[2], alone=True) is not None, flush=True)
 time.sleep(600)
@@ -86,7 +86,7 @@ def test_another_machine_is_gone_when_nothing_has_touched_its_claim_whatever_its
     tmp_path: Path, clock: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("fcnconv.batch.claims.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
+    monkeypatch.setattr("fcnconv.batch.locks.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
     path = elsewhere(tmp_path)
     moment = time.time() + clock
     os.utime(path, (moment, moment))

@@ -11,8 +11,8 @@ from conftest import SAMPLES, Command
 from PIL import Image, features
 
 from fcnconv.errors import ImageError
-from fcnconv.images import image_suffixes, open_image, read_image
-from fcnconv.sources import codecs
+from fcnconv.images import codecs
+from fcnconv.images.reading import image_suffixes, open_image, read_image
 
 RGB = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB").resize((48, 32)))
 PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}

@@ -16,7 +16,7 @@ from patience import PATIENCE
 from PIL import ExifTags, Image
 from terminals import in_terminal
 
-from fcnconv.images import normalize
+from fcnconv.images.reading import normalize
 from fcnconv.models import models
 
 COFFEE, CHELSEA, COLLAGE = SAMPLES / "coffee.png", SAMPLES / "chelsea.png", SAMPLES / "collage.jpg"
@@ -257,7 +257,7 @@ def test_a_transformer_is_refused_by_verify_before_a_download(fcnconv: Command, 
 @pytest.mark.usefixtures("lite0")
 def test_a_mistake_of_ours_is_one_line_too() -> None:
     code = (
-        "import fcnconv.batch.workers, sys; from fcnconv.cli import main\n"
+        "import fcnconv.batch.workers, sys; from fcnconv.cli.app import main\n"
         "def broken(*a, **k): raise ZeroDivisionError('by us')\n"
         "fcnconv.batch.workers.classify_one = broken\n"
         f"sys.argv = ['fcnconv', 'classify', {str(COFFEE)!r}]; main()"

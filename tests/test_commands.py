@@ -69,7 +69,7 @@ def test_what_does_not_go_through_python_is_captured_too(monkeypatch: pytest.Mon
         warnings.warn("beware", stacklevel=1)
         sys.exit("the end")
 
-    monkeypatch.setattr("fcnconv.cli.main", loud)
+    monkeypatch.setattr("fcnconv.cli.app.main", loud)
     done = run_here(stdin=b"in\n")
     assert (done.returncode, done.stdout) == (1, b"out\nin\n")
     first, *middle, last = done.stderr.decode().splitlines()

@@ -17,7 +17,7 @@ from conftest import needs_jq
 from patience import PATIENCE
 from terminals import in_terminal
 
-from fcnconv.commands import COMMANDS, command
+from fcnconv.cli import COMMANDS, command
 
 ROOT = Path(__file__).parents[1]
 HELP = ROOT / "docs" / "help.md"

@@ -122,7 +122,7 @@ def test_doctor_takes_no_arguments() -> None:
 
 def test_doctor_starts_without_the_libraries_that_it_reports() -> None:
     code = (
-        "import sys, atexit; sys.argv = ['fcnconv', 'doctor', '--json']; from fcnconv.cli import main; "
+        "import sys, atexit; sys.argv = ['fcnconv', 'doctor', '--json']; from fcnconv.cli.app import main; "
         "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)

@@ -15,9 +15,9 @@ from tiny_network import Tiny
 
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
-from fcnconv.export import FORMATS, export, export_format
-from fcnconv.images import read_image
+from fcnconv.images.reading import read_image
 from fcnconv.models import ModelSpec
+from fcnconv.network_files import FORMATS, export, export_format
 
 
 def logits(fcnconv: Command, folder: Path, *options: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from commands import run_here
 from conftest import Command, make_photos
 from patience import PATIENCE, wait_until
 
-from fcnconv.batch.claims import Claims, Owner
+from fcnconv.batch.locks import Claims, Owner
 from fcnconv.classifier import Classifier
 
 RUN = ["-f", "npy", "--anchors", "0", "--scales", "0.6"]

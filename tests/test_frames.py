@@ -12,10 +12,10 @@ from PIL import Image
 
 from fcnconv.batch.inputs import Input, framed
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import count_frames, open_image
+from fcnconv.images import ImageSource
+from fcnconv.images.raster import RasterSource
+from fcnconv.images.reading import count_frames, open_image
 from fcnconv.parsing import parse_frame
-from fcnconv.sources import ImageSource
-from fcnconv.sources.raster import RasterSource
 
 COLOURS = ("red", "lime", "blue")
 

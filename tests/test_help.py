@@ -10,9 +10,9 @@ from commands import assert_refused, run_line
 from conftest import SAMPLES, Command
 
 from fcnconv.classifier import Classifier
-from fcnconv.cli import ABOUT
-from fcnconv.commands import COMMANDS, command
-from fcnconv.console.help import LEFT, examples_in, help_page
+from fcnconv.cli import COMMANDS, command
+from fcnconv.cli.app import ABOUT
+from fcnconv.cli.help import LEFT, examples_in, help_page
 
 ABOUTS = {"": ABOUT} | {name: inspect.getdoc(command(name)) or "" for name in COMMANDS}
 EXAMPLES = [

@@ -20,15 +20,15 @@ from fcnconv.backends import BACKENDS
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
 from fcnconv.options import OWN_SIZE, MapOptions
 from fcnconv.parsing import parse_memory, parse_scales
-from fcnconv.scan.joins import Join, joined
-from fcnconv.scan.parts import KeptCells, Part, PixelCells, chain
-from fcnconv.scan.pieces import block_cells, spans
-from fcnconv.scan.tiles import FIXED, KEPT_SLACK, Parts, _tiling, choose
+from fcnconv.scan.multiscale import Join, joined
+from fcnconv.scan.rectangles import block_cells, spans
+from fcnconv.scan.stages import KeptCells, Part, PixelCells, chain
+from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Parts, _tiling, choose
 from fcnconv.scores import Block, FloatArray
-from fcnconv.sources import MemorySource
 
 
 @settings(deadline=None, max_examples=30)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import normalize, open_image, read_image
-from fcnconv.sources import ImageSource, MemorySource, resize
+from fcnconv.images import ImageSource, MemorySource, resize
+from fcnconv.images.reading import normalize, open_image, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -146,7 +146,7 @@ def test_an_image_comes_through_a_fifo(tmp_path) -> None:
 
 @pytest.mark.parametrize("url", ["https://example.org/photo.jpg", "http://x/a?b=1&c=2", "ftp://x/y"])
 def test_a_url_is_told_how_it_comes_in(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.sources.remote.find_spec", lambda _: None)
+    monkeypatch.setattr("fcnconv.images.remote.find_spec", lambda _: None)
     shown, scheme = url.partition("?")[0], url.partition(":")[0].lower()  # what is asked may be a secret
     with pytest.raises(UsageError) as error:
         open_image(url)

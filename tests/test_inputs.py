@@ -146,7 +146,7 @@ def test_a_url_is_no_pattern_and_is_called_by_what_is_no_secret() -> None:
 
 
 def test_a_url_without_the_package_is_told_how_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.sources.remote.find_spec", lambda _: None)
+    monkeypatch.setattr("fcnconv.images.remote.find_spec", lambda _: None)
     for inputs in (from_list(URL, b"\n"), from_list(URL, b"\0"), from_tar(URL)):
         with pytest.raises(
             UsageError, match=r"^https://example.org/photos: https:// is read by the extra remote"

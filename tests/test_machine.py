@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnconv.scan.tiles import ENOUGH, SHARE_OF_FREE, default_memory
+from fcnconv.scan.tiling import ENOUGH, SHARE_OF_FREE, default_memory
 from fcnconv.system.machine import (
     busy,
     fewer_threads,
@@ -131,9 +131,9 @@ def test_this_machine_gives_something() -> None:
 
 
 def test_a_scan_takes_its_share_of_what_a_container_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.scan.tiles.free_memory", lambda: GB)
+    monkeypatch.setattr("fcnconv.scan.tiling.free_memory", lambda: GB)
     assert default_memory(local=True) == default_memory(local=False) == SHARE_OF_FREE * GB
-    monkeypatch.setattr("fcnconv.scan.tiles.free_memory", lambda: 64 * GB)
+    monkeypatch.setattr("fcnconv.scan.tiling.free_memory", lambda: 64 * GB)
     assert default_memory(local=True) == ENOUGH and default_memory(local=False) == 32 * GB
 
 

@@ -7,9 +7,9 @@ import pytest
 from commands import assert_refused
 from conftest import SAMPLES, Command
 
-from fcnconv.cli import flags_of_commands
-from fcnconv.commands import COMMANDS
-from fcnconv.console.mistakes import ELSEWHERE, unknown_command, unknown_option
+from fcnconv.cli import COMMANDS
+from fcnconv.cli.app import flags_of_commands
+from fcnconv.cli.mistakes import ELSEWHERE, unknown_command, unknown_option
 
 COFFEE = SAMPLES / "coffee.png"
 

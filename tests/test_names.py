@@ -88,7 +88,7 @@ def completions(*words: str, shell: str = "bash") -> tuple[list[str], set[str]]:
     """What a shell is offered for the last of the words, and the top-level modules that were imported."""
     code = (
         "import sys; sys.argv = ['fcnconv']\n"
-        "from fcnconv.cli import make_app\n"
+        "from fcnconv.cli.app import make_app\n"
         "try: make_app()(prog_name='fcnconv')\n"
         "finally: print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
@@ -128,7 +128,7 @@ def test_fish_is_told_what_a_name_is() -> None:
 
 
 def test_every_completion_is_one_plain_word_that_finds_what_it_names() -> None:
-    from fcnconv.commands.options import complete_class
+    from fcnconv.cli.arguments import complete_class
 
     ambiguous = {"cardigan"}  # the dog is Cardigan, the garment cardigan
     words = [word for word, _ in complete_class("")]

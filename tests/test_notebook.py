@@ -14,10 +14,10 @@ from tiny import make_map
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
+from fcnconv.images import ImageSource, MemorySource
 from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
-from fcnconv.sources import ImageSource, MemorySource
 from fcnconv.writers import provenance
 
 GRID = Grid(8, 4, (2400, 1200), (24, 12))

@@ -12,10 +12,10 @@ import pytest
 from conftest import Command
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import open_image
+from fcnconv.images import pixel_size_of, resize
+from fcnconv.images.ome_zarr import ZarrSource
+from fcnconv.images.reading import open_image
 from fcnconv.parsing import parse_rescale
-from fcnconv.sources import pixel_size_of, resize
-from fcnconv.sources.ome_zarr import ZarrSource
 from fcnconv.system.files import refuse_overwriting
 
 zarr = pytest.importorskip("zarr")

@@ -46,7 +46,7 @@ def test_bfloat16_is_near_float32_and_says_how_near(spec: ModelSpec, mode: Mode)
 
 @needs_bfloat16
 def test_the_parts_compute_in_bfloat16_too(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
+    monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
     for _ in range(2):  # made, then read
         parts = open_network(spec, precision="bfloat16").parts.cut()
         x = image = pictures(1, 3, 96, 96)

@@ -72,12 +72,12 @@ def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
 
 def test_imports_go_down_only() -> None:
     graph = imports(ROOT / "fcnconv")
-    assert len(graph) > 60 and "fcnconv.scan.tiles" in graph["fcnconv.classifier"]
+    assert len(graph) > 60 and "fcnconv.scan.tiling" in graph["fcnconv.classifier"]
     assert list(TopologicalSorter(graph).static_order()), "a cycle is an error of its own"
     assert list(TopologicalSorter(rooms(graph)).static_order())
     with pytest.raises(CycleError):
-        list(TopologicalSorter(rooms(graph | {"fcnconv.errors": {"fcnconv.cli"}})).static_order())
-    above = {"fcnconv.cli", *(name for name in graph if name.startswith("fcnconv.commands"))}
+        list(TopologicalSorter(rooms(graph | {"fcnconv.errors": {"fcnconv.cli.app"}})).static_order())
+    above = {"fcnconv.cli.app", *(name for name in graph if name.startswith("fcnconv.cli"))}
     below = {name: names & above for name, names in graph.items() if name not in above}
     assert not any(below.values()), {name: names for name, names in below.items() if names}
 
@@ -139,7 +139,7 @@ def test_an_import_that_goes_up_is_found(way: str, tmp_path: Path) -> None:
 def imported(*arguments: str) -> set[str]:
     """The top-level modules that a fresh process of the command imports."""
     code = f"import atexit, sys; sys.argv = ['fcnconv', *{arguments!r}]\n" + (
-        "from fcnconv.cli import main\n"
+        "from fcnconv.cli.app import main\n"
         "show = lambda: print('\\n', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
         "atexit.register(show); main()"
     )

@@ -13,12 +13,12 @@ from torch import nn
 
 from fcnconv.backends.torch import torch_run
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.convert.cuts import cut, whole
+from fcnconv.convert.partition import cut, whole
 from fcnconv.errors import ConversionError, UsageError
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.tiles import Parts, Tiling, choose
-from fcnconv.sources import MemorySource
+from fcnconv.scan.tiling import Parts, Tiling, choose
 
 WINDOW = 32
 PIXELS = np.random.default_rng(0).integers(0, 256, (160, 180, 3), dtype=np.uint8)

@@ -19,19 +19,19 @@ from tiny_network import Tiny
 from torch import nn
 
 import fcnconv.convert as making_networks
-from fcnconv.backends import BACKENDS, making, onnx, open_network
-from fcnconv.backends.making import prove_export
+from fcnconv.backends import BACKENDS, build_plan, onnx, open_network
+from fcnconv.backends.build_plan import prove_export
 from fcnconv.backends.network import Network
 from fcnconv.backends.onnx import onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.classifier import open_classifier
-from fcnconv.convert.to_onnx import export_onnx, export_part
+from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, MapOptions, NetworkOptions, Precision
 from fcnconv.provenance import Mode
-from fcnconv.scan.parts import PixelCells, chain
+from fcnconv.scan.stages import PixelCells, chain
 from fcnconv.system.cache import cache_path
 from fcnconv.system.leftovers import beside
 
@@ -57,7 +57,7 @@ def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None
 
 def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
     """The logits of pixels in blocks of two cells, and in one run."""
-    monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
+    monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
     x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
     assert network.geometry.step == 4
     parts = network.parts.cut()
@@ -89,7 +89,7 @@ def test_parts_that_cannot_be_exported_run_on_torch(
         layer = nn.Conv2d(channels, 16, 1) if broken == "wrong" else nn.Conv2d(channels, channels, 5)
         return export_part(layer, channels, side)
 
-    monkeypatch.setattr("fcnconv.backends.making.export_part", export)
+    monkeypatch.setattr("fcnconv.backends.build_plan.export_part", export)
     with caplog.at_level(logging.INFO, "fcnconv"):
         found, expected = in_parts(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -99,12 +99,12 @@ def test_parts_that_cannot_be_exported_run_on_torch(
 def test_parts_are_kept_and_made_again_when_damaged(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fcnconv.convert.cuts.BLOCK_MEMORY", 2e4)
+    monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
     made = open_network(spec, "fcn", "onnx").parts
     kept = made.cut()
     (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")
     with monkeypatch.context() as patch:
-        patch.setattr("fcnconv.backends.making.cut_plan", None)  # nothing is made while they are sound
+        patch.setattr("fcnconv.backends.build_plan.cut_plan", None)  # nothing is made while they are sound
         read = open_network(spec, "fcn", "onnx").parts
         assert list(map(part_record, read.cut())) == list(map(part_record, kept))
         assert part_record(read.whole) == part_record(made.whole)
@@ -155,7 +155,7 @@ def test_all_plans_of_a_map_are_made_in_one_go(
     def too_late(*args: object, **kwargs: object) -> bytes:
         raise AssertionError("a plan is made after the scan began")
 
-    monkeypatch.setattr(making, "make_plan", too_late)
+    monkeypatch.setattr(build_plan, "make_plan", too_late)
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     ScoreMap.collect(classifier.stream(noise, maps))
     ScoreMap.collect(open_classifier(spec, NetworkOptions(stride=4), maps).stream(noise, maps))
@@ -354,7 +354,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_work(
 ) -> None:
     caplog.set_level(logging.INFO, "fcnconv")
     (tmp_path / "cache").write_text("a file, where a folder should be")
-    monkeypatch.setattr(making, "make_plan", lambda *_: pytest.fail("exported for nothing"))
+    monkeypatch.setattr(build_plan, "make_plan", lambda *_: pytest.fail("exported for nothing"))
     assert open_network(spec).run(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
     assert "running with torch instead" in caplog.text
 
@@ -377,7 +377,7 @@ def test_no_plan_is_made_where_the_system_would_end_the_process(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx, "free_memory", lambda: 280_000_000)
-    monkeypatch.setattr(making, "make_plan", lambda *_: pytest.fail("made"))
+    monkeypatch.setattr(build_plan, "make_plan", lambda *_: pytest.fail("made"))
     with pytest.raises(ModelError, match=r"takes 0\.6 GB of memory, and 0\.3 are free; 'fcnconv prepare'"):
         open_network(spec)
     assert list(plan_path(spec, "fcn", "a").parent.iterdir()) == []
@@ -460,7 +460,7 @@ def test_a_network_without_a_plan_looks_for_a_gpu(
     def none(*_: object, **__: object) -> None:
         raise PlanError("no such operation")
 
-    monkeypatch.setattr(making, "make_plan", none)
+    monkeypatch.setattr(build_plan, "make_plan", none)
     open_network(spec, device="auto")
     open_network(spec, "windows", device="cpu")
     assert opened == [("fcn", "auto"), ("windows", "cpu")]

@@ -13,8 +13,8 @@ from conftest import SAMPLES
 from rich.console import Console
 from tiny import make_map
 
-from fcnconv.console.preview import _of_palette, draw_map
-from fcnconv.console.printing import print_classes
+from fcnconv.cli.preview import _of_palette, draw_map
+from fcnconv.cli.printing import print_classes
 from fcnconv.grid import Grid
 from fcnconv.labels import numbered
 

@@ -24,20 +24,20 @@ from torch import nn
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.workers import each
 from fcnconv.classifier import Classifier, load
-from fcnconv.console.progress import Counter, Kind, _looks, described, shown
+from fcnconv.cli.progress_bar import Counter, Kind, _looks, described, shown
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
 from fcnconv.maps import save_map
 from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS
-from fcnconv.scan.parts import SCANNING, Part
-from fcnconv.scan.pieces import work
-from fcnconv.scan.tiles import FIXED, Parts
-from fcnconv.scan.tiles import choose as choose_tiling
-from fcnconv.sources import MemorySource
+from fcnconv.scan.rectangles import work
+from fcnconv.scan.stages import SCANNING, Part
+from fcnconv.scan.tiling import FIXED, Parts
+from fcnconv.scan.tiling import choose as choose_tiling
 from fcnconv.system.progress import Progress, Work, done, during, expect, following
 from fcnconv.writers import WRITERS, find_writer
 
@@ -353,8 +353,8 @@ def test_images_in_other_threads_do_not_count_as_the_one_that_is_followed() -> N
 def test_a_line_now_and_then_for_a_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fcnconv.console.progress.FIRST_LINE", 0.0)
-    monkeypatch.setattr("fcnconv.console.progress.NEXT_LINE", 0.01)
+    monkeypatch.setattr("fcnconv.cli.progress_bar.FIRST_LINE", 0.0)
+    monkeypatch.setattr("fcnconv.cli.progress_bar.NEXT_LINE", 0.01)
     caplog.set_level(logging.INFO, "fcnconv")
     threads = set(threading.enumerate())
     kinds: list[tuple[Kind, bool]] = [("none", False), ("plain", True), ("auto", False)]
@@ -409,7 +409,7 @@ def test_where_there_is_no_terminal_nothing_is_told_unless_lines_are_asked_for(
     fcnconv: Command, tmp_path: Path
 ) -> None:
     code = (
-        "import sys, fcnconv.console.progress as shown; from fcnconv.cli import main\n"
+        "import sys, fcnconv.cli.progress_bar as shown; from fcnconv.cli.app import main\n"
         "shown.LONG = shown.REFRESH = shown.FIRST_LINE = shown.NEXT_LINE = 0.05\n"
         "sys.argv = ['fcnconv', *sys.argv[1:]]; main()"
     )

@@ -13,7 +13,7 @@ from conftest import SAMPLES
 from test_docs import OPTION, TEXT, examples, known_options, same, unknown_options
 
 import fcnconv
-from fcnconv.commands import COMMANDS
+from fcnconv.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 LLMS = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")

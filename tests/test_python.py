@@ -53,6 +53,6 @@ def test_the_help_of_load_explains_each_argument() -> None:
 
 
 def test_the_default_that_the_help_names_is_the_real_one() -> None:
-    from fcnconv.images import MAX_PIXELS
+    from fcnconv.images.reading import MAX_PIXELS
 
     assert f"{MAX_PIXELS:,}" in str(fcnconv.load.__doc__)

@@ -15,16 +15,16 @@ from tiny import choose, make_map
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
-from fcnconv.images import open_image
+from fcnconv.images import MemorySource, known_of, pixel_size_of, resize
+from fcnconv.images.georeference import GeoReference
+from fcnconv.images.pillow import silence
+from fcnconv.images.raster import RasterSource
+from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels
 from fcnconv.maps import save_map
 from fcnconv.options import MapOptions
 from fcnconv.parsing import Rescale
-from fcnconv.sources import MemorySource, known_of, pixel_size_of, resize
-from fcnconv.sources.georeference import GeoReference
-from fcnconv.sources.pillow import silence
-from fcnconv.sources.raster import RasterSource
-from fcnconv.where import where_of
+from fcnconv.roi import where_of
 from fcnconv.writers import find_writer
 
 rasterio = pytest.importorskip("rasterio")

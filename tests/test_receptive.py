@@ -11,7 +11,7 @@ from ordinary import images, ordinary
 from torch import nn
 
 from fcnconv.convert import convolutionize
-from fcnconv.convert.plain import plain
+from fcnconv.convert.library_layers import plain
 from fcnconv.errors import ConversionError
 from fcnconv.models import find_model
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fcnconv.errors import ImageError
-from fcnconv.images import open_image
-from fcnconv.sources import MemorySource, ReducedSource, read_within, resize
+from fcnconv.images import MemorySource, ReducedSource, read_within, resize
+from fcnconv.images.reading import open_image
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Command
 
-from fcnconv.batch.folder import answer_name
-from fcnconv.sources.remote import is_address, local_path, shown_address
+from fcnconv.batch.map_folder import answer_name
+from fcnconv.images.remote import is_address, local_path, shown_address
 
 pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")

@@ -19,14 +19,14 @@ from conftest import SAMPLES, Command, needs_chromium
 from PIL import Image
 from tiny import make_map
 
-from fcnconv.batch import glance as glances
-from fcnconv.batch.folder import MapFolder
-from fcnconv.batch.glance import LEAST, MOST, Glance, Peak
+from fcnconv.batch import summary as glances
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import CARDS, from_paths, from_sources
+from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.report import INDEX, Report
 from fcnconv.batch.runs import Run
 from fcnconv.batch.store import Disk
+from fcnconv.batch.summary import LEAST, MOST, Glance, Peak
 from fcnconv.batch.thumbnails import Card, draw_card, read_card, write_card
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError

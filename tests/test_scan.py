@@ -12,13 +12,13 @@ from fcnconv.backends.torch import torch_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource, resize
 from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import Ahead, score_crops
-from fcnconv.scan.parts import Part
-from fcnconv.scan.pieces import spans
-from fcnconv.scan.tiles import Parts, choose
-from fcnconv.sources import MemorySource, resize
+from fcnconv.scan.rectangles import spans
+from fcnconv.scan.stages import Part
+from fcnconv.scan.tiling import Parts, choose
 
 torch.manual_seed(0)
 WINDOW = 16

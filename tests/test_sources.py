@@ -18,19 +18,19 @@ from tiny import choose, make_map
 
 from fcnconv.errors import ImageError, OutputError, UsageError
 from fcnconv.grid import Grid
-from fcnconv.images import open_image
+from fcnconv.images import MemorySource, ResizedSource, resize
+from fcnconv.images.georeference import transformed
+from fcnconv.images.raster import RasterSource
+from fcnconv.images.reading import open_image
+from fcnconv.images.resized import AveragedSource
+from fcnconv.images.slides import SlideSource
+from fcnconv.images.tiff import TiffSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
 from fcnconv.options import MapOptions
 from fcnconv.parsing import Rescale, parse_rescale
-from fcnconv.sources import MemorySource, ResizedSource, resize
-from fcnconv.sources.georeference import transformed
-from fcnconv.sources.raster import RasterSource
-from fcnconv.sources.resized import AveragedSource
-from fcnconv.sources.slides import SlideSource
-from fcnconv.sources.tiff import TiffSource
-from fcnconv.where import where_of
+from fcnconv.roi import where_of
 from fcnconv.writers import find_writer
 
 tifffile = pytest.importorskip("tifffile")
@@ -272,7 +272,7 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
     write_map(tif, affine(500000, 5.2e6, 0, 0.5, 0.5))
     Image.fromarray(PIXELS).save(photo)
     photo.with_suffix(".pgw").write_text("2.0\n0.0\n0.0\n-2.0\n500001.0\n5199999.0\n")
-    monkeypatch.setattr("fcnconv.sources.gdal.is_there", lambda: False)
+    monkeypatch.setattr("fcnconv.images.gdal.is_there", lambda: False)
     for path in (tif, photo):
         caplog.clear()
         with caplog.at_level("WARNING", logger="fcnconv"):
@@ -409,7 +409,7 @@ def test_a_slide_without_openslide_is_told_what_reads_it(
 ) -> None:
     path = tmp_path / "slide.ndpi"
     path.write_bytes(b"nothing that Pillow knows")
-    monkeypatch.setattr("fcnconv.sources.find_spec", lambda name: None)
+    monkeypatch.setattr("fcnconv.images.find_spec", lambda name: None)
     with pytest.raises(ImageError, match=r"pip install 'fcnconv\[slides\]' reads it"):
         open_image(path)
 
@@ -430,7 +430,7 @@ def test_libvips_gives_the_pixels_of_pillow(kind: str, tmp_path: Path) -> None:
     if kind == "webp":
         options = {"lossless": True}
     image.save(path, **options)
-    from fcnconv.sources.vips import VipsSource
+    from fcnconv.images.vips import VipsSource
 
     whole = open_image(path)
     source = VipsSource.open(path, "image")
@@ -444,9 +444,9 @@ def test_a_large_image_goes_to_libvips_and_a_damaged_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyvips")
-    from fcnconv.sources.vips import VipsSource
+    from fcnconv.images.vips import VipsSource
 
-    monkeypatch.setattr("fcnconv.sources.REGION_PIXELS", 10_000)
+    monkeypatch.setattr("fcnconv.images.REGION_PIXELS", 10_000)
     path, cut = tmp_path / "large.png", tmp_path / "cut.png"
     Image.fromarray(PIXELS).save(path)
     source = open_image(path)

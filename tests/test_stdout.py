@@ -66,7 +66,7 @@ def test_binary_data_goes_through_whole() -> None:
 
 
 PRINTS = (
-    "import ctypes, os, sys; from fcnconv.cli import main; import fcnconv.labels as labels\n"
+    "import ctypes, os, sys; from fcnconv.cli.app import main; import fcnconv.labels as labels\n"
     "known = labels.imagenet\n"
     "def noisy():\n"
     "    print('by python'); os.write(1, b'by descriptor\\n'); os.system('echo by a child')\n"

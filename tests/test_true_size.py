@@ -15,11 +15,11 @@ from torch import nn
 
 import fcnconv as package
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import open_image
+from fcnconv.images import pixel_size_of, resize
+from fcnconv.images.reading import open_image
 from fcnconv.models.torchvision import make_network
 from fcnconv.options import NetworkOptions
 from fcnconv.scan.sizes import true_size
-from fcnconv.sources import pixel_size_of, resize
 
 tifffile = pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")

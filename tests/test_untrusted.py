@@ -29,7 +29,8 @@ from tiny import choose, make_map
 from fcnconv.class_names import read_names
 from fcnconv.errors import FcnconvError, ImageError, ModelError, UsageError, printable
 from fcnconv.grid import Grid
-from fcnconv.images import open_image
+from fcnconv.images import MemorySource, known_of, pixel_size_of
+from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels, imagenet
 from fcnconv.maps import save_map as save
 from fcnconv.models import find_model
@@ -38,9 +39,8 @@ from fcnconv.models.facts import remembered
 from fcnconv.models.own import read_spec
 from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
-from fcnconv.sources import MemorySource, known_of, pixel_size_of
+from fcnconv.roi import where_of
 from fcnconv.system.records import parse_json, sealed, unsealed
-from fcnconv.where import where_of
 from fcnconv.writers import WRITERS
 
 RNG = np.random.default_rng(11)

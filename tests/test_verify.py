@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fcnconv.activations import softmax
 from fcnconv.classifier import Classifier, load
 from fcnconv.errors import UsageError
-from fcnconv.images import open_image
+from fcnconv.images.reading import open_image
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.verify.ways import WAYS
 

@@ -25,13 +25,13 @@ from tiny import make_map
 
 from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapKind
 from fcnconv.provenance import Agreement, Mode
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.scores import FloatArray
-from fcnconv.sources import MemorySource
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
 from fcnconv.viewer.photo import TILE, page_photo
 
@@ -434,7 +434,7 @@ def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of collage.jpg, made by the real command's own path in this process."""
     from typer.testing import CliRunner
 
-    from fcnconv.cli import make_app
+    from fcnconv.cli.app import make_app
 
     out = tmp_path_factory.mktemp("page") / "map.html"
     image, plain = str(SAMPLES / "collage.jpg"), ["--map", "windows"]
@@ -1077,7 +1077,7 @@ def cup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default page of coffee.png, made by the real command's own path in this process."""
     from typer.testing import CliRunner
 
-    from fcnconv.cli import make_app
+    from fcnconv.cli.app import make_app
 
     out = tmp_path_factory.mktemp("page") / "map.html"
     arguments = ["heatmap", str(SAMPLES / "coffee.png"), "-o", str(out), "-q"]

@@ -21,12 +21,12 @@ import fcnconv as package
 from fcnconv.classifier import Classifier
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource, Pixels
 from fcnconv.labels import Labels
 from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_region
-from fcnconv.sources import MemorySource, Pixels
-from fcnconv.where.areas import cells_inside, polygons, raster, rectangle
-from fcnconv.where.tissue import find_tissue, otsu
+from fcnconv.roi.areas import cells_inside, polygons, raster, rectangle
+from fcnconv.roi.tissue import find_tissue, otsu
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -304,7 +304,7 @@ def test_packed_regions_that_are_none(
         with pytest.raises(ImageError, match="no GeoJSON of polygons"):
             small(picture, mask=path)
     path.write_bytes(whole)
-    monkeypatch.setattr("fcnconv.where.vector.MOST_BYTES", 99_998)
+    monkeypatch.setattr("fcnconv.roi.vector.MOST_BYTES", 99_998)
     with pytest.raises(ImageError, match="of GeoJSON; simplify the polygons"):
         small(picture, mask=path)
 

@@ -23,15 +23,15 @@ from tiny import choose, make_map
 from fcnconv.activations import softmax
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
+from fcnconv.images import MemorySource
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
 from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.provenance import Agreement
-from fcnconv.scan.correct import check_together
-from fcnconv.scan.pieces import spans
+from fcnconv.scan.correction import check_together
+from fcnconv.scan.rectangles import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
-from fcnconv.sources import MemorySource
 from fcnconv.writers import WRITERS, Choice, find_writer, provenance, suffix_of
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]

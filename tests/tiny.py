@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from fcnconv.grid import Grid
+from fcnconv.images import ImageSource
 from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
 from fcnconv.provenance import Identity, Provenance
 from fcnconv.scores import About, Block
-from fcnconv.sources import ImageSource
 from fcnconv.writers import Choice
 
 MADE = Provenance(Identity("m", "c0de", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from inspect import signature
 
-from fcnconv.commands import COMMANDS, command
+from fcnconv.cli import COMMANDS, command
 
 PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONUTF8": "1"}
 OPENING = """\

@@ -14,8 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from fcnconv.grid import Geometry
 from fcnconv.provenance import FLOAT32, NO_CELLS, Arithmetic, CellHead, Identity
 from fcnconv.scan.crops import CROP_BATCH, CROPS
-from fcnconv.scan.parts import Part, Run
-from fcnconv.scan.tiles import Parts
+from fcnconv.scan.stages import Part, Run
+from fcnconv.scan.tiling import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.progress import done
 

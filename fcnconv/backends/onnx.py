@@ -35,8 +35,8 @@ from fcnconv.backends.plans import (
 from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
-from fcnconv.scan.parts import Part, Run
-from fcnconv.scan.tiles import Parts
+from fcnconv.scan.stages import Part, Run
+from fcnconv.scan.tiling import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
@@ -145,7 +145,7 @@ def open_plan(
         for fitted in path.parent.glob(f"{path.stem}.*{_FITTED}"):
             remove_plan(fitted)
         with _told(what) as since:
-            from fcnconv.backends.making import make_plan
+            from fcnconv.backends.build_plan import make_plan
 
             networks = networks or Networks(spec, stride)
             made = make_plan(spec, mode, weights, networks, onnx_run, since, joint=joint)
@@ -206,7 +206,7 @@ def _made_parts(
     spec: ModelSpec, path: Path, stride: int | None, start: Start, *, joint: bool
 ) -> tuple[Part, ...]:
     """The parts of a network, made and kept at `path` if that can be."""
-    from fcnconv.backends.making import cut_plan
+    from fcnconv.backends.build_plan import cut_plan
     from fcnconv.backends.torch import torch_parts
     from fcnconv.convert import convolutionize
 

@@ -27,8 +27,8 @@ from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
 from fcnconv.scan.crops import CROP_BATCH
-from fcnconv.scan.parts import Part, Run
-from fcnconv.scan.tiles import Parts
+from fcnconv.scan.stages import Part, Run
+from fcnconv.scan.tiling import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16, processor
 from fcnconv.system.once import once

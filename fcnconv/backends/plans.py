@@ -25,7 +25,7 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.models.packaged import sha256_now
 from fcnconv.provenance import CellHead, Identity, Mode, Proof
-from fcnconv.scan.parts import Part, Run
+from fcnconv.scan.stages import Part, Run
 from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers

@@ -18,7 +18,7 @@ from torch import nn
 
 from fcnconv.backends.network import Network, of_crops
 from fcnconv.convert import FullyConvolutional, convolutionize
-from fcnconv.convert.cuts import cut, whole
+from fcnconv.convert.partition import cut, whole
 from fcnconv.convert.probes import probe
 from fcnconv.convert.proof import difference
 from fcnconv.errors import UsageError
@@ -26,8 +26,8 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.options import Precision
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
-from fcnconv.scan.parts import Part, Run
-from fcnconv.scan.tiles import Parts
+from fcnconv.scan.stages import Part, Run
+from fcnconv.scan.tiling import Parts
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16
 from fcnconv.system.once import once

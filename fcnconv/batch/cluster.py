@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from fcnconv.batch.folder import MapFolder
+from fcnconv.batch.distributed import HUGE, Rows, Spread, is_huge
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
-from fcnconv.batch.made import Later, Made
+from fcnconv.batch.map_folder import MapFolder
+from fcnconv.batch.outcome import Later, Made
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.runs import Engine, Result
-from fcnconv.batch.spread import HUGE, Rows, Spread, is_huge
 from fcnconv.batch.workers import attempt, each
 from fcnconv.errors import FcnconvError, UsageError, first_line
 from fcnconv.system.once import once

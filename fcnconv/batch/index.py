@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fcnconv.batch.glance import LEAST, MOST
+from fcnconv.batch.summary import LEAST, MOST
 from fcnconv.batch.thumbnails import Card
 from fcnconv.labels import Labels, Selection
 from fcnconv.pages import page, readable, script_json, terms

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import cannot_open, count_frames, rereadable
-from fcnconv.parsing import Frame
-from fcnconv.sources.ome_zarr import is_store
-from fcnconv.sources.remote import (
+from fcnconv.images.ome_zarr import is_store
+from fcnconv.images.reading import cannot_open, count_frames, rereadable
+from fcnconv.images.remote import (
     explained,
     file_system,
     is_address,
@@ -31,6 +30,7 @@ from fcnconv.sources.remote import (
     opened_elsewhere,
     shown_address,
 )
+from fcnconv.parsing import Frame
 
 log = logging.getLogger("fcnconv")
 
@@ -104,7 +104,7 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
     names, but nothing hidden, nor what lies in the folder `besides` or a report's; see `_Folder`. Of a
     pattern, which is one of the shell's, with ``**`` for any folders, the files with such a suffix. Of an
     archive, ``.tar``, its files with such a suffix; its own path is the start of their names. All but
-    archives may lie elsewhere: see `sources.remote`.
+    archives may lie elsewhere: see `images.remote`.
 
     Raises UsageError at once if a pattern matches none.
     """

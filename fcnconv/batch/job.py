@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fcnconv.batch.folder import MapFolder
+from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.region_folder import REGIONS, RegionFolder
 from fcnconv.batch.store import open_store
@@ -15,7 +15,7 @@ from fcnconv.classifier import open_classifier
 from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import EVALUATION_SIZE, MapOptions, NetworkOptions
-from fcnconv.scan.correct import check_together
+from fcnconv.scan.correction import check_together
 from fcnconv.writers import COLLECTIONS, Choice, Writer, check_options, find_writer
 
 

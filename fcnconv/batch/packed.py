@@ -21,14 +21,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.batch.folder import MapFolder, answer_name
 from fcnconv.batch.inputs import Input, digest
-from fcnconv.batch.made import Made
+from fcnconv.batch.map_folder import MapFolder, answer_name
+from fcnconv.batch.outcome import Made
 from fcnconv.batch.store import Store
 from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
+from fcnconv.images import area
 from fcnconv.maps import write_map
 from fcnconv.options import MapOptions, flag
-from fcnconv.sources import area
 from fcnconv.writers.answers import TableFile, image_rows, image_schema, stored
 from fcnconv.writers.tables import cell_rows, cell_schema
 

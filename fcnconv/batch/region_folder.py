@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnconv.batch.folder import MapFolder
 from fcnconv.batch.inputs import Input
-from fcnconv.batch.made import Made
+from fcnconv.batch.map_folder import MapFolder
+from fcnconv.batch.outcome import Made
 from fcnconv.batch.store import Disk
 from fcnconv.errors import OutputError
+from fcnconv.images import area
 from fcnconv.scores import ScoreStream
-from fcnconv.sources import area
 from fcnconv.system.records import parse_json
 from fcnconv.writers import OF_REGIONS, Choice, Writer
 

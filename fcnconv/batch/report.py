@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from fcnconv.batch.glance import Glance
 from fcnconv.batch.index import Failure, Linked, index_page, is_index
 from fcnconv.batch.inputs import CARDS
 from fcnconv.batch.store import Disk
+from fcnconv.batch.summary import Glance
 from fcnconv.batch.thumbnails import SIDE, draw_card, read_card, write_card
 from fcnconv.errors import OutputError
+from fcnconv.images import read_within
 from fcnconv.labels import Labels, Selection
 from fcnconv.scores import ScoreStream
-from fcnconv.sources import read_within
 from fcnconv.system.files import written
 
 INDEX = "index.html"

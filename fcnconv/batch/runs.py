@@ -13,16 +13,16 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fcnconv.batch.folder import MapFolder, answer_name
 from fcnconv.batch.inputs import Input, digest
 from fcnconv.batch.job import Job
-from fcnconv.batch.made import Later, Made
+from fcnconv.batch.map_folder import MapFolder, answer_name
+from fcnconv.batch.outcome import Later, Made
 from fcnconv.batch.packed import Pack, Packer, Parts, among
 from fcnconv.batch.record import Counts, Record
 from fcnconv.batch.store import open_store
 from fcnconv.batch.workers import attempt, each
 from fcnconv.errors import FcnconvError, first_line
-from fcnconv.sources.remote import is_address
+from fcnconv.images.remote import is_address
 
 log = logging.getLogger("fcnconv")
 

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fcnconv.batch.claims import Claims
+from fcnconv.batch.locks import Claims
 from fcnconv.errors import OutputError
-from fcnconv.sources.remote import explained, file_system, is_address, shown_address
+from fcnconv.images.remote import explained, file_system, is_address, shown_address
 from fcnconv.system.files import whole_file, written
 from fcnconv.system.scratch import no_room
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from fcnconv.batch.glance import Glance, Peak
+from fcnconv.batch.summary import Glance, Peak
+from fcnconv.images import Pixels
 from fcnconv.render.draw import draw_plane
-from fcnconv.sources import Pixels
 from fcnconv.system.records import parse_json
-from fcnconv.writers.contents import MADE_BY
+from fcnconv.writers.output_spec import MADE_BY
 
 SIDE = 320
 """Pixels of a thumbnail's longer side."""

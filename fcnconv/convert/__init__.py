@@ -6,7 +6,7 @@ place becomes a sliding window of the same size with stride 1, and each linear l
 At the native size nothing changes; a larger image gives one vector of logits for each window.
 """
 
-from fcnconv.convert.network import FullyConvolutional, converted_geometry, convolutionize
+from fcnconv.convert.fully_convolutional import FullyConvolutional, converted_geometry, convolutionize
 from fcnconv.convert.proof import TOLERANCE
 from fcnconv.provenance import EXACT
 

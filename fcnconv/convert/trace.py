@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import Shapes, drop_assertions, function_name, output_shape
-from fcnconv.convert.plain import plain
+from fcnconv.convert.library_layers import plain
 from fcnconv.convert.probes import know_channels, probe
 from fcnconv.convert.proof import LARGER
 from fcnconv.errors import WAY_OUT, ConversionError, first_line

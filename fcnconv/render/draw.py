@@ -20,11 +20,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from fcnconv.grid import Grid
+from fcnconv.images import Pixels
 from fcnconv.options import DEFAULT_COLOUR_MAP, ColourMap
 from fcnconv.render.colours import STEPS, distinct_colours, opacity_map, smooth_colours
 from fcnconv.render.legend import Key
 from fcnconv.scores import FloatArray, shown
-from fcnconv.sources import Pixels
 
 FLOOR = 0.1
 """Probability under which the winner of a window is no finding, unless told."""

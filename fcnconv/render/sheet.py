@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcnconv.grid import Grid
+from fcnconv.images import Pixels
 from fcnconv.render.draw import SMOOTH, Style, draw_outlines, draw_plane
 from fcnconv.render.legend import GROUND, Key, key_band, note_band, scale_band, stacked, text_size
 from fcnconv.scores import FloatArray
-from fcnconv.sources import Pixels
 
 LEGIBLE = 640
 """Pixels of the longer side that a smaller photo is enlarged to, where a legend stands below it."""

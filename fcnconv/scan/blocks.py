@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from fcnconv.grid import Box, Grid
-from fcnconv.scan.parts import PixelCells, chain
-from fcnconv.scan.pieces import Region, block_cells, regions
-from fcnconv.scan.tiles import Tiling
+from fcnconv.images import ImageSource, Pixels, resize
+from fcnconv.scan.rectangles import Region, block_cells, regions
+from fcnconv.scan.stages import PixelCells, chain
+from fcnconv.scan.tiling import Tiling
 from fcnconv.scores import Block, FloatArray
-from fcnconv.sources import ImageSource, Pixels, resize
 
 
 def scan(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.grid import Grid
+from fcnconv.images import ImageSource, Pixels, resize
 from fcnconv.scores import Block, FloatArray, Mask
-from fcnconv.sources import ImageSource, Pixels, resize
 
 CROP_BATCH = 32
 """Crops that are scored together: enough to fill two cores, at 20 MB of input for a window of 224 px."""

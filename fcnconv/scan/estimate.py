@@ -11,9 +11,9 @@ import numpy as np
 
 from fcnconv.grid import Grid
 from fcnconv.scan.crops import CROP_BATCH, CROPS
-from fcnconv.scan.parts import SCANNING, Part, Run
-from fcnconv.scan.pieces import work
-from fcnconv.scan.tiles import Parts, Tiling, choose
+from fcnconv.scan.rectangles import work
+from fcnconv.scan.stages import SCANNING, Part, Run
+from fcnconv.scan.tiling import Parts, Tiling, choose
 from fcnconv.system.progress import Work, duration
 
 BYTE = 8

@@ -33,7 +33,7 @@ from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.grid import Grid, finest_of
 from fcnconv.options import MapKind
 from fcnconv.provenance import Activation, Agreement
-from fcnconv.scan.joins import joined, neighbours
+from fcnconv.scan.multiscale import joined, neighbours
 from fcnconv.scores import PIECE_VALUES, About, Block, Mask, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
 

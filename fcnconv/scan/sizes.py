@@ -7,7 +7,7 @@ import math
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import MOST_ENLARGED, Grid, Scale
-from fcnconv.sources import ImageSource, pixel_sides_of
+from fcnconv.images import ImageSource, pixel_sides_of
 
 log = logging.getLogger("fcnconv")
 

@@ -18,11 +18,11 @@ from fcnconv.activations import ACTIVATIONS, FloatArray, sigmoid, softmax
 from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
-from fcnconv.images import ImageLike
+from fcnconv.images import ImageSource
+from fcnconv.images.reading import ImageLike
 from fcnconv.options import OWN_SIZE
 from fcnconv.parsing import as_scales
 from fcnconv.provenance import Activation
-from fcnconv.sources import ImageSource
 from fcnconv.verify.ways import HEADING, Tried, try_ways
 
 log = logging.getLogger("fcnconv")

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid, Scale
+from fcnconv.images import ImageSource
 from fcnconv.provenance import Activation
 from fcnconv.scan.agreement import Tally
-from fcnconv.scan.correct import Correction, correct
+from fcnconv.scan.correction import Correction, correct
 from fcnconv.scores import Block
-from fcnconv.sources import ImageSource
 
 WAYS = (
     Correction(0),

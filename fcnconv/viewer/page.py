@@ -11,13 +11,13 @@ from pathlib import PurePath
 
 import numpy as np
 
+from fcnconv.images import ImageSource
 from fcnconv.labels import Selection
 from fcnconv.options import MapKind
 from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
 from fcnconv.scores import About, ScoreStream
-from fcnconv.sources import ImageSource
 from fcnconv.viewer.packing import MAX_VALUES, Packed, pack
 from fcnconv.viewer.photo import TILE, PagePhoto, page_photo
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fcnconv.grid import Box
-from fcnconv.sources import ImageSource, Pixels, area, read_within, resize
+from fcnconv.images import ImageSource, Pixels, area, read_within, resize
 from fcnconv.system.machine import usable_cpus
 
 MAX_SIDE = 2048

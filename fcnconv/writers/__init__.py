@@ -13,8 +13,8 @@ from fcnconv.options import PLAIN_MAP, MapOptions, flag
 from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.writers.arrays import write_npy, write_npz
-from fcnconv.writers.cells import write_csv, write_json
-from fcnconv.writers.contents import Choice, is_map, provenance
+from fcnconv.writers.cell_table import write_csv, write_json
+from fcnconv.writers.output_spec import Choice, is_map, provenance
 from fcnconv.writers.pictures import write_picture, write_viewer
 from fcnconv.writers.polygons import write_geojson, write_gpkg, write_packed_geojson
 from fcnconv.writers.tables import write_parquet

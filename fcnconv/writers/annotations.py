@@ -13,11 +13,11 @@ from typing import IO, Any
 import numpy as np
 
 from fcnconv.errors import OutputError
+from fcnconv.images.remote import is_address
 from fcnconv.labels import Labels, Selection
 from fcnconv.regions import Located, Region
-from fcnconv.sources.remote import is_address
 from fcnconv.version import __version__
-from fcnconv.writers.contents import Choice
+from fcnconv.writers.output_spec import Choice
 
 _DIGITS = 2
 """Of pixels: outlines come from cells of many pixels."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fcnconv.scores import ScoreStream
 from fcnconv.system.scratch import scratch_array
-from fcnconv.writers.contents import Choice, keep, provenance
+from fcnconv.writers.output_spec import Choice, keep, provenance
 
 log = logging.getLogger("fcnconv")
 

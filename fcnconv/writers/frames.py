@@ -9,7 +9,7 @@ import numpy as np
 
 from fcnconv.errors import OutputError
 from fcnconv.scores import ScoreStream
-from fcnconv.writers.contents import Choice, keep, provenance
+from fcnconv.writers.output_spec import Choice, keep, provenance
 
 if TYPE_CHECKING:
     import pandas

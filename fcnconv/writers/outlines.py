@@ -15,10 +15,10 @@ from shapely import Polygon
 from shapely.geometry import mapping, polygon
 
 from fcnconv.errors import OutputError, UsageError, first_line
+from fcnconv.images.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.labels import Labels
 from fcnconv.regions import Located
-from fcnconv.sources.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
-from fcnconv.writers.contents import Choice
+from fcnconv.writers.output_spec import Choice
 from fcnconv.writers.polygons import crs_name, without_a_map
 
 Points = npt.NDArray[np.float64]

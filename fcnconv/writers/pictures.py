@@ -21,7 +21,7 @@ from fcnconv.render.draw import FLOOR, Style, Winners, spread
 from fcnconv.render.sheet import Frame, class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import About, FloatArray, ScoreStream, shown, top_k
 from fcnconv.viewer import viewer_page
-from fcnconv.writers.contents import (
+from fcnconv.writers.output_spec import (
     MADE_BY,
     PICTURE_SIDE,
     Choice,

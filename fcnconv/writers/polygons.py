@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError, OutputError, UsageError, first_line
 from fcnconv.grid import Grid
+from fcnconv.images.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.scores import About, ScoreStream
-from fcnconv.sources.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.system.progress import written
-from fcnconv.writers.contents import Choice, Kept, keep, place_of, provenance
+from fcnconv.writers.output_spec import Choice, Kept, keep, place_of, provenance
 
 log = logging.getLogger("fcnconv")
 

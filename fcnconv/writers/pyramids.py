@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fcnconv.images import pixel_size_of
 from fcnconv.scores import About, FloatArray, ScoreStream
-from fcnconv.sources import pixel_size_of
 from fcnconv.system.scratch import let_go, scratch_array
-from fcnconv.writers.contents import Choice
+from fcnconv.writers.output_spec import Choice
 
 TILE = 256
 """Cells along a side of a tile, or of a chunk; a map that is not larger has no smaller copy."""

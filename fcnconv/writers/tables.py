@@ -11,7 +11,7 @@ import numpy as np
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import written
 from fcnconv.writers.answers import TableFile, constant_columns, image_schema
-from fcnconv.writers.contents import Choice, keep, provenance
+from fcnconv.writers.output_spec import Choice, keep, provenance
 
 if TYPE_CHECKING:
     import pyarrow

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import OutputError, first_line
+from fcnconv.images.georeference import IN_PIXELS, GeoReference
 from fcnconv.scores import FloatArray, ScoreStream
-from fcnconv.sources.georeference import IN_PIXELS, GeoReference
-from fcnconv.writers.contents import MADE_BY, Choice, optimises, place_of, provenance
+from fcnconv.writers.output_spec import MADE_BY, Choice, optimises, place_of, provenance
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 log = logging.getLogger("fcnconv")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnconv.scores import ScoreStream
-from fcnconv.writers.contents import Choice, provenance
+from fcnconv.writers.output_spec import Choice, provenance
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 CHUNK = (16, 64, 64)

@@ -444,7 +444,7 @@ def plans(folder: Path) -> Iterator[Path]:
     from fcnconv.errors import UsageError
     from fcnconv.grid import Geometry
     from fcnconv.provenance import CellHead, Identity, Proof
-    from fcnconv.scan.parts import Part
+    from fcnconv.scan.stages import Part
     from fcnconv.system.records import sealed
 
     def model(channels: int) -> bytes:

@@ -16,10 +16,10 @@ import numpy as np
 import seeds
 
 from fcnconv.backends.plans import Plan
-from fcnconv.images import count_frames, open_image
+from fcnconv.images import known_of, pixel_size_of
+from fcnconv.images.reading import count_frames, open_image
 from fcnconv.labels import numbered
 from fcnconv.parsing import Rescale
-from fcnconv.sources import known_of, pixel_size_of
 
 MOST_PIXELS = 4_000_000
 """Of an image that is decoded whole, as ``--max-pixels`` has it."""
@@ -118,8 +118,8 @@ def _tar(path: Path) -> None:
 
 
 def _list(path: Path) -> None:
-    from fcnconv.batch.folder import answer_name
     from fcnconv.batch.inputs import from_list
+    from fcnconv.batch.map_folder import answer_name
 
     folder = path.parent / "maps"
     for item in from_list(str(path), b"\0" if path.suffix == ".0" else b"\n"):
@@ -195,9 +195,9 @@ def _settings(path: Path) -> None:
 
 def _region(path: Path) -> None:
     from fcnconv.grid import Grid
+    from fcnconv.images import MemorySource
     from fcnconv.options import MapOptions
-    from fcnconv.sources import MemorySource
-    from fcnconv.where import where_of
+    from fcnconv.roi import where_of
 
     source = MemorySource(np.zeros((48, 64, 3), np.uint8))
     where = where_of(source, MapOptions(mask=str(path)))
@@ -207,7 +207,7 @@ def _region(path: Path) -> None:
 
 def _placed_mask(path: Path) -> None:
     from fcnconv.options import MapOptions
-    from fcnconv.where import where_of
+    from fcnconv.roi import where_of
 
     where_of(open_image(path.with_name("image.tif")), MapOptions(mask=str(path)))
 

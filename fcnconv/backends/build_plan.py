@@ -1,0 +1,156 @@
+"""Making plans: a network exported to ONNX, and cut into parts, each proved to compute what torch does.
+
+This needs torch, and is imported when there is no plan yet.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from fcnconv.backends.plans import Networks, PlanContent, Record, Start
+from fcnconv.convert import FullyConvolutional
+from fcnconv.convert.onnx_export import export_onnx, export_part
+from fcnconv.convert.partition import cut, whole
+from fcnconv.convert.probes import probe
+from fcnconv.convert.proof import compare_float32
+from fcnconv.errors import PlanError, first_line
+from fcnconv.grid import Geometry
+from fcnconv.models import ModelSpec
+from fcnconv.provenance import NO_CELLS, Mode
+from fcnconv.scan.stages import Part, PixelCells, Run, chain
+from fcnconv.scores import FloatArray
+from fcnconv.version import __version__
+
+
+def make_plan(
+    spec: ModelSpec,
+    mode: Mode,
+    weights: Path,
+    networks: Networks,
+    start: Start,
+    since: float,
+    *,
+    joint: bool = False,
+) -> PlanContent:
+    """Makes a model's plan. Raises ConversionError and PlanError.
+
+    weights: the file that the network is made of. networks: made of it. start: runs an ONNX file.
+    since: when the making began, by ``time.perf_counter``. joint: plan the class activations too.
+    """
+    if mode == "windows" and spec.crops is not None:
+        return _plan_of_crops(spec, spec.crops(weights), weights, start, since)
+    converted = networks.converted() if mode == "fcn" else None
+    network, any_size = converted or networks.original(), converted is not None
+    if joint:
+        network = _joint(converted)
+    model = export_onnx(network, spec.window, any_size=any_size)
+    run = start(model)
+    export_error = prove_export(network, run, spec.window, any_size=any_size)
+    record = Record(
+        identity=spec.identity(weights),
+        mode=mode,
+        version=__version__,
+        num_classes=run(probe(network, 1, spec.window, spec.window).numpy()).shape[1] // (2 if joint else 1),
+        geometry=converted.geometry if converted else None,
+        proof=converted.proof if converted else None,
+        cell_head=converted.conversion.cell_head if converted else NO_CELLS,
+        export_error=export_error,
+        seconds=time.perf_counter() - since,
+    )
+    part = None
+    if converted:
+        graph = _joint(converted) if joint else converted.network
+        part = whole(graph, converted.geometry, run, channels_last=False, activations=joint)
+    return PlanContent(model, record, part)
+
+
+def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> PlanContent:
+    """Makes the plan of a network that is an ONNX file already."""
+    image = np.zeros((1, len(spec.mean), spec.window, spec.window), np.float32)
+    record = Record(
+        identity=spec.identity(weights),
+        mode="windows",
+        version=__version__,
+        num_classes=start(model)(image).shape[1],
+        geometry=None,
+        proof=None,
+        cell_head=NO_CELLS,
+        export_error=0.0,
+        seconds=time.perf_counter() - since,
+    )
+    return PlanContent(model, record, None)
+
+
+def _joint(converted: FullyConvolutional | None) -> fx.GraphModule:
+    """The graph that gives class activations. Raises PlanError where the network has none."""
+    if converted is None or converted.joint is None:
+        raise PlanError("the network has no class activations")
+    return converted.joint
+
+
+def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:
+    """The largest difference of a logit between a network and what runs its plan, as a share of the largest.
+
+    Compared at the native size, and on two images at a larger one (`any_size`; else of the native size too).
+    Raises PlanError where it is more than float32's rounding makes.
+    """
+    larger = (window + 96, window + 160) if any_size else (window, window)
+    errors = []
+    for count, size in ((1, (window, window)), (2, larger)):
+        x = probe(network, count, *size)
+        try:
+            found = run(x.numpy())
+        except Exception as reason:  # ONNX Runtime's errors share no class but this
+            at = f"{size[1]} × {size[0]} px"
+            raise PlanError(f"the plan does not run at {at} ({first_line(reason)})") from reason
+        errors.append(compare_float32("the plan is not the network", network, x, found, PlanError))
+    return max(errors)
+
+
+def cut_plan(
+    network: FullyConvolutional, start: Start, *, joint: bool = False
+) -> tuple[tuple[Part, ...], list[bytes]]:
+    """The network in parts, and their ONNX files. start: runs such a file. joint: with class activations.
+
+    Raises PlanError if they cannot be exported, or are not the network.
+    """
+    models: list[bytes] = []
+
+    def made(part: nn.Module, takes: tuple[int, int]) -> Run:
+        models.append(export_part(part, *takes))
+        return start(models[-1])
+
+    graph = _joint(network) if joint else network.network
+    parts = cut(graph, network.geometry, made, channels_last=False, activations=joint)
+    _prove(graph, network.geometry, parts)
+    return parts, models
+
+
+def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Part, ...]) -> None:
+    """Compares the parts, run block by block, with the network. Raises PlanError."""
+    steps = 2, 4
+    height, width = (geometry.window + geometry.step * n for n in steps)
+    x = probe(network, 1, height, width)
+
+    def pixels(box: tuple[int, int, int, int]) -> FloatArray:
+        x0, y0, x1, y1 = box
+        region: FloatArray = x[:, :, y0:y1, x0:x1].numpy()
+        return region
+
+    with torch.inference_mode():
+        rows, cols = network(x).shape[2:]
+    image = PixelCells(pixels, geometry.window, geometry.step)
+    try:
+        everywhere = slice(0, rows), slice(0, cols)
+        top = chain(image, parts, [(2, 3)] * len(parts), steps, [everywhere])
+        found = top.compute(0, rows, 0, cols)
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no class but this
+        raise PlanError(f"ONNX Runtime does not run the network's parts ({first_line(error)})") from error
+    compare_float32("the parts are not the network", network, x, found[None], PlanError)

@@ -1,0 +1,133 @@
+"""`fcnconv heatmap`: the score map of an image, in a file or on the terminal."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnconv.cli.arguments import Debug, Format, Model, Progress, Quiet, with_options
+from fcnconv.cli.printing import refuse_terminal, show_map, standard_input
+from fcnconv.cli.progress_bar import shown
+from fcnconv.errors import UsageError
+from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
+from fcnconv.options import FrameChoice, MapOptions, NetworkOptions
+from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
+from fcnconv.system.stdout import data_stream, print_data
+
+if TYPE_CHECKING:
+    from fcnconv.scores import ScoreStream
+
+log = logging.getLogger("fcnconv")
+
+
+@with_options
+def heatmap(
+    image: Annotated[
+        str | None, typer.Argument(metavar="[IMAGE]", help="An image file; none, or -, reads standard input.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="File to write; - is standard output.")
+    ] = None,
+    format: Format = None,
+    frame: FrameChoice = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print what the scan would cost, and stop.", rich_help_panel="Running"
+        ),
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+    progress: Progress = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+    *,
+    options: MapOptions,
+    network: NetworkOptions,
+    own: OwnModel,
+) -> None:
+    """Make the score map of an image, for every class.
+
+    FILE's suffix names the format: .png, .jpg, .webp show a class over the photo, .html every class in the
+    browser; .npz, .npy, .zarr, .tif hold the scores; .json, .csv, .geojson, .gpkg list the cells. Without
+    FILE the map is drawn on the terminal.
+
+        fcnconv heatmap photo.jpg -o map.png           # its foremost class
+        fcnconv heatmap photo.jpg -o map.png -c cat    # a class by its name
+    """
+    path = image or standard_input()
+    if frame == "all" and out in STANDARD_OUTPUT:
+        raise UsageError("--frame all writes a file for each frame; name them with --out")
+    from fcnconv.scan.correction import check_together
+    from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
+
+    masks = [options.mask] if options.mask else []
+    inputs: list[str | Path] = [*own.files, *files_of_folder(model), *masks]
+    writer = None if out is None else find_writer(out, format, options)
+    if out is not None and writer is not None:
+        refuse_terminal(out, "the map")
+        check_writable(out, folder=writer.folder)
+        refuse_overwriting(out, [path, model, *inputs])
+    elif data_stream().isatty():
+        check_terminal(options)
+    elif not dry_run:
+        raise UsageError(
+            f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
+            "standard output"
+        )
+    if writer.looked_at if writer else data_stream().isatty():
+        options = options.looked_at()
+    spec = find_model(model, own)
+    labels = spec.labels()
+    network = replace(network, mode=spec.mode_for(network.mode))
+    check_together(network, options, labels.activation)
+    choice = Choice.of(options, labels)
+    from fcnconv.backends import faster_precision
+    from fcnconv.batch.inputs import Input, framed
+    from fcnconv.classifier import open_classifier
+    from fcnconv.images.remote import local_path, shown_address
+    from fcnconv.maps import ScoreMap, save_map
+
+    with shown(progress, quiet=quiet):
+        classifier = open_classifier(spec, network, options)
+        faster = faster_precision(spec, network) if dry_run else None
+    named = Input("standard input" if path == "-" else shown_address(path), local_path(path))
+    for item in framed([named], frame):
+        score_map = None
+        with shown(progress, quiet=quiet):
+            source = classifier.open(item.content(), options.sizes, name=item.name, frame=item.frame)
+            if dry_run:
+                for estimate in classifier.estimate(source, options):
+                    print_data(f"{item.name}: {estimate}")
+                if faster:
+                    print_data(f"{item.name}: {faster}")
+                continue
+            stream = classifier.stream(source, options)
+            if out is None or writer is None:
+                score_map = ScoreMap.collect(stream)
+            else:
+                file = out
+                if frame == "all":
+                    file = _numbered(out, item.frame or 1)
+                    refuse_overwriting(file, [path, model, *inputs])
+                save_map(stream, file, writer, choice)
+        if score_map is not None:
+            show_map(score_map, choice)
+        _tell_agreement(stream)
+
+
+def _numbered(out: str, frame: int) -> str:
+    """The file of a frame's map: the number stands before the suffix, as in ``map.0003.png``."""
+    from fcnconv.writers import suffix_of
+
+    suffix = suffix_of(out)
+    return f"{out.removesuffix(suffix)}.{frame:04}{suffix}"
+
+
+def _tell_agreement(stream: ScoreStream) -> None:
+    agreement = stream.about.provenance.agreement
+    if agreement is not None and stream.about.provenance.anchors > 1:
+        log.info("the map %s (%d of %d windows scored)", agreement, agreement.exact, agreement.cells)

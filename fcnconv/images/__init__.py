@@ -1,0 +1,243 @@
+"""Images as sources of pixels: in memory, at another size, or read region by region from files too large.
+
+Each kind is a class with a `size` and a `read`, as `ImageSource` asks. `open_regions` finds the one that a
+file's content asks for.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from fcnconv.errors import ImageError
+from fcnconv.images import gdal, slides
+from fcnconv.images.bands import BandSource
+from fcnconv.images.claims import false_claim
+from fcnconv.images.gdal import PIXELS_A_BYTE
+from fcnconv.images.georeference import world_file
+from fcnconv.images.pillow import orientation_of
+from fcnconv.images.pixel_size import pixel_sides_of, pixel_size_of
+from fcnconv.images.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
+from fcnconv.images.samples import PLAIN, Asked, Samples, samples_of
+from fcnconv.images.source import (
+    ImageSource,
+    MemorySource,
+    Pixels,
+    Placed,
+    TurnedSource,
+    area,
+    channels_in,
+    known_of,
+    seen,
+)
+from fcnconv.images.tiff_tags import FirstTags, first_tags, is_tiff
+
+__all__ = [
+    "REGION_SUFFIXES",
+    "Asked",
+    "ImageSource",
+    "MemorySource",
+    "Pixels",
+    "Placed",
+    "ReducedSource",
+    "ResizedSource",
+    "Samples",
+    "area",
+    "channels_in",
+    "known_of",
+    "open_any",
+    "open_raster",
+    "open_regions",
+    "pixel_sides_of",
+    "pixel_size_of",
+    "read_within",
+    "resize",
+    "samples_of",
+    "seen",
+    "slide_hint",
+    "warn_of_lost_place",
+]
+
+log = logging.getLogger("fcnconv")
+
+
+_BY_REGIONS = ".tif .tiff .gtiff .geotiff .cog .btf .tf8 .qptiff .lsm .stk .vrt .img .jp2 .j2k .jpx .jpf"
+
+REGION_SUFFIXES = frozenset((*_BY_REGIONS.split(), *slides.SUFFIXES))
+"""Suffixes by which a folder's images are found that are read region by region. Content decides then."""
+
+
+WIDE_OFFSETS = frozenset({".ndpi"})
+"""Of files that are TIFF but for places beyond 4 GB, and are not looked through for what they claim."""
+
+
+def open_regions(
+    content: Path | bytes, file: io.IOBase, name: str, asked: Asked = PLAIN
+) -> ImageSource | None:
+    """A slide, a TIFF or a raster as a source that reads regions; None for a picture that Pillow decodes.
+
+    content: a path, or an encoded file. file: the same, opened. Raises ImageError.
+    """
+    path = content if isinstance(content, Path) else None
+    head = file.read(_HEAD)
+    file.seek(0)
+    tiff = is_tiff(head)
+    if tiff and not (path and path.suffix.lower() in WIDE_OFFSETS) and (claim := false_claim(file)):  # type: ignore[arg-type]
+        raise ImageError(f"{name}: damaged or cut short: it claims {claim}")
+    slide = path and (tiff or head[128:132] == b"DICM" or path.suffix.lower() in slides.SUFFIXES)
+    if path and slide and not asked.samples and asked.frame in (None, 1) and find_spec("openslide"):
+        source = slides.SlideSource.open(path, name)
+        if source is not None:
+            return source
+    if tiff:
+        return _open_tiff(content, name, asked, first_tags(file))
+    if asked.samples or _is_deep(head) or (path and _has_sidecar(path)):
+        return open_raster(content, name, asked, orientation_of(file))
+    return None
+
+
+_HEAD = 4096
+"""Bytes at a file's start that tell what it is."""
+
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+
+_GEO_BOXES = (bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), b"gml.root-instance")
+"""What marks a JPEG 2000 that lies on a map: the UUID of GeoJP2, and GML."""
+
+
+def _is_deep(head: bytes) -> bool:
+    """Whether a picture may have more than 8 bits, or be too large to be decoded at once: JPEG 2000, PNG."""
+    return head.startswith(_JPEG_2000) or (head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
+
+
+_CIELAB = 8
+"""TIFF's number for colours in L*a*b*."""
+
+_FASTER = (1, 7)
+"""TIFF's numbers for pixels without compression and for JPEG, which tifffile and imagecodecs decode in less
+than half of the time that GDAL takes."""
+
+
+def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
+    """A TIFF by tifffile, if its pages belong together in a way that GDAL does not know, else by GDAL."""
+    source: ImageSource | None = None
+    if tags.photometric == _CIELAB and not (tags.georeferenced or asked.samples):
+        return None  # Pillow's colours are those of its ICC profiles
+    if tags.maker and not tags.georeferenced:
+        if find_spec("tifffile"):
+            source = _open_pages(content, name, asked)
+        else:
+            log.warning(
+                "%s: a file by %s, of which only the first page is read; its channels and sizes are read by "
+                "tifffile: pip install 'fcnconv[tiff]'",
+                *(name, tags.maker),
+            )
+    if source is None and gdal.is_there():
+        source = _open_by_gdal(content, name, asked, tags)
+    if source is None and find_spec("tifffile"):  # of compressions that GDAL does not know, too
+        source = _open_pages(content, name, asked)
+        if source is not None and tags.georeferenced and gdal.is_there():
+            log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
+        if source is not None:
+            warn_of_lost_place(content, name)
+    if source is None and asked.samples and not (gdal.is_there() or find_spec("tifffile")):
+        raise ImageError(f"{name}: --bands and --rescale need rasterio: pip install 'fcnconv[geo]'")
+    return TurnedSource(source, tags.orientation) if source and tags.orientation != 1 else source
+
+
+def _open_pages(content: Path | bytes, name: str, asked: Asked) -> BandSource | None:
+    from fcnconv.images.tiff import TiffSource
+
+    return TiffSource.open(content, name, asked)
+
+
+def _open_by_gdal(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
+    """A TIFF by GDAL, whose tiles may be decoded by tifffile."""
+    from fcnconv.images.raster import RasterSource
+
+    source = RasterSource.open(content, name, asked, tags.premultiplied)
+    packages = find_spec("tifffile") and find_spec("imagecodecs")
+    if source and tags.compression in _FASTER and asked.frame in (None, 1) and packages:
+        from fcnconv.images.tiff import TiffSource
+
+        source.decode_by(lambda samples: TiffSource.open(content, name, Asked(frame=1), samples))
+    return source
+
+
+def open_raster(
+    content: Path | bytes, name: str, asked: Asked = PLAIN, orientation: int = 1
+) -> ImageSource | None:
+    """What GDAL reads of any kind; None if it does not know the file, or is not there. Raises ImageError.
+
+    orientation: as EXIF numbers it.
+    """
+    if not gdal.is_there():
+        return None
+    if asked.frame not in (None, 1):
+        return None
+    from fcnconv.images.raster import RasterSource
+
+    source = RasterSource.open(content, name, asked)
+    return TurnedSource(source, orientation) if source and orientation != 1 else source
+
+
+def warn_of_lost_place(content: Path | bytes, name: str) -> None:
+    """Warns if rasterio is missing and a file that others read has a place on the map, or nodata."""
+    if gdal.is_there():
+        return
+    path = content if isinstance(content, Path) else None
+    with path.open("rb") if path else io.BytesIO(bytes(content)) as file:
+        head = file.read(_HEAD)
+        file.seek(0)
+        tags = first_tags(file) if is_tiff(head) else None
+    if (
+        (path and _has_sidecar(path))
+        or any(box in head for box in _GEO_BOXES)
+        or (tags and tags.georeferenced)
+    ):
+        log.warning(
+            "%s: its place on the map is read by rasterio (pip install 'fcnconv[geo]'); the map is in pixels",
+            name,
+        )
+    if tags and tags.nodata:
+        log.warning("%s: its nodata is read by rasterio: pip install 'fcnconv[geo]'", name)
+
+
+def _has_sidecar(path: Path) -> bool:
+    """Whether files beside an image may say more of it: where it lies, or where it has data."""
+    beside = [path.with_name(path.name + end) for end in (".aux.xml", ".AUX.XML", ".msk")]
+    try:
+        return world_file(path) is not None or any(other.is_file() for other in beside)
+    except (OSError, ValueError):  # names that are too long with it
+        return False
+
+
+def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | None:
+    """A large image of another kind as a source that reads regions; None if it is small, or if nothing here
+    reads it so, which is logged. Raises ImageError, also for a file that is far too small to hold it.
+    """
+    if width * height <= REGION_PIXELS:
+        return None
+    size = path.stat().st_size
+    if width * height > size * PIXELS_A_BYTE:
+        raise ImageError(
+            f"{name}: damaged or cut short: it claims {width} × {height} pixels in {size:,} bytes"
+        )
+    if find_spec("pyvips"):
+        from fcnconv.images.vips import VipsSource
+
+        return VipsSource.open(path, name)
+    log.info(
+        "%s: decoded whole, %.1f GB in memory: pip install 'fcnconv[large]' reads regions",
+        *(name, width * height * 3 / 1e9),
+    )
+    return None
+
+
+def slide_hint(path: Path) -> str:
+    """What to do about a file that nothing here could read: a clause if its name is a slide's, else ""."""
+    if path.suffix.lower() in slides.SUFFIXES and not find_spec("openslide"):
+        return "; if it is a slide, pip install 'fcnconv[slides]' reads it"
+    return ""

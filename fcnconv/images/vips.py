@@ -1,0 +1,54 @@
+"""What libvips reads, for images too large for memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from fcnconv.errors import ImageError, first_line
+from fcnconv.grid import Box
+from fcnconv.images.source import Pixels
+
+_SILENT = logging.NullHandler()
+"""For pyvips. One for all files, as handlers add up."""
+
+
+class VipsSource:
+    """Whatever libvips reads, upright and in sRGB, region by region."""
+
+    def __init__(self, image: Any, name: str):
+        self.image = image
+        self.name = name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.image.width, self.image.height
+
+    @classmethod
+    def open(cls, path: Path, name: str) -> VipsSource:
+        """The file. libvips decodes what cannot be read out of order into a temporary file, once.
+
+        Raises ImageError.
+        """
+        import pyvips
+
+        logging.getLogger("pyvips").addHandler(_SILENT)
+        try:
+            image = pyvips.Image.new_from_file(str(path), fail_on="truncated").autorot().colourspace("srgb")
+            if image.hasalpha():
+                image = image.flatten(background=[255, 255, 255])
+            return cls(image.cast("uchar"), name)
+        except pyvips.Error as error:
+            raise ImageError(f"{name}: libvips cannot read it: {first_line(error)}") from error
+
+    def read(self, box: Box) -> Pixels:
+        import pyvips
+
+        x0, y0, x1, y1 = box
+        try:
+            pixels: Pixels = self.image.crop(x0, y0, x1 - x0, y1 - y0).numpy()
+        except pyvips.Error as error:
+            raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
+        return pixels.reshape(y1 - y0, x1 - x0, 3)

@@ -1,0 +1,110 @@
+"""Where to look: which windows of an image are scored, and which are left out.
+
+A window is looked at if its centre lies in the region, the mask and the tissue that were asked for, and where
+the image has data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fcnconv.errors import ImageError, UsageError
+from fcnconv.grid import Box, Grid
+from fcnconv.images import ImageSource, Placed, known_of
+from fcnconv.options import MapOptions
+from fcnconv.roi.areas import Area, Inside, Rings, cells_inside, polygons, raster, rectangle
+from fcnconv.roi.mask import read_mask
+from fcnconv.roi.tissue import find_tissue
+from fcnconv.roi.vector import is_vector, read_polygons, to_pixels
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where an image is looked at: in all of some areas. record: how these were told."""
+
+    areas: tuple[Area, ...] = ()
+    record: Mapping[str, str] = field(default_factory=dict)
+
+    def cells(self, grid: Grid) -> Inside | None:
+        """bool (rows, cols): the windows that are looked at; None are all.
+
+        Raises UsageError if there is none.
+        """
+        if not self.areas:
+            return None
+        found = cells_inside(self.areas, grid)
+        if not found.any():
+            asked = ", ".join(f"{name} {value}" for name, value in self.record.items())
+            raise UsageError(
+                f"the centre of no window ({grid.window} px) lies inside {asked}; choose a larger area, a "
+                "finer --stride or a larger --scales"
+            )
+        return None if found.all() else found
+
+
+def where_of(source: ImageSource, options: MapOptions) -> Where:
+    """Where the options ask to look, and where the image has data at all. Raises ImageError for what does
+    not fit the image.
+    """
+    areas: list[Area] = []
+    record: dict[str, str] = {}
+    if options.region is not None:
+        areas.append(rectangle(_clipped(options.region, source)))
+        record["region"] = ",".join(map(str, options.region))
+    if options.mask is not None:
+        areas.append(_mask(Path(options.mask), source))
+        record["mask"] = options.mask
+    if options.tissue:
+        tissue, threshold = find_tissue(source)
+        areas.append(raster(tissue, source.size))
+        record["tissue"] = f"saturation from {threshold} of 255"
+    known = known_of(source)
+    if known is not None and not known.all():
+        areas.append(raster(known, source.size))
+        record["data"] = f"{known.mean():.4f} of the image"
+    return Where(tuple(areas), record)
+
+
+def _clipped(region: Box, source: ImageSource) -> Box:
+    (x0, y0, x1, y1), (width, height) = region, source.size
+    if x0 >= width or y0 >= height:
+        raise ImageError(f"{source.name}: has {width} × {height} px, and --region begins at {x0},{y0}")
+    return x0, y0, min(x1, width), min(y1, height)
+
+
+def _mask(path: Path, source: ImageSource) -> Area:
+    if is_vector(path):
+        return _placed(path, source)
+    return raster(read_mask(path, source), source.size)
+
+
+def _placed(path: Path, source: ImageSource) -> Area:
+    """The polygons of a file, in pixels of the image, without those that are to be ignored."""
+    found = read_polygons(path)
+    place = source.georeference if isinstance(source, Placed) else None
+
+    def placed(shapes: Sequence[Rings]) -> list[Rings]:
+        if place is None:
+            return list(shapes)
+        return [
+            [to_pixels(ring, place, found.system, path, source.size) for ring in rings] for rings in shapes
+        ]
+
+    shapes, ignored = placed(found.shapes), placed(found.ignored)
+    if shapes:
+        points = np.concatenate([ring for rings in shapes for ring in rings])
+        (left, top), (right, bottom) = points.min(0), points.max(0)
+        if not (right >= 0 and bottom >= 0 and left < source.size[0] and top < source.size[1]):
+            raise ImageError(
+                f"{path}: its polygons lie at {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f} px, outside "
+                f"of {source.name} ({source.size[0]} × {source.size[1]} px)"
+            )
+    inside = polygons(shapes) if shapes else rectangle((0, 0, *source.size))
+    if not ignored:
+        return inside
+    outside = polygons(ignored)
+    return lambda x, y: inside(x, y) & ~outside(x, y)

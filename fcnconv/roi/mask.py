@@ -1,0 +1,183 @@
+"""Masks that are images: where one is not black, on the grid of the image that it lies over.
+
+A mask is read like any image. One with a place on the map is warped to the image's grid; any other has the
+image's size or its proportions. Black, clear, NaN and nodata are outside.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnconv.errors import ImageError, first_line
+from fcnconv.images import ImageSource, Placed, area, gdal, pillow, warn_of_lost_place
+from fcnconv.images.georeference import GeoReference, georeference_of
+from fcnconv.images.source import upright
+from fcnconv.roi.areas import Inside
+
+MOST_PIXELS = 400_000_000
+"""Of a mask that is read whole."""
+
+MOST_BANDS = 100
+"""Of a mask. All of them are read."""
+
+WARPED_SIDE = 8192
+"""Pixels of the longest side of the grid that a mask is warped to. A scan's cells are coarser."""
+
+
+def read_mask(path: Path, source: ImageSource) -> Inside:
+    """bool (h, w): where a mask is not black, of a raster that lies over the whole image.
+
+    Raises ImageError for what is no image, and for a mask that does not lie over this one.
+    """
+    inside = _by_gdal(path, source) if gdal.is_there() else None
+    if inside is None:
+        inside = _by_pillow(path)
+        warn_of_lost_place(path, str(path))
+    (width, height), (own_height, own_width) = source.size, inside.shape
+    # a smaller mask has the image's proportions as far as whole pixels can have them
+    if abs(own_width - width * own_height / height) > 1 and abs(own_height - height * own_width / width) > 1:
+        raise ImageError(
+            f"{path}: a mask of {own_width} × {own_height} px does not lie over an image of {width} × "
+            f"{height} px; it has the same size, or the same proportions"
+        )
+    return inside
+
+
+def _require_small(path: Path, size: tuple[int, int]) -> None:
+    if area(size) > MOST_PIXELS:
+        raise ImageError(
+            f"{path}: a mask of {size[0]} × {size[1]} px is too large; a smaller one of the same proportions "
+            "does as well"
+        )
+
+
+def _by_pillow(path: Path) -> Inside:
+    try:
+        with pillow.silence, path.open("rb") as file, pillow.opened(file) as image:
+            _require_small(path, image.size)
+            turned = pillow.orientation(image)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+            elif image.mode not in ("1", "L", "I", "I;16", "F"):
+                image = image.convert("RGB")
+            values = np.asarray(image)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged data
+        raise ImageError(f"{path}: no image that can be a mask: {first_line(error)}") from error
+    values = values if values.ndim == 3 else values[:, :, None]
+    clear = values[:, :, 3] == 0 if values.shape[2] == 4 else np.zeros(values.shape[:2], np.bool_)
+    inside = _not_black(values[:, :, :3].transpose(2, 0, 1)) & ~clear
+    return np.ascontiguousarray(upright(inside, turned))
+
+
+def _not_black(bands: npt.NDArray[Any]) -> Inside:
+    """bool (H, W): where any band is neither 0 nor NaN. bands: (count, H, W)."""
+    return np.asarray(((bands != 0) & (bands == bands)).any(0))
+
+
+def _by_gdal(path: Path, source: ImageSource) -> Inside | None:
+    """The same by GDAL, warped where both lie on the map; None for what GDAL cannot open."""
+    from rasterio.errors import RasterioError
+
+    image = source.georeference if isinstance(source, Placed) else None
+    with gdal.gdal():
+        try:
+            dataset = gdal.gdal_open(path)
+        except (RasterioError, OSError, ValueError):
+            return None
+        if dataset.count == 0:
+            return None
+        if dataset.count > MOST_BANDS:
+            raise ImageError(
+                f"{path}: has {dataset.count:,} bands; a mask has one, or is a picture in colours"
+            )
+        try:
+            with dataset:
+                place = georeference_of(dataset, str(path))
+                if image is None or place is None:
+                    _require_small(path, (dataset.width, dataset.height))
+                    inside = _inside(dataset, dataset)
+                    turned = 1 if place is not None else _orientation(path)
+                    return np.ascontiguousarray(upright(inside, turned))
+                return _warped(path, dataset, place, image, source)
+        except ImageError:
+            raise
+        except Exception as error:  # rasterio's and GDAL's errors share no class
+            raise ImageError(f"{path}: GDAL cannot read the mask: {first_line(error)}") from error
+
+
+def _orientation(path: Path) -> int:
+    with path.open("rb") as file:
+        return pillow.orientation_of(file)
+
+
+def _inside(dataset: Any, pixels: Any) -> Inside:
+    """bool (H, W): what lies inside of a mask. pixels: the dataset, or it warped."""
+    declared = gdal.declared_by(dataset)
+    bands = [band for band in range(1, dataset.count + 1) if band != declared.alpha]
+    values, valid = pixels.read(bands), pixels.dataset_mask() > 0
+    if declared.palette is None:
+        return np.asarray(_not_black(values) & valid)
+    colours = declared.palette[np.minimum(values[0], len(declared.palette) - 1)]
+    inside = (colours[:, :, :3] > 0).any(-1) & (colours[:, :, 3] > 0) & valid
+    # labels whose palette was left black
+    return np.asarray(inside if (declared.palette[:, :3] > 0).any() else (values[0] != 0) & valid)
+
+
+def _warped(
+    path: Path, dataset: Any, place: GeoReference, image: GeoReference, source: ImageSource
+) -> Inside:
+    """bool (h, w): a mask on the grid of an image, or on a coarser one of its proportions."""
+    from rasterio.enums import Resampling
+    from rasterio.transform import Affine
+    from rasterio.vrt import WarpedVRT
+
+    width, height = source.size
+    factor = max(max(width, height) / WARPED_SIDE, 1.0)
+    wide, high = math.ceil(width / factor), math.ceil(height / factor)
+    grid = image.of_part(0, 0, width / wide, height / high)
+    system = image.system or place.system or "EPSG:3857"  # of both the same, where none is named
+    theirs = place.system or system
+    options: dict[str, Any] = {"add_alpha": not gdal.declared_by(dataset).alpha and dataset.nodata is None}
+    with WarpedVRT(
+        dataset,
+        src_crs=theirs,
+        src_transform=Affine(*place.transform),
+        crs=system,
+        transform=Affine(*grid.transform),
+        width=wide,
+        height=high,
+        resampling=Resampling.nearest,
+        **options,
+    ) as warped:
+        inside = _inside(dataset, warped)
+    if not inside.any() and not _overlap(dataset, place, theirs, image, system, source):
+        raise ImageError(f"{path}: the mask lies elsewhere on the map, and does not overlap {source.name}")
+    return inside
+
+
+def _overlap(
+    dataset: Any, place: GeoReference, theirs: str, image: GeoReference, system: str, source: ImageSource
+) -> bool:
+    """Whether the bounds of a mask and of an image meet."""
+    from rasterio.warp import transform_bounds
+
+    def bounds(where: GeoReference, width: int, height: int) -> tuple[float, float, float, float]:
+        corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64)
+        x, y = where.place_all(corners).T
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+    try:
+        left, bottom, right, top = transform_bounds(
+            theirs, system, *bounds(place, dataset.width, dataset.height)
+        )
+    except Exception:  # what PROJ cannot place does not lie there
+        return False
+    x0, y0, x1, y1 = bounds(image, *source.size)
+    return bool(left < x1 and right > x0 and bottom < y1 and top > y0)

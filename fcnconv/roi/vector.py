@@ -1,0 +1,223 @@
+"""Regions that were drawn in other programs, as polygons: GeoJSON; with pyogrio GeoPackage, shapefiles, …"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcnconv.errors import ImageError, first_line
+from fcnconv.images.georeference import LONGITUDES, GeoReference, short_name, transformed
+from fcnconv.images.pillow import silence
+from fcnconv.roi.areas import Points, Rings
+from fcnconv.system.records import parse_json
+
+MOST_BYTES = 1_000_000_000
+"""Of a file, unpacked. It is read whole."""
+
+_NO_GEOJSON = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError),
+    *(EOFError, zlib.error, gzip.BadGzipFile),
+)
+"""What reading one raises where it is none, or damaged."""
+
+_GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
+_BY_OGR = (".gpkg", ".shp", ".fgb", ".kml", ".gml", ".shz", ".sqlite", ".parquet")
+"""What the names of vector files end in that pyogrio reads."""
+
+IGNORED = "Ignore*"
+"""The classification of QuPath's annotations that are left out of all others."""
+
+
+@dataclass
+class Drawn:
+    """Polygons in the coordinates of their file. shapes: those to look at. ignored: those not to look at.
+    system: their coordinate system as the file names it; None if it does not.
+    """
+
+    shapes: list[Rings] = field(default_factory=list)
+    ignored: list[Rings] = field(default_factory=list)
+    system: str | None = None
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file holds polygons, by its name, or by how it begins; others are images."""
+    if path.name.lower().endswith((*_GEOJSON, *_BY_OGR)):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(16).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"{", b"[")
+    except OSError:
+        return False
+
+
+def read_polygons(path: Path) -> Drawn:
+    """The polygons of a file. Raises ImageError for what is no such file, or has no polygon."""
+    if path.suffix.lower() in _BY_OGR:
+        found = _by_ogr(path)
+    else:
+        found = _by_json(path)
+    if not (found.shapes or found.ignored):
+        raise ImageError(f"{path}: has no polygon; points and lines are no regions")
+    return found
+
+
+def _by_json(path: Path) -> Drawn:
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ImageError(f"{path}: over {MOST_BYTES / 1e9:.0f} GB of GeoJSON; simplify the polygons")
+        record = parse_json(content.decode("utf-8-sig"))
+        found = Drawn(system=_named(record.get("crs") if isinstance(record, dict) else None, path))
+        for polygon, ignored in _polygons(record, False):
+            rings = _rings(polygon)
+            if rings:
+                (found.ignored if ignored else found.shapes).append(rings)
+    except _NO_GEOJSON as error:
+        raise ImageError(f"{path}: no GeoJSON of polygons: {error}") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    return found
+
+
+def _named(crs: Any, path: Path) -> str | None:
+    """The coordinate system of the member ``crs`` of GeoJSON 2008, in any of the ways that it is written."""
+    if crs is None:
+        return None
+    properties = crs.get("properties", {}) if isinstance(crs, dict) else {}
+    name = crs if isinstance(crs, str) else properties.get("name", properties.get("code"))
+    if isinstance(crs, dict) and name is None:
+        name = json.dumps(crs) if str(crs.get("type")).endswith("CRS") else None  # PROJ's own JSON
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = f"EPSG:{name}"
+    if not isinstance(name, str) or not name.strip():
+        raise ImageError(
+            f"{path}: its crs member is none that is known ({json.dumps(crs)[:80]}); write it as "
+            '{"type": "name", "properties": {"name": "EPSG:25832"}}'
+        )
+    return f"EPSG:{name}" if name.strip().isdigit() else name.strip()
+
+
+def _polygons(record: Any, ignored: bool) -> Iterator[tuple[Any, bool]]:
+    """The coordinates of each polygon, and whether it is to be ignored. QuPath also writes a plain list."""
+    if isinstance(record, list):
+        for part in record:
+            yield from _polygons(part, ignored)
+        return
+    kind = record["type"]
+    if kind in ("FeatureCollection", "GeometryCollection"):
+        yield from _polygons(record["features" if kind == "FeatureCollection" else "geometries"], ignored)
+    elif kind == "Feature":
+        if record["geometry"] is not None:
+            yield from _polygons(record["geometry"], _is_ignored(record.get("properties")))
+    elif kind == "Polygon":
+        yield record["coordinates"], ignored
+    elif kind == "MultiPolygon":
+        for polygon in record["coordinates"]:
+            yield polygon, ignored
+
+
+def _is_ignored(properties: Any) -> bool:
+    told = properties.get("classification") if isinstance(properties, dict) else None
+    return (told.get("name") if isinstance(told, dict) else told) == IGNORED
+
+
+def _rings(polygon: Any) -> Rings:
+    """The rings of a polygon; none of one that is empty. Raises ValueError."""
+    rings = [np.array([point[:2] for point in ring], np.float64) for ring in polygon if ring]
+    if any(ring.ndim != 2 or len(ring) < 3 or not np.isfinite(ring).all() for ring in rings):
+        raise ValueError("a ring of fewer than three points")
+    return rings if polygon and polygon[0] else []
+
+
+def _by_ogr(path: Path) -> Drawn:
+    """The polygons of the first layer of a file of GDAL's."""
+    try:
+        import shapely
+        from pyogrio.raw import read
+    except ImportError as error:
+        raise ImageError(f"{path}: reading it needs pyogrio: pip install 'fcnconv[geo]'") from error
+    try:
+        with silence:
+            meta, _, geometries, _ = read(path, columns=[])
+        parts = shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None]))
+    except Exception as error:  # the errors of pyogrio, GDAL and GEOS share no class
+        raise ImageError(f"{path}: no polygons that GDAL can read: {first_line(error)}") from error
+    found = Drawn(system=meta.get("crs"))
+    for part in parts:
+        for polygon in shapely.get_parts(part) if part.geom_type == "GeometryCollection" else [part]:
+            if polygon.geom_type == "Polygon" and not polygon.is_empty:
+                rings = [polygon.exterior, *polygon.interiors]
+                found.shapes.append([np.asarray(ring.coords)[:, :2] for ring in rings])
+    return found
+
+
+def to_pixels(
+    ring: Points, place: GeoReference, system: str | None, path: Path, size: tuple[int, int]
+) -> Points:
+    """Points of a map, float64 (n, 2), in pixels of an image that lies at `place`.
+
+    system: their coordinate system; None means longitudes and latitudes, or the image's own system where that
+    has no name. path: of the file, for messages. size: (width, height) of the image. Raises ImageError for
+    coordinates that cannot be brought there.
+    """
+    if place.system is None:
+        return place.pixels_of(ring)
+    if system is None and (np.abs(ring) > (_MOST_LONGITUDE, 90)).any():
+        x, y = ring[(np.abs(ring) > (_MOST_LONGITUDE, 90)).any(1)][0]
+        raise ImageError(
+            f"{path}: {x:.6g},{y:.6g} is no longitude and latitude, and the file names no coordinate system; "
+            f'name it in a member "crs", as {{"type": "name", "properties": {{"name": "{_example(place)}"}}}}'
+        )
+    there = transformed(ring, _known(system or LONGITUDES, path), place.system)
+    if not np.isfinite(there).all():
+        raise ImageError(
+            f"{path}: some of its coordinates have no place in {short_name(place.system)}, the image's system"
+        )
+    if _is_geographic(place.system):  # an image across 180° goes on beyond it, and GeoJSON does not
+        centre = place.place(size[0] / 2, size[1] / 2)[0]
+        there = there + np.array([360 * round((centre - float(there[:, 0].mean())) / 360), 0])
+    return place.pixels_of(there)
+
+
+_MOST_LONGITUDE = 360
+"""Degrees: some files go on beyond 180."""
+
+
+def _example(place: GeoReference) -> str:
+    return place.system if place.epsg and place.system else "EPSG:25832"
+
+
+def _known(system: str, path: Path) -> str:
+    """A coordinate system as PROJ reads it. Raises ImageError for one that it does not know."""
+    if re.match(r"(?i)https?://(?!www\.opengis\.net/)", system):
+        raise ImageError(f"{path}: its coordinate system is an address ({system}); name it, as EPSG:25832")
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+    except ImportError:
+        return system  # `transformed` says what is missing
+    number = re.fullmatch(
+        r"(?i)(?:urn:ogc:def:crs:|https?://www\.opengis\.net/def/crs/)EPSG[:/].*?[:/](\d+)", system
+    )
+    if number or re.search(r"(?i)\bCRS:?84\b", system):
+        return f"EPSG:{number[1]}" if number else LONGITUDES
+    try:
+        CRS.from_user_input(system)
+    except CRSError as error:
+        raise ImageError(f"{path}: PROJ does not know its coordinate system {system[:80]!r}") from error
+    return system
+
+
+def _is_geographic(system: str) -> bool:
+    from rasterio.crs import CRS
+
+    return bool(CRS.from_user_input(system).is_geographic)

@@ -1,0 +1,191 @@
+"""Making a map true: the plain network's blocks of one grid, corrected by real crops as is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fcnconv.errors import UsageError
+from fcnconv.grid import Grid
+from fcnconv.options import MapOptions, NetworkOptions
+from fcnconv.provenance import Activation, Mode
+from fcnconv.scan.agreement import Tally, sample_size, sample_windows
+from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
+from fcnconv.scan.lines import Lines, anchor_lines, needed_anchors
+from fcnconv.scan.refine import refined
+from fcnconv.scan.refine_until import asked_sample, first_guess, reach
+from fcnconv.scores import Block, Mask
+from fcnconv.system.scratch import scratch_array
+
+USUAL_ANCHORS = 4
+"""K where a map must agree with crops, unless it is told."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How far a map is corrected.
+
+    anchors: K, of real crops at every K-th window; 0 is the plain network's map, 1 that of crops alone.
+    refine: share of the windows that are scored exactly beside them, the least sure ones.
+    agreement: score so many that the map agrees with real crops in this share of the windows; None is off.
+    seed: of the random windows that are compared.
+    """
+
+    anchors: int
+    refine: float = 0.0
+    agreement: float | None = None
+    seed: int = 0
+
+    @property
+    def dense(self) -> bool:
+        """Whether the plain network's map takes part."""
+        return self.anchors != 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the plain network's map is left as it is."""
+        return not self.anchors and not self.refine and self.agreement is None
+
+    def crops(self, grid: Grid, inside: Mask | None = None) -> int:
+        """About how many real crops it takes on a grid; with `agreement` a guess.
+
+        inside: bool (rows, cols), the cells that are looked at; None are all.
+        """
+        cells = grid.rows * grid.cols if inside is None else int(inside.sum())
+        if self.anchors == 1:
+            return cells
+        if not self.anchors:
+            return round(self.refine * cells)
+        down, across = self._lines(grid)
+        anchors = len(down) * len(across)
+        if inside is not None:
+            anchors = int(needed_anchors(down, across, inside).sum())
+        scored = anchors + round(self.refine * cells)
+        if self.agreement is None:
+            return min(scored + sample_size(cells // grid.phases**2), cells)
+        scored = min(scored + asked_sample(cells), cells)
+        return scored + round(first_guess(cells, scored, self.agreement))
+
+    def needed(self, grid: Grid, inside: Mask) -> Mask:
+        """bool (rows, cols): the cells of the plain network's map that it takes for those inside."""
+        if self.anchors < 2:
+            return inside
+        down, across = self._lines(grid)
+        needed = inside.copy()
+        needed[np.ix_(down, across)] |= needed_anchors(down, across, inside)
+        return needed
+
+    def _lines(self, grid: Grid) -> tuple[Lines, Lines]:
+        down, across = (anchor_lines(n, self.anchors, grid.phases) for n in (grid.rows, grid.cols))
+        return down, across
+
+
+def correction_of(options: MapOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
+    """How far a map is corrected. activation: of the labels. Raises UsageError for what changes nothing, or
+    cannot be known.
+    """
+    windows = mode == "windows"
+    anchors = options.anchors
+    if anchors is None:
+        anchors = 1 if windows else 0 if options.agreement is None else USUAL_ANCHORS
+    if not 0 <= options.refine <= 1:
+        raise UsageError(f"a share of {options.refine:g} cannot be refined; choose one from 0 to 1")
+    if windows and not anchors:
+        raise UsageError("--mode windows has no plain network's map; leave out --anchors 0")
+    if anchors == 1 and (options.refine or options.agreement is not None):
+        raise UsageError("every window is a real crop already; leave out --refine and --agreement")
+    if not anchors and options.agreement is not None:
+        raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
+    if activation == "none" and (options.refine or options.agreement is not None):
+        raise UsageError(
+            "with --activation none it is not known how sure a window is; leave out --refine and --agreement"
+        )
+    if anchors < 2 and options.seed:
+        raise UsageError("--seed draws the windows that a corrected map is compared in; leave it out")
+    return Correction(anchors, options.refine, options.agreement, options.seed)
+
+
+def check_together(network: NetworkOptions, options: MapOptions, activation: Activation) -> None:
+    """Raises UsageError for options of a map that do not go with those of its network, or with the activation
+    of its labels.
+    """
+    mode = network.mode or "fcn"
+    correction = correction_of(options, mode, activation)
+    if network.temperature not in (None, 1) and activation == "none":
+        raise UsageError("--temperature divides logits, and --activation none takes none; leave it out")
+    if network.temperature not in (None, 1) and mode == "fcn" and correction.anchors:
+        raise UsageError("--temperature is for the plain network's map; add --anchors 0, or leave it out")
+    if options.raw and network.stride is None:
+        raise UsageError(
+            "--raw shows the map of a finer stride, whose pictures are smooth; add --stride, or leave it out"
+        )
+
+
+def correct(
+    grid: Grid,
+    num_classes: int,
+    blocks: Iterable[Block] | None,
+    score: Score,
+    correction: Correction,
+    tally: Tally,
+    inside: Mask | None = None,
+) -> Iterator[Block]:
+    """The blocks of a grid, corrected, each with the mask of its exact cells.
+
+    blocks: the plain network's, as `scan` gives them; None where there is no such map.
+    score: scores single windows. tally: is told what is compared.
+    inside: bool (rows, cols), the cells that are looked at; None are all. The others come out as NaN.
+    """
+    for block in _corrected(grid, num_classes, blocks, score, correction, tally, inside):
+        if inside is not None:
+            block.logits[~inside[block.rows, block.cols]] = np.nan
+        yield block
+
+
+def _corrected(
+    grid: Grid,
+    num_classes: int,
+    blocks: Iterable[Block] | None,
+    score: Score,
+    correction: Correction,
+    tally: Tally,
+    inside: Mask | None,
+) -> Iterator[Block]:
+    every = correction.anchors
+    if blocks is not None and not every:
+        share = correction.refine
+        yield from refined(blocks, score, share, tally.activation, inside) if share else blocks
+        return
+    asked = correction.agreement
+    anchors = Anchors(
+        every,
+        correction.refine,
+        sample=None if asked is None else 0,
+        seed=correction.seed,
+        dense=0.0 if blocks is None else DENSE_SHARE,
+    )
+    if blocks is None:
+        blocks = no_dense(grid, num_classes, every)
+    if asked is None:
+        yield from corrected(blocks, score, anchors, tally, inside)
+        return
+    uncounted = Tally(activation=tally.activation)
+    whole = _collected(grid, num_classes, corrected(blocks, score, anchors, uncounted, inside))
+    rows, cols = (anchor_lines(count, every, grid.phases) for count in (grid.rows, grid.cols))
+    count = asked_sample(grid.rows * grid.cols if inside is None else int(inside.sum()))
+    sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed, inside)
+    yield reach(whole, score, sample, asked, tally, inside)
+
+
+def _collected(grid: Grid, num_classes: int, blocks: Iterable[Block]) -> Block:
+    """The blocks as one: in memory, or on disk where they are very large."""
+    rows, cols = slice(0, grid.rows), slice(0, grid.cols)
+    logits = scratch_array((grid.rows, grid.cols, num_classes))
+    exact = np.zeros((grid.rows, grid.cols), np.bool_)
+    for block in blocks:
+        logits[block.rows, block.cols] = block.logits
+        if block.exact is not None:
+            exact[block.rows, block.cols] = block.exact
+    return Block(grid, rows, cols, logits, exact)

@@ -1,0 +1,96 @@
+"""Formats that list the cells, one after another, in words and numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fcnconv.errors import printable
+from fcnconv.labels import Labels, Selection
+from fcnconv.scores import ScoreStream
+from fcnconv.system.progress import written
+from fcnconv.writers.output_spec import Choice, Kept, keep, provenance
+
+Ranking = list[tuple[Selection, float]]
+
+
+def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
+    """The provenance, then a line a cell: row, col, box, whether it is exact, its best or chosen classes."""
+    rows, cols, _ = stream.about.shape
+    kept = keep(stream, choice.selections, choice.options.top_k)
+    head = provenance(stream) | {"rows": rows, "cols": cols}
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head)[:-1] + ', "cells": [')
+        for number, (row, col, ranking) in enumerate(_cells(kept, stream.about.labels, choice)):
+            cell = {
+                "row": row,
+                "col": col,
+                "box": kept.box(row, col),
+                "exact": bool(kept.exact[row, col]),
+                "predictions": [
+                    {"class_idx": s.class_idx, "wnid": s.wnid, "category": s.name, "probability": round(p, 6)}
+                    for s, p in ranking
+                ],
+            }
+            file.write((",\n" if number else "\n") + json.dumps(cell))
+        file.write("\n]}\n")
+
+
+def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
+    """A row a cell. Without a selection its k best categories, and whether it is a real crop (1 or 0); with
+    some a column ``prob_NAME`` each, after the columns ``minx,miny,width,height`` and no others, as readers
+    of WSInfer's tables expect. Names that a spreadsheet would compute get an apostrophe, see `_as_text`.
+    """
+    kept = keep(stream, choice.selections, choice.options.top_k)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        if choice.selections:
+            table.writerow(
+                [*_BOX_COLUMNS, *(f"prob_{printable(selection.name)}" for selection in choice.selections)]
+            )
+        else:
+            ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
+            best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
+            table.writerow(["row", "col", *_BOX_COLUMNS, *best, "exact"])
+        for row, col, ranking in _cells(kept, stream.about.labels, choice):
+            x0, y0, x1, y1 = kept.box(row, col)
+            box = (x0, y0, x1 - x0, y1 - y0)
+            if choice.selections:
+                table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])
+            else:
+                pairs = (item for s, p in ranking for item in (_as_text(s.name), f"{p:.6f}"))
+                table.writerow([row, col, *box, *pairs, int(kept.exact[row, col])])
+
+
+_FORMULA = ("=", "+", "-", "@")
+"""What makes a spreadsheet take a cell for a formula, which may send what is in the table to anybody."""
+
+
+def _as_text(name: str) -> str:
+    """A name of a class as a cell that a spreadsheet takes for text, in one line: with an apostrophe before
+    one that begins as formulas do, as OWASP advises ("CSV Injection"), and control characters written out.
+    Names come with the model, from whoever made it.
+    """
+    return f"'{printable(name)}" if name.startswith(_FORMULA) else printable(name)
+
+
+_BOX_COLUMNS = ("minx", "miny", "width", "height")
+
+
+def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
+    """The row and column of each cell that was looked at, with the chosen selections or else its best
+    categories.
+    """
+    categories = labels.all_categories()
+    rows = len(kept.probability)
+    for row in range(rows):
+        for col in np.flatnonzero(~np.isnan(kept.probability[row, :, 0])).tolist():
+            found: Sequence[Selection] = choice.selections
+            if kept.class_idx is not None:
+                found = [categories[i] for i in kept.class_idx[row, col].tolist()]
+            yield row, col, list(zip(found, kept.probability[row, col].tolist(), strict=True))
+        written(row + 1, of=rows)

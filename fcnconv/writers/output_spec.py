@@ -1,0 +1,199 @@
+"""What goes into a file, whatever its format: the chosen scores, their names, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+
+from fcnconv.errors import UsageError
+from fcnconv.grid import Box
+from fcnconv.images import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of, seen
+from fcnconv.images.georeference import GeoReference
+from fcnconv.labels import Labels, Selection
+from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
+from fcnconv.version import __version__
+
+Record = dict[str, str | int | float]
+"""Named scalars."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a score map is written. selections: the categories and concepts, each once; none are all."""
+
+    selections: tuple[Selection, ...] = ()
+    options: MapOptions = PLAIN_MAP
+
+    def __post_init__(self) -> None:
+        once = {selection.classes: selection for selection in reversed(self.selections)}
+        object.__setattr__(self, "selections", tuple(reversed(once.values())))
+
+    @classmethod
+    def of(cls, options: MapOptions, labels: Labels) -> Choice:
+        """What the options ask for of a map with these labels. Raises UsageError for a class that is none."""
+        return cls(tuple(labels.find(name) for name in options.classes), options)
+
+    def scores(self, piece: Piece) -> FloatArray:
+        """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
+        values = self.options.values
+        if piece.about.labels.activation == "none" and self.options.dtype in (None, "float32"):
+            values = "logits"  # what is taken as it is may be no probability
+        if self.selections:
+            return piece.class_maps(self.selections, values)
+        return piece.probabilities() if values == "probabilities" else piece.logits
+
+    def names(self, about: About) -> list[str]:
+        """The name of each plane of `scores`."""
+        return [selection.name for selection in self.selections] or list(about.labels.categories)
+
+
+PICTURE_SIDE = 8192
+"""Pixels of a picture's longest side, unless told."""
+
+
+def photo_of(about: About, max_side: int) -> Pixels:
+    """uint8 (H, W, 3): the image that was scanned, no side longer than `max_side` pixels.
+
+    Raises UsageError.
+    """
+    return read_within(source_of(about), max_side)
+
+
+def source_of(about: About) -> ImageSource:
+    """The image that was scanned, as it is looked at. Raises UsageError if the map has none."""
+    if about.source is None:
+        raise UsageError("a picture lies over the photo, and this map has none; write another format")
+    return seen(about.source)
+
+
+def place_of(about: About) -> GeoReference | None:
+    """Where the image lies on a map of the world, if its file says it."""
+    return about.source.georeference if isinstance(about.source, Placed) else None
+
+
+def optimises(about: About) -> bool:
+    """Whether a GeoTIFF of a map becomes a cloud-optimised one: of an image on the map, by rasterio."""
+    return place_of(about) is not None and find_spec("rasterio") is not None
+
+
+def told(stream: ScoreStream) -> str:
+    """How true a map is and how it was made, in a few words. To be asked when it was read."""
+    about = stream.about
+    sizes = [f"{width} × {height}" for width, height in (g.scan_size for g in about.scales or (about.grid,))]
+    at = f"{', '.join(sizes[:-1])} and {sizes[-1]}" if len(sizes) > 1 else sizes[0]
+    agreement = about.provenance.agreement
+    true = f"{agreement}; " if agreement is not None else ""
+    model = about.provenance.identity.model
+    cells = f"{about.grid.rows} × {about.grid.cols} {about.unit}s of {about.grid.window} px"
+    return f"{true}{cells} at {at} px; {model}"
+
+
+def provenance(stream: ScoreStream) -> Record:
+    """What a reader needs to place each cell and to make the map again. To be asked when the map was read."""
+    about = stream.about
+    grid, made = about.grid, about.provenance
+    record: Record = {
+        "window": grid.window,
+        "stride": grid.stride,
+        "scale": grid.scale,
+        "width": grid.image_size[0],
+        "height": grid.image_size[1],
+        "scan_width": grid.scan_size[0],
+        "scan_height": grid.scan_size[1],
+        "model": made.identity.model,
+        "mode": made.mode,
+        "tiles": made.tiles,
+        "preprocessing": made.identity.preprocessing,
+        "weights_sha256": made.identity.weights_sha256,
+        "activation": about.labels.activation,
+        "temperature": about.temperature,
+        "precision": made.arithmetic.number,
+        "anchors": made.anchors,
+        "refine": made.refine,
+        "seed": made.seed,
+        "exact_cells": stream.exact_cells,
+        "version": __version__,
+    }
+    if made.arithmetic.error:
+        record["precision_error"] = made.arithmetic.error
+    record.update(about.looked_at)
+    if about.scales:
+        record["scales"] = ",".join(
+            f"{width}x{height}" for width, height in (g.scan_size for g in about.scales)
+        )
+    if about.join is not None:
+        record["join"] = about.join
+    if about.kind != "windows":
+        record["map"] = about.kind
+    if (size := pixel_size_of(about.source)) is not None:
+        record["pixel_size"] = size
+    if samples := samples_of(about.source):
+        record.update(samples.record())
+    if made.agreement is not None:
+        record.update(made.agreement.record())
+    return record
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Some probabilities of each cell: of chosen categories and concepts, or of its best categories.
+
+    probability: float32 (rows, cols, n), 0 to 1.
+    class_idx: (rows, cols, n), the categories that are best in each cell, best first, uint16 where that holds
+        them; None where the probabilities are those of the selections, in their order.
+    exact: bool (rows, cols), the cells whose scores are those of real crops.
+    best_scale: of joined scales, uint8 (rows, cols).
+    """
+
+    about: About
+    probability: FloatArray
+    class_idx: npt.NDArray[np.unsignedinteger] | None
+    exact: Mask
+    best_scale: npt.NDArray[np.uint8] | None
+
+    def box(self, row: int, col: int) -> Box:
+        """(x0, y0, x1, y1) of a cell's window, as `About.box` gives it."""
+        return self.about.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
+
+
+def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
+    """What formats need that do not hold every score, so that memory follows the cells. Reads the map once.
+
+    selections: whose probabilities are kept; if there are none, the k best categories of each cell.
+    """
+    about = stream.about
+    rows, cols, num_classes = about.shape
+    k = min(k, num_classes)
+    probability = np.empty((rows, cols, len(selections) or k), np.float32)
+    class_idx = None if selections else np.empty((rows, cols, k), np.min_scalar_type(max(num_classes, 256)))
+    exact = np.empty((rows, cols), np.bool_)
+    best_scale = np.empty((rows, cols), np.uint8) if about.has_best_scale else None
+    for piece in stream.pieces():
+        if class_idx is None:
+            probability[piece.place] = piece.class_maps(selections)
+        else:
+            class_idx[piece.place], probability[piece.place] = piece.top_k(k)
+        exact[piece.place] = piece.exact
+        if best_scale is not None and piece.block.best_scale is not None:
+            best_scale[piece.place] = piece.block.best_scale
+    return Kept(about, probability, class_idx, exact, best_scale)
+
+
+MADE_BY = f"fcnconv {__version__}"
+"""What pictures and TIFFs have as their software."""
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file is none that Pillow can decode, or is one that fcnconv made."""
+    try:
+        with Image.open(path) as image:
+            return str(image.getexif().get(ExifTags.Base.Software, "")).startswith("fcnconv")
+    except OSError:  # UnidentifiedImageError is one
+        return True
