@@ -23,7 +23,7 @@ from fcnconv.images.reading import open_image
 from fcnconv.labels import imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.provenance import Identity, Provenance
-from fcnconv.scores import About, Block
+from fcnconv.scores import Block, MapInfo
 from fcnconv.writers import WRITERS
 
 PHOTO = Path(__file__).parents[1] / "sample_images" / "collage.jpg"
@@ -41,7 +41,7 @@ def made_up(cells: int, image: ImageSource) -> ScoreMap:
     provenance = Provenance(Identity("made up", "", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
     everywhere = slice(0, cells)
     return ScoreMap(
-        About(grid, labels, provenance, source=image), Block(grid, everywhere, everywhere, logits)
+        MapInfo(grid, labels, provenance, source=image), Block(grid, everywhere, everywhere, logits)
     )
 
 

@@ -51,12 +51,12 @@ from fcnconv.roi import Where, where_of
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
-from fcnconv.scan.focus import Levels, level_stream
+from fcnconv.scan.focus import ScannedScales, level_stream
 from fcnconv.scan.multiscale import joined, needed_between
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
-from fcnconv.scan.stages import Run
-from fcnconv.scan.tiling import Parts, Tiling, choose_all, default_memory
-from fcnconv.scores import About, Block, FloatArray, Mask, ScoreStream
+from fcnconv.scan.stages import Forward
+from fcnconv.scan.tiling import Stages, Tiling, choose_all, default_memory
+from fcnconv.scores import Block, FloatArray, MapInfo, Mask, ScoreStream
 from fcnconv.system.once import once
 from fcnconv.system.progress import expect, finished
 
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fcnconv.maps import ScoreMap
-    from fcnconv.scan.agreement import Tally
+    from fcnconv.scan.agreement import AgreementEstimator
     from fcnconv.scan.correction import Correction
 
 log = logging.getLogger("fcnconv")
@@ -97,10 +97,10 @@ class Classifier:
     labels: Labels
     geometry: Geometry
     eval_size: int
-    run: Run
-    open_crops: Callable[[], Run]
+    run: Forward
+    open_crops: Callable[[], Forward]
     provenance: Provenance
-    parts: Parts
+    parts: Stages
     memory: float
     temperature: float = 1.0
     max_pixels: int = MAX_PIXELS
@@ -110,7 +110,7 @@ class Classifier:
     image_pixel_size: float | None = None
     channels: int = 3
     cell_head: CellHead = NO_CELLS
-    joint: Callable[[], Parts] | None = None
+    joint: Callable[[], Stages] | None = None
     tell_windows: Callable[[], None] = lambda: None
     tell_padding: Callable[[], None] = lambda: None
 
@@ -195,7 +195,7 @@ class Classifier:
         options: of which those count that say how the image is scanned. Nothing is scanned until the map's
         pieces are read.
         """
-        from fcnconv.scan.agreement import Tally
+        from fcnconv.scan.agreement import AgreementEstimator
         from fcnconv.scan.correction import correction_of
 
         correction = correction_of(options, self.provenance.mode, self.labels.activation)
@@ -212,7 +212,7 @@ class Classifier:
         kind = self._kind(options, correction)
         parts = self._parts(kind)
         tilings = self.tilings([*order, finest], inside, correction, parts)
-        tally = Tally(activation=self.labels.activation)
+        tally = AgreementEstimator(activation=self.labels.activation)
         crops = sum(correction.crops(grid, inside.get(grid)) for grid in tilings if grid.rows * grid.cols > 1)
         if crops:
             self.open_crops()  # before the scan: making its plan takes seconds
@@ -227,14 +227,14 @@ class Classifier:
         )
         scales = tuple(grids) if order else ()
         join = options.join if order else None
-        about = About(finest, self.labels, made, temperature, scales, source, join, where.record)
+        about = MapInfo(finest, self.labels, made, temperature, scales, source, join, where.record)
         if kind == "windows":
             blocks = self._corrected(source, tilings, correction, tally, inside)
             if order:
                 blocks = joined(blocks, grids, options.join, temperature, self.labels)
             about = replace(about, answer=once(partial(self._answer, source)))
             return ScoreStream(about, blocks, tally.agreement)
-        levels = Levels(list(tilings), self.cell_head.cells, len(self.labels))
+        levels = ScannedScales(list(tilings), self.cell_head.cells, len(self.labels))
         blocks = self._corrected(source, tilings, correction, tally, inside, levels.take)
         known = None if inside or correction.anchors or correction.refine else levels
         about = replace(about, answer=once(partial(self._answer, source, known)))
@@ -249,13 +249,13 @@ class Classifier:
             return "windows"
         return options.map
 
-    def _parts(self, kind: MapKind) -> Parts:
+    def _parts(self, kind: MapKind) -> Stages:
         """What computes a map of this kind."""
         if kind == "windows" or self.joint is None:
             return self.parts
         return self.joint()
 
-    def _answer(self, source: ImageSource, levels: Levels | None = None) -> Classification:
+    def _answer(self, source: ImageSource, levels: ScannedScales | None = None) -> Classification:
         """What an image shows as a whole, as `classify` answers it, from what was scanned if that will do. A
         large JPEG is decoded once more, smaller, as `classify` does it: the pixels are a little different.
         """
@@ -293,7 +293,7 @@ class Classifier:
         source: ImageSource,
         tilings: dict[Grid, Tiling],
         correction: Correction,
-        tally: Tally,
+        tally: AgreementEstimator,
         inside: dict[Grid, Mask],
         take: Callable[[Block], Block] | None = None,
     ) -> Iterator[Block]:
@@ -472,7 +472,7 @@ class Classifier:
         grids: Sequence[Grid],
         inside: Mapping[Grid, Mask] | None = None,
         correction: Correction | None = None,
-        parts: Parts | None = None,
+        parts: Stages | None = None,
     ) -> dict[Grid, Tiling]:
         """How the grids of a scan will be computed within `memory`.
 
@@ -705,7 +705,7 @@ def open_classifier(
     if network.arithmetic != FLOAT32:
         log.info("%s", network.arithmetic)
 
-    def crops() -> Run:
+    def crops() -> Forward:
         if mode == "windows":
             return network.run
         return open_network(spec, "windows", backend, device, precision=options.precision).run

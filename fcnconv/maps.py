@@ -21,7 +21,7 @@ from fcnconv.parsing import checked, parse_extent, parse_share
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.render.draw import FLOOR
-from fcnconv.scores import Block, FloatArray, Piece, ScoreStream, shown, strength, top_k
+from fcnconv.scores import Block, FloatArray, MapBlock, ScoreStream, shown, strength, top_k
 from fcnconv.system.files import written
 from fcnconv.system.progress import written as rows_written
 from fcnconv.system.scratch import let_go, scratch_array
@@ -45,7 +45,7 @@ Names = str | Selection | Iterable[str | Selection]
 
 
 @dataclass(frozen=True, repr=False)
-class ScoreMap(Piece):
+class ScoreMap(MapBlock):
     """The scores of every window of an image.
 
     ``logits[y, x, k]`` is the score of class k in the window ``box(y, x)``, and ``score_map["cat"]`` the
@@ -199,7 +199,7 @@ class ScoreMap(Piece):
         """The map as writers take it."""
         return _streamed(self)
 
-    def display(self) -> Piece:
+    def display(self) -> MapBlock:
         """The map that display formats and regions show. For a map that was made with the default kind and
         scales it is the focused map at all scales, for which the image is scanned when it is first needed.
         """
@@ -291,7 +291,7 @@ class ScoreMap(Piece):
         return Choice(tuple(chosen), options)
 
 
-def _streamed(whole: Piece) -> ScoreStream:
+def _streamed(whole: MapBlock) -> ScoreStream:
     """A whole map as writers take it."""
     return ScoreStream(whole.about, [whole.block])
 

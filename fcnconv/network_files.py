@@ -32,7 +32,7 @@ from fcnconv.version import __version__
 
 
 @dataclass(frozen=True)
-class About:
+class NetworkFileInfo:
     """What a file tells of its network.
 
     Its input is ``(intensity - mean) / std`` of ``window + step · n`` pixels, `step` being the stride that
@@ -60,7 +60,7 @@ class About:
         )
 
 
-def _onnx(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
+def _onnx(network: FullyConvolutional, about: NetworkFileInfo) -> tuple[bytes, float]:
     import onnx
 
     window = network.geometry.window
@@ -71,7 +71,7 @@ def _onnx(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
     return read.SerializeToString(), error
 
 
-def _pt2(network: FullyConvolutional, about: About) -> tuple[bytes, float]:
+def _pt2(network: FullyConvolutional, about: NetworkFileInfo) -> tuple[bytes, float]:
     any_size = torch.export.Dim.AUTO
     window, step = network.geometry.window, network.geometry.step
     example = torch.zeros(2, channels_of(network, window, window), window + step, window + 2 * step)
@@ -119,7 +119,10 @@ def _module_run(module: nn.Module) -> Callable[[FloatArray], FloatArray]:
     return run
 
 
-FORMATS: dict[str, Callable[[FullyConvolutional, About], tuple[bytes, float]]] = {"onnx": _onnx, "pt2": _pt2}
+FORMATS: dict[str, Callable[[FullyConvolutional, NetworkFileInfo], tuple[bytes, float]]] = {
+    "onnx": _onnx,
+    "pt2": _pt2,
+}
 """Suffix -> what makes the file's content, and the largest difference of a logit from the network, as a share
 of the largest."""
 
@@ -133,7 +136,9 @@ def export_format(out: str, format: str | None) -> str:
     return name
 
 
-def export(spec: ModelSpec, out: str, format: str, stride: int | None = None) -> tuple[About, float]:
+def export(
+    spec: ModelSpec, out: str, format: str, stride: int | None = None
+) -> tuple[NetworkFileInfo, float]:
     """Writes the converted network of a model to the file `out`, or to standard output if that is ``-``.
 
     format: a row of `FORMATS`. stride: pixels between windows; None is the network's own.
@@ -146,7 +151,7 @@ def export(spec: ModelSpec, out: str, format: str, stride: int | None = None) ->
         spec.require_stride(stride)
     weights = spec.weights()
     network = convolutionize(spec.build(weights), spec.window, stride)
-    about = About(spec.identity(weights), network.conversion, spec.labels())
+    about = NetworkFileInfo(spec.identity(weights), network.conversion, spec.labels())
     content, error = FORMATS[format](network, about)
     with written(out) as path:
         path.write_bytes(content)

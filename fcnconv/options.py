@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Scale
 from fcnconv.parsing import (
-    Extent,
+    Area,
     Frame,
     Rescale,
     parse_bands,
@@ -36,16 +36,16 @@ Backend = Literal["auto", "onnx", "openvino", "torch"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Join = Literal["finest", "max", "mean"]
 Values = Literal["probabilities", "logits"]
-Store = Literal["auto", "all", "top-k"]
+StoredClasses = Literal["auto", "all", "top-k"]
 DType = Literal["float32", "uint8", "uint16"]
-Level = Literal["category", "concept"]
+AnswerLevel = Literal["category", "concept"]
 ColourMap = Literal["turbo", "inferno", "magma", "plasma", "viridis", "cividis"]
 DEFAULT_COLOUR_MAP: ColourMap = "turbo"
 MapKind = Literal["focused", "windows", "activations"]
 
 
 @dataclass(frozen=True)
-class Told:
+class OptionInfo:
     """What a field of options says of itself where it is shown.
 
     flags: of the command line; none makes ``--its-name``. metavar: what stands for its value.
@@ -65,20 +65,20 @@ class Told:
     complete: Callable[[str], Any] | None = None
 
 
-def told(options: type) -> dict[str, tuple[Any, Told]]:
-    """Each field of a dataclass of options that can be asked for: its name -> type and `Told`."""
+def option_info(options: type) -> dict[str, tuple[Any, OptionInfo]]:
+    """Each field of a dataclass of options that can be asked for: its name -> type and `OptionInfo`."""
     hints = get_type_hints(options, include_extras=True)
     found = {}
     for field in fields(options):
         value, *notes = get_args(hints[field.name]) or (None,)
-        if notes and isinstance(notes[0], Told):
+        if notes and isinstance(notes[0], OptionInfo):
             found[field.name] = value, notes[0]
     return found
 
 
 def flag(options: type, field: str) -> str:
     """What a field of options is called on the command line."""
-    _, note = told(options)[field]
+    _, note = option_info(options)[field]
     return note.flags[0] if note.flags else f"--{field.replace('_', '-')}"
 
 
@@ -88,7 +88,7 @@ OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, 
 
 FrameChoice = Annotated[
     Frame | None,
-    Told(
+    OptionInfo(
         "The frame of an animation or page of a TIFF to use, from 1, or all. [default: 1]",
         flags=("--frame",),
         metavar="N|all",
@@ -103,7 +103,7 @@ EVERY_IMAGE = (1, 1)
 
 Shard = Annotated[
     tuple[int, int],
-    Told(
+    OptionInfo(
         "Process only part I of N of the images; auto reads I and N from the job queue.",
         flags=("--shard",),
         metavar="I/N|auto",
@@ -113,7 +113,7 @@ Shard = Annotated[
 ]
 RunMode = Annotated[
     Mode | None,
-    Told(
+    OptionInfo(
         "fcn runs the converted network, windows scores every crop (slow). [default: fcn if the network "
         "converts]",
         group="Network",
@@ -121,7 +121,7 @@ RunMode = Annotated[
 ]
 RunPrecision = Annotated[
     Precision,
-    Told(
+    OptionInfo(
         "float32, or bfloat16: faster on some processors, less exact. [default: float32; 16 bits on a GPU]",
         metavar="TYPE",
         group="Running",
@@ -129,14 +129,14 @@ RunPrecision = Annotated[
 ]
 Stride = Annotated[
     int | None,
-    Told(
+    OptionInfo(
         "Pixels between windows; 16, 8, 4 or 2 make a finer map. [default: the network's, mostly 32]",
         metavar="PX",
         group="Network",
         least=2,
     ),
 ]
-_SCALES = Told(
+_SCALES = OptionInfo(
     "Image sizes to scan, by commas: 0.5, 256px (short side), fit, auto.",
     metavar="LIST",
     group="",
@@ -144,12 +144,12 @@ _SCALES = Told(
 )
 Scales = Annotated[tuple[Scale, ...], _SCALES]
 TopK = Annotated[
-    int, Told("How many classes to list.", flags=("--top-k", "-k"), metavar="K", group="", least=1)
+    int, OptionInfo("How many classes to list.", flags=("--top-k", "-k"), metavar="K", group="", least=1)
 ]
 
 Classes = Annotated[
     tuple[str, ...],
-    Told(
+    OptionInfo(
         "A class to show, or a concept (dog); may be repeated.",
         flags=("--class", "-c"),
         metavar="NAME",
@@ -158,7 +158,7 @@ Classes = Annotated[
 ]
 Roi = Annotated[
     Box | None,
-    Told(
+    OptionInfo(
         "Scan only this rectangle of the image, in pixels.",
         metavar="X0,Y0,X1,Y1",
         group="Where to look",
@@ -167,14 +167,14 @@ Roi = Annotated[
 ]
 Mask = Annotated[
     str | None,
-    Told(
+    OptionInfo(
         "Scan only where this image is not black, or inside the polygons of this GeoJSON.",
         metavar="FILE",
         group="Where to look",
     ),
 ]
 Tissue = Annotated[
-    bool, Told("Scan only where a slide shows tissue.", flags=("--tissue",), group="Where to look")
+    bool, OptionInfo("Scan only where a slide shows tissue.", flags=("--tissue",), group="Where to look")
 ]
 THRESHOLD, AT_LEAST, SURE = 0.25, 0.05, 0.3
 """Defaults of regions: the value of the map at the outline, as a share of the highest value inside; the least
@@ -191,7 +191,7 @@ boxes are found, without it 0.176.
 
 Threshold = Annotated[
     float | None,
-    Told(
+    OptionInfo(
         f"A region ends where the map falls below this share of its peak. [default: {THRESHOLD}]",
         metavar="SHARE",
         group="Map",
@@ -199,8 +199,8 @@ Threshold = Annotated[
     ),
 ]
 MinArea = Annotated[
-    Extent | None,
-    Told(
+    Area | None,
+    OptionInfo(
         "Leave out smaller regions: square pixels, or a share of the image as in 1%.",
         metavar="AREA",
         group="Map",
@@ -209,7 +209,7 @@ MinArea = Annotated[
 ]
 MaxRegions = Annotated[
     int | None,
-    Told(
+    OptionInfo(
         "List at most N regions per image, the most probable ones. [default: all]",
         metavar="N",
         group="Map",
@@ -218,7 +218,7 @@ MaxRegions = Annotated[
 ]
 Projected = Annotated[
     bool,
-    Told(
+    OptionInfo(
         "Write coordinates of the image's own coordinate system, not longitude and latitude.",
         flags=("--projected",),
     ),
@@ -251,7 +251,7 @@ class NetworkOptions:
     stride: Stride = None
     backend: Annotated[
         Backend,
-        Told(
+        OptionInfo(
             "Library that runs the network: onnx, openvino, torch. [default: FCNCONV_BACKEND, or auto]",
             metavar="NAME",
             group="Running",
@@ -260,7 +260,7 @@ class NetworkOptions:
     ] = "auto"
     device: Annotated[
         str,
-        Told(
+        OptionInfo(
             "Device of the torch backend: cpu, cuda, cuda:N, mps.",
             metavar="NAME",
             group="Running",
@@ -270,7 +270,7 @@ class NetworkOptions:
     precision: RunPrecision = "auto"
     temperature: Annotated[
         float | None,
-        Told(
+        OptionInfo(
             "Number that divides the logits of a dense map; 1 changes nothing. [default: the model's]",
             metavar="T",
             group="Network",
@@ -279,7 +279,7 @@ class NetworkOptions:
     ] = None
     max_memory: Annotated[
         float | None,
-        Told(
+        OptionInfo(
             "Memory limit of a scan. [default: 2GB, or half of the free memory if less]",
             metavar="SIZE",
             group="Running",
@@ -288,7 +288,7 @@ class NetworkOptions:
     ] = None
     max_pixels: Annotated[
         int | None,
-        Told(
+        OptionInfo(
             "Refuse to decode larger images, in pixels. [default: 178956970]",
             metavar="N",
             group="Running",
@@ -297,7 +297,7 @@ class NetworkOptions:
     ] = None
     bands: Annotated[
         tuple[int, ...] | None,
-        Told(
+        OptionInfo(
             "Bands of a TIFF to use as input channels, in order, such as 4,3,2.",
             metavar="LIST",
             group="Input",
@@ -306,15 +306,17 @@ class NetworkOptions:
     ] = None
     image_mpp: Annotated[
         float | None,
-        Told("Micrometres per pixel of images that do not record it.", metavar="UM", group="Input", least=0),
+        OptionInfo(
+            "Micrometres per pixel of images that do not record it.", metavar="UM", group="Input", least=0
+        ),
     ] = None
     image_gsd: Annotated[
         float | None,
-        Told("Metres per pixel of images that do not record it.", metavar="M", group="Input", least=0),
+        OptionInfo("Metres per pixel of images that do not record it.", metavar="M", group="Input", least=0),
     ] = None
     rescale: Annotated[
         Rescale | None,
-        Told(
+        OptionInfo(
             "Values of a TIFF that become black and white: 0,3000 or percentile:2,98.",
             metavar="RANGE",
             group="Input",
@@ -381,18 +383,18 @@ class MapOptions:
     tissue: Tissue = False
     map: Annotated[
         MapKind | None,
-        Told(
+        OptionInfo(
             "Kind of map: focused, windows, activations. [default: focused in display formats, else windows]",
             metavar="KIND",
         ),
     ] = None
     join: Annotated[
         Join,
-        Told("How to combine several scales: finest, max or mean.", metavar="HOW"),
+        OptionInfo("How to combine several scales: finest, max or mean.", metavar="HOW"),
     ] = "finest"
     anchors: Annotated[
         int | None,
-        Told(
+        OptionInfo(
             "Score every K-th window as a crop and correct the map by it. [default: 0, off]",
             metavar="K",
             least=0,
@@ -400,7 +402,7 @@ class MapOptions:
     ] = None
     refine: Annotated[
         float,
-        Told(
+        OptionInfo(
             "Also score this share of the windows as crops, the least certain first.",
             metavar="SHARE",
             least=0,
@@ -409,21 +411,23 @@ class MapOptions:
     ] = 0.0
     agreement: Annotated[
         float | None,
-        Told(
+        OptionInfo(
             "Score windows as crops until this share of windows has the top class of its crop.",
             metavar="SHARE",
             least=0,
             most=1,
         ),
     ] = None
-    seed: Annotated[int, Told("Seed of the random sample that estimates the agreement.", metavar="N")] = 0
-    values: Annotated[Values, Told("Values to write: probabilities or logits.", metavar="WHAT")] = (
+    seed: Annotated[
+        int, OptionInfo("Seed of the random sample that estimates the agreement.", metavar="N")
+    ] = 0
+    values: Annotated[Values, OptionInfo("Values to write: probabilities or logits.", metavar="WHAT")] = (
         "probabilities"
     )
     top_k: TopK = 5
     at_least: Annotated[
         float | None,
-        Told(
+        OptionInfo(
             "Leave out cells below this probability. [default: 0 in .geojson, 0.1 with --argmax]",
             metavar="P",
             least=0,
@@ -436,50 +440,57 @@ class MapOptions:
     projected: Projected = False
     dtype: Annotated[
         DType | None,
-        Told("Number type of a .tif or of --plain. [default: float32; uint8 with --plain]", metavar="TYPE"),
+        OptionInfo(
+            "Number type of a .tif or of --plain. [default: float32; uint8 with --plain]", metavar="TYPE"
+        ),
     ] = None
     store: Annotated[
-        Store,
-        Told("Classes in an .npz: all, top-k, or auto: top-k above 1 GiB.", metavar="WHAT"),
+        StoredClasses,
+        OptionInfo("Classes in an .npz: all, top-k, or auto: top-k above 1 GiB.", metavar="WHAT"),
     ] = "auto"
     plain: Annotated[
-        bool, Told("A grey picture of a class, without the photo.", flags=("--plain",), group="Picture")
+        bool, OptionInfo("A grey picture of a class, without the photo.", flags=("--plain",), group="Picture")
     ] = False
-    argmax: Annotated[bool, Told("Show the most probable class of each window.", group="Picture")] = False
+    argmax: Annotated[bool, OptionInfo("Show the most probable class of each window.", group="Picture")] = (
+        False
+    )
     cells: Annotated[
-        bool, Told("Fill each cell with one colour, without interpolation.", group="Picture")
+        bool, OptionInfo("Fill each cell with one colour, without interpolation.", group="Picture")
     ] = False
     no_legend: Annotated[
-        bool, Told("Leave out the legend below the photo.", flags=("--no-legend",), group="Picture")
+        bool, OptionInfo("Leave out the legend below the photo.", flags=("--no-legend",), group="Picture")
     ] = False
-    colormap: Annotated[ColourMap, Told("Colour map of probabilities.", group="Picture")] = DEFAULT_COLOUR_MAP
+    colormap: Annotated[ColourMap, OptionInfo("Colour map of probabilities.", group="Picture")] = (
+        DEFAULT_COLOUR_MAP
+    )
     stretch: Annotated[
-        bool, Told("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture")
+        bool,
+        OptionInfo("Scale the colours to the map's highest value.", flags=("--stretch",), group="Picture"),
     ] = False
     top: Annotated[
         int | None,
-        Told("Show the N most probable things, a panel each.", metavar="N", group="Picture", least=1),
+        OptionInfo("Show the N most probable things, a panel each.", metavar="N", group="Picture", least=1),
     ] = None
     raw: Annotated[
         bool,
-        Told(
+        OptionInfo(
             "Show the map of a finer --stride beside its smooth picture.", flags=("--raw",), group="Picture"
         ),
     ] = False
     outline: Annotated[
         bool,
-        Told(
+        OptionInfo(
             "Outline the regions of each class, as 'locate' finds them.",
             flags=("--outline",),
             group="Picture",
         ),
     ] = False
     footer: Annotated[
-        bool, Told("Add a line on how the map was made.", flags=("--footer",), group="Picture")
+        bool, OptionInfo("Add a line on how the map was made.", flags=("--footer",), group="Picture")
     ] = False
     max_side: Annotated[
         int | None,
-        Told(
+        OptionInfo(
             "Longest side of the picture. [default: 8192; the photo's in .html]",
             metavar="PX",
             group="Picture",
@@ -514,15 +525,15 @@ class ClassifyOptions:
     scales: Scales = EVALUATION_SIZE
     top_k: TopK = 5
     level: Annotated[
-        Level,
-        Told(
+        AnswerLevel,
+        OptionInfo(
             "category lists the top classes; concept gives one answer that reaches --at-least.",
             metavar="KIND",
         ),
     ] = "category"
     at_least: Annotated[
         float | None,
-        Told(
+        OptionInfo(
             "Lowest probability of the answer with --level concept. [default: 0.8]",
             metavar="P",
             least=0,
@@ -555,7 +566,7 @@ class LocateOptions:
 
     classes: Annotated[
         tuple[str, ...],
-        Told(
+        OptionInfo(
             "A class to find, or a concept (dog); may be repeated. [default: what the image shows]",
             flags=("--class", "-c"),
             metavar="NAME",
@@ -567,7 +578,7 @@ class LocateOptions:
     )
     at_least: Annotated[
         float | None,
-        Told(
+        OptionInfo(
             f"Lowest probability of a region. [default: {AT_LEAST}, and half of the class's highest]",
             metavar="P",
             group="",

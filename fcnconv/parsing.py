@@ -197,7 +197,7 @@ def parse_share(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Extent:
+class Area:
     """An area: value, in square pixels, or of the whole image if it is relative."""
 
     value: float
@@ -211,7 +211,7 @@ class Extent:
         return self.value * image_size[0] * image_size[1] if self.relative else self.value
 
 
-def parse_extent(text: str) -> Extent:
+def parse_extent(text: str) -> Area:
     """An area such as ``400``, in square pixels, or ``1.5%`` of the image. Raises UsageError."""
     relative = text.strip().endswith("%")
     number = _number(text.strip().removesuffix("%"))
@@ -219,7 +219,7 @@ def parse_extent(text: str) -> Extent:
         raise UsageError(
             f"an area of {text!r} cannot be used; give square pixels, as in 400, or a share, as in 1%"
         )
-    return Extent(number / 100 if relative else number, relative)
+    return Area(number / 100 if relative else number, relative)
 
 
 def _number(text: str) -> float | None:

@@ -1,6 +1,6 @@
 """What a scan gives: scores, block by block or piece by piece of a whole map.
 
-A block is what the network said of some windows. With what is true of the whole map (`About`) it becomes a
+A block is what the network said of some windows. With what is true of the whole map (`MapInfo`) it becomes a
 piece of that map, which knows probabilities and names. A `ScoreStream` gives the pieces as they come, and
 feeds every writer; the map in memory, `maps.ScoreMap`, is the case of one piece.
 """
@@ -59,7 +59,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class About:
+class MapInfo:
     """What is true of a whole map, whatever part of it is at hand.
 
     temperature: what probabilities divide the logits by, to be as sure as real crops are.
@@ -85,7 +85,7 @@ class About:
         default_factory=dict, repr=False, compare=False
     )
     answer: Callable[[], Classification] | None = field(default=None, repr=False, compare=False)
-    display: Callable[[], Piece] | None = field(default=None, repr=False, compare=False)
+    display: Callable[[], MapBlock] | None = field(default=None, repr=False, compare=False)
 
     @property
     def has_best_scale(self) -> bool:
@@ -114,10 +114,10 @@ class About:
 
 
 @dataclass(frozen=True, repr=False)
-class Piece:
+class MapBlock:
     """The scores of a rectangle of a map's cells. about: the map. block: the cells' logits and places."""
 
-    about: About
+    about: MapInfo
     block: Block
 
     @property
@@ -197,16 +197,16 @@ class ScoreStream:
     exact_cells: how many cells of those that came so far have the scores of real crops.
     """
 
-    about: About
+    about: MapInfo
     blocks: Iterable[Block]
     compared: Callable[[], Agreement | None] | None = None
     exact_cells: int = 0
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[MapBlock]:
         """The map in pieces of at most `PIECE_VALUES` values, as the scan gives them."""
         for block in self.blocks:
             for strip in strips(block):
-                piece = Piece(self.about, strip)
+                piece = MapBlock(self.about, strip)
                 self.exact_cells += int(piece.exact.sum())
                 yield piece
         if self.compared:

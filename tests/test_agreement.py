@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnconv.activations import divergence
-from fcnconv.scan.agreement import Tally, sample_size, sample_windows, unseen_interval
+from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows, unseen_interval
 
 
 @given(
@@ -72,7 +72,7 @@ def test_the_estimate_lies_in_its_interval(
     cells: int, share: float, compared: int, data: st.DataObject
 ) -> None:
     same = data.draw(st.integers(0, compared))
-    tally = Tally(cells, round(share * cells), same, [0.1] * same + [0.5] * (compared - same))
+    tally = AgreementEstimator(cells, round(share * cells), same, [0.1] * same + [0.5] * (compared - same))
     found = tally.agreement()
     assert found is not None
     assert (
@@ -88,7 +88,7 @@ def test_the_interval_covers_the_truth(cells: int, share: float) -> None:
     for _ in range(count):
         agrees = generator.random(cells) < share
         sample = generator.choice(cells, sample_size(cells), replace=False)
-        tally = Tally(cells, len(sample), int(agrees[sample].sum()), [0.1] * len(sample))
+        tally = AgreementEstimator(cells, len(sample), int(agrees[sample].sum()), [0.1] * len(sample))
         found = tally.agreement()
         agrees[sample] = True
         assert found is not None
@@ -97,8 +97,8 @@ def test_the_interval_covers_the_truth(cells: int, share: float) -> None:
 
 
 def test_nothing_is_claimed_without_a_sample() -> None:
-    assert Tally().agreement() is None
-    assert Tally(cells=10, exact=4).agreement() is None
+    assert AgreementEstimator().agreement() is None
+    assert AgreementEstimator(cells=10, exact=4).agreement() is None
 
 
 def test_divergence_against_the_definition() -> None:
@@ -110,7 +110,7 @@ def test_divergence_against_the_definition() -> None:
 
 
 def test_it_is_told_in_words() -> None:
-    counted = Tally(cells=100, exact=30, same=18, divergences=[0.1] * 20, variations=[0.2] * 20)
+    counted = AgreementEstimator(cells=100, exact=30, same=18, divergences=[0.1] * 20, variations=[0.2] * 20)
     assert "none of which is at least 50 % sure" in str(counted.agreement())
     told = str(replace(counted, sure=8, sure_same=6).agreement())
     assert "75 %" in told and "6 of 8" in told and "0.14" in told  # 70 of 100 windows differ by 0.2
@@ -119,11 +119,11 @@ def test_it_is_told_in_words() -> None:
 def test_only_crops_that_are_sure_count() -> None:
     crops = np.log(np.array([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3], [0.1, 0.6, 0.3]], np.float32))
     logits = np.log(np.array([[0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.5, 0.2, 0.3]], np.float32))
-    tally = Tally()
+    tally = AgreementEstimator()
     tally.compare(logits, crops)
     assert (tally.same, tally.sure, tally.sure_same) == (1, 2, 1)
     assert tally.variations == pytest.approx([0.1, 0.1, 0.4])
 
 
 def test_every_window_a_crop_is_told_so() -> None:
-    assert str(Tally(cells=4, exact=4).agreement()) == "has a crop for every window"
+    assert str(AgreementEstimator(cells=4, exact=4).agreement()) == "has a crop for every window"

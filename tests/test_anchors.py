@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnconv.grid import Grid
-from fcnconv.scan.agreement import Tally
+from fcnconv.scan.agreement import AgreementEstimator
 from fcnconv.scan.anchors import Anchors, corrected, no_dense
 from fcnconv.scan.lines import anchor_lines
 from fcnconv.scan.rectangles import _stretches
@@ -48,7 +48,9 @@ class Crops:
                         yield Block(self.grid, y, x, self.dense[y, x].copy())
 
     def corrected(self, anchors: Anchors, high: int = 1000, wide: int = 1000) -> tuple[np.ndarray, ...]:
-        return collect(self.grid, corrected(self.blocks(high, wide), self.score, anchors, Tally()))
+        return collect(
+            self.grid, corrected(self.blocks(high, wide), self.score, anchors, AgreementEstimator())
+        )
 
 
 def collect(grid: Grid, blocks: Iterator[Block]) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +126,7 @@ def test_without_a_dense_map_crops_are_interpolated(rows: int, cols: int, every:
     crops = Crops(rows, cols, phases)
     blocks = no_dense(crops.grid, CLASSES, every)
     logits, exact = collect(
-        crops.grid, corrected(blocks, crops.score, Anchors(every, dense=0, sample=0), Tally())
+        crops.grid, corrected(blocks, crops.score, Anchors(every, dense=0, sample=0), AgreementEstimator())
     )
     assert np.abs(logits - naive(crops, every, 0)).max() < 1e-5
     assert sorted(crops.scored) == np.flatnonzero(exact).tolist()
@@ -133,7 +135,7 @@ def test_without_a_dense_map_crops_are_interpolated(rows: int, cols: int, every:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 3), (2, 1)])
 def test_a_map_of_fewer_windows_than_k_is_all_exact(shape: tuple[int, int]) -> None:
     crops = Crops(*shape)
-    tally = Tally()
+    tally = AgreementEstimator()
     logits, exact = collect(crops.grid, corrected(crops.blocks(), crops.score, Anchors(4), tally))
     assert exact.all()
     if shape == (1, 1):
@@ -164,7 +166,7 @@ def test_only_rows_between_anchors_are_held() -> None:
             given = block.rows.stop
             yield block
 
-    for block in corrected(counted(), crops.score, Anchors(4, sample=0), Tally()):
+    for block in corrected(counted(), crops.score, Anchors(4, sample=0), AgreementEstimator()):
         assert given == block.rows.stop, "rows come as soon as their row of anchors"
         assert block.rows.stop - block.rows.start <= 5
 
@@ -232,7 +234,7 @@ def test_the_sample_is_compared_before_it_is_put_in(
     crops = Crops(rows, cols, phases)
     plain, first = crops.corrected(Anchors(4, refine=refine, sample=0), high, wide)
     crops.scored.clear()
-    tally = Tally()
+    tally = AgreementEstimator()
     logits, exact = collect(
         crops.grid,
         corrected(crops.blocks(high, wide), crops.score, Anchors(4, refine=refine, sample=9, seed=3), tally),

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from patience import wait_until
 
-from fcnconv.batch.locks import Claims, Owner
+from fcnconv.batch.locks import Locks, Owner
 
 HOLDS = """
 import sys, time
@@ -42,7 +42,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def test_one_process_has_an_image_until_it_lets_it_go(tmp_path: Path) -> None:
-    claims, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    claims, other = Locks(tmp_path / "claims"), Locks(tmp_path / "claims")
     assert claims.take("a.jpg") and claims.take("b.jpg")
     assert other.take("a.jpg") is None and other.take("a.jpg", alone=True) is None
     claims.release("a.jpg")
@@ -50,7 +50,7 @@ def test_one_process_has_an_image_until_it_lets_it_go(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_had_is_taken_over_by_who_works_on_it_alone(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
+    claims = Locks(tmp_path)
     process = holder(tmp_path)
     assert claims.take("a.jpg", alone=True) is None and claims.is_alive("a.jpg")
     kill(process)
@@ -66,13 +66,13 @@ def test_what_a_killed_process_had_is_taken_over_by_who_works_on_it_alone(tmp_pa
 def test_deaths_are_counted_from_owner_to_owner(tmp_path: Path) -> None:
     for _ in range(3):
         kill(holder(tmp_path))
-    claim = Claims(tmp_path).take("a.jpg", alone=True)
+    claim = Locks(tmp_path).take("a.jpg", alone=True)
     assert claim is not None and claim.deaths == 3
 
 
 def elsewhere(folder: Path, name: str = "a.jpg") -> Path:
     """A claim of a process on another machine."""
-    claims = Claims(folder)
+    claims = Locks(folder)
     claims.take(name)
     (path,) = folder.iterdir()
     told = json.loads(path.read_text())
@@ -90,7 +90,7 @@ def test_another_machine_is_gone_when_nothing_has_touched_its_claim_whatever_its
     path = elsewhere(tmp_path)
     moment = time.time() + clock
     os.utime(path, (moment, moment))
-    claims = Claims(tmp_path, stale=30)
+    claims = Locks(tmp_path, stale=30)
     assert claims.take("a.jpg", alone=True) is None
     now += 20
     os.utime(path, (moment - 7, moment - 7))  # alive, with a clock that was set back
@@ -102,7 +102,7 @@ def test_another_machine_is_gone_when_nothing_has_touched_its_claim_whatever_its
 
 
 def test_a_process_that_lives_touches_its_claims(tmp_path: Path) -> None:
-    claims = Claims(tmp_path, beat=0.05)
+    claims = Locks(tmp_path, beat=0.05)
     claims.take("a.jpg")
     (path,) = tmp_path.iterdir()
     os.utime(path, (1, 1))
@@ -124,7 +124,7 @@ def test_of_many_that_want_an_image_at_once_one_gets_it(tmp_path: Path, gone: bo
         def want(
             number: int, folder: Path = folder, barrier: threading.Barrier = barrier, won: list[int] = won
         ):
-            claims = Claims(folder)
+            claims = Locks(folder)
             barrier.wait()
             if claims.take("a.jpg", alone=True):
                 won.append(number)

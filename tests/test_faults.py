@@ -19,7 +19,7 @@ from commands import run_here
 from conftest import Command, make_photos
 from patience import PATIENCE, wait_until
 
-from fcnconv.batch.locks import Claims, Owner
+from fcnconv.batch.locks import Locks, Owner
 from fcnconv.classifier import Classifier
 
 RUN = ["-f", "npy", "--anchors", "0", "--scales", "0.6"]
@@ -223,7 +223,7 @@ def test_a_source_that_vanishes_and_comes_back(quiet: dict[str, bytes], fcnconv:
 def test_an_image_that_processes_die_of_is_given_up_and_its_neighbours_are_not(
     quiet: dict[str, bytes], fcnconv: Command
 ) -> None:
-    claims = Claims(Path("maps/.fcnconv/claims"))
+    claims = Locks(Path("maps/.fcnconv/claims"))
     gone = vars(Owner.me()) | {"pid": 2**22 + 7}  # no such process
     for name, deaths in (("photos/03.png.npy", 2), ("photos/04.png.npy", 0)):
         claims.take(name)

@@ -23,13 +23,13 @@ from fcnconv.grid import Grid
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import ALL_SIZES, MapOptions, NetworkOptions
-from fcnconv.scan.focus import CELL_TEMPERATURE, Level, evidence, focused_blocks
+from fcnconv.scan.focus import CELL_TEMPERATURE, ScannedScale, evidence, focused_blocks
 from fcnconv.writers import find_writer
 
 K, CLASSES = 3, 4
 
 
-def a_level(rows: int, cols: int, seed: int = 0, scale: float = 3.0) -> Level:
+def a_level(rows: int, cols: int, seed: int = 0, scale: float = 3.0) -> ScannedScale:
     """Random activations, and the windows' logits, which are their means. Three cells of 10 px a window."""
     random = np.random.default_rng(seed)
     activations = scale * random.standard_normal((rows + K - 1, cols + K - 1, CLASSES)).astype(np.float32)
@@ -38,10 +38,10 @@ def a_level(rows: int, cols: int, seed: int = 0, scale: float = 3.0) -> Level:
     )
     size = (cols + K - 1) * 10, (rows + K - 1) * 10
     windows = Grid(10 * K, 10, size, size)
-    return Level(windows, windows.cells(K), logits.astype(np.float32), activations)
+    return ScannedScale(windows, windows.cells(K), logits.astype(np.float32), activations)
 
 
-def naive(level: Level, temperature: float) -> np.ndarray:
+def naive(level: ScannedScale, temperature: float) -> np.ndarray:
     """The focused map of one scale, window by window, as its definition says."""
     a = level.activations
     p, e = softmax(level.logits / temperature), np.maximum(a - a.mean(-1, keepdims=True), 0)
@@ -83,7 +83,7 @@ def test_the_mean_over_scales_counts_those_that_cover_a_cell() -> None:
     whole = values(focused_blocks([fine], 1.0, "softmax"))
     grid = Grid(10 * K, 10, fine.windows.image_size, (44, 40))  # its last 4 columns lie in no window
     small = a_level(2, 2, seed=3)
-    coarse = Level(grid, grid.cells(K), small.logits, small.activations)
+    coarse = ScannedScale(grid, grid.cells(K), small.logits, small.activations)
     assert (grid.rows, grid.cols) == (2, 2)
     both = values(focused_blocks([fine, coarse], 1.0, "softmax"))
     own = softmax(coarse.activations / CELL_TEMPERATURE).max((0, 1))

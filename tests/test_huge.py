@@ -26,8 +26,8 @@ from fcnconv.options import OWN_SIZE, MapOptions
 from fcnconv.parsing import parse_memory, parse_scales
 from fcnconv.scan.multiscale import Join, joined
 from fcnconv.scan.rectangles import block_cells, spans
-from fcnconv.scan.stages import KeptCells, Part, PixelCells, chain
-from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Parts, _tiling, choose
+from fcnconv.scan.stages import KeptCells, PixelCells, Stage, chain
+from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Stages, _tiling, choose
 from fcnconv.scores import Block, FloatArray
 
 
@@ -161,15 +161,15 @@ def test_unknown_amounts_of_memory_are_refused(text: str) -> None:
         parse_memory(text)
 
 
-def part(memory: float, halo: float) -> Part:
-    return Part(lambda x: x, 4, 1, 1, 0, 0, halo, 7, memory, 1e6)
+def part(memory: float, halo: float) -> Stage:
+    return Stage(lambda x: x, 4, 1, 1, 0, 0, halo, 7, memory, 1e6)
 
 
 @given(rows=st.integers(0, 400), cols=st.integers(0, 400), limit=st.floats(3e6, 1e9), halo=st.integers(0, 40))
 def test_a_tiling_keeps_to_the_limit_or_is_the_least_there_is(
     rows: int, cols: int, limit: float, halo: int
 ) -> None:
-    parts = Parts(part(2e4, halo), lambda: (part(2e4, 2), part(3e3, 8)))
+    parts = Stages(part(2e4, halo), lambda: (part(2e4, 2), part(3e3, 8)))
     tiling = choose(parts, (rows, cols), limit)
     smallest = choose(parts, (rows, cols), 1.0)
     assert tiling.memory <= max(limit, smallest.memory)
@@ -290,11 +290,11 @@ def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, 
     row of blocks, and the arrays that keep rows have the bytes of the estimate.
     """
     parts = tuple(
-        Part(lambda x: x, 3, 5, 1, 2, 2, 4, 5, memory, work)
+        Stage(lambda x: x, 3, 5, 1, 2, 2, 4, 5, memory, work)
         for memory, work in ((9e3, 1e3), (3e3, 2e3), (1e3, 4e3))
     )
     whole = replace(parts[0], memory=1e9)
-    tiling = choose(Parts(whole, lambda: parts), (rows - 1, cols - 1), FIXED + limit)
+    tiling = choose(Stages(whole, lambda: parts), (rows - 1, cols - 1), FIXED + limit)
     assume(len(tiling.parts) > 1)
     pixels = np.random.default_rng(0).random((3, rows + 4, cols + 4), np.float32)
     image = PixelCells(lambda box: pixels[None, :, box[1] : box[3], box[0] : box[2]], 5, 1)

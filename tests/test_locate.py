@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from fcnconv.classifier import Classifier
 from fcnconv.labels import Selection
 from fcnconv.locating import overlap, without_overlaps
-from fcnconv.options import LocateOptions, MapOptions, told
+from fcnconv.options import LocateOptions, MapOptions, option_info
 from fcnconv.regions import Placement, Region, find_regions
 
 Command = Callable[..., Any]
@@ -219,7 +219,7 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_options_are_those_of_a_map() -> None:
-    assert set(told(LocateOptions)) <= set(told(MapOptions))
+    assert set(option_info(LocateOptions)) <= set(option_info(MapOptions))
 
 
 # Which of several classes is told where they overlap.

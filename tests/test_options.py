@@ -21,8 +21,8 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.models.own import OwnModel
-from fcnconv.options import PLAIN_MAP, Backend, ClassifyOptions, MapOptions, NetworkOptions, told
-from fcnconv.parsing import Extent, parse_memory, parse_scales, parse_shard
+from fcnconv.options import PLAIN_MAP, Backend, ClassifyOptions, MapOptions, NetworkOptions, option_info
+from fcnconv.parsing import Area, parse_memory, parse_scales, parse_shard
 from fcnconv.writers import OF_REGIONS, WRITERS, check_terminal, find_writer
 
 COFFEE = SAMPLES / "coffee.png"
@@ -46,7 +46,7 @@ GIVEN = {
     "outline": True,
     "footer": True,
     "threshold": 0.5,
-    "min_area": Extent(9.0),
+    "min_area": Area(9.0),
     "max_regions": 2,
 }
 """An unusual value of each option that changes what is written, but not how the image is scanned."""
@@ -213,7 +213,7 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_computed(
 
 def test_load_takes_what_the_options_are() -> None:
     taken = set(inspect.signature(fcnconv.load).parameters)
-    asked = {*told(NetworkOptions), *told(OwnModel)}
+    asked = {*option_info(NetworkOptions), *option_info(OwnModel)}
     assert taken == {"model"} | asked
     with pytest.raises(UsageError, match="unknown mode 'magic'; known: fcn, windows"):
         fcnconv.load(mode="magic")  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from fcnconv.errors import ConversionError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model, models
 from fcnconv.models.own import read_spec
 from fcnconv.models.torchvision import make_network
-from fcnconv.options import told
+from fcnconv.options import option_info
 
 NAMES = ("ash", "beech", "elm", "fir", "larch", "oak", "yew")
 
@@ -175,7 +175,7 @@ def test_a_field_has_one_check_for_text_values_and_json(tmp_path: Path) -> None:
     )
     read, text = (
         read_spec(tmp_path / "m.json"),
-        {name: note.read for name, (_, note) in told(OwnModel).items()},
+        {name: note.read for name, (_, note) in option_info(OwnModel).items()},
     )
     assert read == OwnModel(mean="0.1,0.2,0.3", categories=["ash", "elm"], window=64)  # type: ignore[arg-type]
     assert read == OwnModel(spec=tmp_path / "m.json").completed()  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from fcnconv.errors import ConversionError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.tiling import Parts, Tiling, choose
+from fcnconv.scan.tiling import Stages, Tiling, choose
 
 WINDOW = 32
 PIXELS = np.random.default_rng(0).integers(0, 256, (160, 180, 3), dtype=np.uint8)
@@ -83,7 +83,7 @@ def scores(
             size = tile or 1
             return Tiling(pieces, tuple((size + i, 2 * size - i % 2) for i, _ in enumerate(pieces)), 0, 0, 0)
         part = whole(net.network, g, torch_run(net))
-        return choose(Parts(part, lambda: (part,)), steps, 1e12, tile)
+        return choose(Stages(part, lambda: (part,)), steps, 1e12, tile)
 
     out = np.full((grid.rows, grid.cols, 5), np.nan, np.float32)
     for block in scan(MemorySource(pixels), [grid], prepare, tiling):

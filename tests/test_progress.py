@@ -24,7 +24,7 @@ from torch import nn
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.workers import each
 from fcnconv.classifier import Classifier, load
-from fcnconv.cli.progress_bar import Counter, Kind, _looks, described, shown
+from fcnconv.cli.progress_bar import Counter, ProgressKind, _looks, described, shown
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
@@ -35,8 +35,8 @@ from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS
 from fcnconv.scan.rectangles import work
-from fcnconv.scan.stages import SCANNING, Part
-from fcnconv.scan.tiling import FIXED, Parts
+from fcnconv.scan.stages import SCANNING, Stage
+from fcnconv.scan.tiling import FIXED, Stages
 from fcnconv.scan.tiling import choose as choose_tiling
 from fcnconv.system.progress import Progress, Work, done, during, expect, following
 from fcnconv.writers import WRITERS, find_writer
@@ -242,9 +242,9 @@ def test_a_scan_does_the_work_that_was_expected_of_it(
     rows: int, cols: int, limit: float, cut: bool, tile: int | None
 ) -> None:
     """To the last multiply-add: whole, in tiles and in parts that see two cells around."""
-    passing = [Part(lambda x: x, 3, 5, 1, 2, 2, 4, 4, 1e3 / i, 1e3 * i) for i in (1, 2)]
-    last = Part(lambda x: x[..., 2:-2, 2:-2], 3, 1, 1, 0, 0, 4, 4, 1e2, 3e3)
-    parts = Parts(replace(last, memory=1e9 if cut else 1e2), lambda: (*passing, last))
+    passing = [Stage(lambda x: x, 3, 5, 1, 2, 2, 4, 4, 1e3 / i, 1e3 * i) for i in (1, 2)]
+    last = Stage(lambda x: x[..., 2:-2, 2:-2], 3, 1, 1, 0, 0, 4, 4, 1e2, 3e3)
+    parts = Stages(replace(last, memory=1e9 if cut else 1e2), lambda: (*passing, last))
     grid = Grid(5, 1, (cols + 4, rows + 4), (cols + 4, rows + 4))
     tiling = choose_tiling(parts, (rows - 1, cols - 1), FIXED + limit, None if cut else tile)
     source = MemorySource(np.zeros((rows + 4, cols + 4, 3), np.uint8))
@@ -357,7 +357,7 @@ def test_a_line_now_and_then_for_a_log(
     monkeypatch.setattr("fcnconv.cli.progress_bar.NEXT_LINE", 0.01)
     caplog.set_level(logging.INFO, "fcnconv")
     threads = set(threading.enumerate())
-    kinds: list[tuple[Kind, bool]] = [("none", False), ("plain", True), ("auto", False)]
+    kinds: list[tuple[ProgressKind, bool]] = [("none", False), ("plain", True), ("auto", False)]
     for kind, quiet in kinds:  # no terminal here
         with shown(kind, quiet=quiet):
             assert set(threading.enumerate()) <= threads

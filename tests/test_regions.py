@@ -17,7 +17,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import MapOptions
-from fcnconv.parsing import Extent, parse_extent, parse_share
+from fcnconv.parsing import Area, parse_extent, parse_share
 from fcnconv.regions import Located, Placement, Region, areas_over, find_regions, place_of_windows
 
 CAT = Selection("cat", (3,), "n3")
@@ -96,9 +96,9 @@ def test_what_is_asked_for_is_what_comes() -> None:
     assert peaks() == [0.9, 0.6]  # the default leaves out what is under half of the highest
     assert peaks(at_least=0.4) == [0.9, 0.6] and peaks(at_least=0.95) == []
     assert peaks(at_least=0.2, max_regions=1) == [0.9]
-    assert len(peaks(at_least=0.2, min_area=Extent(10))) == 3
-    assert peaks(at_least=0.2, min_area=Extent(0.5, relative=True)) == []
-    assert peaks(at_least=0.2, min_area=Extent(30_001)) == []
+    assert len(peaks(at_least=0.2, min_area=Area(10))) == 3
+    assert peaks(at_least=0.2, min_area=Area(0.5, relative=True)) == []
+    assert peaks(at_least=0.2, min_area=Area(30_001)) == []
 
 
 def test_a_ring_has_a_hole() -> None:

@@ -24,9 +24,9 @@ from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import CARDS, from_paths, from_sources
 from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.report import INDEX, Report
-from fcnconv.batch.runs import Run
+from fcnconv.batch.runs import BatchRun
 from fcnconv.batch.store import Disk
-from fcnconv.batch.summary import LEAST, MOST, Glance, Peak
+from fcnconv.batch.summary import LEAST, MOST, MapSummary, Peak
 from fcnconv.batch.thumbnails import Card, draw_card, read_card, write_card
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError
@@ -47,8 +47,8 @@ def random_map(rows: int, cols: int, num_classes: int, sharp: float = 3) -> Scor
     return make_map(logits, Grid(64, 16, size, size), labels)
 
 
-def glance_of(score_map: ScoreMap, *chosen: Selection) -> Glance:
-    glance = Glance(score_map.about, chosen)
+def glance_of(score_map: ScoreMap, *chosen: Selection) -> MapSummary:
+    glance = MapSummary(score_map.about, chosen)
     seen = ScoreMap.collect(glance.watching(score_map.stream()))
     assert np.array_equal(seen.logits, score_map.logits)
     return glance
@@ -166,7 +166,7 @@ class Runs:
         overwrite: bool = False,
     ) -> dict[str, bool | str]:
         """What became of each image: whether its map is new, or the error."""
-        results = Run(self.folder(out, options, shard, suffix), overwrite=overwrite)(from_paths(paths))
+        results = BatchRun(self.folder(out, options, shard, suffix), overwrite=overwrite)(from_paths(paths))
         return {name: str(r) if isinstance(r, FcnconvError) else r.new for name, r in results}
 
 
@@ -231,7 +231,7 @@ def test_a_page_or_a_card_that_is_lost_is_made_again(photos: Path, run: Runs) ->
 
 def test_a_run_that_is_stopped_has_its_report(photos: Path, run: Runs) -> None:
     inputs = from_paths([COFFEE, *(f"photos/{i}.png" for i in range(50))])
-    results = Run(run.folder("maps", PLAIN, (1, 1), "html"))(inputs)
+    results = BatchRun(run.folder("maps", PLAIN, (1, 1), "html"))(inputs)
     for i in range(50):
         shutil.copy(CHELSEA, f"photos/{i}.png")
     assert next(results)[0] == COFFEE

@@ -15,10 +15,10 @@ from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, resize
 from fcnconv.parsing import parse_scales
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.crops import Ahead, score_crops
+from fcnconv.scan.crops import CropBatcher, score_crops
 from fcnconv.scan.rectangles import spans
-from fcnconv.scan.stages import Part
-from fcnconv.scan.tiling import Parts, choose
+from fcnconv.scan.stages import Stage
+from fcnconv.scan.tiling import Stages, choose
 
 torch.manual_seed(0)
 WINDOW = 16
@@ -42,8 +42,8 @@ def prepare(pixels: np.ndarray) -> np.ndarray:
 def tiled(run, halo: int, tile: int | None):
     """Cuts every grid into tiles of so many cells; None: one piece."""
     before, window = halo // 4, WINDOW / 4
-    part = Part(run, 5, 1, 1, before, before, window + 2 * before - 1, window - 1, 1.0, 1.0)
-    parts = Parts(part, lambda: (part,))
+    part = Stage(run, 5, 1, 1, before, before, window + 2 * before - 1, window - 1, 1.0, 1.0)
+    parts = Stages(part, lambda: (part,))
     return lambda grid: choose(parts, (grid.rows - 1, grid.cols - 1), 1e12, tile)
 
 
@@ -183,7 +183,7 @@ def test_cells_that_are_known_ahead_are_scored_once_and_in_batches(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fcnconv.scan.crops.AHEAD", batch)
-        ahead = Ahead(score, np.array(sorted(known), np.int64))
+        ahead = CropBatcher(score, np.array(sorted(known), np.int64))
         seen: set[int] = set()
         for cells in asked:
             fresh = sorted(cells - seen)

@@ -174,7 +174,7 @@ def test_what_is_packed_is_not_made_again_and_what_is_new_gets_a_part_of_its_own
 def test_a_run_that_is_interrupted_keeps_what_it_has(photos: Path, lite0: Any) -> None:
     from fcnconv.batch.inputs import from_paths
     from fcnconv.batch.job import Job
-    from fcnconv.batch.runs import Run
+    from fcnconv.batch.runs import BatchRun
     from fcnconv.models import OwnModel
     from fcnconv.options import MapOptions, NetworkOptions
 
@@ -189,16 +189,16 @@ def test_a_run_that_is_interrupted_keeps_what_it_has(photos: Path, lite0: Any) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(Run(job.open(), watch=watch)(from_paths(sorted(map(str, photos.iterdir())))))
+        list(BatchRun(job.open(), watch=watch)(from_paths(sorted(map(str, photos.iterdir())))))
     assert len({row["path"] for row in rows(*Path("out").glob("*.parquet"))}) == 1
-    names = [name for name, _ in Run(job.open())(from_paths(sorted(map(str, photos.iterdir()))))]
+    names = [name for name, _ in BatchRun(job.open())(from_paths(sorted(map(str, photos.iterdir()))))]
     assert len(names) == 3 and len(rows(*Path("out").glob("*.parquet"))) == 15
 
 
 def test_parts_are_bounded(photos: Path, lite0: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from fcnconv.batch.inputs import from_paths
     from fcnconv.batch.job import Job
-    from fcnconv.batch.runs import Run
+    from fcnconv.batch.runs import BatchRun
     from fcnconv.models import OwnModel
     from fcnconv.options import MapOptions, NetworkOptions
 
@@ -206,7 +206,7 @@ def test_parts_are_bounded(photos: Path, lite0: Any, monkeypatch: pytest.MonkeyP
     job = Job(
         "efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1)
     )
-    run = Run(job.open())
+    run = BatchRun(job.open())
     paths = [path for _, made in run(from_paths(sorted(map(str, photos.iterdir())))) for path in [made.path]]
     assert paths == [f"out/answers-1-of-1-0000{i}.parquet" for i in (0, 0, 1)]
 

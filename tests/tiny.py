@@ -12,7 +12,7 @@ from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapOptions
 from fcnconv.provenance import Identity, Provenance
-from fcnconv.scores import About, Block
+from fcnconv.scores import Block, MapInfo
 from fcnconv.writers import Choice
 
 MADE = Provenance(Identity("m", "c0de", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
@@ -31,7 +31,7 @@ def make_map(
 ) -> ScoreMap:
     """A map of these logits, float32 (rows, cols, num_classes)."""
     rows, cols, _ = logits.shape
-    about = About(grid, labels, MADE, temperature, scales, source)
+    about = MapInfo(grid, labels, MADE, temperature, scales, source)
     return ScoreMap(about, Block(grid, slice(0, rows), slice(0, cols), logits, exact, best_scale))
 
 

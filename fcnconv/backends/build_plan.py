@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from fcnconv.backends.plans import Networks, PlanContent, Record, Start
+from fcnconv.backends.plans import Networks, PlanContent, PlanRecord, Start
 from fcnconv.convert import FullyConvolutional
 from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.convert.partition import cut, whole
@@ -22,7 +22,7 @@ from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import NO_CELLS, Mode
-from fcnconv.scan.stages import Part, PixelCells, Run, chain
+from fcnconv.scan.stages import Forward, PixelCells, Stage, chain
 from fcnconv.scores import FloatArray
 from fcnconv.version import __version__
 
@@ -51,7 +51,7 @@ def make_plan(
     model = export_onnx(network, spec.window, any_size=any_size)
     run = start(model)
     export_error = prove_export(network, run, spec.window, any_size=any_size)
-    record = Record(
+    record = PlanRecord(
         identity=spec.identity(weights),
         mode=mode,
         version=__version__,
@@ -72,7 +72,7 @@ def make_plan(
 def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> PlanContent:
     """Makes the plan of a network that is an ONNX file already."""
     image = np.zeros((1, len(spec.mean), spec.window, spec.window), np.float32)
-    record = Record(
+    record = PlanRecord(
         identity=spec.identity(weights),
         mode="windows",
         version=__version__,
@@ -93,7 +93,7 @@ def _joint(converted: FullyConvolutional | None) -> fx.GraphModule:
     return converted.joint
 
 
-def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -> float:
+def prove_export(network: nn.Module, run: Forward, window: int, *, any_size: bool) -> float:
     """The largest difference of a logit between a network and what runs its plan, as a share of the largest.
 
     Compared at the native size, and on two images at a larger one (`any_size`; else of the native size too).
@@ -114,14 +114,14 @@ def prove_export(network: nn.Module, run: Run, window: int, *, any_size: bool) -
 
 def cut_plan(
     network: FullyConvolutional, start: Start, *, joint: bool = False
-) -> tuple[tuple[Part, ...], list[bytes]]:
+) -> tuple[tuple[Stage, ...], list[bytes]]:
     """The network in parts, and their ONNX files. start: runs such a file. joint: with class activations.
 
     Raises PlanError if they cannot be exported, or are not the network.
     """
     models: list[bytes] = []
 
-    def made(part: nn.Module, takes: tuple[int, int]) -> Run:
+    def made(part: nn.Module, takes: tuple[int, int]) -> Forward:
         models.append(export_part(part, *takes))
         return start(models[-1])
 
@@ -131,7 +131,7 @@ def cut_plan(
     return parts, models
 
 
-def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Part, ...]) -> None:
+def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Stage, ...]) -> None:
     """Compares the parts, run block by block, with the network. Raises PlanError."""
     steps = 2, 4
     height, width = (geometry.window + geometry.step * n for n in steps)

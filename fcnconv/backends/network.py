@@ -14,8 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from fcnconv.grid import Geometry
 from fcnconv.provenance import FLOAT32, NO_CELLS, Arithmetic, CellHead, Identity
 from fcnconv.scan.crops import CROP_BATCH, CROPS
-from fcnconv.scan.stages import Part, Run
-from fcnconv.scan.tiling import Parts
+from fcnconv.scan.stages import Forward, Stage
+from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
 from fcnconv.system.progress import done
 
@@ -31,13 +31,13 @@ class Network:
         seconds to make; None where it has none.
     """
 
-    run: Run
+    run: Forward
     geometry: Geometry
     identity: Identity
-    parts: Parts
+    parts: Stages
     arithmetic: Arithmetic = FLOAT32
     cell_head: CellHead = NO_CELLS
-    joint: Callable[[], Parts] | None = None
+    joint: Callable[[], Stages] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Needs:
 LOGITS_ALONE = Needs()
 
 
-def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity: Identity) -> Network:
+def of_crops(classify: Forward, window: int, stride: int, num_classes: int, identity: Identity) -> Network:
     """The network that scores every window of a region as a real crop, `stride` pixels apart.
 
     classify: float32 (N, 3, window, window) -> logits (N, num_classes).
@@ -65,11 +65,11 @@ def of_crops(classify: Run, window: int, stride: int, num_classes: int, identity
     geometry = Geometry(window, stride, window, halo=0, local=True)
     run, side = windows_run(classify, window, stride), window / stride
     memory = 12.0 * stride**2 + 8.0 * num_classes
-    part = Part(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
-    return Network(run, geometry, identity, Parts(part, lambda: (part,)))
+    part = Stage(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
+    return Network(run, geometry, identity, Stages(part, lambda: (part,)))
 
 
-def windows_run(classify: Run, window: int, stride: int, batch: int = CROP_BATCH) -> Run:
+def windows_run(classify: Forward, window: int, stride: int, batch: int = CROP_BATCH) -> Forward:
     """What classifies every window of a region, `batch` crops at a time. classify: as for `of_crops`.
 
     The crops are views of the region until their batch is gathered, so that memory follows the batch.

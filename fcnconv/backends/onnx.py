@@ -35,8 +35,8 @@ from fcnconv.backends.plans import (
 from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
-from fcnconv.scan.stages import Part, Run
-from fcnconv.scan.tiling import Parts
+from fcnconv.scan.stages import Forward, Stage
+from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
@@ -57,7 +57,7 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None, needs: Nee
     identity, record = spec.identity(spec.weights()), plan.record
     if record.geometry is None or plan.whole is None:
         return of_crops(plan.run, spec.window, stride or spec.stride, record.num_classes, identity)
-    parts = Parts(plan.whole, once(partial(open_parts, spec, plan, stride)))
+    parts = Stages(plan.whole, once(partial(open_parts, spec, plan, stride)))
     joint = once(partial(open_joint, spec, stride)) if record.cell_head.cells else None
     return Network(plan.run, record.geometry, identity, parts, cell_head=record.cell_head, joint=joint)
 
@@ -87,7 +87,7 @@ def open_plans(
 
 def open_joint(
     spec: ModelSpec, stride: int | None, start: Start | None = None, start_part: Start | None = None
-) -> Parts:
+) -> Stages:
     """What computes a model's class activations beside its logits, from a plan of its own; on torch if there
     can be none.
 
@@ -103,7 +103,7 @@ def open_joint(
         assert on_torch is not None, "the same network"
         return on_torch()
     assert plan.whole is not None, "the plan of a converted network"
-    return Parts(plan.whole, once(partial(open_parts, spec, plan, stride, start_part)))
+    return Stages(plan.whole, once(partial(open_parts, spec, plan, stride, start_part)))
 
 
 def open_plan(
@@ -177,7 +177,7 @@ def _fitted(path: Path) -> Plan:
 
 def open_parts(
     spec: ModelSpec, plan: Plan, stride: int | None = None, start: Start | None = None
-) -> tuple[Part, ...]:
+) -> tuple[Stage, ...]:
     """The network of a plan in parts: from beside it, else made and kept there; on torch if none can be made.
     One that cannot be cut is one part; real crops need none. start: runs each; None is ONNX Runtime.
     """
@@ -204,7 +204,7 @@ def open_parts(
 
 def _made_parts(
     spec: ModelSpec, path: Path, stride: int | None, start: Start, *, joint: bool
-) -> tuple[Part, ...]:
+) -> tuple[Stage, ...]:
     """The parts of a network, made and kept at `path` if that can be."""
     from fcnconv.backends.build_plan import cut_plan
     from fcnconv.backends.torch import torch_parts
@@ -275,7 +275,7 @@ def _told(what: str) -> Iterator[float]:
         log.info("prepared in %.1f s", time.perf_counter() - since)
 
 
-def onnx_run(model: str | bytes, *, optimised: bool = False) -> Run:
+def onnx_run(model: str | bytes, *, optimised: bool = False) -> Forward:
     """Runs an ONNX file, given by its path or its content, from its first input to its first output. The run
     raises MemoryError. optimised: whether the file is what ONNX Runtime made of another.
 
@@ -295,7 +295,7 @@ SMALL = 5_000_000
 """Values of an input that is run with few threads beside others: 1.6 megapixels, or 32 crops of 224 px."""
 
 
-def part_run(model: str | bytes) -> Run:
+def part_run(model: str | bytes) -> Forward:
     """The same for a part of a network, in the arena that all parts share."""
     run = _session_run(_session(model, shared=True))
     return lambda x: run(np.ascontiguousarray(x))
@@ -359,7 +359,7 @@ def _arena() -> None:
     onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg(how))
 
 
-def _session_run(session: InferenceSession) -> Run:
+def _session_run(session: InferenceSession) -> Forward:
     name, batch = session.get_inputs()[0].name, session.get_inputs()[0].shape[0]
 
     def run_batch(x: FloatArray) -> FloatArray:

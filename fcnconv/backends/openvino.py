@@ -27,8 +27,8 @@ from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
 from fcnconv.scan.crops import CROP_BATCH
-from fcnconv.scan.stages import Part, Run
-from fcnconv.scan.tiling import Parts
+from fcnconv.scan.stages import Forward, Stage
+from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16, processor
 from fcnconv.system.once import once
@@ -88,16 +88,16 @@ def open_openvino(
         crops = of_crops(run, spec.window, stride or spec.stride, record.num_classes, identity)
         return replace(crops, arithmetic=arithmetic)
 
-    def in_parts() -> tuple[Part, ...]:
+    def in_parts() -> tuple[Stage, ...]:
         parts = open_parts(spec, plan, stride, partial(openvino_run, number=number))
         return _holding(parts)
 
-    def joint() -> Parts:
+    def joint() -> Stages:
         start = partial(openvino_run, number=number)
         found = open_joint(spec, stride, start, start)
-        return Parts(found.whole, once(lambda: _holding(found.cut())))
+        return Stages(found.whole, once(lambda: _holding(found.cut())))
 
-    parts = Parts(replace(plan.whole, run=run), once(in_parts))
+    parts = Stages(replace(plan.whole, run=run), once(in_parts))
     has_cells = bool(record.cell_head.cells)
     return Network(
         *(run, record.geometry, identity, parts, arithmetic, record.cell_head),
@@ -105,7 +105,7 @@ def open_openvino(
     )
 
 
-def _holding(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def _holding(parts: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """Parts in OpenVINO, which hold their memory between two runs where there are several."""
     return tuple(replace(part, holds=len(parts) > 1) for part in parts)
 
@@ -133,7 +133,7 @@ def in_bfloat16(spec: ModelSpec, mode: Mode, stride: int | None) -> Measured | N
 
 
 def measured(
-    plan: Plan, run: Run | None, number: Number, channels: int, window: int, stride: int
+    plan: Plan, run: Forward | None, number: Number, channels: int, window: int, stride: int
 ) -> Measured:
     """What is kept beside a plan of its network in OpenVINO; measured and kept if it is not there, or holds
     for another version or machine.
@@ -155,7 +155,7 @@ def measured(
     return found
 
 
-def _measure(plan: Plan, run: Run, channels: int, window: int, stride: int, on: str) -> Measured:
+def _measure(plan: Plan, run: Forward, channels: int, window: int, stride: int, on: str) -> Measured:
     images = np.random.default_rng(0)
     noise = images.standard_normal((2, channels, window, window), np.float32)
     coarse = images.standard_normal((2, channels, 7, 7), np.float32)
@@ -172,7 +172,7 @@ def _measure(plan: Plan, run: Run, channels: int, window: int, stride: int, on: 
     )
 
 
-def _seconds(run: Run, x: FloatArray, times: int = 3) -> float:
+def _seconds(run: Forward, x: FloatArray, times: int = 3) -> float:
     """The least time that a run takes, after one that does what is done once."""
     run(x)
     taken = []
@@ -190,20 +190,20 @@ def _here() -> str:
     return f"OpenVINO {_openvino().__version__}, ONNX Runtime {onnxruntime.__version__}, {processor()}"
 
 
-def _when_used(model: str | bytes) -> Run:
+def _when_used(model: str | bytes) -> Forward:
     """Runs a plan on ONNX Runtime, which is opened with the first image."""
     opened = once(partial(onnx_run, model))
     return lambda x: opened()(x)
 
 
-def _started(plan: Plan, number: Number) -> Run:
+def _started(plan: Plan, number: Number) -> Forward:
     try:
         return openvino_run(str(plan.path), number)
     except Exception as error:  # OpenVINO's errors share no class but this
         raise PlanError(f"OpenVINO does not run the plan ({first_line(error)})") from error
 
 
-def openvino_run(model: str | bytes, number: Number) -> Run:
+def openvino_run(model: str | bytes, number: Number) -> Forward:
     """Runs an ONNX file, given by its path or its content, from its first input to its first output. The run
     raises MemoryError.
 

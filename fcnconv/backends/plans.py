@@ -25,7 +25,7 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.models.packaged import sha256_now
 from fcnconv.provenance import CellHead, Identity, Mode, Proof
-from fcnconv.scan.stages import Part, Run
+from fcnconv.scan.stages import Forward, Stage
 from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
     from fcnconv.convert import FullyConvolutional
 
-Start = Callable[[str | bytes], Run]
+Start = Callable[[str | bytes], Forward]
 """Runs an ONNX file, given by its path or its content."""
 
 _PARTS = "parts.json"
 
 
 @dataclass(frozen=True)
-class Record:
+class PlanRecord:
     """What a plan says of itself.
 
     identity: of the model that it was made for; another name, mean or std need no other plan.
@@ -74,9 +74,9 @@ class Plan:
     """
 
     path: Path
-    record: Record
-    run: Run
-    whole: Part | None
+    record: PlanRecord
+    run: Forward
+    whole: Stage | None
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class PlanContent:
     """
 
     model: bytes
-    record: Record
-    whole: Part | None
+    record: PlanRecord
+    whole: Stage | None
 
 
 class Networks:
@@ -128,13 +128,13 @@ def read_plan(path: Path, start: Start) -> Plan:
         if sha256_now(path) != sha256:
             raise PlanError("its SHA-256 differs from its record")
         run = start(str(path))
-        return Plan(path, _record(told), run, part and Part(run=run, **part))
+        return Plan(path, _record(told), run, part and Stage(run=run, **part))
     except Exception as error:  # ONNX Runtime's errors share no class but this
         raise PlanError(f"{path}: the plan is damaged ({first_line(error)})") from error
 
 
 @contextmanager
-def kept_plan(path: Path, record: Record, whole: Part | None) -> Iterator[Path]:
+def kept_plan(path: Path, record: PlanRecord, whole: Stage | None) -> Iterator[Path]:
     """A temporary path to write a plan's ONNX file to. When the block ends well, the plan's two files appear.
 
     Each appears whole or not at all, and the record first, so that a plan that exists has one.
@@ -165,13 +165,13 @@ def _record_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _record(told: dict[str, Any]) -> Record:
+def _record(told: dict[str, Any]) -> PlanRecord:
     identity, geometry, proof, cell_head = (
         told.pop(name) for name in ("identity", "geometry", "proof", "cell_head")
     )
     for name in ("mean", "std"):
         identity[name] = tuple(identity[name])
-    return Record(
+    return PlanRecord(
         **told,
         identity=Identity(**identity),
         geometry=geometry and Geometry(**geometry),
@@ -180,7 +180,7 @@ def _record(told: dict[str, Any]) -> Record:
     )
 
 
-def read_parts(path: Path, start: Start) -> tuple[Part, ...]:
+def read_parts(path: Path, start: Start) -> tuple[Stage, ...]:
     """The parts in an archive that `parts_file` made. Raises PlanError if it cannot be read, or is damaged:
     it has checksums.
     """
@@ -188,12 +188,12 @@ def read_parts(path: Path, start: Start) -> tuple[Part, ...]:
         with zipfile.ZipFile(path) as archive:
             records = json.loads(archive.read(_PARTS))
             runs = [start(archive.read(f"{number}.onnx")) for number, _ in enumerate(records)]
-        return tuple(Part(run=run, **record) for record, run in zip(records, runs, strict=True))
+        return tuple(Stage(run=run, **record) for record, run in zip(records, runs, strict=True))
     except Exception as error:  # ONNX Runtime's errors share no class but this
         raise PlanError(f"{path}: the parts are damaged ({first_line(error)})") from error
 
 
-def parts_file(parts: Sequence[Part], models: Sequence[bytes]) -> bytes:
+def parts_file(parts: Sequence[Stage], models: Sequence[bytes]) -> bytes:
     """The content of an archive of parts. models: the ONNX file of each."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -203,7 +203,7 @@ def parts_file(parts: Sequence[Part], models: Sequence[bytes]) -> bytes:
     return file.getvalue()
 
 
-def part_record(part: Part) -> dict[str, Any]:
+def part_record(part: Stage) -> dict[str, Any]:
     """What a part says of itself, without what runs it."""
     return {field.name: getattr(part, field.name) for field in fields(part) if field.name != "run"}
 

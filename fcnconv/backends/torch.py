@@ -26,8 +26,8 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.options import Precision
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
-from fcnconv.scan.stages import Part, Run
-from fcnconv.scan.tiling import Parts
+from fcnconv.scan.stages import Forward, Stage
+from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16
 from fcnconv.system.once import once
@@ -70,26 +70,26 @@ def open_torch(
     run, half, arithmetic = _placed(converted, place, spec.window, geometry, precision)
     part = whole(converted.network, geometry, run)
     in_parts = partial(torch_parts, converted, place, half) if geometry.local else lambda: (part,)
-    parts, joint = Parts(part, once(in_parts)), None
+    parts, joint = Stages(part, once(in_parts)), None
     if converted.joint is not None:
         joint = once(partial(_joint_parts, converted, place, half))
     cell_head, identity = converted.conversion.cell_head, spec.identity(weights)
     return Network(run, geometry, identity, parts, arithmetic, cell_head, joint)
 
 
-def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Parts:
+def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
     """What computes a network's class activations beside its logits."""
     network, geometry = converted.joint, converted.geometry
     assert network is not None, "asked for where there is none"
     run = run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory)
     part = whole(network, geometry, run, activations=True)
     cuts = partial(torch_parts, converted, device, half, joint=True) if geometry.local else lambda: (part,)
-    return Parts(part, once(cuts))
+    return Stages(part, once(cuts))
 
 
 def _placed(
     network: nn.Module, device: torch.device, window: int, geometry: Geometry | None, precision: Precision
-) -> tuple[Run, torch.dtype | None, Arithmetic]:
+) -> tuple[Forward, torch.dtype | None, Arithmetic]:
     """What runs a network on a device, and the 16-bit type that it takes. geometry: as for `run_in_parts`."""
     network.to(device)
     half, arithmetic = half_type(network, device, window, precision)
@@ -102,7 +102,7 @@ def torch_parts(
     half: torch.dtype | None = None,
     *,
     joint: bool = False,
-) -> tuple[Part, ...]:
+) -> tuple[Stage, ...]:
     """The network in parts that torch runs. joint: with class activations. Other arguments as for
     `torch_run`.
     """
@@ -123,7 +123,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def torch_run(network: nn.Module, device: torch.device = CPU, half: torch.dtype | None = None) -> Run:
+def torch_run(network: nn.Module, device: torch.device = CPU, half: torch.dtype | None = None) -> Forward:
     """A backend that runs a network on a whole region.
 
     network: float (N, 3, H, W) -> logits, in evaluation mode, on `device`.
@@ -183,7 +183,9 @@ def _is_out_of_memory(error: Exception) -> bool:
     return True
 
 
-def run_in_parts(run: Run, geometry: Geometry | None, is_out_of_memory: Callable[[Exception], bool]) -> Run:
+def run_in_parts(
+    run: Forward, geometry: Geometry | None, is_out_of_memory: Callable[[Exception], bool]
+) -> Forward:
     """A backend that halves what `run` has no memory for: first the batch, then the region.
 
     geometry: of the network's windows; None for a classifier, whose images cannot be cut. A network that is
@@ -210,7 +212,7 @@ def run_in_parts(run: Run, geometry: Geometry | None, is_out_of_memory: Callable
     return attempt
 
 
-def _halved(run: Run, x: FloatArray, geometry: Geometry) -> FloatArray:
+def _halved(run: Forward, x: FloatArray, geometry: Geometry) -> FloatArray:
     """The logits of a region from its two halves along the longer side, each read with its halo."""
     axis = 2 if x.shape[2] >= x.shape[3] else 3
     window, step, halo, phases = geometry.window, geometry.step, geometry.halo, geometry.phases

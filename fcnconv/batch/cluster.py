@@ -26,7 +26,7 @@ from fcnconv.batch.distributed import HUGE, Rows, Spread, is_huge
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
 from fcnconv.batch.map_folder import MapFolder
-from fcnconv.batch.outcome import Later, Made
+from fcnconv.batch.outcome import Later, Outcome
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.runs import Engine, Result
 from fcnconv.batch.workers import attempt, each
@@ -248,12 +248,12 @@ class Worker:
         results[:] = [pickle.dumps(result) for result in self._results(items)]
         return {"item": results}
 
-    def _results(self, items: list[Input]) -> Iterator[tuple[str, Made | Later | Huge | FcnconvError]]:
+    def _results(self, items: list[Input]) -> Iterator[tuple[str, Outcome | Later | Huge | FcnconvError]]:
         done = set[str]()
         try:
             target = self.target()
 
-            def work(item: Input) -> Made | Later | Huge:
+            def work(item: Input) -> Outcome | Later | Huge:
                 if is_huge(item, target, self.huge):
                     return Huge(item)
                 return target.make(item, self.since, alone=self.alone)

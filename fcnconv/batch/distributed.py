@@ -25,7 +25,7 @@ from fcnconv.images import ImageSource, resize
 from fcnconv.images.reading import picture_size
 from fcnconv.scan.blocks import regions_of, scan_region
 from fcnconv.scan.crops import CROP_BATCH
-from fcnconv.scan.rectangles import Region
+from fcnconv.scan.rectangles import RectangleGroup
 from fcnconv.scan.tiling import Tiling
 from fcnconv.scores import Block, FloatArray, Mask
 
@@ -87,7 +87,7 @@ class Spread(Classifier):
                 yield Block(grid, place[0], place[1], own)
 
 
-def _bands(region: Region, count: int) -> list[Region]:
+def _bands(region: RectangleGroup, count: int) -> list[RectangleGroup]:
     """A region in about so many bands, of whole rows of pieces."""
     rows = [tuple(pieces) for _, pieces in groupby(region.pieces, key=lambda piece: piece.place[0].start)]
     size = -(-len(rows) // count)
@@ -124,7 +124,7 @@ class Rows:
         in_parts: bool,
         blocks: tuple[tuple[int, int], ...],
         needed: Mask | None,
-        band: Region,
+        band: RectangleGroup,
     ) -> list[tuple[tuple[slice, slice], FloatArray]]:
         """The places and logits of a band's blocks. in_parts, blocks, needed: of the tiling."""
         classifier = self.folder.share

@@ -66,7 +66,7 @@ class Claim:
         return cls(name, Owner("", 0, ""))
 
 
-class Claims:
+class Locks:
     """The claims that this process has in a folder, and those of others. Threads may share it.
 
     folder: of the claims' files; it is made when it is needed.

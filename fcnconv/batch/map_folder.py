@@ -11,9 +11,9 @@ from typing import Any
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.locks import Claim
-from fcnconv.batch.outcome import Later, Made
+from fcnconv.batch.outcome import Later, Outcome
 from fcnconv.batch.report import Report
-from fcnconv.batch.store import Disk, Store
+from fcnconv.batch.store import AnswerStore, Disk
 from fcnconv.batch.workers import IN_FLIGHT
 from fcnconv.classifier import Classifier
 from fcnconv.errors import ImageError, OutputError, UsageError
@@ -38,7 +38,7 @@ class MapFolder:
     """
 
     classifier: Classifier
-    store: Store
+    store: AnswerStore
     writer: Writer
     choice: Choice
     network: NetworkOptions
@@ -56,7 +56,7 @@ class MapFolder:
                 "another --format, or a folder on a disk"
             )
 
-    def make(self, item: Input, since: int, *, alone: bool = False) -> Made | Later:
+    def make(self, item: Input, since: int, *, alone: bool = False) -> Outcome | Later:
         """Writes an image's map, under the image's own path.
 
         A map that is there already is kept, as files appear whole: a run that was stopped goes on where it
@@ -71,7 +71,7 @@ class MapFolder:
         path = self.store.place(name)
         try:
             if all(self.store.has(file, since) for file in files):
-                return Made(path, new=False)
+                return Outcome(path, new=False)
             claim = self.store.claims.take(name, alone=alone) if self.store.claims else Claim.none(name)
             if claim is None:
                 return Later(item)
@@ -81,7 +81,7 @@ class MapFolder:
             remove_leftovers(self.store.root.joinpath(name).parent, again=True)
         try:
             if all(self.store.has(file, since) for file in files):  # by another, a moment ago
-                return Made(path, new=False)
+                return Outcome(path, new=False)
             if claim.deaths >= DEADLY:
                 raise ImageError(
                     f"{item.name}: {claim.deaths} processes ended while they worked on it alone, as happens "
@@ -92,7 +92,7 @@ class MapFolder:
             if self.store.claims:
                 self.store.claims.release(name)
 
-    def _make(self, item: Input, name: str, card: str | None, since: int) -> Made:
+    def _make(self, item: Input, name: str, card: str | None, since: int) -> Outcome:
         options = self.choice.options
         if isinstance(self.store, Disk):
             for file in filter(None, (name, card)):
@@ -109,7 +109,9 @@ class MapFolder:
             told = self.report.following(stream, item.name, card, since)
         with told as stream, self.store.writing(name, since, folder=self.writer.folder) as temporary:
             write_map(stream, temporary, self.writer, self.choice)
-        return Made(self.store.place(name), True, stream.about.provenance.agreement, area(source.size) / 1e6)
+        return Outcome(
+            self.store.place(name), True, stream.about.provenance.agreement, area(source.size) / 1e6
+        )
 
     def open(self, item: Input) -> ImageSource:
         """An image as it will be scanned. Raises ImageError."""

@@ -10,7 +10,7 @@ from fcnconv.provenance import Agreement
 
 
 @dataclass(frozen=True)
-class Made:
+class Outcome:
     """The answer about an image.
 
     path: the file that it is in. new: whether it was made now; else it was there already.

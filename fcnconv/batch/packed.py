@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from fcnconv.batch.inputs import Input, digest
 from fcnconv.batch.map_folder import MapFolder, answer_name
-from fcnconv.batch.outcome import Made
-from fcnconv.batch.store import Store
+from fcnconv.batch.outcome import Outcome
+from fcnconv.batch.store import AnswerStore
 from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
 from fcnconv.images import area
 from fcnconv.maps import write_map
@@ -36,7 +36,7 @@ IMAGES, BYTES, ROWS = 10_000, 1 << 30, 5_000_000
 """Of a part, at most: images; bytes of maps; rows."""
 
 
-class Part(Protocol):
+class PackedFile(Protocol):
     """A file that is being filled."""
 
     images: int
@@ -51,7 +51,7 @@ class Part(Protocol):
         """Completes the file."""
 
 
-class TablePart:
+class PackedTable:
     """A Parquet file. An answer is a list of columns by name, each some rows."""
 
     def __init__(self, path: Path, cells: bool, settings: dict[str, Any]):
@@ -73,7 +73,7 @@ class TablePart:
         self.table.close()
 
 
-class TarPart:
+class PackedArchive:
     """A tar archive, as webdataset reads them. An answer is the bytes of a file, which is called as it would
     be in a folder of maps.
     """
@@ -98,18 +98,18 @@ class TarPart:
         self.archive.close()
 
 
-Kind = Literal["tar", "cells", "images"]
+PackedKind = Literal["tar", "cells", "images"]
 """What a part is: an archive with a file of each map; a table with a row for each cell and rank; or with one
 row for each image and rank, of its classification.
 """
 
 
 @dataclass(frozen=True)
-class Parts:
+class PackedFiles:
     """The parts in a folder. inner: the suffix of a map in an archive."""
 
-    store: Store
-    kind: Kind
+    store: AnswerStore
+    kind: PackedKind
     inner: str
 
     @property
@@ -165,15 +165,15 @@ class Pack:
     """Where the answers about many images go, and how they are made. folder: makes the maps."""
 
     folder: MapFolder
-    kind: Kind
+    kind: PackedKind
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> PackedFiles:
         """What is there already."""
-        return Parts(self.store, self.kind, self.folder.writer.suffix)
+        return PackedFiles(self.store, self.kind, self.folder.writer.suffix)
 
     @property
-    def store(self) -> Store:
+    def store(self) -> AnswerStore:
         """Where the parts go."""
         return self.folder.store
 
@@ -198,7 +198,7 @@ class Pack:
         """All that an answer depends on beside its image, by name."""
         return self.folder.settings() | {"format": self.parts.format}
 
-    def make(self, item: Input, since: int, *, alone: bool = False) -> Made:
+    def make(self, item: Input, since: int, *, alone: bool = False) -> Outcome:
         """The answer about an image, which is not written yet. Raises ImageError and OutputError."""
         folder, options = self.folder, self.folder.choice.options
         source = folder.open(item)
@@ -217,7 +217,7 @@ class Pack:
                     write_map(stream, file, folder.writer, folder.choice)
                     content = file.read_bytes()
             agreement = stream.about.provenance.agreement
-        return Made("", True, agreement, area(source.size) / 1e6, content)
+        return Outcome("", True, agreement, area(source.size) / 1e6, content)
 
     def finish(self, failures: dict[str, str], since: int) -> None:
         """Does nothing: there is no report."""
@@ -244,11 +244,11 @@ class Pack:
             if claims:
                 claims.release(name)
 
-    def open_part(self, path: Path) -> Part:
+    def open_part(self, path: Path) -> PackedFile:
         """A file to fill."""
         if self.kind == "tar":
-            return TarPart(path)
-        return TablePart(path, self.kind == "cells", self.settings())
+            return PackedArchive(path)
+        return PackedTable(path, self.kind == "cells", self.settings())
 
 
 class Packer:
@@ -269,16 +269,16 @@ class Packer:
         for part in names:
             if not pack.store.has(part, since) and (own.fullmatch(part) or not others.fullmatch(part)):
                 pack.store.remove(part)
-        self._part: Part | None = None
+        self._part: PackedFile | None = None
         self._writing = ExitStack()
-        self._waiting: list[tuple[str, Made]] = []
+        self._waiting: list[tuple[str, Outcome]] = []
 
     def has(self, name: str) -> bool:
         """Whether an image has its answer already, in whatever part."""
         number = digest(self.parts.key(name))
         return number in self._made or among(number, self._there)
 
-    def add(self, name: str, made: Made) -> list[tuple[str, Made]]:
+    def add(self, name: str, made: Outcome) -> list[tuple[str, Outcome]]:
         """Takes an answer; gives those that are in a whole part by now."""
         with self._explained():
             if self._part is None:
@@ -289,7 +289,7 @@ class Packer:
         self._waiting.append((name, replace(made, path=self.pack.store.place(self._file), content=None)))
         return self.close() if self._part.is_full() else []
 
-    def close(self) -> list[tuple[str, Made]]:
+    def close(self) -> list[tuple[str, Outcome]]:
         """Completes the part that is being filled, if there is one; gives the answers that are in it."""
         if self._part is None:
             return []

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcnconv.batch.report import is_reports
-from fcnconv.batch.store import Disk, Store
+from fcnconv.batch.store import AnswerStore, Disk
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.system.records import parse_json
 
@@ -46,10 +46,10 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Record:
+class FolderRecord:
     """What is told in a folder of answers. shard: (I, N), whose runs these are."""
 
-    store: Store
+    store: AnswerStore
     shard: tuple[int, int]
 
     def agree(self, settings: Mapping[str, Any], *, overwrite: bool) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.map_folder import MapFolder
-from fcnconv.batch.outcome import Made
+from fcnconv.batch.outcome import Outcome
 from fcnconv.batch.store import Disk
 from fcnconv.errors import OutputError
 from fcnconv.images import area
@@ -47,14 +47,14 @@ class RegionFolder(MapFolder):
 
     format: str = field(kw_only=True)
 
-    def _make(self, item: Input, name: str, card: str | None, since: int) -> Made:
+    def _make(self, item: Input, name: str, card: str | None, since: int) -> Outcome:
         from fcnconv.locating import locate  # only regions need shapely
 
         source = self.open(item)
         located = replace(locate(self.share, source, self.choice), name=item.name)
         with self.store.writing(name, since) as temporary:
             temporary.write_text(json.dumps(located.record()) + "\n", encoding="utf-8")
-        return Made(self.store.place(name), True, None, area(source.size) / 1e6)
+        return Outcome(self.store.place(name), True, None, area(source.size) / 1e6)
 
     def finish(self, failures: dict[str, str], since: int) -> None:
         """Collects the regions of all images that are there, whoever located them, in one file."""

@@ -15,7 +15,7 @@ from typing import Any
 from fcnconv.batch.index import Failure, Linked, index_page, is_index
 from fcnconv.batch.inputs import CARDS
 from fcnconv.batch.store import Disk
-from fcnconv.batch.summary import Glance
+from fcnconv.batch.summary import MapSummary
 from fcnconv.batch.thumbnails import SIDE, draw_card, read_card, write_card
 from fcnconv.errors import OutputError
 from fcnconv.images import read_within
@@ -69,7 +69,7 @@ class Report:
         name: the image. card: where its card goes. since: see `Disk.writing`.
         Raises ImageError and OutputError.
         """
-        glance = Glance(stream.about, self.chosen)
+        glance = MapSummary(stream.about, self.chosen)
         stream = glance.watching(stream)
         yield stream
         source, agreement = stream.about.source, stream.about.provenance.agreement

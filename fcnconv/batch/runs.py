@@ -16,9 +16,9 @@ from pathlib import Path
 from fcnconv.batch.inputs import Input, digest
 from fcnconv.batch.job import Job
 from fcnconv.batch.map_folder import MapFolder, answer_name
-from fcnconv.batch.outcome import Later, Made
-from fcnconv.batch.packed import Pack, Packer, Parts, among
-from fcnconv.batch.record import Counts, Record
+from fcnconv.batch.outcome import Later, Outcome
+from fcnconv.batch.packed import Pack, PackedFiles, Packer, among
+from fcnconv.batch.record import Counts, FolderRecord
 from fcnconv.batch.store import open_store
 from fcnconv.batch.workers import attempt, each
 from fcnconv.errors import FcnconvError, first_line
@@ -28,7 +28,7 @@ log = logging.getLogger("fcnconv")
 
 Target = MapFolder | Pack
 
-Result = tuple[str, Made | Later | FcnconvError]
+Result = tuple[str, Outcome | Later | FcnconvError]
 """An image's name, and what became of it."""
 
 Engine = Callable[[Iterable[Input], int, bool], Generator[Result, None, None]]
@@ -41,12 +41,12 @@ WAIT = 0.5
 def unanswered(job: Job, inputs: Iterable[Input]) -> Iterator[Input]:
     """The inputs that have no answer yet. Raises UsageError if the folder holds answers in another format."""
     store, suffix = open_store(job.out), job.writer().suffix
-    record = Record(store, job.shard)
+    record = FolderRecord(store, job.shard)
     if job.kind is None:
         since = record.since(suffix)
         yield from (item for item in inputs if not store.has(answer_name(item.name, suffix), since))
         return
-    parts = Parts(store, job.kind, suffix)
+    parts = PackedFiles(store, job.kind, suffix)
     there = parts.answered(record.since(parts.format))
     yield from (item for item in inputs if not among(digest(parts.key(item.name)), there))
 
@@ -55,7 +55,7 @@ def local_engine(target: Target) -> Engine:
     """Threads of this process. Of images that are worked on alone, one after another."""
 
     def engine(inputs: Iterable[Input], since: int, alone: bool) -> Generator[Result, None, None]:
-        def work(item: Input) -> Made | Later:
+        def work(item: Input) -> Outcome | Later:
             return target.make(item, since, alone=alone)
 
         if alone:
@@ -68,7 +68,7 @@ def local_engine(target: Target) -> Engine:
 
 
 @dataclass
-class Run:
+class BatchRun:
     """A run, and what came of it so far.
 
     engine: does the work; None is this process. max_failures: after which it is given up; None is never.
@@ -80,13 +80,13 @@ class Run:
     engine: Engine | None = None
     overwrite: bool = False
     max_failures: int | None = None
-    watch: Callable[[Made | FcnconvError], None] = lambda _: None
+    watch: Callable[[Outcome | FcnconvError], None] = lambda _: None
     counts: Counts = field(default_factory=Counts)
     failures: dict[str, str] = field(default_factory=dict)
     earlier: dict[str, str] = field(default_factory=dict)
     mended: set[str] = field(default_factory=set)
 
-    def __call__(self, inputs: Iterable[Input]) -> Generator[tuple[str, Made | FcnconvError], None, None]:
+    def __call__(self, inputs: Iterable[Input]) -> Generator[tuple[str, Outcome | FcnconvError], None, None]:
         """What became of each image, as soon as its answer is in a file.
 
         In the end, also if it is closed early, the folder tells of it: counts, failures, and the report where
@@ -97,7 +97,7 @@ class Run:
         """
         target = self.target
         target.check()
-        record = Record(target.store, target.shard)
+        record = FolderRecord(target.store, target.shard)
         since = record.agree(target.settings(), overwrite=self.overwrite)
         self.earlier = record.failures()
         start = told = time.monotonic()
@@ -134,21 +134,21 @@ class Run:
 
     def _results(
         self, inputs: Iterable[Input], since: int, packer: Packer | None
-    ) -> Iterator[tuple[str, Made | FcnconvError]]:
+    ) -> Iterator[tuple[str, Outcome | FcnconvError]]:
         """The results, with all those of a part once it is whole."""
         if packer is None:
             yield from self._worked(inputs, since)
             return
-        there: list[tuple[str, Made]] = []
+        there: list[tuple[str, Outcome]] = []
 
         def rest() -> Iterator[Input]:
             for item in inputs:
                 if packer.has(item.name):
-                    there.append((item.name, Made(self.target.store.place(""), new=False)))
+                    there.append((item.name, Outcome(self.target.store.place(""), new=False)))
                 else:
                     yield item
 
-        def those_there() -> Iterator[tuple[str, Made]]:
+        def those_there() -> Iterator[tuple[str, Outcome]]:
             while there:
                 name, made = there.pop(0)
                 self._count(name, made)
@@ -166,7 +166,7 @@ class Run:
             done = packer.close()
         yield from done
 
-    def _worked(self, inputs: Iterable[Input], since: int) -> Iterator[tuple[str, Made | FcnconvError]]:
+    def _worked(self, inputs: Iterable[Input], since: int) -> Iterator[tuple[str, Outcome | FcnconvError]]:
         """The results as they come; those of images that are left for later at the end."""
         engine = self.engine or local_engine(self.target)
         waiting, alone = inputs, False
@@ -191,7 +191,7 @@ class Run:
             waiting, alone = later, True
             time.sleep(WAIT)
 
-    def _count(self, name: str, result: Made | FcnconvError) -> None:
+    def _count(self, name: str, result: Outcome | FcnconvError) -> None:
         if isinstance(result, FcnconvError):
             self.failures[name] = str(result)
             self.counts.failed += 1

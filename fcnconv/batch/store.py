@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fcnconv.batch.locks import Claims
+from fcnconv.batch.locks import Locks
 from fcnconv.errors import OutputError
 from fcnconv.images.remote import explained, file_system, is_address, shown_address
 from fcnconv.system.files import whole_file, written
@@ -30,12 +30,12 @@ class Disk:
     """A folder. Its methods take names of files below it, with slashes; they raise OSError."""
 
     root: Path
-    claims: Claims = field(compare=False, repr=False)
+    claims: Locks = field(compare=False, repr=False)
 
     @classmethod
     def at(cls, root: Path) -> Disk:
         """A folder, whether it is there yet or not."""
-        return cls(root, Claims(root / INNER / "claims"))
+        return cls(root, Locks(root / INNER / "claims"))
 
     def place(self, name: str) -> str:
         """What people call a file."""
@@ -205,9 +205,9 @@ class Bucket:
         return explained(self.address, "cannot be reached", OutputError, self.place(name))
 
 
-Store = Disk | Bucket
+AnswerStore = Disk | Bucket
 
 
-def open_store(out: str) -> Store:
+def open_store(out: str) -> AnswerStore:
     """Where answers go, by a path or an address."""
     return Bucket(out.rstrip("/")) if is_address(out) else Disk.at(Path(out))

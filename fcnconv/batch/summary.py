@@ -14,10 +14,10 @@ import numpy.typing as npt
 from fcnconv.labels import Selection
 from fcnconv.scores import (
     PIECE_VALUES,
-    About,
     Block,
     FloatArray,
-    Piece,
+    MapBlock,
+    MapInfo,
     ScoreStream,
     shown,
     strength,
@@ -39,7 +39,7 @@ class Peak:
     probability: float
 
 
-class Glance:
+class MapSummary:
     """What is kept of a map that passes by.
 
     chosen: the categories and concepts that were asked for. The foremost is one of them, or else of all
@@ -51,7 +51,7 @@ class Glance:
     no more values than a piece.
     """
 
-    def __init__(self, about: About, chosen: Sequence[Selection]):
+    def __init__(self, about: MapInfo, chosen: Sequence[Selection]):
         rows, cols, num_classes = about.shape
         self.about = about
         self.selections = tuple(chosen)
@@ -70,12 +70,12 @@ class Glance:
         def passing() -> Iterator[Block]:
             for block in stream.blocks:
                 for strip in strips(block):
-                    self._see(Piece(stream.about, strip))
+                    self._see(MapBlock(stream.about, strip))
                     yield strip
 
         return replace(stream, blocks=passing())
 
-    def _see(self, piece: Piece) -> None:
+    def _see(self, piece: MapBlock) -> None:
         probabilities = shown(piece.probabilities())
         np.maximum(self.highest, probabilities.max((0, 1)), out=self.highest)
         if self.selections:

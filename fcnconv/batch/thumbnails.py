@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from fcnconv.batch.summary import Glance, Peak
+from fcnconv.batch.summary import MapSummary, Peak
 from fcnconv.images import Pixels
 from fcnconv.render.draw import draw_plane
 from fcnconv.system.records import parse_json
@@ -28,7 +28,7 @@ class Card:
     """What the report tells of an image.
 
     path: the image, as it was named. width, height: its pixels.
-    peaks: see `Glance.peaks`. shown: which of these the thumbnail shows the map of, from 0.
+    peaks: see `MapSummary.peaks`. shown: which of these the thumbnail shows the map of, from 0.
     agreement: with crops, 0 to 1, estimated; None where nothing was compared.
     panels: thumbnails in the file: one for each of `peaks`, or a single one for the class that is `shown`.
     """
@@ -42,7 +42,9 @@ class Card:
     panels: int = 1
 
 
-def draw_card(name: str, photo: Pixels, glance: Glance, agreement: float | None) -> tuple[Card, Image.Image]:
+def draw_card(
+    name: str, photo: Pixels, glance: MapSummary, agreement: float | None
+) -> tuple[Card, Image.Image]:
     """The card of an image, and its thumbnails: one for each of its peaks, below each other.
 
     name: the image. photo: uint8 (H, W, 3), as large as a thumbnail shall be. agreement: see `Card`.

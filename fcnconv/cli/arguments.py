@@ -28,11 +28,11 @@ import typer
 
 from fcnconv.cli import HELP_ALL
 from fcnconv.cli.fast_start import READERS, reader_for
-from fcnconv.cli.progress_bar import Kind
+from fcnconv.cli.progress_bar import ProgressKind
 from fcnconv.errors import UsageError, printable
 from fcnconv.labels import folded, imagenet
 from fcnconv.models import models
-from fcnconv.options import EVERY_IMAGE, Told, told
+from fcnconv.options import EVERY_IMAGE, OptionInfo, option_info
 from fcnconv.parsing import parse_number
 
 log = logging.getLogger("fcnconv")
@@ -102,18 +102,18 @@ Debug = Annotated[
     ),
 ]
 Progress = Annotated[
-    Kind,
-    Told(
+    ProgressKind,
+    OptionInfo(
         "auto: a bar on a terminal; plain: one line per minute; or none.",
         flags=("--progress",),
         metavar="HOW",
         group="Running",
     ),
 ]
-Json = Annotated[bool, Told("Print one JSON object per line.", flags=("--json",), group="")]
+Json = Annotated[bool, OptionInfo("Print one JSON object per line.", flags=("--json",), group="")]
 Format = Annotated[
     str | None,
-    Told(
+    OptionInfo(
         "Output format, if FILE's suffix does not name it.",
         flags=("--format", "-f"),
         metavar="NAME",
@@ -145,7 +145,7 @@ _COMPLETE: dict[str, Callable[[str], Any]] = {"--model": complete_model, "--clas
 
 Model = Annotated[
     str,
-    Told(
+    OptionInfo(
         "Network: a name, a file of weights, a folder, or hf-hub:USER/REPO.",
         flags=("--model", "-m"),
         metavar="NAME",
@@ -155,7 +155,7 @@ Model = Annotated[
 
 NamedModel = Annotated[
     str | None,
-    Told(
+    OptionInfo(
         "Network, instead of MODEL, as in other commands.",
         flags=("--model", "-m"),
         metavar="NAME",
@@ -180,14 +180,16 @@ class Listed:
 
     files_from: Annotated[
         str | None,
-        Told("Read paths from a file, one per line; - is standard input.", metavar="FILE", group="Input"),
+        OptionInfo(
+            "Read paths from a file, one per line; - is standard input.", metavar="FILE", group="Input"
+        ),
     ] = None
     from0: Annotated[
-        str | None, Told("The same, with a null byte after each path.", metavar="FILE", group="Input")
+        str | None, OptionInfo("The same, with a null byte after each path.", metavar="FILE", group="Input")
     ] = None
     tar: Annotated[
         str | None,
-        Told("Read images from a tar archive; - is standard input.", metavar="FILE", group="Input"),
+        OptionInfo("Read images from a tar archive; - is standard input.", metavar="FILE", group="Input"),
     ] = None
 
     def values(self) -> tuple[str | None, str | None, str | None]:
@@ -222,7 +224,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             shown[name] = _typer_parameter(name, parameter.annotation, parameter.default)
             continue
         plain = groups[name]()
-        for field, (value, note) in told(groups[name]).items():
+        for field, (value, note) in option_info(groups[name]).items():
             shown[field] = _typer_parameter(field, Annotated[value, note], getattr(plain, field))
 
     if len(shown) > MANY:
@@ -233,7 +235,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         given.pop("help_all", None)  # it has been obeyed
         made = {}
         for name, kind in groups.items():
-            of_it = {field: given.pop(field) for field in told(kind)}
+            of_it = {field: given.pop(field) for field in option_info(kind)}
             values = {field: _value(value) for field, value in of_it.items()}
             made[name] = kind(**values)
         command(**given, **made)
@@ -253,13 +255,13 @@ def _value(given: Any) -> Any:
 def _typer_parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     """A parameter with what typer wants to know of it, where its annotation says it in our way."""
     value, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    if notes and isinstance(notes[0], Told):
+    if notes and isinstance(notes[0], OptionInfo):
         value, option, default = _typer_option(name, value, notes[0], default)
         annotation = Annotated[value, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _typer_option(name: str, value: Any, note: Told, default: Any) -> tuple[Any, Any, Any]:
+def _typer_option(name: str, value: Any, note: OptionInfo, default: Any) -> tuple[Any, Any, Any]:
     """The type, the option and the default of a field, as typer takes them."""
     flags = note.flags or (f"--{name.replace('_', '-')}",)
     kinds = (value, *get_args(value))

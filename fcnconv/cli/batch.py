@@ -15,7 +15,7 @@ from fcnconv.cli.printing import print_made, report
 from fcnconv.cli.progress_bar import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, Shard, Told
+from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, OptionInfo, Shard
 from fcnconv.system.stdout import data_stream, print_data
 
 log = logging.getLogger("fcnconv")
@@ -46,15 +46,15 @@ def batch(
         ),
     ] = "npz",
     cells_table: Annotated[
-        bool, Told("With -f parquet: rows for each window.", flags=("--cells-table",), group="")
+        bool, OptionInfo("With -f parquet: rows for each window.", flags=("--cells-table",), group="")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
     missing: Annotated[
-        bool, Told("Only list the images that have no answer yet.", flags=("--missing",), group="")
+        bool, OptionInfo("Only list the images that have no answer yet.", flags=("--missing",), group="")
     ] = False,
     retry_failed: Annotated[
         bool,
-        Told(
+        OptionInfo(
             "Only those that FOLDER/failures.jsonl lists.",
             flags=("--retry-failed",),
             group="",
@@ -63,7 +63,7 @@ def batch(
     shard: Shard = EVERY_IMAGE,
     engine: Annotated[
         Literal["local", "ray"],
-        Told(
+        OptionInfo(
             "Where to run: local (this process) or ray.",
             flags=("--engine",),
             metavar="local|ray",
@@ -72,7 +72,7 @@ def batch(
     ] = "local",
     address: Annotated[
         str | None,
-        Told(
+        OptionInfo(
             "Of Ray's cluster; auto finds it. [default: started here]",
             metavar="ADDRESS",
             group=_RUNNING,
@@ -80,10 +80,12 @@ def batch(
     ] = None,
     workers: Annotated[
         int | None,
-        Told("How many of Ray's. [default: one for two processors]", metavar="N", group=_RUNNING, least=1),
+        OptionInfo(
+            "How many of Ray's. [default: one for two processors]", metavar="N", group=_RUNNING, least=1
+        ),
     ] = None,
     max_failures: Annotated[
-        int | None, Told("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
+        int | None, OptionInfo("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
     ] = None,
     frame: FrameChoice = None,
     as_json: Json = False,
@@ -117,15 +119,15 @@ def batch(
     from fcnconv.backends import faster_precision
     from fcnconv.batch.inputs import Input, framed, from_paths, from_sources, listed_inputs, sharded
     from fcnconv.batch.job import Job
-    from fcnconv.batch.outcome import Made
-    from fcnconv.batch.record import Record
-    from fcnconv.batch.runs import Engine, Run, unanswered
+    from fcnconv.batch.outcome import Outcome
+    from fcnconv.batch.record import FolderRecord
+    from fcnconv.batch.runs import BatchRun, Engine, unanswered
     from fcnconv.batch.store import open_store
     from fcnconv.images.reading import image_suffixes
 
     job = Job(model, own, network, options, out, format, cells_table, shard)
     job.writer()
-    failed_before = Record(open_store(out), shard).failures() if retry_failed else {}
+    failed_before = FolderRecord(open_store(out), shard).failures() if retry_failed else {}
 
     def inputs() -> Iterator[Input]:
         if sources:
@@ -153,7 +155,7 @@ def batch(
     silent = data_stream().isatty() and not as_json
     on_terminal = data_stream().isatty() and not silent
 
-    def show(name: str, answer: Made) -> None:
+    def show(name: str, answer: Outcome) -> None:
         made[answer.new] += 1
         if not silent:
             print_made(name, answer, as_json=as_json)
@@ -169,7 +171,7 @@ def batch(
         known = frame is None and not retry_failed and (bool(sources) or listed.is_file())
         counter = Counter(account, "mapping", inputs if known else None)
 
-        def watch(result: Made | FcnconvError) -> None:
+        def watch(result: Outcome | FcnconvError) -> None:
             if isinstance(result, FcnconvError):
                 counter.count(result)
                 return
@@ -177,7 +179,7 @@ def batch(
             while hints and result.new:  # once, and not where the run is refused or all is there
                 log.info("%s", hints.pop())
 
-        run = Run(target, engine_of_run, overwrite, max_failures, watch)
+        run = BatchRun(target, engine_of_run, overwrite, max_failures, watch)
         # At its end, or when it is interrupted, the folder's record and report are written.
         with closing(run(images)) as results:
             failed = report(results, show, as_json=as_json, debug=debug)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from fcnconv.batch.outcome import Made
+    from fcnconv.batch.outcome import Outcome
     from fcnconv.classifier import Classifier
     from fcnconv.grid import Box
     from fcnconv.maps import ScoreMap
@@ -140,7 +140,7 @@ def located_printer(*, as_json: bool) -> Callable[[str, Located], None]:
     return print_regions_table if data_stream().isatty() else print_regions
 
 
-def print_made(name: str, made: Made, *, as_json: bool) -> None:
+def print_made(name: str, made: Outcome, *, as_json: bool) -> None:
     """The file that an image's answer is in on a line, or what became of the image as JSON."""
     if as_json:
         record: dict[str, Any] = {"path": name, "map": made.path, "new": made.new}

@@ -18,7 +18,7 @@ from fcnconv.system.progress import Progress, Work, duration, following
 
 log = logging.getLogger("fcnconv")
 
-Kind = Literal["auto", "plain", "none"]
+ProgressKind = Literal["auto", "plain", "none"]
 
 LONG, REFRESH = 1.0, 0.2
 """Seconds after which a bar appears, and then is drawn again."""
@@ -31,7 +31,7 @@ FIRST_LINE, NEXT_LINE = 10.0, 60.0
 
 
 @contextmanager
-def shown(kind: Kind, *, quiet: bool, among_answers: bool = False) -> Iterator[Progress]:
+def shown(kind: ProgressKind, *, quiet: bool, among_answers: bool = False) -> Iterator[Progress]:
     """An account that the work inside reports to, and that is shown meanwhile.
 
     quiet: show nothing. among_answers: answers appear on the same terminal, where a bar would be among them.

@@ -11,7 +11,7 @@ from fcnconv.cli.arguments import Debug, Json, NamedModel, Quiet, named_once, wi
 from fcnconv.cli.printing import complain, print_json_line
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import OwnModel, find_model
-from fcnconv.options import OWN_SIZE, MapOptions, NetworkOptions, Scales, Told
+from fcnconv.options import OWN_SIZE, MapOptions, NetworkOptions, OptionInfo, Scales
 from fcnconv.system.stdout import print_data
 
 
@@ -25,9 +25,9 @@ def verify(
     as_json: Json = False,
     scales: Scales = OWN_SIZE,
     max_windows: Annotated[
-        int, Told("Compare at most so many windows, drawn at random.", metavar="N", group="", least=4)
+        int, OptionInfo("Compare at most so many windows, drawn at random.", metavar="N", group="", least=4)
     ] = 500,
-    seed: Annotated[int, Told("Seed of the random windows.", metavar="N", group="")] = 0,
+    seed: Annotated[int, OptionInfo("Seed of the random windows.", metavar="N", group="")] = 0,
     quiet: Quiet = False,
     debug: Debug = False,
     *,

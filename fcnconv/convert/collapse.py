@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from fcnconv.convert import pools, vectors
-from fcnconv.convert.extent import Extent
+from fcnconv.convert.extent import Growth
 from fcnconv.convert.graph import function_name, output_of, output_shape
-from fcnconv.convert.layout import Cells, Pair, feature_cells, with_node
+from fcnconv.convert.layout import HeadValue, Pair, feature_cells, with_node
 from fcnconv.convert.rewrite import Rewriter
 from fcnconv.errors import WAY_OUT, ConversionError
 
-Rule = Callable[[Rewriter, fx.Node, "nn.Module | None"], "Cells | Pair | None"]
+Rule = Callable[[Rewriter, fx.Node, "nn.Module | None"], "HeadValue | Pair | None"]
 """(writer, node, the layer that it runs) -> the node's value in the converted network; None: not its rule."""
 
 RULES: tuple[Rule, ...] = (
@@ -59,7 +59,7 @@ class Head:
     traced, known: as of a `Rewriter`.
     """
 
-    def __init__(self, traced: fx.GraphModule, known: dict[fx.Node, Extent]):
+    def __init__(self, traced: fx.GraphModule, known: dict[fx.Node, Growth]):
         self.writer = Rewriter(traced, known)
         self.output = output_of(traced.graph)
         self.body: set[fx.Node] = set()
@@ -73,7 +73,7 @@ class Head:
         body: set[fx.Node] = set()
         needed: set[fx.Node] = {self.output}
         for node in reversed(self.writer.traced.graph.nodes):
-            is_map = node in self.writer.pixels and self.writer.known.get(node, Extent()).is_map
+            is_map = node in self.writer.pixels and self.writer.known.get(node, Growth()).is_map
             if is_map or any(user in body for user in node.users):
                 body.add(node)
             if any(user in needed for user in node.users):
@@ -135,7 +135,7 @@ class Head:
                     self.writer.values[node] = self._converted(node)
             (source,) = self.output.all_input_nodes
             logits = self.writer.values[source]
-            assert isinstance(logits, Cells)
+            assert isinstance(logits, HeadValue)
             if logits.sliding:
                 raise self.writer.refused(source)
             new = logits.node if logits.natural else self.writer.in_order(logits).node
@@ -147,14 +147,14 @@ class Head:
     def _is_pair(self, node: fx.Node) -> bool:
         return any(function_name(user) == "getitem" and output_shape(user) for user in node.users)
 
-    def _channels_first(self, cells: Cells, node: fx.Node, order: tuple[int, ...]) -> Cells:
+    def _channels_first(self, cells: HeadValue, node: fx.Node, order: tuple[int, ...]) -> HeadValue:
         if order != tuple(range(len(order))):
             node = self.writer.call_method("permute", node, *order)
         if len(order) > 4:
             node = self.writer.call_method("flatten", node, 1, -3)
         return with_node(cells, node)
 
-    def _converted(self, node: fx.Node) -> Cells | Pair:
+    def _converted(self, node: fx.Node) -> HeadValue | Pair:
         layer = self.writer.layer(node)
         for rule in RULES:
             converted = rule(self.writer, node, layer)

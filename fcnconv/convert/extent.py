@@ -32,7 +32,7 @@ _SCRAMBLING = ("flip", "fliplr", "flipud", "roll", "rot90")
 
 
 @dataclass(frozen=True)
-class Extent:
+class Growth:
     """How a tensor grows with the image.
 
     rows: its axes that grow with the height. cols: with the width; an axis in both is a flattened map.
@@ -75,7 +75,7 @@ class Larger:
     bottom.
     """
 
-    known: dict[fx.Node, Extent]
+    known: dict[fx.Node, Growth]
     ends: tuple[dict[fx.Node, torch.Tensor], dict[fx.Node, torch.Tensor]]
 
 
@@ -101,18 +101,18 @@ def run_larger(traced: fx.GraphModule, window: int, more: int, cut: int = 0) -> 
             continue
         down, across = higher.noted.get(node), wider.noted.get(node)
         if down is None or across is None or not (_comparable(native, down) and _comparable(native, across)):
-            known[node] = Extent(known=False)
+            known[node] = Growth(known=False)
             continue
         first = int(node in pixels)  # the axis of the images of a batch, of two at the native size
         if first and (down.shape[0], across.shape[0]) != (1, 1):
-            known[node] = Extent(known=False)
+            known[node] = Growth(known=False)
             continue
         rows, cols = (
             tuple(axis for axis in range(first, len(native)) if noted.shape[axis] != native[axis])
             for noted in (down, across)
         )
         varies = any(axis in rows for axis in down.varying) or any(axis in cols for axis in across.varying)
-        known[node] = Extent(rows, cols, varies=varies)
+        known[node] = Growth(rows, cols, varies=varies)
     return Larger(known, (wider.ends, higher.ends))
 
 
@@ -196,7 +196,7 @@ def _varying(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def refuse_positions(
-    traced: fx.GraphModule, known: dict[fx.Node, Extent], opaque: frozenset[type[nn.Module]]
+    traced: fx.GraphModule, known: dict[fx.Node, Growth], opaque: frozenset[type[nn.Module]]
 ) -> None:
     """Raises ConversionError if the network's answer depends on where in the image a window lies.
 
@@ -207,7 +207,7 @@ def refuse_positions(
         if node not in pixels:
             continue
         for source in node.all_input_nodes:
-            extent = known.get(source, Extent())
+            extent = known.get(source, Growth())
             if source not in pixels and extent.varies and node in pixels:
                 raise ConversionError(
                     "the network adds coordinates of the image "
@@ -228,11 +228,11 @@ def refuse_positions(
             )
 
 
-def _scrambles(node: fx.Node, known: dict[fx.Node, Extent]) -> bool:
+def _scrambles(node: fx.Node, known: dict[fx.Node, Growth]) -> bool:
     if not called(node, *_SCRAMBLING):
         return False
     source = node.all_input_nodes[0]
-    extent, rank = known.get(source, Extent()), len(output_shape(source))
+    extent, rank = known.get(source, Growth()), len(output_shape(source))
     name = function_name(node)
     if name in ("fliplr", "flipud"):
         axes = [1 if name == "fliplr" else 0]

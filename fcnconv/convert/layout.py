@@ -3,7 +3,7 @@
 In the classifier a head's values have one vector, or one small array, per image. In the converted network
 they have
 one per cell, and all of them are stored alike: float (N, channels, rows, cols), the array's elements as
-channels. A `Cells` remembers which axes the classifier sees, as *atoms*: channel atoms, and the rows and
+channels. A `HeadValue` remembers which axes the classifier sees, as *atoms*: channel atoms, and the rows and
 columns of the window itself as long as nothing has collapsed them. So a view, a permutation or a flattening
 costs nothing in the converted
 network: it changes the names of the axes, and the weights of the next linear layer are put in that order
@@ -33,7 +33,7 @@ class Atom:
 
 
 @dataclass(frozen=True)
-class Cells:
+class HeadValue:
     """A value of the head, in the converted network.
 
     node: float (N, channels, rows, cols). dims: for each axis of the classifier's value but the first, its
@@ -74,7 +74,7 @@ class Cells:
         }
         return tuple((a.size, a.along, -1 if a.along else ranks[position[id(a)]]) for a in atoms)
 
-    def reshaped(self, shape: tuple[int, ...]) -> Cells | None:
+    def reshaped(self, shape: tuple[int, ...]) -> HeadValue | None:
         """The same elements in another shape, which is without the first axis; None if it takes a row
         apart."""
         left, dims, order = list(self.atoms), [], list(self.order)
@@ -99,11 +99,11 @@ class Cells:
         if any(atom.size > 1 or atom.along for atom in left):
             return None
         kept = {id(atom) for dim in dims for atom in dim}
-        return Cells(
+        return HeadValue(
             self.node, tuple(dims), tuple(atom for atom in order if id(atom) in kept or atom.size > 1)
         )
 
-    def reduced(self, node: fx.Node, gone: set[int], keep: set[int] | None) -> Cells:
+    def reduced(self, node: fx.Node, gone: set[int], keep: set[int] | None) -> HeadValue:
         """After the axes of the numbers `gone` were collapsed. keep: those of them that stay, with length
         1."""
         dims = [
@@ -112,14 +112,14 @@ class Cells:
             if axis not in gone or (keep and axis in keep)
         ]
         left = {id(atom) for dim in dims for atom in dim}
-        return Cells(node, tuple(dims), tuple(atom for atom in self.order if id(atom) in left))
+        return HeadValue(node, tuple(dims), tuple(atom for atom in self.order if id(atom) in left))
 
 
 @dataclass(frozen=True)
 class Pair:
     """What a reduction with an index gives, such as `torch.max(x, 3)`: the values, and something else."""
 
-    values: tuple[Cells | None, ...]
+    values: tuple[HeadValue | None, ...]
 
 
 def weight_of_cells(weight: torch.Tensor, last: tuple[Atom, ...], order: tuple[Atom, ...]) -> torch.Tensor:
@@ -143,7 +143,7 @@ def weight_of_cells(weight: torch.Tensor, last: tuple[Atom, ...], order: tuple[A
     return kernel
 
 
-def constant_of_cells(value: torch.Tensor, shape: tuple[int, ...], cells: Cells) -> torch.Tensor | None:
+def constant_of_cells(value: torch.Tensor, shape: tuple[int, ...], cells: HeadValue) -> torch.Tensor | None:
     """A constant as the converted network adds or multiplies it: (1, channels, 1, 1).
 
     value: broadcast to `shape`, the classifier's value without its first axis, whose layout is that of
@@ -174,7 +174,7 @@ def bins_matrix(length: int, bins: int) -> torch.Tensor:
 
 def feature_cells(
     node: fx.Node, shape: tuple[int, ...], rows: int, cols: int
-) -> tuple[Cells, tuple[int, ...]]:
+) -> tuple[HeadValue, tuple[int, ...]]:
     """The layout of a feature map, and the permutation that brings its node to (N, channels…, rows, cols).
 
     shape: with the first axis. rows, cols: the axes of rows and columns in it.
@@ -183,10 +183,10 @@ def feature_cells(
     # a window of one cell has nothing to collapse
     dims = tuple(() if atom.along and atom.size == 1 else (atom,) for atom in atoms[1:])
     channels = [axis for axis in range(1, len(shape)) if axis not in (rows, cols)]
-    cells = Cells(node, dims, tuple(atoms[axis] for axis in channels))
+    cells = HeadValue(node, dims, tuple(atoms[axis] for axis in channels))
     return cells, (0, *channels, rows, cols)
 
 
-def with_node(cells: Cells, node: fx.Node) -> Cells:
+def with_node(cells: HeadValue, node: fx.Node) -> HeadValue:
     """The same layout of another node's output."""
     return replace(cells, node=node)

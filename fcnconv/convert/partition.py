@@ -21,7 +21,7 @@ from fcnconv.convert.graph import Shapes, layer_of, output_of, output_shape
 from fcnconv.convert.probes import probe
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.grid import Geometry
-from fcnconv.scan.stages import Part, Run
+from fcnconv.scan.stages import Forward, Stage
 
 BLOCK_MEMORY = 300e6
 """Bytes that a part may need for a block, when the cuts are chosen."""
@@ -32,13 +32,13 @@ WORK_PER_BYTE = 6.0
 WORK_OF_CUT = 24 * WORK_PER_BYTE
 """The same for a byte of a map between parts: stored, gathered with the halo, and handed over."""
 
-Start = Callable[[nn.Module, tuple[int, int]], Run]
+Start = Callable[[nn.Module, tuple[int, int]], Forward]
 """Makes a module's run. Beside the module comes what it takes: channels, and the side of a small map."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A node where the graph can be cut: after it, its output alone is alive. margin: as for `Part`."""
+    """A node where the graph can be cut: after it, its output alone is alive. margin: as for `Stage`."""
 
     node: fx.Node
     index: int
@@ -52,12 +52,12 @@ class _Place:
 def whole(
     network: fx.GraphModule,
     geometry: Geometry,
-    run: Run,
+    run: Forward,
     *,
     channels_last: bool = True,
     activations: bool = False,
-) -> Part:
-    """The whole network as one part. run: computes it. activations: as for `Part`."""
+) -> Stage:
+    """The whole network as one part. run: computes it. activations: as for `Stage`."""
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
     part = _part_between(places[0], places[-1], costs, geometry, run)
@@ -71,9 +71,9 @@ def cut(
     *,
     channels_last: bool = True,
     activations: bool = False,
-) -> tuple[Part, ...]:
+) -> tuple[Stage, ...]:
     """The network as parts, of which the halos together cost least. channels_last, activations: as for
-    `Part`; the second is true of the last part only.
+    `Stage`; the second is true of the last part only.
     """
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
@@ -186,11 +186,11 @@ def _part_between(
     last: _Place,
     costs: _Costs,
     geometry: Geometry,
-    run: Run,
-) -> Part:
+    run: Forward,
+) -> Stage:
     before, after = _margins(first, last)
     inside = range(first.index + 1, last.index + 1)
-    return Part(
+    return Stage(
         run,
         last.channels,
         last.native,

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from fcnconv.convert.graph import called, function_name, layer_of, listed, output_shape
-from fcnconv.convert.layout import Atom, Cells, Pair, bins_matrix
+from fcnconv.convert.layout import Atom, HeadValue, Pair, bins_matrix
 from fcnconv.convert.rewrite import Rewriter
 from fcnconv.convert.sliding import SlidingBins, SlidingStatistic
 
@@ -17,7 +17,7 @@ _STATISTICS = (
 )
 
 
-def pooling(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | Pair | None:
+def pooling(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | Pair | None:
     if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd) or called(node, "adaptive_avg_pool2d"):
         return _pooled_2d(writer, node, "mean")
     if isinstance(layer, nn.modules.pooling._AdaptiveMaxPoolNd) or called(node, "adaptive_max_pool2d"):
@@ -61,7 +61,7 @@ def _axes_of(writer: Rewriter, node: fx.Node, name: str, rank: int) -> tuple[set
     return (None if -1 in axes else axes), keep  # over the images of a batch: not one image's answer
 
 
-def _pooled_2d(writer: Rewriter, node: fx.Node, kind: str) -> Cells | None:
+def _pooled_2d(writer: Rewriter, node: fx.Node, kind: str) -> HeadValue | None:
     """An adaptive pooling to one value, or to bins."""
     cells, shape = writer.cells(node, 0), output_shape(node)
     if cells is None:
@@ -82,11 +82,11 @@ def _pooled_2d(writer: Rewriter, node: fx.Node, kind: str) -> Cells | None:
             Atom(bins, atom.along, bins_matrix(atom.size, bins) if bins != atom.size else None)
             for atom, bins in ((rows, shape[2]), (cols, shape[3]))
         )
-        return Cells(cells.node, (cells.dims[0], (binned[0],), (binned[1],)), cells.order)
+        return HeadValue(cells.node, (cells.dims[0], (binned[0],), (binned[1],)), cells.order)
     return _binned(writer, node, cells, "max", (shape[2], shape[3]))
 
 
-def _binned(writer: Rewriter, node: fx.Node, cells: Cells, pool: str, bins: tuple[int, int]) -> Cells:
+def _binned(writer: Rewriter, node: fx.Node, cells: HeadValue, pool: str, bins: tuple[int, int]) -> HeadValue:
     """The bins as channels."""
     size = cells.dims[1][0].size, cells.dims[2][0].size
     if cells.dims[1][0].bins is not None or cells.dims[2][0].bins is not None:
@@ -96,12 +96,12 @@ def _binned(writer: Rewriter, node: fx.Node, cells: Cells, pool: str, bins: tupl
         f"{writer.name(node)} became {bins[0]} × {bins[1]} sliding bins of {size[0]} × {size[1]}"
     )
     rows, cols = Atom(bins[0]), Atom(bins[1])
-    return Cells(new, (cells.dims[0], (rows,), (cols,)), (*cells.order, rows, cols))
+    return HeadValue(new, (cells.dims[0], (rows,), (cols,)), (*cells.order, rows, cols))
 
 
 def _reduce(
-    writer: Rewriter, node: fx.Node, cells: Cells, kind: str, gone: set[int], keep: set[int] | None
-) -> Cells | None:
+    writer: Rewriter, node: fx.Node, cells: HeadValue, kind: str, gone: set[int], keep: set[int] | None
+) -> HeadValue | None:
     """A statistic over the axes `gone`: of the window's rows and columns, of channels, or of both in
     turn."""
     cells = unbinned(writer, node, cells)
@@ -147,7 +147,7 @@ def _slide(writer: Rewriter, node: fx.Node, kind: str, kernel: tuple[int, int], 
 
 
 def _over_channels(
-    writer: Rewriter, node: fx.Node, cells: Cells, kind: str, gone: list[Atom], x: fx.Node
+    writer: Rewriter, node: fx.Node, cells: HeadValue, kind: str, gone: list[Atom], x: fx.Node
 ) -> fx.Node:
     """A statistic over channel atoms: (N, channels, rows, cols) -> fewer channels."""
     graph = writer.traced.graph
@@ -173,7 +173,7 @@ def _over_channels(
     return new
 
 
-def unbinned(writer: Rewriter, node: fx.Node, cells: Cells) -> Cells:
+def unbinned(writer: Rewriter, node: fx.Node, cells: HeadValue) -> HeadValue:
     """The same with adaptive bins as channels, for what is no linear layer."""
     if all(atom.bins is None for atom in cells.atoms):
         return cells

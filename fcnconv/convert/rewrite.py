@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.extent import Extent, pixel_nodes
+from fcnconv.convert.extent import Growth, pixel_nodes
 from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import layer_of, node_text, output_shape, spatial
-from fcnconv.convert.layout import Cells, Pair
+from fcnconv.convert.layout import HeadValue, Pair
 from fcnconv.errors import WAY_OUT, ConversionError
 
 
@@ -25,30 +25,30 @@ class Rewriter:
     window: (height, width) of the feature maps at the native size, in cells.
     """
 
-    def __init__(self, traced: fx.GraphModule, known: dict[fx.Node, Extent]):
+    def __init__(self, traced: fx.GraphModule, known: dict[fx.Node, Growth]):
         self.traced, self.known = traced, known
         self.modules = dict(traced.named_modules())
         self.pixels = pixel_nodes(traced.graph)
-        self.values: dict[fx.Node, Cells | Pair] = {}
+        self.values: dict[fx.Node, HeadValue | Pair] = {}
         self.changes: list[str] = []
         self.averages: list[str] = []
         self.window = (0, 0)
 
-    def cells(self, node: fx.Node, position: int) -> Cells | None:
+    def cells(self, node: fx.Node, position: int) -> HeadValue | None:
         """The value of an argument in the converted network; None if it is no array of the image's."""
         given: Any = node.args[position] if len(node.args) > position else None
         if given is None:
             given = next((node.kwargs[name] for name in ("input", "x", "self") if name in node.kwargs), None)
         value = self.values.get(given) if isinstance(given, fx.Node) else None
-        return value if isinstance(value, Cells) else None
+        return value if isinstance(value, HeadValue) else None
 
-    def in_order(self, cells: Cells) -> Cells:
+    def in_order(self, cells: HeadValue) -> HeadValue:
         """With the channels of the node in the order of the classifier's axes."""
         own = [atom for atom in cells.atoms if not atom.along]
         places = torch.arange(cells.channels).reshape([atom.size for atom in cells.order])
         axes = [next(i for i, each in enumerate(cells.order) if each is atom) for atom in own]
         index = self.buffer(cells.node, places.permute(axes).reshape(-1))
-        return Cells(
+        return HeadValue(
             self.traced.graph.call_function(torch.index_select, (cells.node, 1, index)),
             cells.dims,
             tuple(own),

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from fcnconv.convert.graph import called, function_name, listed, output_shape, pointwise
-from fcnconv.convert.layout import Atom, Cells, Pair, constant_of_cells, weight_of_cells, with_node
+from fcnconv.convert.layout import Atom, HeadValue, Pair, constant_of_cells, weight_of_cells, with_node
 from fcnconv.convert.pools import unbinned
 from fcnconv.convert.rewrite import Rewriter
 from fcnconv.convert.sliding import ChannelNorm
@@ -21,7 +21,7 @@ _PERMUTES = "permute transpose t swapaxes swapdims movedim moveaxis numpy_T".spl
 _BINARY = "add iadd sub isub rsub mul imul div truediv itruediv pow maximum minimum max min".split()
 
 
-def linear(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | None:
+def linear(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
     """Linear layers and matrix products with a constant."""
     weight: torch.Tensor | None
     bias: torch.Tensor | None
@@ -58,10 +58,10 @@ def linear(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | 
         conv.bias = nn.Parameter(bias.reshape(-1).expand(out), requires_grad=False)
     writer.changes.append(f"Linear {weight.shape[1]} → {out} became a {height} × {width} convolution")
     new, atom = writer.call(node, conv, cells.node), Atom(out)
-    return Cells(new, (*(() for _ in others), (atom,)), (atom,))
+    return HeadValue(new, (*(() for _ in others), (atom,)), (atom,))
 
 
-def _convolution(writer: Rewriter, node: fx.Node, layer: nn.Conv2d) -> Cells | None:
+def _convolution(writer: Rewriter, node: fx.Node, layer: nn.Conv2d) -> HeadValue | None:
     """A 1 × 1 convolution of pooled channels, or of all of the window at once."""
     cells = writer.cells(node, 0)
     if cells is None or len(cells.dims) != 3 or layer.padding_mode != "zeros" or not cells.natural:
@@ -78,10 +78,10 @@ def _convolution(writer: Rewriter, node: fx.Node, layer: nn.Conv2d) -> Cells | N
     new = writer.call(node, slid, cells.node)
     if prod(size) > 1:
         writer.changes.append(f"{writer.name(node)} slides at stride 1")
-    return Cells(new, ((atom,), (), ()), (atom,))
+    return HeadValue(new, ((atom,), (), ()), (atom,))
 
 
-def normalisation(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | None:
+def normalisation(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
     """Normalisations of the channels of each vector."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         cells = writer.cells(node, 0)
@@ -112,7 +112,7 @@ def normalisation(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> C
     return with_node(cells, writer.call(node, ChannelNorm(weight, bias, float(eps)), cells.node))
 
 
-def _normalised(writer: Rewriter, node: fx.Node) -> Cells | None:
+def _normalised(writer: Rewriter, node: fx.Node) -> HeadValue | None:
     """`F.normalize` over all channels."""
     arguments = writer.arguments(node, "input p dim eps")
     cells = writer.cells(node, 0)
@@ -125,7 +125,7 @@ def _normalised(writer: Rewriter, node: fx.Node) -> Cells | None:
     return with_node(cells, new)
 
 
-def softmax(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | None:
+def softmax(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
     if isinstance(layer, (nn.Softmax, nn.LogSoftmax)):
         dim: Any = layer.dim
     elif called(node, "softmax", "log_softmax", "cumsum"):
@@ -141,7 +141,7 @@ def softmax(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells |
     return with_node(cells, writer.traced.graph.call_function(target, (cells.node, 1)))
 
 
-def _over_all(writer: Rewriter, cells: Cells, dim: Any) -> bool:
+def _over_all(writer: Rewriter, cells: HeadValue, dim: Any) -> bool:
     """Whether an axis of the classifier's value has all channels, in their order."""
     axis = writer.number(dim)
     if not isinstance(axis, int):
@@ -150,7 +150,7 @@ def _over_all(writer: Rewriter, cells: Cells, dim: Any) -> bool:
     return axis >= 0 and prod(a.size for a in cells.dims[axis]) == cells.channels and cells.natural
 
 
-def axes(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | None:
+def axes(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
     """What only moves axes about."""
     cells, shape = writer.cells(node, 0), output_shape(node)
     if isinstance(layer, (nn.Flatten, nn.Unflatten, nn.Identity)) or called(node, *_RESHAPES):
@@ -163,7 +163,7 @@ def axes(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | No
         axes = _permutation(writer, node, len(cells.dims) + 1)
         if axes is None or axes[0] != 0:
             return None
-        return Cells(cells.node, tuple(cells.dims[axis - 1] for axis in axes[1:]), cells.order)
+        return HeadValue(cells.node, tuple(cells.dims[axis - 1] for axis in axes[1:]), cells.order)
     return None
 
 
@@ -184,14 +184,14 @@ def _permutation(writer: Rewriter, node: fx.Node, rank: int) -> list[int] | None
     return [length - 2 for length in moved.shape]
 
 
-def joined(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | None:
+def joined(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
     """Concatenations and stacks of channels."""
     if not called(node, "cat", "concat", "concatenate", "stack"):
         return None
     arguments = writer.arguments(node, "tensors dim")
     dim = writer.number(arguments.get("dim", arguments.get("axis", 0)))
     values = [writer.values.get(each) for each in arguments["tensors"]]
-    cells = [value for value in values if isinstance(value, Cells)]
+    cells = [value for value in values if isinstance(value, HeadValue)]
     if not isinstance(dim, int) or not cells or len(cells) != len(values):
         return None
     cells = [unbinned(writer, node, each) for each in cells]
@@ -206,7 +206,7 @@ def joined(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | 
         if any(each.signature() != cells[0].signature() for each in cells):
             return None
         outer, dims = Atom(len(cells)), list(cells[0].dims)
-        return Cells(new, (*dims[:axis], (outer,), *dims[axis:]), (outer, *cells[0].order))
+        return HeadValue(new, (*dims[:axis], (outer,), *dims[axis:]), (outer, *cells[0].order))
     if any(atom.size > 1 for each in cells for other in each.dims[:axis] for atom in other):
         return None
     within = [[atom.size for other in each.dims[axis + 1 :] for atom in other] for each in cells]
@@ -217,10 +217,10 @@ def joined(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | 
         cells[0].dims[axis + 1 :],
     )
     order = (outer, *(atom for other in inner for atom in other))
-    return Cells(new, (*cells[0].dims[:axis], (outer,), *inner), order)
+    return HeadValue(new, (*cells[0].dims[:axis], (outer,), *inner), order)
 
 
-def selected(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | Pair | None:
+def selected(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | Pair | None:
     """Parts of a value: an element of a pair, a slice or an element along an axis."""
     if called(node, "chunk", "split", "tensor_split", "unbind"):
         return _chunks(writer, node)
@@ -264,7 +264,7 @@ def selected(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells 
         order = [atom] if isinstance(one, slice) else []
         if isinstance(one, slice):
             dims.append((atom,))
-    return Cells(new, tuple(dims), tuple(order))
+    return HeadValue(new, tuple(dims), tuple(order))
 
 
 def _index(writer: Rewriter, node: fx.Node, rank: int) -> list[int | slice] | None:
@@ -312,25 +312,25 @@ def _chunks(writer: Rewriter, node: fx.Node) -> Pair | None:
     sizes = {cast(int, user.args[1]): output_shape(user) for user in users}
     axis = dim % (len(cells.dims) + 1)
     first = next(iter(sizes.values()))[axis]
-    parts: list[Cells | None] = []
+    parts: list[HeadValue | None] = []
     start, number = 0, 0
     while start < cells.channels:
         length = min(sizes.get(number, (0,) * 8)[axis] or first, cells.channels - start)
         atom = Atom(length)
         part = writer.getitem(cells.node, (slice(None), slice(start, start + length)))
         dims = tuple((atom,) if place == axis - 1 else dim for place, dim in enumerate(cells.dims))
-        parts.append(Cells(part, dims, (atom,)))
+        parts.append(HeadValue(part, dims, (atom,)))
         start, number = start + length, number + 1
     return Pair(tuple(parts))
 
 
-def elementwise(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cells | None:
+def elementwise(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
     """Whatever does the same to each element: activations, dropout, arithmetic with constants and
     values."""
     sources = [
         source
         for source in dict.fromkeys(node.all_input_nodes)
-        if isinstance(writer.values.get(source), Cells)
+        if isinstance(writer.values.get(source), HeadValue)
     ]
     if not sources or not (pointwise(node, layer) or called(node, *_BINARY)):
         return None
@@ -339,7 +339,7 @@ def elementwise(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cel
         for source in node.all_input_nodes
     ):
         return None
-    values = [unbinned(writer, node, cast(Cells, writer.values[source])) for source in sources]
+    values = [unbinned(writer, node, cast(HeadValue, writer.values[source])) for source in sources]
     shape = output_shape(node)
     largest = max(values, key=lambda value: prod(atom.size for atom in value.atoms))
     same = [value for value in values if value.signature() == largest.signature()]
@@ -375,7 +375,7 @@ def elementwise(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> Cel
 
 
 def _operand(
-    writer: Rewriter, node: fx.Node, source: fx.Node, new_of: dict[fx.Node, fx.Node], layout: Cells
+    writer: Rewriter, node: fx.Node, source: fx.Node, new_of: dict[fx.Node, fx.Node], layout: HeadValue
 ) -> Any:
     if source in new_of:
         return new_of[source]

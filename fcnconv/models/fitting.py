@@ -17,7 +17,7 @@ from torch import nn
 
 from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import Tensors, choose_average, is_averaged, log_once, sides, skeleton
-from fcnconv.models.heads import COUNTER, Fit, Head, some, unparametrized
+from fcnconv.models.heads import COUNTER, Fit, HeadBuilder, some, unparametrized
 from fcnconv.models.nearest import nearest_text
 from fcnconv.models.weight_options import AS_THEY_ARE, WeightOptions
 
@@ -173,7 +173,7 @@ def _other_head(
             found = _below(inside, f"{place}.")
             beside = {} if found else _beside(one, inside, outside)
             if found or beside:
-                head = Head(place, source, name, options.head_activation, _features(one, place))
+                head = HeadBuilder(place, source, name, options.head_activation, _features(one, place))
                 return head.fit(found or beside, {key: inside[key] for key in body if key in inside})
         place = place.rpartition(".")[0]
     return None

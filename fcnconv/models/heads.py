@@ -56,7 +56,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadBuilder:
     """What builds a head from the names and shapes of its tensors.
 
     place: where it goes. features: that enter it. activation: between its linear layers, if one is named.

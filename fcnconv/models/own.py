@@ -17,7 +17,7 @@ from fcnconv.errors import ModelError, UsageError
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
 from fcnconv.models.weight_options import HeadActivation, WeightOptions
-from fcnconv.options import Told
+from fcnconv.options import OptionInfo
 from fcnconv.parsing import checked
 from fcnconv.provenance import Activation, Channels
 from fcnconv.system.records import parse_json
@@ -104,12 +104,12 @@ _NOT_IN_FILES = ("spec", "allow_torchscript")
 """Fields that no JSON file may set: only the user can allow code to run, not a file beside that code."""
 
 
-def _told(help: str, metavar: str, read: str = "", least: float | None = None) -> Told:
+def _told(help: str, metavar: str, read: str = "", least: float | None = None) -> OptionInfo:
     """read: the field whose check makes the value from text; of a FILE that is done when all is said."""
     reader: Callable[[str], Any] | None = str if metavar == "FILE" else None
     if read:
         reader = partial(_CHECKS[read], read)
-    return Told(help, metavar=metavar, group=_OWN, read=reader, least=least)
+    return OptionInfo(help, metavar=metavar, group=_OWN, read=reader, least=least)
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,15 @@ class OwnModel:
     )
     temperature: float | None = None
     mpp: Annotated[
-        float | None, Told("Micrometres per pixel of the training slides.", metavar="UM", group=_OWN, least=0)
+        float | None,
+        OptionInfo("Micrometres per pixel of the training slides.", metavar="UM", group=_OWN, least=0),
     ] = None
     gsd: Annotated[
-        float | None, Told("Metres per pixel of the training images.", metavar="M", group=_OWN, least=0)
+        float | None, OptionInfo("Metres per pixel of the training images.", metavar="M", group=_OWN, least=0)
     ] = None
     activation: Annotated[
         Activation | None,
-        Told(
+        OptionInfo(
             "Activation of the outputs: softmax, sigmoid, none. [default: softmax; sigmoid for one output]",
             metavar="HOW",
             group=_OWN,
@@ -168,7 +169,7 @@ class OwnModel:
     ] = None
     ema: Annotated[
         bool | None,
-        Told(
+        OptionInfo(
             "Use the averaged weights of a file with both kinds; --no-ema uses the others.",
             flags=("--ema/--no-ema",),
             group=_OWN,
@@ -176,11 +177,11 @@ class OwnModel:
     ] = None
     head_activation: Annotated[
         HeadActivation | None,
-        Told("Function between layers of a custom head: relu, gelu.", metavar="NAME", group=_OWN),
+        OptionInfo("Function between layers of a custom head: relu, gelu.", metavar="NAME", group=_OWN),
     ] = None
     allow_torchscript: Annotated[
         bool | None,
-        Told(
+        OptionInfo(
             "Run the code in a TorchScript file. Only for files that you trust.",
             flags=("--allow-torchscript",),
             group=_OWN,

@@ -33,7 +33,7 @@ _MOST_COUNTED = 20_000
 
 
 @dataclass
-class Tally:
+class AgreementEstimator:
     """Counts what is compared while a map is corrected; an `Agreement` when all its blocks have come.
 
     divergences: of each compared window, in nats. variations: its total variation distance, 0 to 1.
@@ -65,7 +65,7 @@ class Tally:
             self.variations += (apart.sum(-1) / 2 if several else apart.mean(-1)).tolist()
             self.divergences += read.divergence(crops, logits).tolist()
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: AgreementEstimator) -> None:
         """Counts what another one counted, of other windows, too."""
         self.cells += other.cells
         self.exact += other.exact

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.grid import Grid
-from fcnconv.scan.agreement import Tally, sample_size, sample_windows
-from fcnconv.scan.crops import Ahead
+from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows
+from fcnconv.scan.crops import CropBatcher
 from fcnconv.scan.lines import Lines, anchor_lines, between, complete, needed_anchors
 from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block, FloatArray, Mask
@@ -52,7 +52,11 @@ class Anchors:
 
 
 def corrected(
-    blocks: Iterable[Block], score: Score, anchors: Anchors, tally: Tally, inside: Mask | None = None
+    blocks: Iterable[Block],
+    score: Score,
+    anchors: Anchors,
+    tally: AgreementEstimator,
+    inside: Mask | None = None,
 ) -> Iterator[Block]:
     """The blocks of one grid, corrected, each with the mask of its exact cells.
 
@@ -68,7 +72,7 @@ def corrected(
     step: _Correction | None = None
     for block in blocks:
         if anchors.dense and block.grid.rows == block.grid.cols == 1:
-            tally.add(Tally(1, 1))
+            tally.add(AgreementEstimator(1, 1))
             yield replace(block, exact=np.ones((1, 1), np.bool_))
             continue
         step = step or _Correction(block.grid, score, anchors, tally, inside)
@@ -92,7 +96,9 @@ class _Correction:
     anchors that are still needed, `ends` its last column along all of them, for columns beyond it.
     """
 
-    def __init__(self, grid: Grid, score: Score, anchors: Anchors, tally: Tally, inside: Mask | None):
+    def __init__(
+        self, grid: Grid, score: Score, anchors: Anchors, tally: AgreementEstimator, inside: Mask | None
+    ):
         self.grid, self.anchors, self.tally = grid, anchors, tally
         self.rows = anchor_lines(grid.rows, anchors.every, grid.phases)
         self.cols = anchor_lines(grid.cols, anchors.every, grid.phases)
@@ -105,7 +111,7 @@ class _Correction:
         size = sample_size(native) if anchors.sample is None else anchors.sample
         shape = grid.rows, grid.cols
         self.sample = sample_windows(shape, self.rows, self.cols, size, anchors.seed, inside)
-        self.score = Ahead(score, np.union1d(anchor_cells[self.needed], self.sample))
+        self.score = CropBatcher(score, np.union1d(anchor_cells[self.needed], self.sample))
         self.residuals: dict[int, FloatArray] = {}
         self.ends: dict[int, FloatArray] = {}
         self.band = slice(0, 0)

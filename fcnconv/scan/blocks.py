@@ -13,7 +13,7 @@ import numpy as np
 
 from fcnconv.grid import Box, Grid
 from fcnconv.images import ImageSource, Pixels, resize
-from fcnconv.scan.rectangles import Region, block_cells, regions
+from fcnconv.scan.rectangles import RectangleGroup, block_cells, regions
 from fcnconv.scan.stages import PixelCells, chain
 from fcnconv.scan.tiling import Tiling
 from fcnconv.scores import Block, FloatArray
@@ -38,7 +38,7 @@ def scan(
             yield from scan_region(grid, scaled, prepare, chosen, region)
 
 
-def regions_of(grid: Grid, tiling: Tiling) -> list[Region]:
+def regions_of(grid: Grid, tiling: Tiling) -> list[RectangleGroup]:
     """What a scan of a grid goes through, one after another."""
     return regions(grid, block_cells(tiling.parts, tiling.blocks), tiling.needed, tiling.parts[-1].margin)
 
@@ -48,7 +48,7 @@ def scan_region(
     source: ImageSource,
     prepare: Callable[[Pixels], FloatArray],
     tiling: Tiling,
-    region: Region,
+    region: RectangleGroup,
 ) -> Iterator[Block]:
     """The blocks of one region, or of some of its pieces. source: at the size of the grid; else as `scan`."""
     x, y = region.across.origin * grid.stride, region.down.origin * grid.stride

@@ -11,11 +11,11 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import MapOptions, NetworkOptions
 from fcnconv.provenance import Activation, Mode
-from fcnconv.scan.agreement import Tally, sample_size, sample_windows
+from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
 from fcnconv.scan.lines import Lines, anchor_lines, needed_anchors
 from fcnconv.scan.refine import refined
-from fcnconv.scan.refine_until import asked_sample, first_guess, reach
+from fcnconv.scan.refine_until import asked_sample, first_guess, refine_until
 from fcnconv.scores import Block, Mask
 from fcnconv.system.scratch import scratch_array
 
@@ -129,7 +129,7 @@ def correct(
     blocks: Iterable[Block] | None,
     score: Score,
     correction: Correction,
-    tally: Tally,
+    tally: AgreementEstimator,
     inside: Mask | None = None,
 ) -> Iterator[Block]:
     """The blocks of a grid, corrected, each with the mask of its exact cells.
@@ -150,7 +150,7 @@ def _corrected(
     blocks: Iterable[Block] | None,
     score: Score,
     correction: Correction,
-    tally: Tally,
+    tally: AgreementEstimator,
     inside: Mask | None,
 ) -> Iterator[Block]:
     every = correction.anchors
@@ -171,12 +171,12 @@ def _corrected(
     if asked is None:
         yield from corrected(blocks, score, anchors, tally, inside)
         return
-    uncounted = Tally(activation=tally.activation)
+    uncounted = AgreementEstimator(activation=tally.activation)
     whole = _collected(grid, num_classes, corrected(blocks, score, anchors, uncounted, inside))
     rows, cols = (anchor_lines(count, every, grid.phases) for count in (grid.rows, grid.cols))
     count = asked_sample(grid.rows * grid.cols if inside is None else int(inside.sum()))
     sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed, inside)
-    yield reach(whole, score, sample, asked, tally, inside)
+    yield refine_until(whole, score, sample, asked, tally, inside)
 
 
 def _collected(grid: Grid, num_classes: int, blocks: Iterable[Block]) -> Block:

@@ -22,7 +22,7 @@ AHEAD = 8 * CROP_BATCH
 CROPS = "crops"
 """The stage of a scan's progress that scored crops are, each one unit. What runs them reports it."""
 
-Cells = npt.NDArray[np.int64]
+CellNumbers = npt.NDArray[np.int64]
 """Numbers of cells of a grid, row by row."""
 
 
@@ -55,13 +55,13 @@ def score_crops(
 
 
 def crops_alone(
-    grid: Grid, num_classes: int, inside: Mask, score: Callable[[Cells], FloatArray]
+    grid: Grid, num_classes: int, inside: Mask, score: Callable[[CellNumbers], FloatArray]
 ) -> Iterator[Block]:
     """Blocks of a row of windows each: those inside scored one by one, the others NaN.
 
     inside: bool (rows, cols). score: scores single windows, by their numbers.
     """
-    ahead = Ahead(score, np.flatnonzero(inside))
+    ahead = CropBatcher(score, np.flatnonzero(inside))
     for row, wanted in enumerate(inside):
         logits = np.full((1, grid.cols, num_classes), np.nan, np.float32)
         cols = np.flatnonzero(wanted)
@@ -70,7 +70,7 @@ def crops_alone(
         yield Block(grid, slice(row, row + 1), slice(0, grid.cols), logits, wanted[None])
 
 
-class Ahead:
+class CropBatcher:
     """Scores cells that are known beforehand in whole batches, whenever the first of a batch is asked for.
 
     score: scores single windows, by their numbers: int64 (n,) -> float32 (n, num_classes).
@@ -80,13 +80,13 @@ class Ahead:
     Anchors are asked for row by row, a few at a time: in batches of seven crops took 1.4 times as long each.
     """
 
-    def __init__(self, score: Callable[[Cells], FloatArray], cells: Cells):
+    def __init__(self, score: Callable[[CellNumbers], FloatArray], cells: CellNumbers):
         self.score = score
         self.cells = cells
         self.next = 0
         self.known: dict[int, FloatArray] = {}
 
-    def __call__(self, cells: Cells) -> FloatArray:
+    def __call__(self, cells: CellNumbers) -> FloatArray:
         """float32 (len(cells), num_classes): the logits of single windows."""
         wanted = cells.tolist()
         last = max((cell for cell in wanted if self._is_ahead(cell)), default=-1)

@@ -12,8 +12,8 @@ import numpy as np
 from fcnconv.grid import Grid
 from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.rectangles import work
-from fcnconv.scan.stages import SCANNING, Part, Run
-from fcnconv.scan.tiling import Parts, Tiling, choose
+from fcnconv.scan.stages import SCANNING, Forward, Stage
+from fcnconv.scan.tiling import Stages, Tiling, choose
 from fcnconv.system.progress import Work, duration
 
 BYTE = 8
@@ -65,7 +65,7 @@ class Pace:
     window: float
 
 
-def measure_pace(run: Run, parts: Parts, window: int, step: int) -> Pace:
+def measure_pace(run: Forward, parts: Stages, window: int, step: int) -> Pace:
     """The best pace of a few small scans; the first of them also warms up what is slow at first."""
     paces = []
     for n in PROBES:
@@ -80,7 +80,7 @@ def measure_pace(run: Run, parts: Parts, window: int, step: int) -> Pace:
     return min(paces, key=lambda pace: pace.window)
 
 
-def measure_crop(run: Run, window: int) -> float:
+def measure_crop(run: Forward, window: int) -> float:
     """Seconds for one real crop, of a batch of them."""
     pixels = np.zeros((CROP_BATCH, 3, window, window), np.float32)
     run(pixels)  # what is slow at first
@@ -90,7 +90,7 @@ def measure_crop(run: Run, window: int) -> float:
 
 
 def estimate(
-    grid: Grid, tiling: Tiling, pace: Pace, whole: Part, num_classes: int, *, crops: int, crop: float
+    grid: Grid, tiling: Tiling, pace: Pace, whole: Stage, num_classes: int, *, crops: int, crop: float
 ) -> Estimate:
     """The expected cost of a grid that is computed in a tiling, and of which some real crops are scored.
 
@@ -103,7 +103,7 @@ def estimate(
     return Estimate(grid, tiling, sum(parts), crops, seconds, 4 * grid.rows * grid.cols * num_classes)
 
 
-def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, window: int, step: int, crops: int) -> list[Work]:
+def scan_work(tilings: Mapping[Grid, Tiling], whole: Stage, window: int, step: int, crops: int) -> list[Work]:
     """The stages of a scan, measured in megapixels that the network looks at, halos and crops included.
 
     Args:
@@ -123,7 +123,7 @@ def scan_work(tilings: Mapping[Grid, Tiling], whole: Part, window: int, step: in
     return works
 
 
-def _effort(part: Part) -> float:
+def _effort(part: Stage) -> float:
     """How long a part's multiply-adds take, against the fastest."""
     return 1 + BYTE * part.memory / part.multiply_adds if part.multiply_adds else 1.0
 

@@ -16,8 +16,8 @@ in the surest window keeps most of that window's probability. So a value is stil
 Measured on labelled photos, see `docs/localisation.md`: the highest place of a class's map lies on a thing of
 that class in 62 of 100 cases for focused maps, in 50 for windows.
 
-The public function is `focused_blocks`; `Levels` holds what it needs. Its blocks lie on the grid of feature
-cells (`Grid.cells`): ``grid.square(row, col)`` is a cell's place in pixels of the original image.
+The public function is `focused_blocks`; `ScannedScales` holds what it needs. Its blocks lie on the grid of
+feature cells (`Grid.cells`): ``grid.square(row, col)`` is a cell's place in pixels of the original image.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fcnconv.grid import Grid, finest_of
 from fcnconv.options import MapKind
 from fcnconv.provenance import Activation, Agreement
 from fcnconv.scan.multiscale import joined, neighbours
-from fcnconv.scores import PIECE_VALUES, About, Block, Mask, ScoreStream
+from fcnconv.scores import PIECE_VALUES, Block, MapInfo, Mask, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
 
 CELL_TEMPERATURE = 2.0
@@ -45,7 +45,7 @@ _SMALLEST = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
-class Level:
+class ScannedScale:
     """What was scanned at one scale.
 
     windows, cells: the grids of windows and of feature cells.
@@ -64,7 +64,7 @@ class Level:
         return self.cells.rows - self.windows.rows
 
 
-class Levels:
+class ScannedScales:
     """The windows' logits and the class activations of a scan, at all of its scales.
 
     grids: of the windows. cells: K, the feature cells of a window along an axis.
@@ -72,10 +72,10 @@ class Levels:
 
     def __init__(self, grids: Sequence[Grid], cells: int, num_classes: int):
         self.cells = cells
-        self.levels: dict[Grid, Level] = {}
+        self.levels: dict[Grid, ScannedScale] = {}
         for grid in dict.fromkeys(grids):
             on_cells = grid.cells(cells)
-            level = Level(
+            level = ScannedScale(
                 grid,
                 on_cells,
                 scratch_array((grid.rows, grid.cols, num_classes)),
@@ -115,7 +115,7 @@ def _whole(grid: Grid, scores: FloatArray) -> Block:
 
 
 def focused_blocks(
-    levels: Sequence[Level], temperature: float, activation: Activation, inside: Mask | None = None
+    levels: Sequence[ScannedScale], temperature: float, activation: Activation, inside: Mask | None = None
 ) -> Iterator[Block]:
     """The focused map of all classes, block by block, on the feature cells of the finest scale.
 
@@ -180,7 +180,7 @@ def evidence(activations: FloatArray, activation: Activation) -> FloatArray:
 
 
 def _focused_rows(
-    level: Level, rows: slice, temperature: float, activation: Activation, highest: FloatArray
+    level: ScannedScale, rows: slice, temperature: float, activation: Activation, highest: FloatArray
 ) -> FloatArray:
     """float32 (rows, w, num_classes): the focused map of one scale, in some rows of its cells.
 
@@ -271,8 +271,8 @@ def _mean(planes: Sequence[FloatArray]) -> FloatArray:
 
 def level_stream(
     kind: MapKind,
-    about: About,
-    levels: Levels,
+    about: MapInfo,
+    levels: ScannedScales,
     blocks: Iterable[Block],
     where: Callable[[Grid], Mask | None],
     compared: Callable[[], Agreement | None] | None,

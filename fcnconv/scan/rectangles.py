@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcnconv.grid import Grid
-from fcnconv.scan.stages import Part, Rect, chain_work
+from fcnconv.scan.stages import Rect, Stage, chain_work
 from fcnconv.scores import Mask
 
 
@@ -42,7 +42,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Piece:
+class CellRectangle:
     """A rectangle of cells that comes out at once. place: in the grid. rect: what of it is computed, counted
     from where the image is cut off; None where nothing is. inner: where that lies in the piece.
     """
@@ -61,12 +61,12 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Region:
+class RectangleGroup:
     """The pieces of a grid that are computed from the image cut off at one place, rows first."""
 
     down: Stretch
     across: Stretch
-    pieces: tuple[Piece, ...]
+    pieces: tuple[CellRectangle, ...]
 
     @property
     def rects(self) -> list[Rect]:
@@ -79,14 +79,16 @@ class Region:
         return self.down.steps, self.across.steps
 
 
-def regions(grid: Grid, block: tuple[int, int], needed: Mask | None = None, margin: int = 0) -> list[Region]:
+def regions(
+    grid: Grid, block: tuple[int, int], needed: Mask | None = None, margin: int = 0
+) -> list[RectangleGroup]:
     """A grid in pieces of at most `block` = (rows, cols).
 
     needed: bool (rows, cols), the cells that are computed; None are all. Of a piece the rectangle around its
     needed cells is. margin: as of the last part of the network, what is computed beyond a cell a window.
     """
     return [
-        Region(
+        RectangleGroup(
             *(down, across),
             tuple(
                 _piece(down.place(rows), across.place(cols), (rows.start, cols.start), needed, margin)
@@ -99,19 +101,21 @@ def regions(grid: Grid, block: tuple[int, int], needed: Mask | None = None, marg
     ]
 
 
-def _piece(rows: slice, cols: slice, first: tuple[int, int], needed: Mask | None, margin: int) -> Piece:
+def _piece(
+    rows: slice, cols: slice, first: tuple[int, int], needed: Mask | None, margin: int
+) -> CellRectangle:
     """first: of the rows and of the columns, counted from where the image is cut off."""
     inner = slice(0, rows.stop - rows.start), slice(0, cols.stop - cols.start)
     if needed is not None:
         here = needed[rows, cols]
         if not here.any():
-            return Piece((rows, cols), None, inner)
+            return CellRectangle((rows, cols), None, inner)
         inner = _extent(here, axis=1), _extent(here, axis=0)
     down, across = (
         slice(start + span.start, start + span.stop + margin)
         for start, span in zip(first, inner, strict=True)
     )
-    return Piece((rows, cols), (down, across), inner)
+    return CellRectangle((rows, cols), (down, across), inner)
 
 
 def _extent(wanted: Mask, axis: int) -> slice:
@@ -119,14 +123,14 @@ def _extent(wanted: Mask, axis: int) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
-def block_cells(parts: Sequence[Part], blocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def block_cells(parts: Sequence[Stage], blocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """(rows, cols) of a piece, where `blocks` are those of the parts in steps."""
     high, wide = (max(side, 1) * parts[-1].pitch for side in blocks[-1])
     return high, wide
 
 
 def work(
-    grid: Grid, parts: Sequence[Part], blocks: Sequence[tuple[int, int]], needed: Mask | None = None
+    grid: Grid, parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], needed: Mask | None = None
 ) -> list[float]:
     """Multiply-adds of each part of the network in the scan of a grid, with all halos."""
     total = [0.0] * len(parts)

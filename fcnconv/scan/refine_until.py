@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.scan.agreement import SAMPLE_OF, Tally, sample_size
+from fcnconv.scan.agreement import SAMPLE_OF, AgreementEstimator, sample_size
 from fcnconv.scan.crops import CROPS
 from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block, FloatArray, Mask
@@ -44,12 +44,12 @@ def first_guess(cells: int, scored: int, share: float) -> float:
     return lacking(cells, scored, max(USUAL, scored / cells), share)
 
 
-def reach(
+def refine_until(
     block: Block,
     score: Callable[[npt.NDArray[np.int64]], FloatArray],
     sample: npt.NDArray[np.int64],
     share: float,
-    tally: Tally,
+    tally: AgreementEstimator,
     inside: Mask | None = None,
 ) -> Block:
     """The block with as many windows scored exactly as it takes for the lower end of the estimate of its
@@ -73,7 +73,9 @@ def reach(
     while True:
         y, x = np.divmod(sample, cols)
         left = ~exact[y, x]
-        found = Tally(cells_inside, int(exact.sum()) + int(left.sum()), activation=tally.activation)
+        found = AgreementEstimator(
+            cells_inside, int(exact.sum()) + int(left.sum()), activation=tally.activation
+        )
         found.compare(logits[y[left], x[left]], crops[left])
         told = found.agreement()
         if (exact | outside).all() or (told is not None and told.low >= share):

@@ -18,7 +18,7 @@ import numpy as np
 from fcnconv.scores import FloatArray
 from fcnconv.system.progress import done
 
-Run = Callable[[FloatArray], FloatArray]
+Forward = Callable[[FloatArray], FloatArray]
 """float32 (1, C, h, w) -> (1, C', h', w'): a network, or a part of one."""
 
 Rect = tuple[slice, slice]
@@ -26,7 +26,7 @@ Rect = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
-class Part:
+class Stage:
     """A part of a network, from one feature map to the next, and what it costs.
 
     All maps grow in steps of the network's own stride: of an image of ``window + step · n`` pixels, a map has
@@ -44,7 +44,7 @@ class Part:
         `convert.class_activations.JoinActivations` has them: `native` activations belong to one window.
     """
 
-    run: Run
+    run: Forward
     channels: int
     native: int
     pitch: int
@@ -68,8 +68,8 @@ class Part:
         return steps + 1 + self.span
 
 
-class Cells(Protocol):
-    """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Part`."""
+class FeatureMap(Protocol):
+    """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Stage`."""
 
     @property
     def native(self) -> int: ...
@@ -105,7 +105,7 @@ class FeatureCells:
     block.
     """
 
-    def __init__(self, part: Part, below: Cells, steps: tuple[int, int], block: tuple[int, int]):
+    def __init__(self, part: Stage, below: FeatureMap, steps: tuple[int, int], block: tuple[int, int]):
         self.part = part
         self.below = below
         self.steps = steps
@@ -139,8 +139,8 @@ class KeptCells(FeatureCells):
 
     def __init__(
         self,
-        part: Part,
-        below: Cells,
+        part: Stage,
+        below: FeatureMap,
         steps: tuple[int, int],
         block: tuple[int, int],
         rows_kept: int,
@@ -178,7 +178,7 @@ class KeptCells(FeatureCells):
             row += count
 
 
-def _empty(part: Part, rows: int, cols: int) -> FloatArray:
+def _empty(part: Stage, rows: int, cols: int) -> FloatArray:
     """float32 (channels, rows, cols), without values: the output of a part, in the order that it likes."""
     if part.channels_last:
         return np.empty((rows, cols, part.channels), np.float32).transpose(2, 0, 1)
@@ -187,7 +187,7 @@ def _empty(part: Part, rows: int, cols: int) -> FloatArray:
 
 def chain(
     pixels: PixelCells,
-    parts: Sequence[Part],
+    parts: Sequence[Stage],
     blocks: Sequence[tuple[int, int]],
     steps: tuple[int, int],
     rects: Sequence[Rect],
@@ -196,7 +196,7 @@ def chain(
 
     blocks: of each part, in steps. rects: what of the map will be computed, rows first.
     """
-    below: Cells = pixels
+    below: FeatureMap = pixels
     needed = computed_rects(parts, blocks, steps, rects)
     for i, above in enumerate(parts[1:]):
         held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
@@ -205,7 +205,7 @@ def chain(
 
 
 def computed_rects(
-    parts: Sequence[Part], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
+    parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[list[Rect]]:
     """What is computed of each part's map, rows first: `rects` of the last one's, and of each block of the
     others the rectangle that what is above them reads.
@@ -226,7 +226,7 @@ def computed_rects(
     return needed
 
 
-def _read(part: Part, below: Part, steps: int, cells: slice) -> slice:
+def _read(part: Stage, below: Stage, steps: int, cells: slice) -> slice:
     """What a part reads of the one below it, along an axis, for some of its cells."""
     start, count = _region(part, steps, cells.start, cells.stop)
     return slice(start * below.pitch, (start + count) * below.pitch + below.native)
@@ -242,7 +242,7 @@ def _around(one: slice, other: slice) -> slice:
 
 
 def chain_work(
-    parts: Sequence[Part], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
+    parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[float]:
     """Multiply-adds of each part, where `rects` of the last one's map are computed, as by `chain`."""
     work = []
@@ -256,7 +256,7 @@ def chain_work(
     return work
 
 
-def rows_kept(part: Part, high: int, above: Part, high_above: int, steps: int) -> int:
+def rows_kept(part: Stage, high: int, above: Stage, high_above: int, steps: int) -> int:
     """The rows of a part's output that are kept at once: those from where the next part's block starts to
     read, to the end of the last block of its own that it reads, wherever that is.
 
@@ -267,7 +267,7 @@ def rows_kept(part: Part, high: int, above: Part, high_above: int, steps: int) -
     return min(read + high * part.pitch - 1, part.native + part.pitch * steps)
 
 
-def _region(part: Part, steps: int, first: int, last: int) -> tuple[int, int]:
+def _region(part: Stage, steps: int, first: int, last: int) -> tuple[int, int]:
     """The step where a region starts and the steps that it grows by, so that its cells first to last - 1 are
     right. Along one axis of a map that grows by `steps`.
     """

@@ -9,7 +9,7 @@ from math import ceil, inf, sqrt
 
 from fcnconv.grid import Grid, finest_of
 from fcnconv.scan.rectangles import work
-from fcnconv.scan.stages import Part, rows_kept
+from fcnconv.scan.stages import Stage, rows_kept
 from fcnconv.scores import Mask
 from fcnconv.system.machine import free_memory
 
@@ -42,15 +42,15 @@ _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Stages:
     """The two ways to run a network: whole, or in parts.
 
     cut: gives the parts, which may take seconds to make. A network that looks at the whole image has one:
         large tiles change its scores less than the blocks of its parts would, each of which is a thin strip.
     """
 
-    whole: Part
-    cut: Callable[[], tuple[Part, ...]]
+    whole: Stage
+    cut: Callable[[], tuple[Stage, ...]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Tiling:
     needed: bool (rows, cols), the cells of the grid that are computed; None are all.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Stage, ...]
     blocks: tuple[tuple[int, int], ...]
     memory: float
     multiply_adds: float
@@ -88,7 +88,7 @@ SPARSE_BLOCKS = (64, 32, 16, 8)
 
 
 def choose_all(
-    parts: Parts, grids: Sequence[Grid], memory: float, needed: Mapping[Grid, Mask] | None = None
+    parts: Stages, grids: Sequence[Grid], memory: float, needed: Mapping[Grid, Mask] | None = None
 ) -> dict[Grid, Tiling]:
     """How the grids of a scan are computed within `memory` bytes: each whole if that fits; or, if one does
     not, all in parts and blocks, as the network whole and in parts would each hold memory of its own.
@@ -109,7 +109,7 @@ def choose_all(
     return tilings
 
 
-def _sparse(parts: Parts, grid: Grid, steps: tuple[int, int], chosen: Tiling, needed: Mask) -> Tiling:
+def _sparse(parts: Stages, grid: Grid, steps: tuple[int, int], chosen: Tiling, needed: Mask) -> Tiling:
     """The tiling of least work, no larger than `chosen`, where some cells are needed and others are not.
 
     The network is cut into parts, which have smaller halos, where half of its work or more would be halo.
@@ -120,7 +120,7 @@ def _sparse(parts: Parts, grid: Grid, steps: tuple[int, int], chosen: Tiling, ne
             tiling, multiply_adds=sum(work(grid, tiling.parts, tiling.blocks, needed)), needed=needed
         )
 
-    def tried(parts: tuple[Part, ...]) -> list[Tiling]:
+    def tried(parts: tuple[Stage, ...]) -> list[Tiling]:
         ways = (_tiling(parts, steps, ((side, side),) * len(parts)) for side in SPARSE_BLOCKS)
         return [fitted(tiling) for tiling in ways if tiling.memory <= chosen.memory]
 
@@ -133,7 +133,7 @@ def _sparse(parts: Parts, grid: Grid, steps: tuple[int, int], chosen: Tiling, ne
 
 
 def choose(
-    parts: Parts, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_parts: bool = False
+    parts: Stages, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_parts: bool = False
 ) -> Tiling:
     """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
@@ -159,7 +159,7 @@ def choose(
     return min(tried, key=lambda tiling: tiling.memory)
 
 
-def _heights(parts: tuple[Part, ...], down: int) -> list[list[int]]:
+def _heights(parts: tuple[Stage, ...], down: int) -> list[list[int]]:
     """Heights of blocks to choose from, in steps for each part: those of least halo for the rows they keep.
 
     Of a part whose block has h rows, the halo is computed 1 / h times as often as the rows, and h more of
@@ -177,14 +177,14 @@ def _heights(parts: tuple[Part, ...], down: int) -> list[list[int]]:
     ]
 
 
-def _held(parts: Sequence[Part], memory: float) -> float:
+def _held(parts: Sequence[Stage], memory: float) -> float:
     """Of `memory`, what the feature maps of a block may take. A network that is not cut has halos of hundreds
     of pixels, so that large blocks cost it less than what the caches save.
     """
     return min(memory / SLACK, QUICK) if len(parts) > 1 else memory / SLACK
 
 
-def _block(steps: tuple[int, int], memory: float, part: Part, highest: int) -> tuple[int, int]:
+def _block(steps: tuple[int, int], memory: float, part: Stage, highest: int) -> tuple[int, int]:
     """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
     down, across = (n + 1 for n in steps)
     area = memory / part.memory
@@ -201,7 +201,7 @@ def _block(steps: tuple[int, int], memory: float, part: Part, highest: int) -> t
     return best[1]
 
 
-def _tiling(parts: tuple[Part, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
+def _tiling(parts: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
     kept = held = worst = work = 0.0
     for i, (part, (high, wide)) in enumerate(zip(parts, blocks, strict=True)):
         down, across = (n + 1 for n in steps)

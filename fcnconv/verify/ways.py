@@ -14,7 +14,7 @@ from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid, Scale
 from fcnconv.images import ImageSource
 from fcnconv.provenance import Activation
-from fcnconv.scan.agreement import Tally
+from fcnconv.scan.agreement import AgreementEstimator
 from fcnconv.scan.correction import Correction, correct
 from fcnconv.scores import Block
 
@@ -121,7 +121,7 @@ def _tried(
         rows, cols, num_classes = window.dense.shape
         block = Block(window.grid, slice(0, rows), slice(0, cols), window.dense.copy())
         crops = window.crops.reshape(-1, num_classes)
-        dense_blocks, tally = [block] if way.dense else None, Tally(activation=activation)
+        dense_blocks, tally = [block] if way.dense else None, AgreementEstimator(activation=activation)
         blocks = correct(window.grid, num_classes, dense_blocks, crops.__getitem__, way, tally)
         logits = np.empty_like(window.dense)
         for made in blocks:

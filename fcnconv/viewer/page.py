@@ -17,7 +17,7 @@ from fcnconv.options import MapKind
 from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
-from fcnconv.scores import About, ScoreStream
+from fcnconv.scores import MapInfo, ScoreStream
 from fcnconv.viewer.packing import MAX_VALUES, Packed, pack
 from fcnconv.viewer.photo import TILE, PagePhoto, page_photo
 
@@ -93,7 +93,7 @@ def _origins(packed: Packed) -> bytes:
     return np.where(packed.looked_at, packed.exact, 2).astype(np.uint8).tobytes()
 
 
-def _data(about: About, packed: Packed) -> str:
+def _data(about: MapInfo, packed: Packed) -> str:
     """A map's packed bytes, as elements that only the script reads."""
     parts = {
         "data": packed.data,
@@ -110,7 +110,7 @@ def _choice(kind: MapKind) -> str:
     return f'<label><input type="radio" name="kind" value="{kind}"> {KIND_NAMES[kind]}</label>'
 
 
-def _kind_facts(about: About, packed: Packed) -> dict[str, object]:
+def _kind_facts(about: MapInfo, packed: Packed) -> dict[str, object]:
     """What the page's script must know of one map."""
     grid = about.grid
     return {
@@ -129,7 +129,7 @@ def _kind_facts(about: About, packed: Packed) -> dict[str, object]:
     }
 
 
-def _facts(name: str, about: About, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
+def _facts(name: str, about: MapInfo, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
     """What the page's script must know, whichever map it shows."""
     labels = about.labels
     opacities = np.round(255 * opacity_map()).astype(np.uint8)[:, None]
@@ -155,7 +155,7 @@ def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tup
     return selection.name, selection.classes, selection.wnid, selection.also
 
 
-def _answer(about: About) -> str:
+def _answer(about: MapInfo) -> str:
     """What the image shows as a whole, as HTML; empty where that is not known."""
     if about.answer is None:
         return ""
@@ -163,13 +163,13 @@ def _answer(about: About) -> str:
     return f"<strong>{listed[0]}</strong>" + "".join(f" · {text}" for text in listed[1:])
 
 
-def _foremost(about: About, packed: Packed) -> int:
+def _foremost(about: MapInfo, packed: Packed) -> int:
     """The class that the page opens with: what the image shows as a whole, where that is known."""
     first = about.answer().predictions[0].class_idx if about.answer is not None else None
     return packed.foremost if first is None else first
 
 
-def _subtitle(about: About) -> str:
+def _subtitle(about: MapInfo) -> str:
     grid = about.grid
     width, height = grid.image_size
     windows = f"{grid.rows:,} × {grid.cols:,} {about.unit}s of {grid.window} px, {grid.stride} px apart"
@@ -178,7 +178,7 @@ def _subtitle(about: About) -> str:
     return f"{width:,} × {height:,} px · {windows}{at}"
 
 
-def _agreement(about: About, exact: int, cells: int) -> str:
+def _agreement(about: MapInfo, exact: int, cells: int) -> str:
     """A sentence about how true the map is, as far as that is known. exact: real crops, of so many cells."""
     if exact == cells:
         return "Every window was scored as a crop."
@@ -188,7 +188,7 @@ def _agreement(about: About, exact: int, cells: int) -> str:
     return f"{how}; {exact:,} of {cells:,} were scored as crops." if exact else f"{how}."
 
 
-def _storage(about: About, packed: Packed, *, whose: bool) -> str:
+def _storage(about: MapInfo, packed: Packed, *, whose: bool) -> str:
     """A sentence about what the page keeps of a map and how far it is from it. whose: name its kind."""
     rows, cols, num_classes = about.shape
     unit = about.unit

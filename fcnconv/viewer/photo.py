@@ -36,7 +36,7 @@ SAMPLE = 24
 
 
 @dataclass(frozen=True)
-class Level:
+class PhotoLevel:
     """The photo at one size. size: (width, height). tiles: of each row from the top, those from the left, as
     WebP in base64.
     """
@@ -58,7 +58,7 @@ class PagePhoto:
 
     overview: str
     overview_size: tuple[int, int]
-    levels: tuple[Level, ...]
+    levels: tuple[PhotoLevel, ...]
 
     @property
     def finest(self) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> P
     pixels = read_within(source, min(max_side, MAX_SIDE))
     overview = _encoded(pixels, 85, OVERVIEW)
     room -= len(overview)
-    levels: list[Level] = []
+    levels: list[PhotoLevel] = []
     with ThreadPoolExecutor(usable_cpus()) as threads:
         for size in _sizes(source.size, max_side):
             level = _level(resize(source, size), room, threads)
@@ -98,7 +98,7 @@ def _sizes(size: tuple[int, int], max_side: int) -> list[tuple[int, int]]:
     return sizes[::-1]
 
 
-def _level(source: ImageSource, room: int, threads: Executor) -> Level | None:
+def _level(source: ImageSource, room: int, threads: Executor) -> PhotoLevel | None:
     """The tiles of a source; None if they have more than `room` characters at every quality."""
     rows = _boxes(source.size)
     boxes = [box for row in rows for box in row]
@@ -113,7 +113,7 @@ def _level(source: ImageSource, room: int, threads: Executor) -> Level | None:
 
 def _tiles(
     source: ImageSource, rows: Sequence[Sequence[Box]], quality: int, room: int, threads: Executor
-) -> Level | None:
+) -> PhotoLevel | None:
     tiles = []
     for row in rows:
         top, bottom = row[0][1], row[0][3]
@@ -124,7 +124,7 @@ def _tiles(
         if room < 0:  # the sample told less
             return None
         tiles.append(encoded)
-    return Level(source.size, tuple(tiles))
+    return PhotoLevel(source.size, tuple(tiles))
 
 
 def _boxes(size: tuple[int, int]) -> list[list[Box]]:

@@ -17,10 +17,10 @@ from fcnconv.images import ImageSource, Pixels, Placed, pixel_size_of, read_with
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_MAP, MapOptions
-from fcnconv.scores import About, FloatArray, Mask, Piece, ScoreStream
+from fcnconv.scores import FloatArray, MapBlock, MapInfo, Mask, ScoreStream
 from fcnconv.version import __version__
 
-Record = dict[str, str | int | float]
+CellRecord = dict[str, str | int | float]
 """Named scalars."""
 
 
@@ -40,7 +40,7 @@ class Choice:
         """What the options ask for of a map with these labels. Raises UsageError for a class that is none."""
         return cls(tuple(labels.find(name) for name in options.classes), options)
 
-    def scores(self, piece: Piece) -> FloatArray:
+    def scores(self, piece: MapBlock) -> FloatArray:
         """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
         values = self.options.values
         if piece.about.labels.activation == "none" and self.options.dtype in (None, "float32"):
@@ -49,7 +49,7 @@ class Choice:
             return piece.class_maps(self.selections, values)
         return piece.probabilities() if values == "probabilities" else piece.logits
 
-    def names(self, about: About) -> list[str]:
+    def names(self, about: MapInfo) -> list[str]:
         """The name of each plane of `scores`."""
         return [selection.name for selection in self.selections] or list(about.labels.categories)
 
@@ -58,7 +58,7 @@ PICTURE_SIDE = 8192
 """Pixels of a picture's longest side, unless told."""
 
 
-def photo_of(about: About, max_side: int) -> Pixels:
+def photo_of(about: MapInfo, max_side: int) -> Pixels:
     """uint8 (H, W, 3): the image that was scanned, no side longer than `max_side` pixels.
 
     Raises UsageError.
@@ -66,19 +66,19 @@ def photo_of(about: About, max_side: int) -> Pixels:
     return read_within(source_of(about), max_side)
 
 
-def source_of(about: About) -> ImageSource:
+def source_of(about: MapInfo) -> ImageSource:
     """The image that was scanned, as it is looked at. Raises UsageError if the map has none."""
     if about.source is None:
         raise UsageError("a picture lies over the photo, and this map has none; write another format")
     return seen(about.source)
 
 
-def place_of(about: About) -> GeoReference | None:
+def place_of(about: MapInfo) -> GeoReference | None:
     """Where the image lies on a map of the world, if its file says it."""
     return about.source.georeference if isinstance(about.source, Placed) else None
 
 
-def optimises(about: About) -> bool:
+def optimises(about: MapInfo) -> bool:
     """Whether a GeoTIFF of a map becomes a cloud-optimised one: of an image on the map, by rasterio."""
     return place_of(about) is not None and find_spec("rasterio") is not None
 
@@ -95,11 +95,11 @@ def told(stream: ScoreStream) -> str:
     return f"{true}{cells} at {at} px; {model}"
 
 
-def provenance(stream: ScoreStream) -> Record:
+def provenance(stream: ScoreStream) -> CellRecord:
     """What a reader needs to place each cell and to make the map again. To be asked when the map was read."""
     about = stream.about
     grid, made = about.grid, about.provenance
-    record: Record = {
+    record: CellRecord = {
         "window": grid.window,
         "stride": grid.stride,
         "scale": grid.scale,
@@ -152,14 +152,14 @@ class Kept:
     best_scale: of joined scales, uint8 (rows, cols).
     """
 
-    about: About
+    about: MapInfo
     probability: FloatArray
     class_idx: npt.NDArray[np.unsignedinteger] | None
     exact: Mask
     best_scale: npt.NDArray[np.uint8] | None
 
     def box(self, row: int, col: int) -> Box:
-        """(x0, y0, x1, y1) of a cell's window, as `About.box` gives it."""
+        """(x0, y0, x1, y1) of a cell's window, as `MapInfo.box` gives it."""
         return self.about.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
 
 

@@ -19,14 +19,14 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import MapOptions
 from fcnconv.render.draw import FLOOR, Style, Winners, spread
 from fcnconv.render.sheet import Frame, class_sheet, sheet_shape, winners_sheet
-from fcnconv.scores import About, FloatArray, ScoreStream, shown, top_k
+from fcnconv.scores import FloatArray, MapInfo, ScoreStream, shown, top_k
 from fcnconv.viewer import viewer_page
 from fcnconv.writers.output_spec import (
     MADE_BY,
     PICTURE_SIDE,
+    CellRecord,
     Choice,
     Kept,
-    Record,
     keep,
     photo_of,
     provenance,
@@ -135,7 +135,7 @@ def _outlines(kept: Kept, choice: Choice) -> list[list[npt.NDArray[np.float64]]]
     return [[ring for region in regions for ring in region.rings] for regions in found]
 
 
-def _title(about: About, selection: Selection, highest: float) -> str:
+def _title(about: MapInfo, selection: Selection, highest: float) -> str:
     """What the legend says of a class: its probability for the whole image, where `Classifier.classify` lists
     it, and the highest one in the map.
     """
@@ -214,7 +214,7 @@ def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """The viewer, with the chosen selections offered first."""
     photo, options = source_of(stream.about), choice.options
 
-    def made() -> Record:  # asked for once the map is packed
+    def made() -> CellRecord:  # asked for once the map is packed
         return provenance(stream)
 
     page = viewer_page(stream, photo, made, shown=choice.selections, max_side=options.max_side)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from fcnconv.errors import ImageError, OutputError, UsageError, first_line
 from fcnconv.grid import Grid
 from fcnconv.images.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
-from fcnconv.scores import About, ScoreStream
+from fcnconv.scores import MapInfo, ScoreStream
 from fcnconv.system.progress import written
 from fcnconv.writers.output_spec import Choice, Kept, keep, place_of, provenance
 
@@ -66,7 +66,7 @@ def write_packed_geojson(path: Path, stream: ScoreStream, choice: Choice) -> Non
 def _write_features(file: TextIO, stream: ScoreStream, choice: Choice) -> None:
     place, head = _placed(stream.about, projected=choice.options.projected)
     wraps = place_of(stream.about) is not None and "crs" not in head  # in longitudes
-    cells = Cells.of(stream, choice)
+    cells = CellPolygons.of(stream, choice)
     head = {"type": "FeatureCollection", **head, "provenance": provenance(stream)}
     file.write(json.dumps(head)[:-1] + ', "features": [')
     comma = "\n"
@@ -102,7 +102,7 @@ def _cut(ring: list[list[float]]) -> list[list[list[float]]]:
     return halves
 
 
-def _feature(cells: Cells, row: int, col: int, rings: list[list[list[float]]]) -> dict[str, object]:
+def _feature(cells: CellPolygons, row: int, col: int, rings: list[list[list[float]]]) -> dict[str, object]:
     ranking = cells.ranking(row, col)
     name, probability = max(ranking, key=lambda entry: entry[1])
     return {
@@ -135,7 +135,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
     about = stream.about
     place = place_of(about)
-    cells = Cells.of(stream, choice)
+    cells = CellPolygons.of(stream, choice)
     found = [(row, cols) for row, cols in cells.rows()]
     rings = [(place or IN_PIXELS).place_all(squares(about.grid, row, cols)) for row, cols in found]
     geometry = _well_known(np.concatenate(rings) if rings else np.empty((0, 5, 2)))
@@ -182,7 +182,7 @@ def _well_known(rings: Corners) -> npt.NDArray[np.object_]:
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellPolygons:
     """The cells that are listed.
 
     names: of the classes that are told of each, or else those that `Kept.class_idx` counts.
@@ -194,7 +194,7 @@ class Cells:
     at_least: float
 
     @classmethod
-    def of(cls, stream: ScoreStream, choice: Choice) -> Cells:
+    def of(cls, stream: ScoreStream, choice: Choice) -> CellPolygons:
         """Those of a map. Reads it."""
         selections, labels = choice.selections, stream.about.labels
         if not selections and len(labels) <= ALL_CLASSES:
@@ -252,7 +252,7 @@ def squares(grid: Grid, row: int, cols: npt.NDArray[np.intp]) -> Corners:
     return edges[:, [[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]]
 
 
-def _placed(about: About, *, projected: bool) -> tuple[Callable[[Corners], Corners], dict[str, object]]:
+def _placed(about: MapInfo, *, projected: bool) -> tuple[Callable[[Corners], Corners], dict[str, object]]:
     """What brings squares from pixels to the coordinates of a GeoJSON, and the members that tell of these.
 
     Raises UsageError, and OutputError where a package is missing.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fcnconv.images import pixel_size_of
-from fcnconv.scores import About, FloatArray, ScoreStream
+from fcnconv.scores import FloatArray, MapInfo, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers.output_spec import Choice
 
@@ -56,7 +56,7 @@ def halved(plane: FloatArray) -> FloatArray:
     return mean
 
 
-def cell_size(about: About) -> tuple[float, float, float, float, bool]:
+def cell_size(about: MapInfo) -> tuple[float, float, float, float, bool]:
     """Where the planes lie on the image: how wide and how high a cell is, and x and y of the first one's
     centre.
 

@@ -440,11 +440,11 @@ def plans(folder: Path) -> Iterator[Path]:
     from onnx import TensorProto, helper
 
     from fcnconv.backends import openvino
-    from fcnconv.backends.plans import Record, kept_plan, parts_file
+    from fcnconv.backends.plans import PlanRecord, kept_plan, parts_file
     from fcnconv.errors import UsageError
     from fcnconv.grid import Geometry
     from fcnconv.provenance import CellHead, Identity, Proof
-    from fcnconv.scan.stages import Part
+    from fcnconv.scan.stages import Stage
     from fcnconv.system.records import sealed
 
     def model(channels: int) -> bytes:
@@ -458,8 +458,10 @@ def plans(folder: Path) -> Iterator[Path]:
 
     identity = Identity("tiny", "c0de" * 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     geometry = Geometry(32, 8, 15, 8, True)
-    record = Record(identity, "fcn", "1", 3, geometry, Proof(1e-6, 1.0, 0.5, 1e-7), CellHead(7), 1e-7, 0.5)
-    part = Part(lambda x: x, 3, 1, 1, 0, 0, 1.0, 1.0, 100.0, 1e3)
+    record = PlanRecord(
+        identity, "fcn", "1", 3, geometry, Proof(1e-6, 1.0, 0.5, 1e-7), CellHead(7), 1e-7, 0.5
+    )
+    part = Stage(lambda x: x, 3, 1, 1, 0, 0, 1.0, 1.0, 100.0, 1e3)
     for name in ("tiny.onnx", "tiny.0.optimised"):
         with kept_plan(folder / name, record, part) as path:
             path.write_bytes(model(3))

@@ -139,7 +139,9 @@ def _text(path: Path) -> None:
         parsing.parse_number("--stride", int, 2, None, text)
         return
     tables = (options.NetworkOptions, options.MapOptions, OwnModel)
-    told: dict[str, Any] = {name: one[1] for table in tables for name, one in options.told(table).items()}
+    told: dict[str, Any] = {
+        name: one[1] for table in tables for name, one in options.option_info(table).items()
+    }
     special = {"shard": parsing.parse_shard, "frame": parsing.parse_frame}
     value = (special.get(option) or told[option].read)(text)
     if option == "max_memory":
@@ -186,11 +188,11 @@ def _measured(path: Path) -> None:
 
 
 def _settings(path: Path) -> None:
-    from fcnconv.batch.record import MANIFEST, Record
+    from fcnconv.batch.record import MANIFEST, FolderRecord
     from fcnconv.batch.store import Disk
 
     path.replace(path.with_name(MANIFEST))
-    Record(Disk.at(path.parent), (1, 1)).since("npz")
+    FolderRecord(Disk.at(path.parent), (1, 1)).since("npz")
 
 
 def _region(path: Path) -> None:
