@@ -125,7 +125,7 @@ def test_probabilities_of_the_networks_own_are_taken_as_they_are() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
     with pytest.raises(UsageError, match=r"sum to 1 in every window.*--activation none"):
         load(3, nn.Softmax(1))(PIXELS)
-    with pytest.raises(UsageError, match="not known how sure"):
+    with pytest.raises(UsageError, match="no measure of how sure"):
         own(PIXELS, refine=0.1)
     with pytest.raises(UsageError, match="nothing can be compared"):
         measure(own, [PIXELS])

@@ -68,7 +68,7 @@ def test_pixels_that_are_not_square_are_resampled(tmp_path: Path, caplog: pytest
     with rasterio.open(tmp_path / "oblong.tif", "w", **shape, **place) as file:
         file.write(PIXELS.transpose(2, 0, 1))
     assert true_size(open_image(tmp_path / "oblong.tif"), 0.5, None, 16) == (320, 60)
-    assert "not square, 1 m across and 0.25 m down" in caplog.text
+    assert "not square (1 m across and 0.25 m down)" in caplog.text
 
 
 def test_files_tell_how_large_their_pixels_are(tmp_path: Path) -> None:
@@ -108,13 +108,13 @@ def test_an_image_is_scanned_at_the_networks_pixel_size(tmp_path: Path) -> None:
     assert told(PIXELS, anchors=0).grid.scan_size == (80, 60)
 
     for classifier, picture, message in (
-        (tiled, PIXELS, r"does not tell how large its pixels are.*0\.6 m; tell it with --image-mpp"),
+        (tiled, PIXELS, r"does not say how large its pixels are.*0\.6 m; give their size with --image-mpp"),
         (package.load(model, window=32, gsd=0.05), image, "would be enlarged 6.0 times"),
         (package.load(model, window=32, gsd=1.5), image, "it is 32 × 24, smaller than the network's window"),
     ):
         with pytest.raises(ImageError, match=message):
             classifier(picture)
-    with pytest.raises(UsageError, match="--scales 512px makes others"):
+    with pytest.raises(UsageError, match="--scales 512px changes it"):
         tiled(image, scales="512px")
     with pytest.raises(UsageError, match="pixels of any size, so that --image-mpp"):
         package.load(model, window=32, image_mpp=0.5)
@@ -139,5 +139,5 @@ def test_from_the_command(fcnconv: Command, tmp_path: Path) -> None:
         assert (saved["scan_width"], saved["scan_height"]) == (128, 96)
         assert saved["pixel_size"] == pytest.approx(0.25e-6)
     done = fcnconv("heatmap", write(tmp_path / "plain.tif"), "-m", weights, "-o", tmp_path / "x.npz")
-    assert done.returncode == 1 and b"does not tell how large its pixels are" in done.stderr
+    assert done.returncode == 1 and b"does not say how large its pixels are" in done.stderr
     assert not (tmp_path / "x.npz").exists()

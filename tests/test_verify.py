@@ -73,7 +73,7 @@ def test_refined_cells_are_the_least_sure_and_equal_windows_mode(lite0: Classifi
 
 
 def test_a_share_over_one_is_refused(lite0: Classifier) -> None:
-    with pytest.raises(UsageError, match=r"a share of 1\.5 cannot be refined"):
+    with pytest.raises(UsageError, match=r"--refine 1\.5 is not a share of the windows"):
         lite0(np.zeros((224, 224, 3), np.uint8), refine=1.5)
 
 

@@ -1,6 +1,8 @@
 """Turning a source and a network's run into blocks of logits.
 
-`blocks` scans a grid of windows; `tiles` chooses how it is cut to fit in memory, `parts` runs a network piece
-by piece; `joins` makes one map of several scales, `crops` scores real windows, by which `anchors` corrects
-a dense map; `estimate` tells the cost.
+- `blocks` scans a grid of windows.
+- `tiling` chooses how a grid is cut so that it fits in memory, and `stages` runs a network stage by stage.
+- `multiscale` joins the maps of several scales.
+- `crops` scores single windows, and `anchors` corrects a dense map with their scores.
+- `estimate` estimates the cost of a scan.
 """

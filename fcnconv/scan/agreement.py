@@ -1,9 +1,10 @@
-"""How true a corrected map is, from a random sample of its windows that real crops are compared with.
+"""Estimates how well a corrected map agrees with crops, from a random sample of its windows.
 
-The sample is drawn before anything is known of the image, among the windows that are not anchors, and
-compared before it is put in. Of those that stay uncompared the share that agrees is unknown but for it; all
-others are exact. The interval is that of the number of uncompared windows that agree, given the sample
-(beta-binomial, Jeffreys' prior): it holds for small maps, of which the sample is a large part.
+The sample is drawn from the windows that are not anchors, before anything is known of the image. Each sampled
+window is compared with its crop before the crop's logits are put into the map. The share of agreeing windows
+is unknown only for the windows that stay uncompared, and the sample estimates it; all other windows are
+exact. The interval covers the number of uncompared windows that agree, given the sample (beta-binomial,
+Jeffreys' prior). So it also holds for small maps, where the sample is a large part of the map.
 """
 
 from __future__ import annotations
@@ -18,27 +19,38 @@ from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.provenance import Activation, Agreement
 
 LEVEL = 0.95
-"""Of the intervals. Measured over 31 photos at four sizes, with 16 to 26 windows: the true agreement lay
-inside in 94 to 98 of 100 maps, the true divergence in 88 to 100."""
+"""Probability that an interval holds the truth. Measured over 31 photos at four sizes, with samples of 16 to
+26 windows: the interval contained the true agreement in 94 to 98 of 100 maps, and the true divergence in 88
+to 100.
+"""
 
 SURE = 0.5
-"""Probability of a crop's first class from which its agreement with the map means something: where the crop
-itself is undecided, as on a grey wall, the first class is a matter of chance."""
+"""Probability of a crop's top class from which its agreement with the map means something. Where the crop
+itself is undecided, as on a grey wall, the top class is a matter of chance.
+"""
 
 LEAST_SAMPLE, MOST_SAMPLE, SAMPLE_OF = 16, 256, 40
-"""Windows that are compared: one of so many, and at least and at most."""
+"""The number of windows that are compared: its minimum, its maximum, and the divisor (one window of so many).
+"""
 
 _MOST_COUNTED = 20_000
-"""Uncompared windows that are counted one by one; of more, so many stand for all."""
+"""Uncompared windows that are counted one by one. If there are more, so many stand for all of them."""
 
 
 @dataclass
 class AgreementEstimator:
-    """Counts what is compared while a map is corrected; an `Agreement` when all its blocks have come.
+    """Counts the comparisons while a map is corrected; gives an `Agreement` when all blocks of the map have
+    come.
 
-    divergences: of each compared window, in nats. variations: its total variation distance, 0 to 1.
-    sure: compared windows whose crop is at least 50 % sure; sure_same: of these, those of the same answer.
-    activation: of the labels; nothing is compared of outputs that are taken as they are.
+    Attributes:
+        cells: windows of the map.
+        exact: windows whose logits are a crop's.
+        same: compared windows where the map and the crop give the same answer.
+        divergences: the divergence of each compared window, in nats.
+        activation: the activation of the labels. Nothing is compared for raw outputs (``none``).
+        sure: compared windows whose crop is at least 50 % sure.
+        sure_same: the windows counted by `sure` where the map and the crop give the same answer.
+        variations: the total variation distance of each compared window, 0 to 1.
     """
 
     cells: int = 0
@@ -59,14 +71,16 @@ class AgreementEstimator:
             true = read.probabilities(crops)
             apart = np.abs(true - read.probabilities(logits))
             several = self.activation == "softmax"
-            sure = true.max(-1) >= SURE if several else np.ones_like(same)  # of a class alone one side is
+            sure = (
+                true.max(-1) >= SURE if several else np.ones_like(same)
+            )  # a single class is always on one side of 0.5
             self.sure += int(sure.sum())
             self.sure_same += int((same & sure).sum())
             self.variations += (apart.sum(-1) / 2 if several else apart.mean(-1)).tolist()
             self.divergences += read.divergence(crops, logits).tolist()
 
     def add(self, other: AgreementEstimator) -> None:
-        """Counts what another one counted, of other windows, too."""
+        """Adds the counts of another estimator, which has seen other windows."""
         self.cells += other.cells
         self.exact += other.exact
         self.same += other.same
@@ -76,9 +90,13 @@ class AgreementEstimator:
         self.variations += other.variations
 
     def agreement(self, level: float = LEVEL) -> Agreement | None:
-        """What the sample tells; None where windows are left and none was compared.
+        """The estimate from the sample.
 
-        level: probability that each interval holds the truth.
+        Args:
+            level: probability that each interval holds the truth.
+
+        Returns:
+            The estimate; None if windows are left and none was compared.
         """
         compared, rest = len(self.divergences), self.cells - self.exact
         if not self.cells or (rest and not compared):
@@ -104,7 +122,9 @@ class AgreementEstimator:
 
 
 def sample_size(windows: int) -> int:
-    """How many windows are compared by default. windows: of the network's own, in the map."""
+    """The number of windows that are compared by default. windows: native windows (at the native stride) in
+    the map.
+    """
     return min(max(windows // SAMPLE_OF, LEAST_SAMPLE), MOST_SAMPLE)
 
 
@@ -116,11 +136,18 @@ def sample_windows(
     seed: int,
     inside: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """int64: the numbers of `count` cells, row by row, that are no anchors, each as likely as any other; or
-    of all such cells.
+    """Draws `count` cells that are not anchors, each with the same probability; all such cells if there are
+    fewer.
 
-    shape: (rows, cols) of the grid. Anchors are where a row and a column of them meet.
-    inside: bool (rows, cols), the cells to draw from; None are all.
+    Args:
+        shape: (rows, cols) of the grid.
+        anchor_rows, anchor_cols: an anchor is where such a row and such a column meet.
+        count: how many cells to draw.
+        seed: of the random generator.
+        inside: bool (rows, cols), the cells to draw from; None means all.
+
+    Returns:
+        int64: the numbers of the cells, row by row, in order.
     """
     rows, cols = shape
     if inside is not None:
@@ -147,7 +174,9 @@ def sample_windows(
 
 
 def unseen_interval(same: int, compared: int, rest: int, level: float = LEVEL) -> tuple[float, float]:
-    """From how many to how many of `rest` windows agree, if `same` of `compared` drawn beside them do."""
+    """The interval for how many of `rest` windows agree, if `same` of `compared` windows drawn from among
+    them do.
+    """
     if not rest:
         return 0, 0
     number = min(rest, _MOST_COUNTED)
@@ -163,10 +192,11 @@ def unseen_interval(same: int, compared: int, rest: int, level: float = LEVEL) -
 
 
 def _mean_interval(values: npt.NDArray[np.float64], rest: int, level: float) -> tuple[float, float, float]:
-    """The mean of a sample, and from where to where the mean of `rest` values that were not drawn may lie.
+    """The mean of a sample, and the interval for the mean of `rest` values that were not drawn.
 
-    Divergences are skewed, so that a sample often misses the few large ones; one value of three times the
-    mean is supposed beside it. Student's t, by its expansion for many degrees of freedom.
+    Divergences are skewed, so a sample often misses the few large ones. Therefore one value of three times
+    the mean is added to the sample. The interval is Student's t, by its expansion for many degrees of
+    freedom.
     """
     if not rest:
         return 0.0, 0.0, 0.0

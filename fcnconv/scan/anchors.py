@@ -1,14 +1,20 @@
-"""Anchors: real crops at every K-th window, by which the dense map between them is corrected.
+"""Anchors: crops at every K-th window that correct the dense map between them.
 
-A dense cell is not its crop's score, as a crop sees padding at its border and the converted network sees what
-is there. But the logits of crops vary smoothly with position. So at the anchors a share of the dense logits
-is taken from the crop's, what is left is interpolated linearly between anchors, and the share of each cell's
-own dense logits is added again. Then the windows whose two best classes are closest may be scored exactly,
-and each tells its neighbours by how much it was wrong. A random sample tells how true the rest is.
+A dense cell does not equal its crop's score, because a crop sees padding at its border and the converted
+network sees the neighbouring pixels. But the logits of crops vary smoothly with position. The correction has
+these steps:
 
-Measured on EfficientNet-Lite0, 21 photos that scikit-image, scikit-learn and other packages ship, at a short
-side of 400 px (512 px): dense 65 % (45 %) the same first class, every 4th window 82 % (71 %). Splines,
-kriging, a share for each class or map, and mixtures of probabilities were no better.
+- At each anchor, a fixed share of the dense logits is subtracted from the crop's logits.
+- This difference is interpolated linearly between anchors.
+- To each cell, the share of its own dense logits is added again.
+- Optionally, the windows whose two best classes are closest are scored exactly. The error that this reveals
+  also corrects their neighbours.
+- A random sample of the windows estimates how well the others agree with crops.
+
+Measured on EfficientNet-Lite0 with 21 photos that scikit-image, scikit-learn and other packages ship, at a
+short side of 400 px (512 px): the dense map has the crop's top class in 65 % (45 %) of the windows, and with
+an anchor at every 4th window in 82 % (71 %). Splines, kriging, a share for each class or map, and mixtures of
+probabilities were no better.
 """
 
 from __future__ import annotations
@@ -27,21 +33,25 @@ from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block, FloatArray, Mask
 
 Score = Callable[[npt.NDArray[np.int64]], FloatArray]
-"""int64 (n,), numbers of cells, row by row -> float32 (n, num_classes): the logits of their real crops."""
+"""Scores crops: int64 (n,), numbers of cells, row by row -> float32 (n, num_classes), their logits."""
 
 DENSE_SHARE = 0.65
-"""Of the dense logits, what is kept. Anything from 0.5 to 0.85 is as good, within 0.2 % and 0.001 nats."""
+"""The share of the dense logits that is kept. From 0.5 to 0.85, results differ by at most 0.2 % and 0.001
+nats.
+"""
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """What is scored exactly, and how the map is corrected by it.
+    """The windows that are scored exactly, and how the dense map is corrected.
 
-    every: K; an anchor at every K-th of the network's own windows. Of fewer than K, each is one.
-    refine: share of all windows, 0 to 1, that are scored beside them: those with the least margin.
-    sample: windows, drawn by `seed`, that are compared before they are put in; None for a number that follows
-        the map's size (`agreement.sample_size`), 0 for none.
-    dense: share of the dense logits that is kept; 0 where there is no dense map.
+    Attributes:
+        every: K; an anchor at every K-th native window. If there are fewer than K windows, each is an anchor.
+        refine: share of all windows, 0 to 1, that are scored in addition: the windows with the least margin.
+        sample: number of windows, drawn with `seed`, that are compared before they are put in. None derives
+            it from the map's size (`agreement.sample_size`), and 0 compares none.
+        seed: of the sample.
+        dense: share of the dense logits that is kept; 0 if there is no dense map.
     """
 
     every: int
@@ -58,16 +68,22 @@ def corrected(
     tally: AgreementEstimator,
     inside: Mask | None = None,
 ) -> Iterator[Block]:
-    """The blocks of one grid, corrected, each with the mask of its exact cells.
+    """Corrects the blocks of one grid.
 
-    blocks: the dense map, as `scan` gives it: rows first, and of a finer grid its last columns after the
-        others. Their logits are used up.
-    score: scores single windows. tally: is told what is compared, and complete when the blocks are.
-    inside: bool (rows, cols) of the grid, the cells that are looked at; None are all. What the others come
-        out as is not said.
+    Only the rows after the last row of anchors are held, and within a row of blocks the columns after the
+    last column of anchors. A dense map of one window equals the classifier, so it is returned unchanged.
 
-    Only the rows after the last row of anchors are held, and of a row of blocks the columns after the last
-    column of anchors. A dense map of one window is the classifier itself, and comes back as it is.
+    Args:
+        blocks: the dense map as `scan` yields it: rows first, and for a finer grid the last columns after the
+            others. Their logits are overwritten.
+        score: scores single windows.
+        anchors: what is scored exactly, and how the map is corrected.
+        tally: receives the comparisons; it is complete after the last block.
+        inside: bool (rows, cols) of the grid, the cells inside the region of interest; None means all. The
+            logits of other cells are unspecified.
+
+    Yields:
+        The corrected blocks, each with the mask of its exact cells.
     """
     step: _Correction | None = None
     for block in blocks:
@@ -80,7 +96,7 @@ def corrected(
 
 
 def no_dense(grid: Grid, num_classes: int, every: int) -> Iterator[Block]:
-    """Blocks of zeros, for a map that is interpolated between real crops alone (`Anchors.dense` = 0)."""
+    """Blocks of zeros, for a map that is interpolated between crops alone (`Anchors.dense` = 0)."""
     high = every * grid.phases
     for top in range(0, grid.rows, high):
         rows = slice(top, min(top + high, grid.rows))
@@ -89,11 +105,15 @@ def no_dense(grid: Grid, num_classes: int, every: int) -> Iterator[Block]:
 
 
 class _Correction:
-    """The state of one grid's correction: what is held, and what anchors said.
+    """The state of one grid's correction: the logits that are held, and the residuals at the anchors.
 
-    A band is a row of blocks. `held` are the rows that wait for the next row of anchors, `beside` the columns
-    of this band that wait for the next column of them. `residuals` holds crop - share · dense along rows of
-    anchors that are still needed, `ends` its last column along all of them, for columns beyond it.
+    A band is a row of blocks.
+
+    Attributes:
+        held: the rows that wait for the next row of anchors.
+        beside: the columns of this band that wait for the next column of anchors.
+        residuals: crop - share · dense along the rows of anchors that are still needed.
+        ends: the last column of `residuals` along all rows of anchors, for the columns beyond it.
     """
 
     def __init__(
@@ -122,7 +142,7 @@ class _Correction:
         self.wanted, self.refined = 0.0, 0
 
     def take(self, block: Block) -> Iterator[Block]:
-        """The cells that are complete with this block."""
+        """Yields the cells that are complete with this block."""
         if block.rows != self.band:
             self._begin(block)
         start, logits = block.cols.start, block.logits
@@ -135,7 +155,7 @@ class _Correction:
             yield from self._chunk(slice(start, stop), logits[:, : stop - start])
 
     def _begin(self, block: Block) -> None:
-        """Begins a band: what the last one kept is now held."""
+        """Begins a band: the rows that the last band kept are now held."""
         top, bottom = block.rows.start, block.rows.stop
         self.held, self.first = (self.kept, self.ready) if top == self.band.stop else (None, top)
         self.band, self.ready = block.rows, complete(self.rows, self.first, bottom)
@@ -145,7 +165,7 @@ class _Correction:
         self.kept = np.empty(shape, np.float32) if self.ready < bottom else None
 
     def _chunk(self, cols: slice, logits: FloatArray) -> Iterator[Block]:
-        """Corrects the rows of some columns of the band that are complete, and keeps the others."""
+        """Corrects the complete rows of some columns of the band, and keeps the other rows."""
         if self.held is not None:
             logits = np.concatenate([self.held[:, cols], logits])
         if self.kept is not None:
@@ -165,7 +185,7 @@ class _Correction:
             if needed.any():
                 crops[needed] = self.score(cells[needed])
             residuals = crops - np.float32(self.anchors.dense) * logits[places]
-            residuals[~needed] = 0  # nothing is known there, and nothing inside is told by it
+            residuals[~needed] = 0  # unknown there, and no cell inside depends on it
             self._remember(down, across, residuals)
         self._interpolate(rows, cols, logits)
         inside = np.ones_like(exact) if self.inside is None else self.inside[rows, cols]
@@ -176,7 +196,7 @@ class _Correction:
         yield Block(self.grid, rows, cols, np.ascontiguousarray(logits), exact)
 
     def _remember(self, down: Lines, across: Lines, residuals: FloatArray) -> None:
-        """residuals: float32 (rows of anchors, columns of them in this chunk, num_classes)."""
+        """Stores residuals: float32 (rows of anchors, columns of anchors in this chunk, num_classes)."""
         place = np.searchsorted(self.cols, across)
         for row, line in zip(down.tolist(), residuals, strict=True):
             if row not in self.residuals:
@@ -186,7 +206,7 @@ class _Correction:
                 self.ends[row] = line[-1].copy()
 
     def _interpolate(self, rows: slice, cols: slice, logits: FloatArray) -> None:
-        """Adds to the share of the dense logits what is interpolated, in place."""
+        """Replaces the dense logits with their share plus the interpolated residuals, in place."""
         logits *= np.float32(self.anchors.dense)
         low, high, part = between(self.rows, rows)
         lines: dict[int, FloatArray] = {}
@@ -195,7 +215,7 @@ class _Correction:
             logits[row] += (1 - t) * lines[above] + t * lines[below] if t else lines[above]
 
     def _line(self, index: int, cols: slice) -> FloatArray:
-        """float32 (columns, num_classes): the residuals along a row of anchors, interpolated."""
+        """The interpolated residuals along a row of anchors: float32 (columns, num_classes)."""
         row = int(self.rows[index])
         if cols.start > self.cols[-1]:
             return self.ends[row][None]
@@ -205,7 +225,7 @@ class _Correction:
         return line
 
     def _make_exact(self, rows: slice, cols: slice, logits: FloatArray, exact: Mask, outside: Mask) -> None:
-        """Scores the least sure cells and those of the sample, and puts them in. exact: is marked."""
+        """Scores the least sure cells and the cells of the sample, puts them in, and marks them as exact."""
         self.wanted += self.anchors.refine * int((~outside).sum())
         count = round(self.wanted) - self.refined
         unsure = least_sure(logits, exact | outside, count, self.tally.activation)
@@ -213,7 +233,7 @@ class _Correction:
         row, col = np.divmod(self.sample, self.grid.cols)
         inside = (row >= rows.start) & (row < rows.stop) & (col >= cols.start) & (col < cols.stop)
         drawn = (row[inside] - rows.start) * exact.shape[1] + col[inside] - cols.start
-        # A drawn cell that is scored anyway says nothing of those that are not.
+        # A drawn cell that is scored anyway does not represent the cells that are not scored.
         drawn = np.setdiff1d(drawn, unsure)
         cells = np.sort(np.concatenate([unsure, drawn]))
         if not len(cells):

@@ -1,8 +1,8 @@
-"""Scanning an image: the grid of windows at each scale, cut into tiles, one block of logits after another.
+"""Scans an image: the grid of windows at each scale, cut into tiles, one block of logits after another.
 
 A tile is read with a halo around it, clipped at the image's edge and aligned to the step, so that its cells
-see what they would see in the whole image: for a local network the scores of a tile are those of the untiled
-scan, bit for bit.
+see the same pixels as in the whole image. For a local network the scores of a tile therefore equal the scores
+of the untiled scan, bit for bit.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def scan(
     prepare: Callable[[Pixels], FloatArray],
     tiling: Callable[[Grid], Tiling],
 ) -> Iterator[Block]:
-    """The logits of every window of every grid, block by block, rows first; NaN where none is needed.
+    """Yields the logits of every window of every grid, block by block, rows first; NaN where none is needed.
 
-    source: the image; read region by region, at the size of each grid.
-    grids: the windows, one grid a scale.
-    prepare: turns uint8 (H, W, 3) into the backend's float32 (1, 3, H, W).
-    tiling: how a grid is cut, what computes it, and which of its cells are needed.
+    Args:
+        source: the image; read region by region, at the size of each grid.
+        grids: the windows, one grid per scale.
+        prepare: turns uint8 (H, W, 3) into the backend's float32 (1, 3, H, W).
+        tiling: how a grid is cut, what computes it, and which of its cells are needed.
     """
     for grid in grids:
         scaled, chosen = resize(source, grid.scan_size), tiling(grid)
@@ -39,7 +40,7 @@ def scan(
 
 
 def regions_of(grid: Grid, tiling: Tiling) -> list[RectangleGroup]:
-    """What a scan of a grid goes through, one after another."""
+    """The groups of rectangles that a scan of a grid computes, one after another."""
     return regions(grid, block_cells(tiling.parts, tiling.blocks), tiling.needed, tiling.parts[-1].margin)
 
 
@@ -50,7 +51,14 @@ def scan_region(
     tiling: Tiling,
     region: RectangleGroup,
 ) -> Iterator[Block]:
-    """The blocks of one region, or of some of its pieces. source: at the size of the grid; else as `scan`."""
+    """Yields the blocks of one group of rectangles, or of some of them.
+
+    Args:
+        grid, prepare: as for `scan`.
+        source: the image at the size of the grid.
+        tiling: how the grid is cut.
+        region: the group of rectangles.
+    """
     x, y = region.across.origin * grid.stride, region.down.origin * grid.stride
 
     def pixels(box: Box) -> FloatArray:

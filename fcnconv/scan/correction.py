@@ -1,4 +1,4 @@
-"""Making a map true: the plain network's blocks of one grid, corrected by real crops as is asked for."""
+"""Makes a map agree with crops: corrects the dense blocks of one grid as the options ask."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from fcnconv.scores import Block, Mask
 from fcnconv.system.scratch import scratch_array
 
 USUAL_ANCHORS = 4
-"""K where a map must agree with crops, unless it is told."""
+"""The default K for a map that must agree with crops."""
 
 
 @dataclass(frozen=True)
 class Correction:
     """How far a map is corrected.
 
-    anchors: K, of real crops at every K-th window; 0 is the plain network's map, 1 that of crops alone.
-    refine: share of the windows that are scored exactly beside them, the least sure ones.
-    agreement: score so many that the map agrees with real crops in this share of the windows; None is off.
-    seed: of the random windows that are compared.
+    Attributes:
+        anchors: K, for crops at every K-th window. 0 keeps the dense map; 1 gives a map of crops only.
+        refine: share of the windows that are scored exactly in addition: the least sure ones.
+        agreement: score as many windows as it takes for the map to agree with crops in this share of the
+            windows; None is off.
+        seed: of the random windows that are compared.
     """
 
     anchors: int
@@ -40,18 +42,20 @@ class Correction:
 
     @property
     def dense(self) -> bool:
-        """Whether the plain network's map takes part."""
+        """Whether the dense map is used."""
         return self.anchors != 1
 
     @property
     def is_plain(self) -> bool:
-        """Whether the plain network's map is left as it is."""
+        """Whether the dense map is left unchanged."""
         return not self.anchors and not self.refine and self.agreement is None
 
     def crops(self, grid: Grid, inside: Mask | None = None) -> int:
-        """About how many real crops it takes on a grid; with `agreement` a guess.
+        """The approximate number of crops scored on a grid; with `agreement` it is a guess.
 
-        inside: bool (rows, cols), the cells that are looked at; None are all.
+        Args:
+            grid: the grid.
+            inside: bool (rows, cols), the cells inside the region of interest; None means all.
         """
         cells = grid.rows * grid.cols if inside is None else int(inside.sum())
         if self.anchors == 1:
@@ -69,7 +73,7 @@ class Correction:
         return scored + round(first_guess(cells, scored, self.agreement))
 
     def needed(self, grid: Grid, inside: Mask) -> Mask:
-        """bool (rows, cols): the cells of the plain network's map that it takes for those inside."""
+        """The cells of the dense map that the cells inside depend on: bool (rows, cols)."""
         if self.anchors < 2:
             return inside
         down, across = self._lines(grid)
@@ -83,43 +87,56 @@ class Correction:
 
 
 def correction_of(options: MapOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
-    """How far a map is corrected. activation: of the labels. Raises UsageError for what changes nothing, or
-    cannot be known.
+    """How far the options ask a map to be corrected.
+
+    Args:
+        options: the options of the map.
+        mode: dense or windows.
+        activation: the activation of the labels.
+
+    Raises:
+        UsageError: for options that would change nothing, or that ask for something that cannot be known.
     """
     windows = mode == "windows"
     anchors = options.anchors
     if anchors is None:
         anchors = 1 if windows else 0 if options.agreement is None else USUAL_ANCHORS
     if not 0 <= options.refine <= 1:
-        raise UsageError(f"a share of {options.refine:g} cannot be refined; choose one from 0 to 1")
+        raise UsageError(f"--refine {options.refine:g} is not a share of the windows; choose one from 0 to 1")
     if windows and not anchors:
-        raise UsageError("--mode windows has no plain network's map; leave out --anchors 0")
+        raise UsageError("--mode windows computes no dense map; leave out --anchors 0")
     if anchors == 1 and (options.refine or options.agreement is not None):
-        raise UsageError("every window is a real crop already; leave out --refine and --agreement")
+        raise UsageError("every window is scored as a crop already; leave out --refine and --agreement")
     if not anchors and options.agreement is not None:
         raise UsageError("--agreement corrects the map by anchors; leave out --anchors 0")
     if activation == "none" and (options.refine or options.agreement is not None):
         raise UsageError(
-            "with --activation none it is not known how sure a window is; leave out --refine and --agreement"
+            "--activation none gives no measure of how sure a window is; leave out --refine and --agreement"
         )
     if anchors < 2 and options.seed:
-        raise UsageError("--seed draws the windows that a corrected map is compared in; leave it out")
+        raise UsageError(
+            "--seed draws the windows that check a corrected map, and this map has none; leave it out"
+        )
     return Correction(anchors, options.refine, options.agreement, options.seed)
 
 
 def check_together(network: NetworkOptions, options: MapOptions, activation: Activation) -> None:
-    """Raises UsageError for options of a map that do not go with those of its network, or with the activation
-    of its labels.
+    """Checks that the options of a map fit the options of its network and the activation of its labels.
+
+    Raises:
+        UsageError: if they do not fit.
     """
     mode = network.mode or "fcn"
     correction = correction_of(options, mode, activation)
     if network.temperature not in (None, 1) and activation == "none":
-        raise UsageError("--temperature divides logits, and --activation none takes none; leave it out")
+        raise UsageError(
+            "--temperature divides logits, and --activation none does not use logits; leave it out"
+        )
     if network.temperature not in (None, 1) and mode == "fcn" and correction.anchors:
-        raise UsageError("--temperature is for the plain network's map; add --anchors 0, or leave it out")
+        raise UsageError("--temperature is for the dense map; add --anchors 0, or leave it out")
     if options.raw and network.stride is None:
         raise UsageError(
-            "--raw shows the map of a finer stride, whose pictures are smooth; add --stride, or leave it out"
+            "--raw only changes the smooth pictures of a finer stride; add --stride, or leave it out"
         )
 
 
@@ -132,11 +149,20 @@ def correct(
     tally: AgreementEstimator,
     inside: Mask | None = None,
 ) -> Iterator[Block]:
-    """The blocks of a grid, corrected, each with the mask of its exact cells.
+    """Corrects the blocks of a grid.
 
-    blocks: the plain network's, as `scan` gives them; None where there is no such map.
-    score: scores single windows. tally: is told what is compared.
-    inside: bool (rows, cols), the cells that are looked at; None are all. The others come out as NaN.
+    Args:
+        grid: the grid of the blocks.
+        num_classes: number of classes.
+        blocks: the dense map, as `scan` yields it; None if there is no dense map.
+        score: scores single windows.
+        correction: how far the map is corrected.
+        tally: receives the comparisons.
+        inside: bool (rows, cols), the cells inside the region of interest; None means all. All other cells
+            become NaN.
+
+    Yields:
+        The corrected blocks, each with the mask of its exact cells.
     """
     for block in _corrected(grid, num_classes, blocks, score, correction, tally, inside):
         if inside is not None:
@@ -180,7 +206,7 @@ def _corrected(
 
 
 def _collected(grid: Grid, num_classes: int, blocks: Iterable[Block]) -> Block:
-    """The blocks as one: in memory, or on disk where they are very large."""
+    """The blocks as one block: in memory, or on disk if they are very large."""
     rows, cols = slice(0, grid.rows), slice(0, grid.cols)
     logits = scratch_array((grid.rows, grid.cols, num_classes))
     exact = np.zeros((grid.rows, grid.cols), np.bool_)

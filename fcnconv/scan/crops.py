@@ -1,4 +1,4 @@
-"""Scoring single windows of an image as the real crops that they are."""
+"""Scores single windows of an image as crops."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from fcnconv.images import ImageSource, Pixels, resize
 from fcnconv.scores import Block, FloatArray, Mask
 
 CROP_BATCH = 32
-"""Crops that are scored together: enough to fill two cores, at 20 MB of input for a window of 224 px."""
+"""Crops that are scored together: enough to keep two cores busy, with 20 MB of input for a window of 224 px.
+"""
 
 
 AHEAD = 8 * CROP_BATCH
 """Crops that are scored ahead of their use, at most."""
 
 CROPS = "crops"
-"""The stage of a scan's progress that scored crops are, each one unit. What runs them reports it."""
+"""The stage of a scan's progress that counts scored crops, each as one unit. The code that runs the crops
+reports it.
+"""
 
 CellNumbers = npt.NDArray[np.int64]
 """Numbers of cells of a grid, row by row."""
@@ -33,11 +36,18 @@ def score_crops(
     run: Callable[[FloatArray], FloatArray],
     prepare: Callable[[Pixels], FloatArray],
 ) -> FloatArray:
-    """float32 (number of cells, num_classes): the logits of single windows of a grid, each cropped by itself.
-
-    cells: numbers of the cells, row by row. run, prepare: as for `scan`; `run` scores each crop by itself.
+    """Scores single windows of a grid, each cropped by itself.
 
     Neighbours in a row that overlap are cut from one strip, which is read and prepared once.
+
+    Args:
+        source: the image.
+        grid: the grid of the windows.
+        cells: numbers of the cells, row by row.
+        run, prepare: as for `scan`; `run` scores each crop by itself.
+
+    Returns:
+        float32 (number of cells, num_classes): the logits.
     """
     scaled = resize(source, grid.scan_size)
     logits = []
@@ -57,9 +67,13 @@ def score_crops(
 def crops_alone(
     grid: Grid, num_classes: int, inside: Mask, score: Callable[[CellNumbers], FloatArray]
 ) -> Iterator[Block]:
-    """Blocks of a row of windows each: those inside scored one by one, the others NaN.
+    """Yields one block per row of windows: the windows inside scored one by one, the others NaN.
 
-    inside: bool (rows, cols). score: scores single windows, by their numbers.
+    Args:
+        grid: the grid of the windows.
+        num_classes: number of classes.
+        inside: bool (rows, cols), the windows to score.
+        score: scores single windows, by their numbers.
     """
     ahead = CropBatcher(score, np.flatnonzero(inside))
     for row, wanted in enumerate(inside):
@@ -71,13 +85,15 @@ def crops_alone(
 
 
 class CropBatcher:
-    """Scores cells that are known beforehand in whole batches, whenever the first of a batch is asked for.
+    """Scores cells that are known beforehand in whole batches, whenever the first cell of a batch is
+    requested.
 
-    score: scores single windows, by their numbers: int64 (n,) -> float32 (n, num_classes).
-    cells: int64, in order, which will be asked for about in that order; each once. Others may be asked for
-        too, and are scored at once.
+    Anchors are requested row by row, a few at a time: in batches of seven, each crop took 1.4 times as long.
 
-    Anchors are asked for row by row, a few at a time: in batches of seven crops took 1.4 times as long each.
+    Args:
+        score: scores single windows, by their numbers: int64 (n,) -> float32 (n, num_classes).
+        cells: int64, in order: the cells that will be requested, each once and about in that order. Other
+            cells may be requested too, and are scored at once.
     """
 
     def __init__(self, score: Callable[[CellNumbers], FloatArray], cells: CellNumbers):
@@ -87,18 +103,18 @@ class CropBatcher:
         self.known: dict[int, FloatArray] = {}
 
     def __call__(self, cells: CellNumbers) -> FloatArray:
-        """float32 (len(cells), num_classes): the logits of single windows."""
+        """The logits of single windows: float32 (len(cells), num_classes)."""
         wanted = cells.tolist()
         last = max((cell for cell in wanted if self._is_ahead(cell)), default=-1)
         while self.next < len(self.cells) and self.cells[self.next] <= last:
             batch = self.cells[self.next : self.next + AHEAD]
             self.known.update(zip(batch.tolist(), self.score(batch), strict=True))
             self.next += len(batch)
-        found = {cell: self.known.pop(cell) for cell in wanted if cell in self.known}
-        rest = [cell for cell in wanted if cell not in found]
+        scored = {cell: self.known.pop(cell) for cell in wanted if cell in self.known}
+        rest = [cell for cell in wanted if cell not in scored]
         if rest:
-            found.update(zip(rest, self.score(np.array(rest)), strict=True))
-        return np.stack([found[cell] for cell in wanted])
+            scored.update(zip(rest, self.score(np.array(rest)), strict=True))
+        return np.stack([scored[cell] for cell in wanted])
 
     def _is_ahead(self, cell: int) -> bool:
         place = int(np.searchsorted(self.cells, cell))
@@ -106,8 +122,10 @@ class CropBatcher:
 
 
 def _overlapping(cells: Sequence[int], grid: Grid) -> Iterator[tuple[int, list[int]]]:
-    """The cells in runs of one row, with their columns: as long as each window overlaps the one before it, so
-    that a strip of them has no more pixels than they have.
+    """Groups the cells into runs of one row, and yields the row and the columns of each run.
+
+    A run continues while each window overlaps the previous one, so a strip of them never has more pixels than
+    the windows have.
     """
     row, cols = -1, list[int]()
     for cell in cells:

@@ -1,4 +1,4 @@
-"""What a scan will cost, before it runs."""
+"""Estimates the cost of a scan before it runs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ from fcnconv.scan.tiling import Stages, Tiling, choose
 from fcnconv.system.progress import Work, duration
 
 BYTE = 8
-"""How many multiply-adds take as long as the work on a byte of a part's largest maps, which makes the first
-part, of large maps, 1.8 times as slow (measured).
+"""The number of multiply-adds that take as long as the work on one byte of a stage's largest maps. This makes
+the first stage, whose maps are large, 1.8 times as slow (measured).
 """
 
 PROBES, ENOUGH = (4, 16, 16), 1.0
-"""Sides of the small scans whose time is taken, in steps; and the seconds after which no other follows."""
+"""Sides of the small scans that are timed, in steps; and the seconds after which no further scan is timed."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """The expected cost of the scan of one grid.
 
-    multiply_adds: of the converted network. crops: real crops that are scored.
-    seconds: from the measured times of a small scan and of some crops.
-    map_bytes: of the full map in float32.
+    Attributes:
+        grid: the grid.
+        tiling: how the grid is computed.
+        multiply_adds: multiply-adds of the converted network.
+        crops: number of crops that are scored.
+        seconds: expected time, from the measured times of a small scan and of some crops.
+        map_bytes: size of the full map in float32.
     """
 
     grid: Grid
@@ -59,14 +63,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pace:
-    """The measured time of a small scan: seconds for each multiply-add, and for each window."""
+    """The measured time of a small scan: seconds per multiply-add, and seconds per window."""
 
     multiply_add: float
     window: float
 
 
 def measure_pace(run: Forward, parts: Stages, window: int, step: int) -> Pace:
-    """The best pace of a few small scans; the first of them also warms up what is slow at first."""
+    """The best pace of a few small scans. The first scan also warms up what is slow at first."""
     paces = []
     for n in PROBES:
         pixels = np.zeros((1, 3, window + n * step, window + n * step), np.float32)
@@ -81,9 +85,9 @@ def measure_pace(run: Forward, parts: Stages, window: int, step: int) -> Pace:
 
 
 def measure_crop(run: Forward, window: int) -> float:
-    """Seconds for one real crop, of a batch of them."""
+    """Seconds per crop, measured on a batch of crops."""
     pixels = np.zeros((CROP_BATCH, 3, window, window), np.float32)
-    run(pixels)  # what is slow at first
+    run(pixels)  # warms up
     start = time.perf_counter()
     run(pixels)
     return (time.perf_counter() - start) / CROP_BATCH
@@ -92,10 +96,18 @@ def measure_crop(run: Forward, window: int) -> float:
 def estimate(
     grid: Grid, tiling: Tiling, pace: Pace, whole: Stage, num_classes: int, *, crops: int, crop: float
 ) -> Estimate:
-    """The expected cost of a grid that is computed in a tiling, and of which some real crops are scored.
+    """The expected cost of a grid that is computed with a tiling and corrected by some crops.
 
-    pace: that was measured of `whole`, the network in one piece. crop: seconds for each of the `crops`. The
-    work of a network that is not known is that of its crops.
+    If the work of a network is unknown, only the work of its crops counts.
+
+    Args:
+        grid: the grid.
+        tiling: how the grid is computed.
+        pace: the pace that was measured for `whole`.
+        whole: the network as a single stage.
+        num_classes: number of classes.
+        crops: number of crops that are scored.
+        crop: seconds per crop.
     """
     parts = work(grid, tiling.parts, tiling.blocks, tiling.needed)
     effort = sum(n * _effort(part) for n, part in zip(parts, tiling.parts, strict=True))
@@ -104,14 +116,15 @@ def estimate(
 
 
 def scan_work(tilings: Mapping[Grid, Tiling], whole: Stage, window: int, step: int, crops: int) -> list[Work]:
-    """The stages of a scan, measured in megapixels that the network looks at, halos and crops included.
+    """The stages of a scan's progress, measured in megapixels that the network sees, including halos and
+    crops.
 
     Args:
-        tilings: Of the grids that are scanned densely.
-        whole: The network in one piece.
-        window: Pixels across a crop.
-        step: Pixels between the cells of `whole`.
-        crops: How many are scored.
+        tilings: the tiling of each grid that is scanned densely.
+        whole: the network as a single stage.
+        window: pixels across a crop.
+        step: pixels between the cells of `whole`.
+        crops: number of crops that are scored.
     """
     works = []
     multiply_adds = sum(sum(work(grid, t.parts, t.blocks, t.needed)) for grid, t in tilings.items())
@@ -124,12 +137,12 @@ def scan_work(tilings: Mapping[Grid, Tiling], whole: Stage, window: int, step: i
 
 
 def _effort(part: Stage) -> float:
-    """How long a part's multiply-adds take, against the fastest."""
+    """How long a stage's multiply-adds take, relative to the fastest possible stage."""
     return 1 + BYTE * part.memory / part.multiply_adds if part.multiply_adds else 1.0
 
 
 def size_text(count: float) -> str:
-    """A number of bytes in words."""
+    """Formats a number of bytes for a message."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

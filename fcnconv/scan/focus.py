@@ -1,7 +1,7 @@
-"""Focused maps: the windows' probabilities, laid on the feature cells that carry the evidence.
+"""Focused maps: the windows' probabilities, assigned to the feature cells that carry the class activation.
 
-A window of 224 px says that a class is there, and not where inside. The class activations of its feature
-cells do. A focused map has one value for each feature cell and class k, from 0 to 1:
+A window of 224 px says that a class is present, but not where inside the window. The class activations of its
+feature cells do. A focused map has one value for each feature cell and class k, from 0 to 1:
 
     F_k(c) = mean over scales of   max over windows W that contain c of  p_k(W) · e_k(c) / max_{d in W} e_k(d)
                                  · q_k(c) / max over all cells and scales of q_k
@@ -10,14 +10,15 @@ cells do. A focused map has one value for each feature cell and class k, from 0 
     e_k(c)  evidence of the cell: its activation above the mean class, or 0 if it is below
     q_k(c)  the cell's own probability of the class, from its activations alone, at `CELL_TEMPERATURE`
 
-No value exceeds the highest probability of a window around the cell, and the cell with the strongest evidence
-in the surest window keeps most of that window's probability. So a value is still read as a probability.
+No value exceeds the highest probability of a window around the cell. The cell with the strongest evidence in
+the surest window keeps most of that window's probability. So a value can still be read as a probability.
 
-Measured on labelled photos, see `docs/localisation.md`: the highest place of a class's map lies on a thing of
-that class in 62 of 100 cases for focused maps, in 50 for windows.
+Measured on labelled photos, see `docs/localisation.md`: the highest place of a class's map lies on an object
+of that class in 62 of 100 cases for focused maps, and in 50 of 100 for windows.
 
-The public function is `focused_blocks`; `ScannedScales` holds what it needs. Its blocks lie on the grid of
-feature cells (`Grid.cells`): ``grid.square(row, col)`` is a cell's place in pixels of the original image.
+The public function is `focused_blocks`; `ScannedScales` holds the data that it needs. Its blocks lie on the
+grid of feature cells (`Grid.cells`): ``grid.square(row, col)`` is the place of a cell in pixels of the
+original image.
 """
 
 from __future__ import annotations
@@ -38,19 +39,22 @@ from fcnconv.scores import PIECE_VALUES, Block, MapInfo, Mask, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
 
 CELL_TEMPERATURE = 2.0
-"""Divides a cell's activations before its own softmax: single cells are surer than they are right. Pointing
-accuracy on the labelled photos is within 0.01 of its best from 1.5 to 3."""
+"""Divides a cell's activations before the cell's own softmax, because single cells are more confident than
+they are accurate. From 1.5 to 3, the pointing accuracy on the labelled photos is within 0.01 of its best.
+"""
 
 _SMALLEST = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
 class ScannedScale:
-    """What was scanned at one scale.
+    """The results of the scan at one scale.
 
-    windows, cells: the grids of windows and of feature cells.
-    logits: float32 (rows, cols, num_classes) of the windows; NaN where none was looked at.
-    activations: float32 (h, w, num_classes) of the feature cells; NaN where none was computed.
+    Attributes:
+        windows: the grid of windows.
+        cells: the grid of feature cells.
+        logits: float32 (rows, cols, num_classes) of the windows; NaN outside the region of interest.
+        activations: float32 (h, w, num_classes) of the feature cells; NaN where none was computed.
     """
 
     windows: Grid
@@ -60,14 +64,17 @@ class ScannedScale:
 
     @property
     def margin(self) -> int:
-        """Cells along an axis beyond one for each window: a window contains one more."""
+        """Cells along an axis in excess of one cell per window: a window contains one more than this."""
         return self.cells.rows - self.windows.rows
 
 
 class ScannedScales:
     """The windows' logits and the class activations of a scan, at all of its scales.
 
-    grids: of the windows. cells: K, the feature cells of a window along an axis.
+    Args:
+        grids: the grids of windows.
+        cells: K, the feature cells of a window along an axis.
+        num_classes: number of classes.
     """
 
     def __init__(self, grids: Sequence[Grid], cells: int, num_classes: int):
@@ -85,7 +92,7 @@ class ScannedScales:
             self.levels[grid] = level
 
     def take(self, block: Block) -> Block:
-        """Keeps the activations of a block as the network gave it; the block without them."""
+        """Stores the activations of a block as the network gave it, and returns the block without them."""
         if block.cells is not None:
             (rows, cols), activations = block.cells
             level, (h, w) = self.levels[block.grid], activations.shape[:2]
@@ -94,7 +101,7 @@ class ScannedScales:
         return Block(block.grid, block.rows, block.cols, block.logits, block.exact)
 
     def hold(self, blocks: Iterable[Block]) -> None:
-        """Keeps the logits of all windows, as they are after any correction."""
+        """Stores the logits of all windows, after any correction."""
         for block in blocks:
             level = self.levels[block.grid]
             level.logits[block.rows, block.cols] = block.logits
@@ -117,12 +124,16 @@ def _whole(grid: Grid, scores: FloatArray) -> Block:
 def focused_blocks(
     levels: Sequence[ScannedScale], temperature: float, activation: Activation, inside: Mask | None = None
 ) -> Iterator[Block]:
-    """The focused map of all classes, block by block, on the feature cells of the finest scale.
+    """Yields the focused map of all classes, block by block, on the feature cells of the finest scale.
 
-    temperature: divides the windows' logits. activation: of the labels.
-    inside: bool (h, w) of those cells, which are looked at; None are all. The others come out as NaN.
+    Like joined maps, the blocks contain logarithms of probabilities.
 
-    Like joined maps, the blocks hold logarithms of probabilities.
+    Args:
+        levels: the results of the scan at each scale.
+        temperature: divides the windows' logits.
+        activation: the activation of the labels.
+        inside: bool (h, w), the feature cells inside the region of interest; None means all. All other cells
+            become NaN.
     """
     finest = finest_of([level.windows for level in levels])
     highest = np.full(levels[0].logits.shape[2], _SMALLEST, np.float32)
@@ -166,31 +177,31 @@ def _own_probability(activations: FloatArray, activation: Activation) -> FloatAr
 
 
 def evidence(activations: FloatArray, activation: Activation) -> FloatArray:
-    """How much each cell speaks for each class, at least 0; 0 where the cell is NaN.
+    """How strongly each cell speaks for each class, at least 0; 0 where the cell is NaN.
 
-    Of classes that exclude each other: by how much the activation lies above that of the mean class. Of
-    others, which may be single ones: the cell's own probability.
+    For classes that exclude each other, it is the activation minus the mean over all classes. For other
+    activations, where there may be a single class, it is the cell's own probability.
     """
     if activation == "softmax":
         above = activations - activations.mean(-1, keepdims=True)
     else:
         above = _own_probability(activations, activation)
-    found: FloatArray = np.fmax(above, 0)
-    return found
+    positive: FloatArray = np.fmax(above, 0)
+    return positive
 
 
 def _focused_rows(
     level: ScannedScale, rows: slice, temperature: float, activation: Activation, highest: FloatArray
 ) -> FloatArray:
-    """float32 (rows, w, num_classes): the focused map of one scale, in some rows of its cells.
+    """The focused map of one scale in some rows of its cells: float32 (rows, w, num_classes).
 
-    highest: float32 (num_classes,), the highest probability of a cell of its own.
+    highest: float32 (num_classes,), the highest own probability of any cell.
     """
     margin, count = level.margin, level.windows.rows
     first, last = max(rows.start - margin, 0), min(rows.stop, count)  # the windows that contain such cells
     logits = level.logits[first:last]
     seen = ~np.isnan(logits[:, :, :1])
-    with np.errstate(invalid="ignore"):  # where it was not looked at
+    with np.errstate(invalid="ignore"):  # NaN outside the region of interest
         probability = ACTIVATIONS[activation].probabilities(logits / np.float32(temperature))
     probability = np.where(seen, probability, 0)
     cells = level.activations[first : last + margin]
@@ -208,13 +219,13 @@ def _focused_rows(
 
 
 def _around(values: FloatArray, margin: int, before: int, after: int) -> FloatArray:
-    """For each cell the highest value of the windows that contain it; before, after: rows that lack there."""
+    """The highest value of the windows that contain each cell. before, after: rows that are missing there."""
     padded = np.pad(values, ((before, after), (margin, margin), (0, 0)))
     return _sliding_max(_sliding_max(padded, margin + 1, 0), margin + 1, 1)
 
 
 def _sliding_max(values: FloatArray, size: int, axis: int) -> FloatArray:
-    """The highest of every `size` neighbours along an axis, which becomes ``size - 1`` shorter."""
+    """The maximum of every `size` neighbours along an axis, which becomes ``size - 1`` shorter."""
     values, width = np.moveaxis(values, axis, 0), 1
     while width < size:
         step = min(width, size - width)
@@ -224,8 +235,9 @@ def _sliding_max(values: FloatArray, size: int, axis: int) -> FloatArray:
 
 
 def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
-    """Another scale's values at the centres of a block's cells, interpolated; NaN where it has none: some
-    pixels at the right and bottom lie in no whole window, and they differ from scale to scale.
+    """Another scale's values at the centres of a block's cells, interpolated; NaN where that scale has none.
+
+    Some pixels at the right and at the bottom lie in no whole window, and they differ from scale to scale.
     """
     down, across = (neighbours(grid, block, axis) for axis in (1, 0))
     rows, cols = block.logits.shape[:2]
@@ -257,7 +269,7 @@ def _reached(grid: Grid, block: Block, axis: int) -> Mask:
 
 
 def _mean(planes: Sequence[FloatArray]) -> FloatArray:
-    """The mean over scales; where one was not looked at, of the others."""
+    """The mean over scales. Where a scale has no value, it is the mean over the other scales."""
     if not any(np.isnan(plane[:, :, 0]).any() for plane in planes):  # a cell has all classes or none
         total = planes[0]
         for plane in planes[1:]:
@@ -277,10 +289,15 @@ def level_stream(
     where: Callable[[Grid], Mask | None],
     compared: Callable[[], Agreement | None] | None,
 ) -> ScoreStream:
-    """The map of feature cells, or of windows, that a scan with class activations gives.
+    """The map of feature cells, or of windows, of a scan with class activations.
 
-    kind: of the map. about: the map of windows. levels: hold what came, once `blocks` have.
-    where: bool (rows, cols) of a grid, the cells that are looked at; None are all.
+    Args:
+        kind: the kind of map.
+        about: the map of windows.
+        levels: hold the results once `blocks` have been consumed.
+        blocks: the blocks of the scan.
+        where: grid -> bool (rows, cols), the cells inside the region of interest; None means all.
+        compared: gives the agreement with crops.
     """
 
     def stream(wanted: MapKind) -> ScoreStream:
@@ -306,7 +323,7 @@ def level_stream(
                 block = replace(block, logits=np.where(looked_at[:, :, None], block.logits, np.nan))
             yield block
         elif about.scales:
-            each = map(levels.windows, levels.levels)  # the finest last, as they were scanned
+            each = map(levels.windows, levels.levels)  # in scanning order: the finest last
             yield from joined(each, about.scales, about.join or "finest", about.temperature, about.labels)
         else:
             yield levels.windows(about.grid)

@@ -1,4 +1,4 @@
-"""Rows and columns of a grid that hold anchors, and what lies between them."""
+"""The rows and columns of a grid that hold anchors, and the interpolation between them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import numpy.typing as npt
 from fcnconv.scores import FloatArray, Mask
 
 Lines = npt.NDArray[np.int64]
-"""Rows, or columns, by their numbers in a grid, in order."""
+"""Numbers of rows or columns in a grid, in order."""
 
 LEAST_LINES = 3
-"""Rows and columns of anchors that a map has at least, as far as it has so many."""
+"""The minimum number of rows and columns of anchors in a map, as far as the map has so many."""
 
 
 def anchor_lines(count: int, every: int, phases: int = 1) -> Lines:
-    """int64: the rows (or columns) of a grid that hold anchors, in order: of the network's own lines, which
-    are every `phases`-th, the first and the last and evenly spaced ones between.
+    """The rows (or columns) of a grid that hold anchors.
 
-    count: rows of the grid. every: K. Fewer than K lines are all anchors.
+    Only native lines, which are every `phases`-th, can hold anchors: the first, the last and evenly spaced
+    ones between them. Gaps are at most K lines, or one more where that saves a line and the mean gap grows by
+    at most a twentieth. Even gaps give 3 % more correct top classes than gaps of K and a short last gap (6
+    rows, K = 4).
 
-    Gaps are K lines at most, or one more where that saves a line and the mean gap grows by a twentieth or
-    less.
-    Even gaps name 3 % more first classes than gaps of K and a short last one (6 rows, K = 4).
+    Args:
+        count: rows of the grid.
+        every: K. If there are fewer than K native lines, all of them are anchors.
+        phases: lines of the grid per native line.
+
+    Returns:
+        int64: the lines, in order.
     """
     native = (count - 1) // phases + 1
     if every == 1 or native < every:
@@ -33,8 +39,9 @@ def anchor_lines(count: int, every: int, phases: int = 1) -> Lines:
 
 
 def complete(lines: Lines, start: int, stop: int) -> int:
-    """Up to where lines `start` to `stop` - 1 can be interpolated: beyond the last of anchors among them, or
-    all of them if the last of all has come.
+    """The end of those lines from `start` to `stop` - 1 that can be interpolated.
+
+    They end after the last line of anchors among them, or at `stop` once the last line of anchors has come.
     """
     if stop > lines[-1]:
         return stop
@@ -43,8 +50,11 @@ def complete(lines: Lines, start: int, stop: int) -> int:
 
 
 def between(lines: Lines, places: slice) -> tuple[Lines, Lines, FloatArray]:
-    """For each place the indices of the lines of anchors before and after it, and how far it is from the
-    first to the second, 0 to 1. On one, and beyond the last, both are the same.
+    """The lines of anchors before and after each place, and the relative distance from the first, 0 to 1.
+
+    Returns:
+        The indices of the lines before and after, and the distances. On a line of anchors, and beyond the
+        last, both indices are equal.
     """
     place = np.arange(places.start, places.stop)
     low = np.searchsorted(lines, place, side="right") - 1
@@ -55,7 +65,7 @@ def between(lines: Lines, places: slice) -> tuple[Lines, Lines, FloatArray]:
 
 
 def needed_anchors(rows: Lines, cols: Lines, inside: Mask) -> Mask:
-    """bool (len(rows), len(cols)): the anchors that some cell inside is interpolated from.
+    """The anchors that some cell inside is interpolated from: bool (len(rows), len(cols)).
 
     inside: bool (rows, cols) of the grid.
     """

@@ -1,4 +1,4 @@
-"""Joining the score maps of several scales: one map on the finest grid, and the scale of each cell."""
+"""Joins the score maps of several scales into one map on the finest grid, with the scale of each cell."""
 
 from __future__ import annotations
 
@@ -17,33 +17,38 @@ from fcnconv.scores import Block, Mask, strips
 from fcnconv.system.scratch import let_go, scratch_array
 
 FOUND = 0.5
-"""Probability that is enough in a finer window for the wider one around it to tell nothing new. Looked at on
-photos of a cat, a cup and a tripod: with the wider window's own probability as the only bar, a tripod of 0.96
-that two windows of half the picture are 0.98 sure of becomes half a picture.
+"""The probability in a finer window that is enough for the wider window around it to add nothing new. Checked
+on photos of a cat, a cup and a tripod: if only the wider window's own probability counted as the bar, a
+tripod of 0.96 would become half a picture, because two windows of half the picture are 0.98 sure of it.
 """
 
 
 def joined(
     blocks: Iterable[Block], grids: Sequence[Grid], join: Join, temperature: float, labels: Labels
 ) -> Iterator[Block]:
-    """The blocks of the joined map: those of the finest grid, each with the best scale of its cells.
-
-    blocks: of the scan of all grids, the finest last.
-    join: what a class scores in a cell, of its own window and those of the coarser scales whose centres are
-        nearest to its own. ``max``: the highest probability; ``mean``: their mean; ``finest``: the highest,
-        where a coarser window has lost what finer ones in it know, so that each thing is told where it is,
-        and what only a wide view shows is told too: p (1 - k⁴), k being the highest probability of the class
-        in the finer windows as a share of p, or of `FOUND` if that is less. These are interpolated between
-        their centres.
-    temperature: divides the logits before they are joined; what comes out is multiplied by it again.
-    labels: of the classes, whose activation makes probabilities of logits.
-
-    The logits are logarithms of probabilities, which of classes that exclude each other sum to one for
-    ``mean`` only. The best scale, uint8 (rows, cols), counts in `grids`: where the joined first class is most
-    probable.
+    """Joins the maps of several scales into blocks of the finest grid.
 
     For ``max`` and ``mean`` the finest blocks are joined as they come, and only the coarser maps are held;
-    for ``finest`` all are. What is large is held on disk.
+    for ``finest`` all maps are held. Large maps are held on disk.
+
+    Args:
+        blocks: the scan of all grids, the finest last.
+        grids: the grids, in the order that the best scale counts in.
+        join: how a class is scored in a cell, from the cell's own window and the windows of the coarser
+            scales with the nearest centres. ``max`` takes the highest probability, and ``mean`` takes the
+            mean. ``finest``
+        takes the highest too, but lowers a coarser window where finer windows inside it know the class
+            better: so each object is reported where it is, and an object that only a wide view shows is
+            reported too. The value of a coarser window becomes p (1 - k⁴), where k is the highest probability
+            of the class in the finer windows as a share of p, or of `FOUND` if that is less. These values are
+            interpolated between centres.
+        temperature: divides the logits before they are joined; the result is multiplied by it again.
+        labels: the classes; their activation turns logits into probabilities.
+
+    Yields:
+        Blocks whose logits are logarithms of probabilities; for classes that exclude each other, the
+        probabilities sum to one for ``mean`` only. The best scale of a block, uint8 (rows, cols), is the
+        index in `grids` of the scale where the joined top class is most probable.
     """
     finest, num_classes, logs = finest_of(grids), len(labels), ACTIVATIONS[labels.activation].logs
     levels = sorted(grids, key=lambda grid: grid.rows * grid.cols)  # the finest last
@@ -73,7 +78,7 @@ def joined(
 def _finished(
     block: Block, maps: dict[Grid, FloatArray], grids: Sequence[Grid], join: Join, temperature: float
 ) -> Block:
-    """The same as `_joined`, with as little left in memory."""
+    """The same as `_joined`, with as little as possible left in memory."""
     result = _joined(block, maps, grids, join, temperature)
     for coarse in maps.values():
         let_go(coarse)
@@ -83,8 +88,10 @@ def _finished(
 def _joined(
     block: Block, maps: dict[Grid, FloatArray], grids: Sequence[Grid], join: Join, temperature: float
 ) -> Block:
-    """A block of the finest map with all scales in it. Scores are logarithms of probabilities; for ``finest``
-    the coarser maps, as `_leave_what_finer_scales_find` left them, are probabilities.
+    """A block of the finest map with all scales joined.
+
+    Scores are logarithms of probabilities. For ``finest`` the coarser maps, as
+    `_leave_what_finer_scales_find` left them, are probabilities.
     """
     own = np.exp(block.logits) if join == "finest" else block.logits
     scores = own.copy()
@@ -97,7 +104,7 @@ def _joined(
         cols = [grid.nearest(block.grid, 0, col)[1] for col in range(block.cols.start, block.cols.stop)]
         near.append((maps[grid], *_axes(rows, cols)))
         coarse = _between(maps[grid], block, grid) if join == "finest" else maps[grid][near[-1][1:]]
-        with np.errstate(invalid="ignore"):  # where it was not looked at
+        with np.errstate(invalid="ignore"):  # NaN outside the region of interest
             (np.logaddexp if join == "mean" else np.maximum)(scores, coarse, out=scores)
     if join == "mean":
         scores -= np.float32(np.log(len(grids)))
@@ -124,7 +131,7 @@ _Shares = tuple[npt.NDArray[np.intp], FloatArray]
 
 
 def neighbours(grid: Grid, block: Block, axis: int) -> tuple[_Shares, _Shares]:
-    """Along an axis, the cells of a grid before and after each centre of a block, with their shares."""
+    """The cells of a grid before and after each centre of a block along an axis, with their shares."""
     span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
     mine = block.grid
     centres = mine.centre(np.arange(span.start, span.stop, dtype=np.float64))
@@ -142,10 +149,15 @@ def _axes(rows: Sequence[int], cols: Sequence[int]) -> tuple[npt.NDArray[np.int6
 def _leave_what_finer_scales_find(
     maps: dict[Grid, FloatArray], levels: Sequence[Grid], found: _Highest
 ) -> None:
-    """Takes out of each coarser map, in place, what finer windows know of a class in a window of it. What
-    is left are probabilities, of logarithms.
+    """Subtracts from each coarser map, in place, the share of a class that finer windows inside its windows
+    explain.
 
-    levels: the grids, the finest last. found: the highest of the finest in the windows of the next.
+    The maps contain logarithms before, and probabilities afterwards.
+
+    Args:
+        maps: the coarser maps.
+        levels: the grids, the finest last.
+        found: the highest scores of the finest map in the windows of the next grid.
     """
     for level in range(len(levels) - 2, -1, -1):
         coarse, finer = maps[levels[level]], found.scores
@@ -175,10 +187,12 @@ def needed_between(coarse: Grid, finest: Grid, inside: Mask) -> Mask:
 
 
 class _Highest:
-    """The highest score of each class in the cells of a finer map whose centres lie in a coarser window;
-    those that were not looked at, NaN, do not count.
+    """The highest score of each class in the finer cells whose centres lie in each coarser window.
 
-    scores: float32 (rows, cols, num_classes) of the coarser grid; -inf where none came yet.
+    Cells outside the region of interest are NaN, and do not count.
+
+    Attributes:
+        scores: float32 (rows, cols, num_classes) of the coarser grid; -inf where no score has come yet.
     """
 
     def __init__(self, finer: Grid, coarser: Grid, num_classes: int):
@@ -200,7 +214,7 @@ class _Highest:
 
 
 def _inside(finer: Grid, coarser: Grid, axis: int) -> list[slice]:
-    """The cells of the finer grid whose centres lie in each window of the coarser. axis: 0 is along x."""
+    """The cells of the finer grid whose centres lie in each coarser window. axis: 0 is along x."""
     count = (finer.cols, finer.rows)[axis]
     centres = finer.centre(np.arange(count, dtype=np.float64)) / finer.scan_size[axis]
     first = np.arange((coarser.cols, coarser.rows)[axis]) * coarser.stride / coarser.scan_size[axis]
@@ -210,6 +224,6 @@ def _inside(finer: Grid, coarser: Grid, axis: int) -> list[slice]:
 
 
 def _shared(span: slice, block: slice) -> slice | None:
-    """What two spans of cells have in common, counted from the second's start; None if that is nothing."""
+    """The overlap of two spans of cells, counted from the second's start; None if they do not overlap."""
     start, stop = max(span.start, block.start), min(span.stop, block.stop)
     return slice(start - block.start, stop - block.start) if start < stop else None

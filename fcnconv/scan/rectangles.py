@@ -1,4 +1,4 @@
-"""How a grid is cut into pieces that are computed one after another, and what that costs.
+"""Cuts a grid into rectangles that are computed one after another, and computes the work that this takes.
 
 Only whole windows count, so the network is fed regions of ``window + step · n`` pixels.
 """
@@ -19,11 +19,14 @@ from fcnconv.scores import Mask
 class Stretch:
     """Cells along one axis that are computed from the image cut off at one place.
 
-    The network is fed ``window + step · n`` pixels. Of a finer grid some last cells may end beyond that; they
-    come from the image without its first pixels, so that it ends where they do. All others stay as they are
-    in the coarse map.
+    The network is fed ``window + step · n`` pixels. In a finer grid, some of the last cells may end beyond
+    that. They are computed from the image without its first pixels, so that it ends where they do. All other
+    cells keep their values in the coarse map.
 
-    cells: their places in the grid. origin: the cell of the grid where the image is cut off. steps: n.
+    Attributes:
+        cells: the places of the cells in the grid.
+        origin: the cell of the grid where the image is cut off.
+        steps: n.
     """
 
     cells: slice
@@ -31,20 +34,24 @@ class Stretch:
     steps: int
 
     def spans(self, size: int) -> list[slice]:
-        """The cells, counted from the origin, in pieces of `size`."""
+        """The cells, counted from the origin, in spans of `size`."""
         first = self.cells.start - self.origin
         pieces = spans(self.cells.stop - self.cells.start, size)
         return [slice(piece.start + first, piece.stop + first) for piece in pieces]
 
     def place(self, cells: slice) -> slice:
-        """Their places in the grid."""
+        """The places of cells in the grid."""
         return slice(cells.start + self.origin, cells.stop + self.origin)
 
 
 @dataclass(frozen=True)
 class CellRectangle:
-    """A rectangle of cells that comes out at once. place: in the grid. rect: what of it is computed, counted
-    from where the image is cut off; None where nothing is. inner: where that lies in the piece.
+    """A rectangle of cells that is yielded at once.
+
+    Attributes:
+        place: its place in the grid.
+        rect: the part of it that is computed, counted from where the image is cut off; None if nothing is.
+        inner: the place of `rect` in the rectangle.
     """
 
     place: Rect
@@ -53,7 +60,7 @@ class CellRectangle:
 
     @property
     def cells(self) -> Rect:
-        """Where what is computed begins in the grid, and where its windows end."""
+        """The place in the grid of the computed cells: from their start to the end of their windows."""
         return tuple(  # type: ignore[return-value]
             slice(place.start + inner.start, place.start + inner.stop)
             for place, inner in zip(self.place, self.inner, strict=True)
@@ -62,7 +69,7 @@ class CellRectangle:
 
 @dataclass(frozen=True)
 class RectangleGroup:
-    """The pieces of a grid that are computed from the image cut off at one place, rows first."""
+    """The rectangles of a grid that are computed from the image cut off at one place, rows first."""
 
     down: Stretch
     across: Stretch
@@ -70,22 +77,26 @@ class RectangleGroup:
 
     @property
     def rects(self) -> list[Rect]:
-        """What is computed of them."""
+        """The computed part of each rectangle."""
         return [piece.rect for piece in self.pieces if piece.rect is not None]
 
     @property
     def steps(self) -> tuple[int, int]:
-        """What the image has there beyond a window, down and across, in the network's own strides."""
+        """The size of the cut image in excess of one window, down and across, in native strides."""
         return self.down.steps, self.across.steps
 
 
 def regions(
     grid: Grid, block: tuple[int, int], needed: Mask | None = None, margin: int = 0
 ) -> list[RectangleGroup]:
-    """A grid in pieces of at most `block` = (rows, cols).
+    """Cuts a grid into rectangles of at most `block` = (rows, cols).
 
-    needed: bool (rows, cols), the cells that are computed; None are all. Of a piece the rectangle around its
-    needed cells is. margin: as of the last part of the network, what is computed beyond a cell a window.
+    Args:
+        grid: the grid.
+        block: the largest size of a rectangle.
+        needed: bool (rows, cols), the cells that are computed; None means all. In each rectangle, the
+            smallest rectangle around its needed cells is computed.
+        margin: cells that are computed in excess of one per window, as for the last stage of the network.
     """
     return [
         RectangleGroup(
@@ -104,7 +115,7 @@ def regions(
 def _piece(
     rows: slice, cols: slice, first: tuple[int, int], needed: Mask | None, margin: int
 ) -> CellRectangle:
-    """first: of the rows and of the columns, counted from where the image is cut off."""
+    """One rectangle. first: the first row and the first column, counted from where the image is cut off."""
     inner = slice(0, rows.stop - rows.start), slice(0, cols.stop - cols.start)
     if needed is not None:
         here = needed[rows, cols]
@@ -124,7 +135,7 @@ def _extent(wanted: Mask, axis: int) -> slice:
 
 
 def block_cells(parts: Sequence[Stage], blocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(rows, cols) of a piece, where `blocks` are those of the parts in steps."""
+    """The (rows, cols) of a rectangle, given the `blocks` of the stages in steps."""
     high, wide = (max(side, 1) * parts[-1].pitch for side in blocks[-1])
     return high, wide
 
@@ -132,7 +143,7 @@ def block_cells(parts: Sequence[Stage], blocks: Sequence[tuple[int, int]]) -> tu
 def work(
     grid: Grid, parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], needed: Mask | None = None
 ) -> list[float]:
-    """Multiply-adds of each part of the network in the scan of a grid, with all halos."""
+    """Multiply-adds of each stage of the network in the scan of a grid, with all halos."""
     total = [0.0] * len(parts)
     for region in regions(grid, block_cells(parts, blocks), needed, parts[-1].margin):
         of_it = chain_work(parts, blocks, region.steps, region.rects)
@@ -149,5 +160,5 @@ def _stretches(count: int, grid: Grid) -> list[Stretch]:
 
 
 def spans(count: int, size: int) -> list[slice]:
-    """Slices of `size` (the last may be shorter) that partition ``range(count)``, in order."""
+    """Slices of `size` that partition ``range(count)``, in order; the last may be shorter."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,4 +1,6 @@
-"""Scoring the least sure windows of a map exactly, and telling their neighbours what was wrong with them."""
+"""Scores the least sure windows of a map exactly, and corrects their neighbours by the error that this
+reveals.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,23 @@ from fcnconv.provenance import Activation
 from fcnconv.scores import Block, Mask
 
 OWN_WEIGHT = 0.2
-"""Weight of a neighbour's own value against a weight of exp(-1) for each exact cell beside it. Measured."""
+"""Weight of a neighbour's own value, against a weight of exp(-1) for each adjacent exact cell. Measured."""
 
 
 def least_sure(
     logits: FloatArray, exact: Mask, count: int, activation: Activation = "softmax"
 ) -> npt.NDArray[np.int64]:
-    """Up to `count` cells that are not exact and whose answer has the least margin, as between their two
-    highest logits: their numbers in this rectangle, row by row, in order.
+    """Finds up to `count` cells that are not exact and have the least margin, as between their two highest
+    logits.
 
-    logits: float32 (rows, cols, num_classes). exact: bool (rows, cols).
+    Args:
+        logits: float32 (rows, cols, num_classes).
+        exact: bool (rows, cols).
+        count: maximum number of cells.
+        activation: the activation of the labels.
+
+    Returns:
+        int64: the numbers of the cells in this rectangle, row by row, in order.
     """
     count = min(count, int((~exact).sum()))
     if count <= 0:
@@ -38,13 +47,18 @@ def least_sure(
 def put_in(
     logits: FloatArray, exact: Mask, cells: npt.NDArray[np.int64], crops: FloatArray, phases: int = 1
 ) -> None:
-    """Puts the logits of real crops into a corrected map, and marks them in `exact`. To each cell beside them
-    the mean of what the exact cells around it were wrong by is added. All in place.
+    """Puts the logits of crops into a corrected map, marks them in `exact`, and corrects their neighbours, in
+    place.
 
-    cells: numbers of the cells in this rectangle, none of them exact. crops: float32 (n, num_classes).
-    phases: cells along one of the network's own strides: neighbours that are closer are more alike.
+    To each neighbouring cell, the mean error of the exact cells around it is added. Cells that were exact
+    before count as having no error, because the map was interpolated through them.
 
-    Cells that were exact before count as right: they were interpolated through.
+    Args:
+        logits: float32 (rows, cols, num_classes) of the map.
+        exact: bool (rows, cols).
+        cells: numbers of the cells in this rectangle, none of them exact.
+        crops: float32 (n, num_classes), the logits of their crops.
+        phases: cells along one native stride. Neighbours that are closer are more alike.
     """
     rows, cols = exact.shape
     y, x = np.divmod(cells, cols)
@@ -61,7 +75,7 @@ def put_in(
         inside = (i >= 0) & (i < rows) & (j >= 0) & (j < cols)
         inside[inside] = ~exact[i[inside], j[inside]]
         i, j = i[inside], j[inside]
-        # Each cell comes once for one direction, so that nothing is added to the same cell twice here.
+        # In one direction each cell occurs once, so nothing is added to the same cell twice here.
         logits[i, j] += (weight / weights[i, j])[:, None] * errors[inside]
     logits[y, x] = crops
 
@@ -73,10 +87,17 @@ def refined(
     activation: Activation = "softmax",
     inside: Mask | None = None,
 ) -> Iterator[Block]:
-    """The blocks of a plain map, of each block this share of cells scored exactly: the least sure ones.
+    """Scores a share of the cells of each block of a dense map exactly: the least sure ones.
 
-    score: scores single windows, by their numbers in the grid. The other cells stay as they are.
-    inside: bool (rows, cols) of the grid, the cells that are looked at; None are all.
+    Args:
+        blocks: the dense map.
+        score: scores single windows, by their numbers in the grid.
+        share: share of the cells of each block.
+        activation: the activation of the labels.
+        inside: bool (rows, cols) of the grid, the cells inside the region of interest; None means all.
+
+    Yields:
+        The blocks; all other cells are unchanged.
     """
     wanted, done = 0.0, 0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Scoring windows exactly until a map agrees with real crops as often as it is asked to."""
+"""Scores windows exactly until a map agrees with crops in the requested share of its windows."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ from fcnconv.scores import Block, FloatArray, Mask
 from fcnconv.system.progress import more
 
 SAMPLE_TIMES = 4
-"""How much larger than usual the sample is: a small one cannot tell a large share surely."""
+"""How many times larger than usual the sample is: a small sample cannot confirm a large share."""
 
 STEP = 0.03
-"""Share of the windows that are scored between two looks at the estimate."""
+"""Share of the windows that are scored between two estimates."""
 
 
 def asked_sample(windows: int) -> int:
-    """How many windows are compared where a share of agreement is asked for. windows: in the map."""
+    """The number of windows that are compared for a requested share of agreement. windows: windows of the
+    map.
+    """
     return max(sample_size(windows), SAMPLE_TIMES * windows // SAMPLE_OF, min(windows // 3, 48))
 
 
 USUAL = 0.7
-"""The lower end of the estimate that a map with anchors usually begins with."""
+"""The usual lower end of the first estimate for a map with anchors."""
 
 
 def lacking(cells: int, exact: int, low: float, share: float) -> float:
-    """About how many windows must still be scored for the lower end `low` of the estimate to reach `share`:
-    those that it takes if they are no better or worse than the others that are left.
+    """The approximate number of windows to score until the lower end `low` of the estimate reaches `share`.
 
-    cells: windows of the map, of which `exact` are scored.
+    It assumes that the scored windows agree as often as the others that are left.
+
+    Args:
+        cells: windows of the map.
+        exact: windows that are scored already.
+        low: lower end of the estimate.
+        share: the requested share.
     """
     return (cells - exact) * (1 - (1 - share) / (1 - low)) if low < share else 0.0
 
 
 def first_guess(cells: int, scored: int, share: float) -> float:
-    """The same before anything is known of the map. scored: windows that will be, in any case."""
+    """The same before anything is known of the map. scored: windows that will be scored in any case."""
     return lacking(cells, scored, max(USUAL, scored / cells), share)
 
 
@@ -52,16 +59,19 @@ def refine_until(
     tally: AgreementEstimator,
     inside: Mask | None = None,
 ) -> Block:
-    """The block with as many windows scored exactly as it takes for the lower end of the estimate of its
-    agreement with real crops to reach `share`, or all of them.
+    """Scores windows exactly until the lower end of the estimated agreement with crops reaches `share`.
 
-    block: a whole corrected map with its mask of exact cells, changed in place.
-    score: scores single windows, by their numbers. sample: random cells that are not exact; they are compared
-        at each look, and put in at the end. tally: is told what the last look found.
-    inside: bool (rows, cols), the cells that are looked at; None are all.
+    The least sure windows come first. Sampled windows among them count as exact from then on, and no longer
+    represent the others. So the rest of the sample stays a random sample of the windows that are left. If the
+    share is not reached before, all windows are scored.
 
-    The least sure windows come first. Those of the sample among them count as exact from then on, and no
-    more for the others: what is left of it stays a random sample of the windows that are left.
+    Args:
+        block: a whole corrected map with its mask of exact cells, changed in place.
+        score: scores single windows, by their numbers.
+        sample: random cells that are not exact. They are compared at each estimate, and put in at the end.
+        share: the requested share.
+        tally: receives the counts of the last estimate.
+        inside: bool (rows, cols), the cells inside the region of interest; None means all.
     """
     logits, exact = block.logits, np.array(block.exact)
     cols, outside = exact.shape[1], np.zeros_like(exact) if inside is None else ~inside
@@ -73,14 +83,19 @@ def refine_until(
     while True:
         y, x = np.divmod(sample, cols)
         left = ~exact[y, x]
-        found = AgreementEstimator(
+        estimator = AgreementEstimator(
             cells_inside, int(exact.sum()) + int(left.sum()), activation=tally.activation
         )
-        found.compare(logits[y[left], x[left]], crops[left])
-        told = found.agreement()
-        if (exact | outside).all() or (told is not None and told.low >= share):
+        estimator.compare(logits[y[left], x[left]], crops[left])
+        agreement = estimator.agreement()
+        if (exact | outside).all() or (agreement is not None and agreement.low >= share):
             break
-        now = lacking(cells_inside, found.exact, told.low if told else found.exact / cells_inside, share)
+        now = lacking(
+            cells_inside,
+            estimator.exact,
+            agreement.low if agreement else estimator.exact / cells_inside,
+            share,
+        )
         more(CROPS, now - expected)
         cells = least_sure(logits, exact | outside, count, tally.activation)
         known = np.array([int(cell) in place for cell in cells])
@@ -93,5 +108,5 @@ def refine_until(
     more(CROPS, -expected)
     logits[y[left], x[left]] = crops[left]
     exact[y[left], x[left]] = True
-    tally.add(found)
+    tally.add(estimator)
     return replace(block, logits=logits, exact=exact)

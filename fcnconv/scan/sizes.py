@@ -1,4 +1,4 @@
-"""At which size an image is scanned, where that is not asked for alone."""
+"""The size at which an image is scanned, where --scales alone does not decide it."""
 
 from __future__ import annotations
 
@@ -12,46 +12,58 @@ from fcnconv.images import ImageSource, pixel_sides_of
 log = logging.getLogger("fcnconv")
 
 NEARLY_SQUARE = 1.01
-"""How many times longer one side of a pixel may be than the other for it to be taken for a square."""
+"""The ratio of a pixel's sides up to which the pixel counts as square."""
 
 MEANINGLESS = 6
-"""How many times an image is enlarged to the window when what the network says of it no longer counts: at 4,
-photos keep their first class in 67 %, at 6 in 40 %, at 8 in 20 %, at 16 in none (`benchmarks/small.py`)."""
+"""The enlargement to the window from which the network's answer no longer means anything. Enlarged 4 times,
+photos keep their top class in 67 %, 6 times in 40 %, 8 times in 20 %, and 16 times in none
+(`benchmarks/small.py`).
+"""
 
 
 def true_size(source: ImageSource, wanted: float, told: float | None, window: int) -> tuple[int, int]:
-    """The size of an image at which its pixels are as large as those that a network learned from: what tissue
-    or trees look like depends on it, and at another one a network of theirs is wrong without a sign.
+    """The size of an image at which its pixels are as large as the pixels that a network learned from.
 
-    wanted: metres across such a pixel. told: across one of the image, if its file does not say it.
+    The appearance of tissue or trees depends on the size of pixels. At another size, a network for such
+    images gives wrong answers without any sign of it.
 
-    Raises ImageError if nobody says it, and for an image that would be enlarged too much, or smaller than a
-    window.
+    Args:
+        source: the image.
+        wanted: metres across a pixel that the network learned from.
+        told: metres across a pixel of the image, from the user; used if the file does not state it.
+        window: the network's window in pixels.
+
+    Returns:
+        (width, height) in pixels.
+
+    Raises:
+        ImageError: if neither the file nor the user states the size of a pixel, and for an image that would
+            be enlarged too much or would be smaller than a window.
     """
     sides, name = pixel_sides_of(source), source.name
     if sides is None and told is not None:
         sides = told, told
     if sides is None:
         raise ImageError(
-            f"{name}: does not tell how large its pixels are, and the network is for pixels of "
-            f"{length_text(wanted)}; tell it with --image-mpp or --image-gsd"
+            f"{name}: does not say how large its pixels are, and the network is for pixels of "
+            f"{length_text(wanted)}; give their size with --image-mpp or --image-gsd"
         )
     if max(sides) < min(sides) * NEARLY_SQUARE:  # as files round their numbers
         side = math.sqrt(sides[0] * sides[1])
         sides = side, side
     else:
         log.warning(
-            "%s: its pixels are not square, %s across and %s down; it is resampled so that they are",
+            "%s: its pixels are not square (%s across and %s down); fcnconv resamples it so that they are",
             *(name, length_text(sides[0]), length_text(sides[1])),
         )
     width, height = (
         max(round(count * side / wanted), 1) for count, side in zip(source.size, sides, strict=True)
     )
-    found = max(sides)
-    if found / wanted > MOST_ENLARGED:
+    longest = max(sides)
+    if longest / wanted > MOST_ENLARGED:
         raise ImageError(
-            f"{name}: its pixels of {length_text(found)} would be enlarged {found / wanted:.1f} times for a "
-            f"network for pixels of {length_text(wanted)}; {MOST_ENLARGED:g} times are the most"
+            f"{name}: its pixels of {length_text(longest)} would be enlarged {longest / wanted:.1f} times "
+            f"for a network for pixels of {length_text(wanted)}; the limit is {MOST_ENLARGED:g} times"
         )
     if min(width, height) < window:
         raise ImageError(
@@ -62,26 +74,32 @@ def true_size(source: ImageSource, wanted: float, told: float | None, window: in
 
 
 def as_factor(scale: Scale) -> Scale:
-    """A scale of a network for pixels of one size: a factor of the image at that size, which is also what
-    ``fit`` and ``auto`` are. Raises UsageError for a number of pixels.
+    """The scale for a network that is for pixels of one size: a factor of the image at that size.
+
+    ``fit`` and ``auto`` are such factors too.
+
+    Raises:
+        UsageError: for a number of pixels.
     """
     if scale.short_side is not None:
-        raise UsageError(f"the network is for pixels of one size, and --scales {scale} makes others; 1 is it")
+        raise UsageError(
+            f"the network is for pixels of one size, and --scales {scale} changes it; use --scales 1"
+        )
     return Scale(factor=1.0 if scale.pyramid else scale.factor or 1.0)
 
 
 def length_text(metres: float) -> str:
-    """A length in words, as ``0.5 µm`` or ``0.3 m``."""
+    """Formats a length for a message, as ``0.5 µm`` or ``0.3 m``."""
     return f"{metres:g} m" if metres >= 1e-3 else f"{metres * 1e6:g} µm"
 
 
 def tell_enlarged(source: ImageSource, grid: Grid) -> None:
-    """Logs that an image is enlarged to the window; from `MEANINGLESS` times on as a warning."""
+    """Logs that an image is enlarged to the window, from `MEANINGLESS` times on as a warning."""
     window, times = grid.window, grid.window / min(source.size)
     if times >= MEANINGLESS:
         log.warning(
             "%s: %d × %d is enlarged %.0f times to the model's window of %d px: too few pixels to know "
-            "a class by, so that what follows means little or nothing",
+            "a class by, so its scores mean little or nothing",
             *(source.name, *source.size, times, window),
         )
     elif times > 1:

@@ -1,10 +1,10 @@
-"""A network computed in parts, each over small blocks, so that memory follows the block and not the image.
+"""Runs a network in stages, each over small blocks, so that memory follows the block and not the image.
 
 A tile of a scan must be read with the halo of the whole network, hundreds of pixels, and most of the work of
-a small tile is halo. A part is a part of the network between two places where one small feature map holds
-all; its own halo is a few cells. So each part is computed block by block, every block once, from the feature
-map of the part before, of which only the rows that are still needed are kept. A network that is not cut is
-one part, and its blocks are the usual tiles.
+a small tile is halo. A stage is the part of a network between two places where one small feature map holds
+all the information; the halo of a stage is a few cells. Each stage is computed block by block, every block
+once, from the feature map of the stage before. Only the rows of that map that are still needed are kept. A
+network that is not cut is a single stage, and its blocks are ordinary tiles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fcnconv.scores import FloatArray
 from fcnconv.system.progress import done
 
 Forward = Callable[[FloatArray], FloatArray]
-"""float32 (1, C, h, w) -> (1, C', h', w'): a network, or a part of one."""
+"""A network, or a stage of one: float32 (1, C, h, w) -> (1, C', h', w')."""
 
 Rect = tuple[slice, slice]
 """Rows and columns of a map's cells."""
@@ -27,21 +27,22 @@ Rect = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a network, from one feature map to the next, and what it costs.
+    """A stage of a network, from one feature map to the next, and its cost.
 
-    All maps grow in steps of the network's own stride: of an image of ``window + step · n`` pixels, a map has
+    All maps grow in steps of the native stride: for an image of ``window + step · n`` pixels, a map has
     ``native + pitch · n`` cells along the axis.
 
-    before, after: cells at the start and the end of its output that see past its input. They are right only
-        where the input ends with the image.
-    halo: steps that it computes around a block, along an axis; `span`, one less than the steps of a window,
-        are all that it computes beyond the grid itself.
-    memory: bytes alive at its worst moment, for each step × step of a block with its halo.
-    multiply_adds: its work, likewise.
-    channels_last: whether `run` is faster on maps whose channels lie together in memory.
-    holds: whether it holds its memory between two runs, where others share theirs.
-    activations: whether its output is the class activations beside the logits of windows, as
-        `convert.class_activations.JoinActivations` has them: `native` activations belong to one window.
+    Attributes:
+        before, after: cells at the start and at the end of its output that see past its input. They are right
+            only where the input ends with the image.
+        halo: steps that it computes around a block, along an axis.
+        span: one less than the steps of a window; all that it computes beyond the grid itself.
+        memory: bytes in use at its worst moment, for each step × step of a block with its halo.
+        multiply_adds: its work, for each step × step of a block with its halo.
+        channels_last: whether `run` is faster on maps whose channels lie together in memory.
+        holds: whether it holds its memory between two runs, where other stages share memory.
+        activations: whether its output has the class activations as well as the logits of windows, as in
+            `convert.class_activations.JoinActivations`: `native` activations belong to one window.
     """
 
     run: Forward
@@ -60,16 +61,16 @@ class Stage:
 
     @property
     def margin(self) -> int:
-        """Cells along an axis that a rectangle of windows has beyond one for each window."""
+        """Cells along an axis that a rectangle of windows has in excess of one per window."""
         return self.native - 1 if self.activations else 0
 
     def computed(self, steps: int) -> float:
-        """Steps that are computed, along an axis, of a region that grows by `steps`."""
+        """Steps that are computed, along an axis, for a region that grows by `steps`."""
         return steps + 1 + self.span
 
 
 class FeatureMap(Protocol):
-    """A map that is computed where it is read, rows first. native, pitch: its cells, as for `Stage`."""
+    """A map that is computed while it is read, rows first. native, pitch: its cells, as for `Stage`."""
 
     @property
     def native(self) -> int: ...
@@ -78,7 +79,9 @@ class FeatureMap(Protocol):
     def pitch(self) -> int: ...
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
-        """float32 (C, bottom - top, right - left): the cells of a rectangle. No later one starts higher."""
+        """The cells of a rectangle: float32 (C, bottom - top, right - left). No later rectangle starts
+        higher.
+        """
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,17 @@ class PixelCells:
 
 
 SCANNING = "scanning"
-"""The stage of progress that is the dense scan of an image. Its unit is a multiply-add."""
+"""The stage of progress for the dense scan of an image. Its unit is one multiply-add."""
 
 
 class FeatureCells:
-    """The output of a part, computed in blocks.
+    """The output of a stage, computed in blocks.
 
-    below: its input. steps: (down, across), what the map has beyond its native size. block: the same, of one
-    block.
+    Args:
+        part: the stage.
+        below: its input.
+        steps: (down, across), the size of the map in excess of its native size.
+        block: the size of one block, in steps likewise.
     """
 
     def __init__(self, part: Stage, below: FeatureMap, steps: tuple[int, int], block: tuple[int, int]):
@@ -114,7 +120,7 @@ class FeatureCells:
         self.block = max(block[0], 1) * part.pitch, max(block[1], 1) * part.pitch
 
     def compute(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
-        """float32 (channels, bottom - top, right - left): the cells of a rectangle."""
+        """The cells of a rectangle: float32 (channels, bottom - top, right - left)."""
         down, high = _region(self.part, self.steps[0], top, bottom)
         across, wide = _region(self.part, self.steps[1], left, right)
         native, pitch = self.below.native, self.below.pitch
@@ -127,14 +133,17 @@ class FeatureCells:
 
 
 class KeptCells(FeatureCells):
-    """The output of a part in rows that are kept for the next part, each until it is not needed any more.
+    """The output of a stage in rows that are kept for the next stage, each until it is no longer needed.
 
-    rows_kept: how many are needed at once. rects: what will be read of each block, as `computed_rects` gives
-    it; nothing else is computed.
+    Whole rows of blocks are computed, so that the stages below need not keep the rows that an unfinished row
+    would still request. The rows lie in one array that is used as a ring buffer: thousands of short-lived
+    arrays would leave holes between them that cost as much memory again (measured).
 
-    Whole rows of blocks are computed, so that the parts below need not keep what an unfinished row would
-    still ask for. The rows lie in one array that is used in a circle: arrays that come and go by the
-    thousand leave holes between them, that cost as much again (measured).
+    Args:
+        part, below, steps, block: as for `FeatureCells`.
+        rows_kept: number of rows that are needed at once.
+        rects: the rectangle that will be read of each block, as `computed_rects` gives it; nothing else is
+            computed.
     """
 
     def __init__(
@@ -168,7 +177,9 @@ class KeptCells(FeatureCells):
         return out
 
     def _places(self, top: int, bottom: int) -> Iterator[tuple[slice, slice]]:
-        """Where rows lie in the circle, and which they are: one piece of them, or two around its end."""
+        """Yields the places of rows in the ring buffer and their numbers: one run of rows, or two around its
+        end.
+        """
         size = self.kept.shape[1]
         row = top
         while row < bottom:
@@ -179,7 +190,9 @@ class KeptCells(FeatureCells):
 
 
 def _empty(part: Stage, rows: int, cols: int) -> FloatArray:
-    """float32 (channels, rows, cols), without values: the output of a part, in the order that it likes."""
+    """The output of a stage without values: float32 (channels, rows, cols), in the stage's preferred memory
+    order.
+    """
     if part.channels_last:
         return np.empty((rows, cols, part.channels), np.float32).transpose(2, 0, 1)
     return np.empty((part.channels, rows, cols), np.float32)
@@ -192,9 +205,14 @@ def chain(
     steps: tuple[int, int],
     rects: Sequence[Rect],
 ) -> FeatureCells:
-    """The last part's map of an image, above those of the parts before it.
+    """The last stage's map of an image, on top of the maps of all stages before it.
 
-    blocks: of each part, in steps. rects: what of the map will be computed, rows first.
+    Args:
+        pixels: the image.
+        parts: the stages.
+        blocks: the size of each stage's blocks, in steps.
+        steps: (down, across), the size of the maps in excess of their native size.
+        rects: the rectangles of the map that will be computed, rows first.
     """
     below: FeatureMap = pixels
     needed = computed_rects(parts, blocks, steps, rects)
@@ -207,8 +225,10 @@ def chain(
 def computed_rects(
     parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[list[Rect]]:
-    """What is computed of each part's map, rows first: `rects` of the last one's, and of each block of the
-    others the rectangle that what is above them reads.
+    """The rectangles that are computed of each stage's map, rows first.
+
+    For the last stage these are `rects`. For each block of an earlier stage it is the rectangle that the next
+    stage reads.
     """
     needed = [list(rects)]
     for i in range(len(parts) - 1, 0, -1):
@@ -227,13 +247,13 @@ def computed_rects(
 
 
 def _read(part: Stage, below: Stage, steps: int, cells: slice) -> slice:
-    """What a part reads of the one below it, along an axis, for some of its cells."""
+    """The cells of the map below that a stage reads, along an axis, for some of its own cells."""
     start, count = _region(part, steps, cells.start, cells.stop)
     return slice(start * below.pitch, (start + count) * below.pitch + below.native)
 
 
 def _shared(cells: slice, number: int, size: int) -> slice:
-    """What of some cells lies in a block along an axis, by its number."""
+    """The cells that lie in the block with this number, along an axis."""
     return slice(max(cells.start, number * size), min(cells.stop, (number + 1) * size))
 
 
@@ -244,7 +264,7 @@ def _around(one: slice, other: slice) -> slice:
 def chain_work(
     parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[float]:
-    """Multiply-adds of each part, where `rects` of the last one's map are computed, as by `chain`."""
+    """Multiply-adds of each stage if `chain` computes `rects` of the last map."""
     work = []
     for part, needed in zip(parts, computed_rects(parts, blocks, steps, rects), strict=True):
         areas = (
@@ -257,10 +277,17 @@ def chain_work(
 
 
 def rows_kept(part: Stage, high: int, above: Stage, high_above: int, steps: int) -> int:
-    """The rows of a part's output that are kept at once: those from where the next part's block starts to
-    read, to the end of the last block of its own that it reads, wherever that is.
+    """The number of rows of a stage's output that are kept at once.
 
-    high, high_above: of their blocks, in steps. steps: what the maps have beyond their native size.
+    They reach from where the next stage's block starts to read, to the end of the last block of this stage
+    that it reads, wherever that is.
+
+    Args:
+        part: the stage.
+        high: height of its blocks, in steps.
+        above: the next stage.
+        high_above: height of the next stage's blocks, in steps.
+        steps: the size of the maps in excess of their native size.
     """
     sees = high_above * above.pitch + above.margin + above.before + above.after - above.native
     read = part.native + part.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
@@ -268,8 +295,12 @@ def rows_kept(part: Stage, high: int, above: Stage, high_above: int, steps: int)
 
 
 def _region(part: Stage, steps: int, first: int, last: int) -> tuple[int, int]:
-    """The step where a region starts and the steps that it grows by, so that its cells first to last - 1 are
-    right. Along one axis of a map that grows by `steps`.
+    """The region of a map's input, along an axis, for which cells `first` to `last` - 1 of the map are right.
+
+    The map grows by `steps`.
+
+    Returns:
+        The step where the region starts, and the steps that it grows by.
     """
     start = min(max((first - part.before) // part.pitch, 0), steps)
     lacking = last + part.after - part.native - start * part.pitch

@@ -1,4 +1,4 @@
-"""Choosing how a scan is cut: in one piece if memory allows, else in parts and blocks that fit."""
+"""Chooses how a scan is cut: not at all if memory allows, else into stages and blocks that fit."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from fcnconv.scores import Mask
 from fcnconv.system.machine import free_memory
 
 SHARE_OF_FREE = 0.5
-"""Of the memory that is free, the part that a scan takes at most if it is not told how much."""
+"""The share of the free memory that a scan takes at most by default."""
 
 ENOUGH = 2e9
-"""Bytes over which a network that can be cut is not faster any more but slower, as its maps leave the
+"""Bytes beyond which a network that can be cut becomes slower instead of faster, because its maps leave the
 processor's caches and new memory must be cleared (6000 × 6000 px: 7.8 s within 1 GB, 6.7 s within 2, 8.5 s
 within 4, 11.3 s within 8).
 """
 
 QUICK = 100e6
-"""Bytes that a block of a part takes at most: larger ones leave the processor's caches, at half as much time
-again (EfficientNet-Lite0 in ONNX Runtime, its second to seventh part: least from 20 to 110 MB, a third more
-from 200 on; in bfloat16 the same from 20 to 1000).
+"""Bytes that a block of a stage takes at most. Larger blocks leave the processor's caches and take up to half
+as much time again (EfficientNet-Lite0 in ONNX Runtime, its second to seventh stage: least time from 20 to 110
+MB, a third more from 200 MB on; in bfloat16 the same from 20 to 1000 MB).
 """
 
 SLACK = 1.15
-"""What the kernels and the allocator need beside the feature maps, as a factor of these (measured)."""
+"""The memory of the feature maps, the kernels and the allocator, as a factor of the feature maps (measured).
+"""
 
 KEPT_SLACK, FIXED = 1.1, 350e6
-"""The same for the maps between parts; and what every scan in parts needs, for decoded tiles of the image
-and the holes that arrays of changing sizes leave (both measured).
+"""The same factor for the maps between stages; and the bytes that every scan in stages needs for decoded
+tiles of the image and for the holes that arrays of changing sizes leave (both measured).
 """
 
 _FRACTIONS = (10.0, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
@@ -43,10 +44,13 @@ _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 
 @dataclass(frozen=True)
 class Stages:
-    """The two ways to run a network: whole, or in parts.
+    """The two ways to run a network: whole, or in stages.
 
-    cut: gives the parts, which may take seconds to make. A network that looks at the whole image has one:
-        large tiles change its scores less than the blocks of its parts would, each of which is a thin strip.
+    Attributes:
+        whole: the network as a single stage.
+        cut: gives the stages, which may take seconds to make. A network that looks at the whole image has a
+        single stage: large tiles change its scores less than the thin strips would that are the blocks of
+            stages.
     """
 
     whole: Stage
@@ -57,11 +61,13 @@ class Stages:
 class Tiling:
     """How a grid is computed.
 
-    parts: the network, whole or in parts. blocks: (down, across) of each part, in steps of the grid.
-    memory: bytes expected at the worst moment, beside the image and the scores.
-    multiply_adds: work, with the halos.
-    tiles: blocks of the last part.
-    needed: bool (rows, cols), the cells of the grid that are computed; None are all.
+    Attributes:
+        parts: the network, whole or in stages.
+        blocks: (down, across) of each stage's blocks, in steps of the grid.
+        memory: bytes expected at the worst moment, in addition to the image and the scores.
+        multiply_adds: work, including the halos.
+        tiles: number of blocks of the last stage.
+        needed: bool (rows, cols), the cells of the grid that are computed; None means all.
     """
 
     parts: tuple[Stage, ...]
@@ -73,27 +79,33 @@ class Tiling:
 
     @property
     def in_parts(self) -> bool:
-        """Whether the network is cut."""
+        """Whether the network is cut into stages."""
         return len(self.parts) > 1
 
 
 COARSE_SHARE = 0.4
-"""Of the memory, what the coarser of several scales may take, as ONNX Runtime keeps it while the finest is
-scanned (20000 × 20000 px at all scales: 2.6 GB in all instead of 3.7).
+"""The share of the memory that the coarser of several scales may take, because ONNX Runtime keeps this memory
+while the finest scale is scanned (20000 × 20000 px at all scales: 2.6 GB in total instead of 3.7).
 """
 
 
 SPARSE_BLOCKS = (64, 32, 16, 8)
-"""Sides of blocks that are tried, in steps, where not all cells are needed."""
+"""Sides of blocks that are tried, in steps, if not all cells are needed."""
 
 
 def choose_all(
     parts: Stages, grids: Sequence[Grid], memory: float, needed: Mapping[Grid, Mask] | None = None
 ) -> dict[Grid, Tiling]:
-    """How the grids of a scan are computed within `memory` bytes: each whole if that fits; or, if one does
-    not, all in parts and blocks, as the network whole and in parts would each hold memory of its own.
+    """Chooses how the grids of a scan are computed within `memory` bytes.
 
-    needed: of a grid, bool (rows, cols): the cells that are computed, if not all.
+    Each grid is computed whole if that fits. If one does not fit, all are computed in stages and blocks,
+    because the network whole and the network in stages would each hold memory of their own.
+
+    Args:
+        parts: the network.
+        grids: the grids of the scan.
+        memory: bytes.
+        needed: for a grid, bool (rows, cols): the cells that are computed, if not all.
     """
 
     def tiling(grid: Grid, share: float = 1, *, in_parts: bool = False) -> Tiling:
@@ -110,9 +122,9 @@ def choose_all(
 
 
 def _sparse(parts: Stages, grid: Grid, steps: tuple[int, int], chosen: Tiling, needed: Mask) -> Tiling:
-    """The tiling of least work, no larger than `chosen`, where some cells are needed and others are not.
+    """The tiling of least work, no larger than `chosen`, if some cells are needed and others are not.
 
-    The network is cut into parts, which have smaller halos, where half of its work or more would be halo.
+    If half of its work or more would be halo, the network is cut into stages, which have smaller halos.
     """
 
     def fitted(tiling: Tiling) -> Tiling:
@@ -137,9 +149,12 @@ def choose(
 ) -> Tiling:
     """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
-    steps: (down, across), what the grid has beyond one window, in the network's own strides.
-    tile: side of a tile in steps, instead of the choice.
-    in_parts: whether the network is run in parts, also where it could be whole.
+    Args:
+        parts: the network.
+        steps: (down, across), the size of the grid in excess of one window, in native strides.
+        limit: bytes.
+        tile: side of a tile in steps, to use instead of the best one.
+        in_parts: whether to run the network in stages even if it could be whole.
     """
     if tile is not None:
         return _tiling((parts.whole,), steps, ((tile, tile),))
@@ -160,15 +175,17 @@ def choose(
 
 
 def _heights(parts: tuple[Stage, ...], down: int) -> list[list[int]]:
-    """Heights of blocks to choose from, in steps for each part: those of least halo for the rows they keep.
+    """Heights of blocks to choose from, in steps for each stage, that minimise the halo for the rows they
+    keep.
 
-    Of a part whose block has h rows, the halo is computed 1 / h times as often as the rows, and h more of
-    them are kept for it, and by it: h is the root of the one over the other, times the price of memory.
+    For blocks of h rows, the work on the halo is proportional to 1 / h, and the memory for the rows that are
+    kept by the stage and for it is proportional to h. So the best h is the root of the ratio of both, times
+    the price of memory.
     """
     if len(parts) == 1:
         return [[down]]
     sizes = [part.channels * part.pitch**2 for part in parts]
-    sizes[-1] = 0  # it goes out as it comes
+    sizes[-1] = 0  # its output is passed on at once
     kept = [2 * own + below for own, below in zip(sizes, [0, *sizes], strict=False)]
     ratios = [sqrt(part.multiply_adds * part.halo / size) for part, size in zip(parts, kept, strict=True)]
     tallest = max(ratios)
@@ -178,8 +195,10 @@ def _heights(parts: tuple[Stage, ...], down: int) -> list[list[int]]:
 
 
 def _held(parts: Sequence[Stage], memory: float) -> float:
-    """Of `memory`, what the feature maps of a block may take. A network that is not cut has halos of hundreds
-    of pixels, so that large blocks cost it less than what the caches save.
+    """The bytes of `memory` that the feature maps of a block may take.
+
+    A network that is not cut has halos of hundreds of pixels, so large blocks save more than the caches
+    would.
     """
     return min(memory / SLACK, QUICK) if len(parts) > 1 else memory / SLACK
 
@@ -207,7 +226,7 @@ def _tiling(parts: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tupl
         down, across = (n + 1 for n in steps)
         high, wide = min(high, down), min(wide, across)
         region = min(high + part.halo, down + part.span) * min(wide + part.halo, across + part.span)
-        # of what goes out, a block is copied while the one before it is still worked on
+        # an output block is copied while the one before it is still worked on
         out = 0.0 if i + 1 < len(parts) else 8.0 * part.channels * part.pitch**2 * high * wide
         block = SLACK * part.memory * region
         held += block if part.holds else 0.0
@@ -222,5 +241,5 @@ def _tiling(parts: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tupl
 
 
 def default_memory(local: bool) -> float:
-    """Bytes that a scan takes if it is not told how much. local: whether the network can be cut."""
+    """Bytes that a scan takes by default. local: whether the network can be cut."""
     return min(SHARE_OF_FREE * free_memory(), ENOUGH if local else inf)
