@@ -301,7 +301,7 @@ def test_packed_regions_that_are_none(
     path, whole = tmp_path / "regions.geojson.gz", gzip.compress(b" " * 99_999)
     for content in (b"{}", whole[:-20], whole[:20] + b"\0" + whole[21:]):
         path.write_bytes(content)
-        with pytest.raises(ImageError, match="no GeoJSON of polygons"):
+        with pytest.raises(ImageError, match="cannot be read as GeoJSON polygons"):
             small(picture, mask=path)
     path.write_bytes(whole)
     monkeypatch.setattr("fcnconv.roi.vector.MOST_BYTES", 99_998)
@@ -332,11 +332,14 @@ def test_regions_on_the_map(small: Classifier, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no GeoJSON of polygons"),
-        ('{"type": "Point", "coordinates": [1, 2]}', "has no polygon; points and lines are no regions"),
+        ("{", "cannot be read as GeoJSON polygons"),
+        (
+            '{"type": "Point", "coordinates": [1, 2]}',
+            "has no polygon; points and lines do not enclose a region",
+        ),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}', "a ring of fewer than three points"),
         ('{"type": "Polygon", "coordinates": [[[999, 0], [1e9, 1], [1e9, 9]]]}', "outside of image"),
-        ("[" * 10_000, "no GeoJSON of polygons"),
+        ("[" * 10_000, "cannot be read as GeoJSON polygons"),
     ],
 )
 def test_regions_that_are_none(
@@ -349,13 +352,13 @@ def test_regions_that_are_none(
 
 
 def test_masks_that_are_none(small: Classifier, picture: Pixels, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="a mask of 100 × 100 px does not lie over an image of 310 × 230 px"):
+    with pytest.raises(ImageError, match="a mask of 100 × 100 px does not fit an image of 310 × 230 px"):
         small(picture, mask=saved(np.ones((100, 100), bool), tmp_path))
-    with pytest.raises(ImageError, match=r"nowhere\.png: no image that can be a mask"):
+    with pytest.raises(ImageError, match=r"nowhere\.png: cannot be read as a mask"):
         small(picture, mask=tmp_path / "nowhere.png")
-    with pytest.raises(UsageError, match=r"the centre of no window \(32 px\) lies inside"):
+    with pytest.raises(UsageError, match=r"no window \(32 px\) has its centre inside"):
         small(picture, mask=saved(np.zeros((230, 310), bool), tmp_path))
-    with pytest.raises(ImageError, match="has 310 × 230 px, and --region begins at 400,0"):
+    with pytest.raises(ImageError, match="has 310 × 230 px, but --region begins at 400,0"):
         small(picture, region=(400, 0, 500, 100))
     half = np.zeros((115, 155), bool)
     half[:, 60:] = True
@@ -446,5 +449,5 @@ def test_a_mask_is_no_output(fcnconv: Command, tmp_path: Path) -> None:
 def test_nothing_to_look_at_is_wrong_usage(fcnconv: Command, tmp_path: Path) -> None:
     done = fcnconv("heatmap", SAMPLES / "coffee.png", "--region", "0,0,9,9", "-o", tmp_path / "map.npy")
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1
-    assert b"the centre of no window (224 px) lies inside region 0,0,9,9" in done.stderr
+    assert b"no window (224 px) has its centre inside region 0,0,9,9" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
-"""Where to look: which windows of an image are scored, and which are left out.
+"""The region of interest: which windows of an image are scored, and which are left out.
 
-A window is looked at if its centre lies in the region, the mask and the tissue that were asked for, and where
+A window is scored if its centre lies in the region, the mask and the tissue that the options name, and where
 the image has data.
 """
 
@@ -24,31 +24,42 @@ from fcnconv.roi.vector import is_vector, read_polygons, to_pixels
 
 @dataclass(frozen=True)
 class Where:
-    """Where an image is looked at: in all of some areas. record: how these were told."""
+    """The region of interest of an image: the intersection of some areas.
+
+    Attributes:
+        areas: the areas; none means the whole image.
+        record: the options that define the areas, for the provenance.
+    """
 
     areas: tuple[Area, ...] = ()
     record: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self, grid: Grid) -> Inside | None:
-        """bool (rows, cols): the windows that are looked at; None are all.
+        """The windows inside the region of interest.
 
-        Raises UsageError if there is none.
+        Returns:
+            bool (rows, cols); None means all windows.
+
+        Raises:
+            UsageError: if no window is inside.
         """
         if not self.areas:
             return None
-        found = cells_inside(self.areas, grid)
-        if not found.any():
+        inside = cells_inside(self.areas, grid)
+        if not inside.any():
             asked = ", ".join(f"{name} {value}" for name, value in self.record.items())
             raise UsageError(
-                f"the centre of no window ({grid.window} px) lies inside {asked}; choose a larger area, a "
+                f"no window ({grid.window} px) has its centre inside {asked}; choose a larger area, a "
                 "finer --stride or a larger --scales"
             )
-        return None if found.all() else found
+        return None if inside.all() else inside
 
 
 def where_of(source: ImageSource, options: MapOptions) -> Where:
-    """Where the options ask to look, and where the image has data at all. Raises ImageError for what does
-    not fit the image.
+    """The region of interest that the options ask for, restricted to where the image has data.
+
+    Raises:
+        ImageError: for an option that does not fit the image.
     """
     areas: list[Area] = []
     record: dict[str, str] = {}
@@ -72,7 +83,7 @@ def where_of(source: ImageSource, options: MapOptions) -> Where:
 def _clipped(region: Box, source: ImageSource) -> Box:
     (x0, y0, x1, y1), (width, height) = region, source.size
     if x0 >= width or y0 >= height:
-        raise ImageError(f"{source.name}: has {width} × {height} px, and --region begins at {x0},{y0}")
+        raise ImageError(f"{source.name}: has {width} × {height} px, but --region begins at {x0},{y0}")
     return x0, y0, min(x1, width), min(y1, height)
 
 
@@ -83,18 +94,18 @@ def _mask(path: Path, source: ImageSource) -> Area:
 
 
 def _placed(path: Path, source: ImageSource) -> Area:
-    """The polygons of a file, in pixels of the image, without those that are to be ignored."""
-    found = read_polygons(path)
+    """The area of a file's polygons, in pixels of the image, without the polygons to ignore."""
+    drawn = read_polygons(path)
     place = source.georeference if isinstance(source, Placed) else None
 
     def placed(shapes: Sequence[Rings]) -> list[Rings]:
         if place is None:
             return list(shapes)
         return [
-            [to_pixels(ring, place, found.system, path, source.size) for ring in rings] for rings in shapes
+            [to_pixels(ring, place, drawn.system, path, source.size) for ring in rings] for rings in shapes
         ]
 
-    shapes, ignored = placed(found.shapes), placed(found.ignored)
+    shapes, ignored = placed(drawn.shapes), placed(drawn.ignored)
     if shapes:
         points = np.concatenate([ring for rings in shapes for ring in rings])
         (left, top), (right, bottom) = points.min(0), points.max(0)

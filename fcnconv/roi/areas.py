@@ -1,4 +1,4 @@
-"""Areas of an image: functions that say which points lie inside."""
+"""Areas of an image: functions that report which points lie inside."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Points = npt.NDArray[np.float64]
 Inside = npt.NDArray[np.bool_]
 
 Area = Callable[[Points, Points], Inside]
-"""(x (cols,), y (rows,)), rising, in pixels of the image -> bool (rows, cols): which points are inside."""
+"""An area: (x (cols,), y (rows,)), rising, in pixels of the image -> bool (rows, cols), the points inside."""
 
 Rings = Sequence[Points]
 """A polygon: its outer ring and its holes, float64 (n, 2) each, x and y."""
 
 
 def rectangle(box: Box) -> Area:
-    """The area of (x0, y0, x1, y1)."""
+    """The area of a box (x0, y0, x1, y1)."""
     x0, y0, x1, y1 = box
 
     def inside(x: Points, y: Points) -> Inside:
@@ -30,7 +30,7 @@ def rectangle(box: Box) -> Area:
 
 
 def raster(mask: Inside, image_size: tuple[int, int]) -> Area:
-    """Where a mask is true, bool (h, w), which lies over the whole image, of any size itself."""
+    """The area where a mask is true: bool (h, w), of any size, stretched over the whole image."""
 
     def inside(x: Points, y: Points) -> Inside:
         col, row = (
@@ -43,7 +43,7 @@ def raster(mask: Inside, image_size: tuple[int, int]) -> Area:
 
 
 def polygons(shapes: Iterable[Rings]) -> Area:
-    """What lies in any of some polygons, and not in its holes."""
+    """The area inside any of the polygons, without their holes."""
     each = list(shapes)
 
     def inside(x: Points, y: Points) -> Inside:
@@ -56,7 +56,7 @@ def polygons(shapes: Iterable[Rings]) -> Area:
 
 
 def _fill(found: Inside, rings: Rings, x: Points, y: Points) -> None:
-    """Marks the points inside a polygon: those with an odd number of its edges to their left."""
+    """Marks the points inside a polygon: the points with an odd number of its edges to their left."""
     starts = np.concatenate(rings)
     ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     first, last = np.searchsorted(y, (starts[:, 1].min(), starts[:, 1].max()))
@@ -68,14 +68,14 @@ def _fill(found: Inside, rings: Rings, x: Points, y: Points) -> None:
 
 
 def cells_inside(areas: Iterable[Area], grid: Grid) -> Inside:
-    """bool (rows, cols): the windows whose centres lie in all of the areas."""
+    """The windows whose centres lie in all of the areas: bool (rows, cols)."""
     x, y = (
         grid.centre(np.arange(count, dtype=np.float64)) * (length / scanned)
         for count, length, scanned in zip(
             (grid.cols, grid.rows), grid.image_size, grid.scan_size, strict=True
         )
     )
-    found = np.ones((grid.rows, grid.cols), np.bool_)
+    inside = np.ones((grid.rows, grid.cols), np.bool_)
     for area in areas:
-        found &= area(x, y)
-    return found
+        inside &= area(x, y)
+    return inside

@@ -1,7 +1,7 @@
-"""Masks that are images: where one is not black, on the grid of the image that it lies over.
+"""Masks that are images: the area where a mask is not black, on the grid of its image.
 
-A mask is read like any image. One with a place on the map is warped to the image's grid; any other has the
-image's size or its proportions. Black, clear, NaN and nodata are outside.
+A mask is read like any image. A georeferenced mask is warped to the grid of its georeferenced image. Any
+other mask has the image's size or its proportions. Black, transparent, NaN and nodata pixels are outside.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from fcnconv.images.source import upright
 from fcnconv.roi.areas import Inside
 
 MOST_PIXELS = 400_000_000
-"""Of a mask that is read whole."""
+"""The maximum number of pixels of a mask that is read whole."""
 
 MOST_BANDS = 100
-"""Of a mask. All of them are read."""
+"""The maximum number of bands of a mask. All of them are read."""
 
 WARPED_SIDE = 8192
-"""Pixels of the longest side of the grid that a mask is warped to. A scan's cells are coarser."""
+"""Pixels of the longest side of the grid that a mask is warped to. The cells of a scan are coarser."""
 
 
 def read_mask(path: Path, source: ImageSource) -> Inside:
-    """bool (h, w): where a mask is not black, of a raster that lies over the whole image.
+    """Reads a mask for an image.
 
-    Raises ImageError for what is no image, and for a mask that does not lie over this one.
+    Returns:
+        bool (h, w): where the mask is not black, stretched over the whole image.
+
+    Raises:
+        ImageError: for a file that is not an image, and for a mask that does not fit the image.
     """
     inside = _by_gdal(path, source) if gdal.is_there() else None
     if inside is None:
@@ -42,8 +46,8 @@ def read_mask(path: Path, source: ImageSource) -> Inside:
     # a smaller mask has the image's proportions as far as whole pixels can have them
     if abs(own_width - width * own_height / height) > 1 and abs(own_height - height * own_width / width) > 1:
         raise ImageError(
-            f"{path}: a mask of {own_width} × {own_height} px does not lie over an image of {width} × "
-            f"{height} px; it has the same size, or the same proportions"
+            f"{path}: a mask of {own_width} × {own_height} px does not fit an image of {width} × "
+            f"{height} px; use a mask of the same size or the same proportions"
         )
     return inside
 
@@ -51,8 +55,8 @@ def read_mask(path: Path, source: ImageSource) -> Inside:
 def _require_small(path: Path, size: tuple[int, int]) -> None:
     if area(size) > MOST_PIXELS:
         raise ImageError(
-            f"{path}: a mask of {size[0]} × {size[1]} px is too large; a smaller one of the same proportions "
-            "does as well"
+            f"{path}: a mask of {size[0]} × {size[1]} px is too large; use a smaller one of the same "
+            "proportions"
         )
 
 
@@ -69,7 +73,7 @@ def _by_pillow(path: Path) -> Inside:
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything on damaged data
-        raise ImageError(f"{path}: no image that can be a mask: {first_line(error)}") from error
+        raise ImageError(f"{path}: cannot be read as a mask: {first_line(error)}") from error
     values = values if values.ndim == 3 else values[:, :, None]
     clear = values[:, :, 3] == 0 if values.shape[2] == 4 else np.zeros(values.shape[:2], np.bool_)
     inside = _not_black(values[:, :, :3].transpose(2, 0, 1)) & ~clear
@@ -82,7 +86,9 @@ def _not_black(bands: npt.NDArray[Any]) -> Inside:
 
 
 def _by_gdal(path: Path, source: ImageSource) -> Inside | None:
-    """The same by GDAL, warped where both lie on the map; None for what GDAL cannot open."""
+    """Reads a mask with GDAL, warped if the mask and the image are georeferenced; None if GDAL cannot open
+    it.
+    """
     from rasterio.errors import RasterioError
 
     image = source.georeference if isinstance(source, Placed) else None
@@ -95,7 +101,7 @@ def _by_gdal(path: Path, source: ImageSource) -> Inside | None:
             return None
         if dataset.count > MOST_BANDS:
             raise ImageError(
-                f"{path}: has {dataset.count:,} bands; a mask has one, or is a picture in colours"
+                f"{path}: has {dataset.count:,} bands; use a mask of one band, or a colour picture"
             )
         try:
             with dataset:
@@ -118,7 +124,7 @@ def _orientation(path: Path) -> int:
 
 
 def _inside(dataset: Any, pixels: Any) -> Inside:
-    """bool (H, W): what lies inside of a mask. pixels: the dataset, or it warped."""
+    """The pixels inside a mask: bool (H, W). pixels: the dataset, or the warped dataset."""
     declared = gdal.declared_by(dataset)
     bands = [band for band in range(1, dataset.count + 1) if band != declared.alpha]
     values, valid = pixels.read(bands), pixels.dataset_mask() > 0
@@ -133,7 +139,7 @@ def _inside(dataset: Any, pixels: Any) -> Inside:
 def _warped(
     path: Path, dataset: Any, place: GeoReference, image: GeoReference, source: ImageSource
 ) -> Inside:
-    """bool (h, w): a mask on the grid of an image, or on a coarser one of its proportions."""
+    """A mask on the grid of an image, or on a coarser grid of the same proportions: bool (h, w)."""
     from rasterio.enums import Resampling
     from rasterio.transform import Affine
     from rasterio.vrt import WarpedVRT
@@ -142,7 +148,7 @@ def _warped(
     factor = max(max(width, height) / WARPED_SIDE, 1.0)
     wide, high = math.ceil(width / factor), math.ceil(height / factor)
     grid = image.of_part(0, 0, width / wide, height / high)
-    system = image.system or place.system or "EPSG:3857"  # of both the same, where none is named
+    system = image.system or place.system or "EPSG:3857"  # if neither is named, both are the same
     theirs = place.system or system
     options: dict[str, Any] = {"add_alpha": not gdal.declared_by(dataset).alpha and dataset.nodata is None}
     with WarpedVRT(
@@ -158,14 +164,14 @@ def _warped(
     ) as warped:
         inside = _inside(dataset, warped)
     if not inside.any() and not _overlap(dataset, place, theirs, image, system, source):
-        raise ImageError(f"{path}: the mask lies elsewhere on the map, and does not overlap {source.name}")
+        raise ImageError(f"{path}: the mask does not overlap {source.name}; its coordinates lie elsewhere")
     return inside
 
 
 def _overlap(
     dataset: Any, place: GeoReference, theirs: str, image: GeoReference, system: str, source: ImageSource
 ) -> bool:
-    """Whether the bounds of a mask and of an image meet."""
+    """Whether the bounds of a mask and of an image intersect."""
     from rasterio.warp import transform_bounds
 
     def bounds(where: GeoReference, width: int, height: int) -> tuple[float, float, float, float]:
@@ -177,7 +183,7 @@ def _overlap(
         left, bottom, right, top = transform_bounds(
             theirs, system, *bounds(place, dataset.width, dataset.height)
         )
-    except Exception:  # what PROJ cannot place does not lie there
+    except Exception:  # coordinates that PROJ cannot convert do not overlap
         return False
     x0, y0, x1, y1 = bounds(image, *source.size)
     return bool(left < x1 and right > x0 and bottom < y1 and top > y0)

@@ -1,4 +1,4 @@
-"""Where a slide has tissue: where it is coloured, as glass is grey and stains are not."""
+"""Finds the tissue on a slide by its colour: glass is grey, and stains are not."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from fcnconv.images import ImageSource, read_within
 from fcnconv.roi.areas import Inside
 
 SIDE = 2048
-"""Pixels of the longest side of the overview in which tissue is looked for."""
+"""Pixels of the longest side of the overview that tissue is searched in."""
 
 MEDIAN, CLOSING = 7, 7
-"""Sides, in pixels of the overview, of the median that takes out dust, and of the gaps that are closed."""
+"""Side of the median filter that removes dust, and of the gaps that are closed, in pixels of the overview."""
 
 LEAST = 8
-"""Saturation, of 255, that is taken for tissue at least, however grey the slide is."""
+"""The minimum saturation, of 255, that counts as tissue, however grey the slide is."""
 
 
 def find_tissue(source: ImageSource) -> tuple[Inside, int]:
-    """Where the image has tissue, bool (h, w) of an overview of it, and the saturation from which on, of 255.
+    """Finds the tissue of an image.
 
-    The saturation of HSV, smoothed by a median, is parted by Otsu's threshold ("A threshold selection method
-    from gray-level histograms", 1979), and small gaps are closed, as CLAM does (Lu et al., 2021).
+    The saturation of HSV, smoothed by a median, is split by Otsu's threshold ("A threshold selection method
+    from gray-level histograms", 1979). Small gaps are closed, as CLAM does (Lu et al., 2021).
+
+    Returns:
+        bool (h, w) of an overview of the image: where it has tissue; and the minimum saturation, of 255.
     """
     overview = Image.fromarray(read_within(source, SIDE))
     saturation = overview.convert("HSV").getchannel("S").filter(ImageFilter.MedianFilter(MEDIAN))
@@ -34,9 +37,14 @@ def find_tissue(source: ImageSource) -> tuple[Inside, int]:
 
 
 def otsu(histogram: npt.NDArray[np.integer]) -> int:
-    """The least value of the upper of two classes, whose means are as far apart as can be for their sizes.
+    """The threshold that splits values into two classes whose means are as far apart as possible for their
+    sizes.
 
-    histogram: int (n,), how often each value 0 to n - 1 occurs.
+    Args:
+        histogram: int (n,), the number of times that each value 0 to n - 1 occurs.
+
+    Returns:
+        The lowest value of the upper class.
     """
     counts = histogram.astype(np.float64)
     below = counts.cumsum()[:-1]

@@ -1,4 +1,6 @@
-"""Regions that were drawn in other programs, as polygons: GeoJSON; with pyogrio GeoPackage, shapefiles, …"""
+"""Reads polygons that were drawn in other programs: GeoJSON; with pyogrio also GeoPackage, shapefiles and
+others.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +22,30 @@ from fcnconv.roi.areas import Points, Rings
 from fcnconv.system.records import parse_json
 
 MOST_BYTES = 1_000_000_000
-"""Of a file, unpacked. It is read whole."""
+"""The maximum size of a file after unpacking. It is read whole."""
 
 _NO_GEOJSON = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError),
     *(EOFError, zlib.error, gzip.BadGzipFile),
 )
-"""What reading one raises where it is none, or damaged."""
+"""The exceptions that reading raises if a file is not GeoJSON, or is damaged."""
 
 _GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _BY_OGR = (".gpkg", ".shp", ".fgb", ".kml", ".gml", ".shz", ".sqlite", ".parquet")
-"""What the names of vector files end in that pyogrio reads."""
+"""Suffixes of the vector files that pyogrio reads."""
 
 IGNORED = "Ignore*"
-"""The classification of QuPath's annotations that are left out of all others."""
+"""The classification of QuPath's annotations that are excluded from all others."""
 
 
 @dataclass
 class Drawn:
-    """Polygons in the coordinates of their file. shapes: those to look at. ignored: those not to look at.
-    system: their coordinate system as the file names it; None if it does not.
+    """Polygons in the coordinates of their file.
+
+    Attributes:
+        shapes: the polygons to scan.
+        ignored: the polygons to exclude.
+        system: the coordinate system as the file names it; None if the file does not name one.
     """
 
     shapes: list[Rings] = field(default_factory=list)
@@ -48,7 +54,7 @@ class Drawn:
 
 
 def is_vector(path: Path) -> bool:
-    """Whether a file holds polygons, by its name, or by how it begins; others are images."""
+    """Whether a file contains polygons, by its name or by its first bytes. Other files are images."""
     if path.name.lower().endswith((*_GEOJSON, *_BY_OGR)):
         return True
     try:
@@ -59,14 +65,18 @@ def is_vector(path: Path) -> bool:
 
 
 def read_polygons(path: Path) -> Drawn:
-    """The polygons of a file. Raises ImageError for what is no such file, or has no polygon."""
+    """Reads the polygons of a file.
+
+    Raises:
+        ImageError: if the file cannot be read as polygons, or has no polygon.
+    """
     if path.suffix.lower() in _BY_OGR:
-        found = _by_ogr(path)
+        drawn = _by_ogr(path)
     else:
-        found = _by_json(path)
-    if not (found.shapes or found.ignored):
-        raise ImageError(f"{path}: has no polygon; points and lines are no regions")
-    return found
+        drawn = _by_json(path)
+    if not (drawn.shapes or drawn.ignored):
+        raise ImageError(f"{path}: has no polygon; points and lines do not enclose a region")
+    return drawn
 
 
 def _by_json(path: Path) -> Drawn:
@@ -76,20 +86,20 @@ def _by_json(path: Path) -> Drawn:
         if len(content) > MOST_BYTES:
             raise ImageError(f"{path}: over {MOST_BYTES / 1e9:.0f} GB of GeoJSON; simplify the polygons")
         record = parse_json(content.decode("utf-8-sig"))
-        found = Drawn(system=_named(record.get("crs") if isinstance(record, dict) else None, path))
+        drawn = Drawn(system=_named(record.get("crs") if isinstance(record, dict) else None, path))
         for polygon, ignored in _polygons(record, False):
             rings = _rings(polygon)
             if rings:
-                (found.ignored if ignored else found.shapes).append(rings)
+                (drawn.ignored if ignored else drawn.shapes).append(rings)
     except _NO_GEOJSON as error:
-        raise ImageError(f"{path}: no GeoJSON of polygons: {error}") from error
+        raise ImageError(f"{path}: cannot be read as GeoJSON polygons: {error}") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    return found
+    return drawn
 
 
 def _named(crs: Any, path: Path) -> str | None:
-    """The coordinate system of the member ``crs`` of GeoJSON 2008, in any of the ways that it is written."""
+    """The coordinate system in the member ``crs`` of GeoJSON 2008, in any of the forms in use."""
     if crs is None:
         return None
     properties = crs.get("properties", {}) if isinstance(crs, dict) else {}
@@ -100,14 +110,14 @@ def _named(crs: Any, path: Path) -> str | None:
         name = f"EPSG:{name}"
     if not isinstance(name, str) or not name.strip():
         raise ImageError(
-            f"{path}: its crs member is none that is known ({json.dumps(crs)[:80]}); write it as "
+            f"{path}: its crs member is not in a known form ({json.dumps(crs)[:80]}); write it as "
             '{"type": "name", "properties": {"name": "EPSG:25832"}}'
         )
     return f"EPSG:{name}" if name.strip().isdigit() else name.strip()
 
 
 def _polygons(record: Any, ignored: bool) -> Iterator[tuple[Any, bool]]:
-    """The coordinates of each polygon, and whether it is to be ignored. QuPath also writes a plain list."""
+    """Yields the coordinates of each polygon, and whether to ignore it. QuPath also writes a bare list."""
     if isinstance(record, list):
         for part in record:
             yield from _polygons(part, ignored)
@@ -126,12 +136,16 @@ def _polygons(record: Any, ignored: bool) -> Iterator[tuple[Any, bool]]:
 
 
 def _is_ignored(properties: Any) -> bool:
-    told = properties.get("classification") if isinstance(properties, dict) else None
-    return (told.get("name") if isinstance(told, dict) else told) == IGNORED
+    classification = properties.get("classification") if isinstance(properties, dict) else None
+    return (classification.get("name") if isinstance(classification, dict) else classification) == IGNORED
 
 
 def _rings(polygon: Any) -> Rings:
-    """The rings of a polygon; none of one that is empty. Raises ValueError."""
+    """The rings of a polygon; an empty list for an empty polygon.
+
+    Raises:
+        ValueError: for a ring of fewer than three points.
+    """
     rings = [np.array([point[:2] for point in ring], np.float64) for ring in polygon if ring]
     if any(ring.ndim != 2 or len(ring) < 3 or not np.isfinite(ring).all() for ring in rings):
         raise ValueError("a ring of fewer than three points")
@@ -139,7 +153,7 @@ def _rings(polygon: Any) -> Rings:
 
 
 def _by_ogr(path: Path) -> Drawn:
-    """The polygons of the first layer of a file of GDAL's."""
+    """Reads the polygons of the first layer of a file with GDAL."""
     try:
         import shapely
         from pyogrio.raw import read
@@ -150,37 +164,44 @@ def _by_ogr(path: Path) -> Drawn:
             meta, _, geometries, _ = read(path, columns=[])
         parts = shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None]))
     except Exception as error:  # the errors of pyogrio, GDAL and GEOS share no class
-        raise ImageError(f"{path}: no polygons that GDAL can read: {first_line(error)}") from error
-    found = Drawn(system=meta.get("crs"))
+        raise ImageError(f"{path}: GDAL cannot read polygons from it: {first_line(error)}") from error
+    drawn = Drawn(system=meta.get("crs"))
     for part in parts:
         for polygon in shapely.get_parts(part) if part.geom_type == "GeometryCollection" else [part]:
             if polygon.geom_type == "Polygon" and not polygon.is_empty:
                 rings = [polygon.exterior, *polygon.interiors]
-                found.shapes.append([np.asarray(ring.coords)[:, :2] for ring in rings])
-    return found
+                drawn.shapes.append([np.asarray(ring.coords)[:, :2] for ring in rings])
+    return drawn
 
 
 def to_pixels(
     ring: Points, place: GeoReference, system: str | None, path: Path, size: tuple[int, int]
 ) -> Points:
-    """Points of a map, float64 (n, 2), in pixels of an image that lies at `place`.
+    """Converts points from map coordinates to pixels of an image.
 
-    system: their coordinate system; None means longitudes and latitudes, or the image's own system where that
-    has no name. path: of the file, for messages. size: (width, height) of the image. Raises ImageError for
-    coordinates that cannot be brought there.
+    Args:
+        ring: float64 (n, 2), the points.
+        place: the georeference of the image.
+        system: the points' coordinate system. None means longitudes and latitudes, or the image's own system
+            if that has no name.
+        path: the file of the points, for messages.
+        size: (width, height) of the image.
+
+    Raises:
+        ImageError: for coordinates that cannot be converted.
     """
     if place.system is None:
         return place.pixels_of(ring)
     if system is None and (np.abs(ring) > (_MOST_LONGITUDE, 90)).any():
         x, y = ring[(np.abs(ring) > (_MOST_LONGITUDE, 90)).any(1)][0]
         raise ImageError(
-            f"{path}: {x:.6g},{y:.6g} is no longitude and latitude, and the file names no coordinate system; "
-            f'name it in a member "crs", as {{"type": "name", "properties": {{"name": "{_example(place)}"}}}}'
+            f"{path}: {x:.6g},{y:.6g} is not longitude,latitude, and the file names no coordinate system; "
+            f'add a "crs" member, as {{"type": "name", "properties": {{"name": "{_example(place)}"}}}}'
         )
     there = transformed(ring, _known(system or LONGITUDES, path), place.system)
     if not np.isfinite(there).all():
         raise ImageError(
-            f"{path}: some of its coordinates have no place in {short_name(place.system)}, the image's system"
+            f"{path}: some coordinates cannot be converted to {short_name(place.system)}, the image's system"
         )
     if _is_geographic(place.system):  # an image across 180° goes on beyond it, and GeoJSON does not
         centre = place.place(size[0] / 2, size[1] / 2)[0]
@@ -189,7 +210,7 @@ def to_pixels(
 
 
 _MOST_LONGITUDE = 360
-"""Degrees: some files go on beyond 180."""
+"""The largest longitude that is accepted, in degrees: some files continue beyond 180."""
 
 
 def _example(place: GeoReference) -> str:
@@ -197,9 +218,15 @@ def _example(place: GeoReference) -> str:
 
 
 def _known(system: str, path: Path) -> str:
-    """A coordinate system as PROJ reads it. Raises ImageError for one that it does not know."""
+    """A coordinate system in a form that PROJ reads.
+
+    Raises:
+        ImageError: if PROJ does not know it.
+    """
     if re.match(r"(?i)https?://(?!www\.opengis\.net/)", system):
-        raise ImageError(f"{path}: its coordinate system is an address ({system}); name it, as EPSG:25832")
+        raise ImageError(
+            f"{path}: its coordinate system is an address ({system}); write its name, such as EPSG:25832"
+        )
     try:
         from rasterio.crs import CRS
         from rasterio.errors import CRSError
