@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_told(weights: Path, tile: tuple[Path, np.ndarray],
         package.load(str(weights), rescale="0,4000", bands="1,2,3", **TOLD)
     four = tmp_path / "four.tif"
     tifffile.imwrite(four, np.zeros((64, 64, 4), np.uint16), photometric="minisblack", planarconfig="contig")
-    with pytest.raises(ImageError, match="has 4 bands, and the network takes 5; name these"):
+    with pytest.raises(ImageError, match="has 4 bands, but the network takes 5; name them"):
         package.load(str(weights), rescale="0,4000", **TOLD)(four)
     with pytest.raises(UsageError, match="names 5 bands, and the network takes three, or one for all"):
         package.load(bands="1,2,3,4,5")

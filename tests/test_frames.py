@@ -62,7 +62,7 @@ def test_that_it_is_the_first_of_some_is_told(
     path = animated(tmp_path / name, ANIMATED[name])
     assert (pixels_of(open_image(path)) == np.asarray(frames()[0])).all()
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"{path}: the first of 3 frames; --frame N takes another, --frame all each"]
+    assert said == [f"{path}: using the first of 3 frames; choose with --frame N, or use --frame all"]
     caplog.clear()
     open_image(path, frame=1)
     open_image(SAMPLES / "coffee.png")

@@ -61,7 +61,9 @@ def test_every_mode_reads_as_rgb(mode: str) -> None:
 
 
 def test_a_file_of_values_without_a_white_is_refused() -> None:
-    with pytest.raises(ImageError, match=r"no range that is black to white.*--rescale LOW,HIGH"):
+    with pytest.raises(
+        ImageError, match=r"nothing defines which of its values are black and white.*--rescale LOW,HIGH"
+    ):
         read_image(encoded(Image.fromarray(RGB[:, :, 0].astype(np.int32)), "TIFF"))
 
 
@@ -89,7 +91,8 @@ def test_a_path_and_an_array_read_alike(tmp_path) -> None:
 def test_too_many_pixels_are_refused_before_decoding() -> None:
     data = encoded(Image.new("1", (300, 200)))
     with pytest.raises(
-        ImageError, match=r"300 × 200 is 60,000 pixels, over the limit of 59,999; --max-pixels 60000"
+        ImageError,
+        match=r"300 × 200 is 60,000 pixels, over the limit of 59,999; to read it, add --max-pixels 60000",
     ):
         open_image(data, max_pixels=59_999)
     assert open_image(data, max_pixels=60_000).size == (300, 200)
@@ -151,7 +154,7 @@ def test_a_url_is_told_how_it_comes_in(url: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError) as error:
         open_image(url)
     assert str(error.value) == (
-        f"{shown}: {scheme}:// is read by the extra remote, pip install 'fcnconv[remote]'; or send the "
+        f"{shown}: reading {scheme}:// needs the extra remote: pip install 'fcnconv[remote]'; or send the "
         "image to standard input: curl -s … | fcnconv classify"
     )
 

@@ -149,7 +149,7 @@ def test_a_url_without_the_package_is_told_how_it_comes_in(monkeypatch: pytest.M
     monkeypatch.setattr("fcnconv.images.remote.find_spec", lambda _: None)
     for inputs in (from_list(URL, b"\n"), from_list(URL, b"\0"), from_tar(URL)):
         with pytest.raises(
-            UsageError, match=r"^https://example.org/photos: https:// is read by the extra remote"
+            UsageError, match=r"^https://example.org/photos: reading https:// needs the extra remote"
         ):
             list(inputs)
 

@@ -72,7 +72,7 @@ def test_a_grey_image_needs_no_bands(tmp_path: Path) -> None:
     [
         ({}, "has 4 bands, and does not say which are its colours"),
         ({"bands": (1, 2, 5)}, "has no band 5, only 4"),
-        ({"channels": 5}, "has 4 bands, and the network takes 5"),
+        ({"channels": 5}, "has 4 bands, but the network takes 5"),
     ],
 )
 def test_what_must_be_told_is_asked_for(options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_must_be_told_is_asked_for(options: dict[str, Any], message: str, t
 
 def test_a_zarr_that_is_no_image_is_told(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "table.zarr", mode="w").create_array("x", shape=(3,), dtype="f4")
-    with pytest.raises(ImageError, match="a folder of zarr, and no image as OME-Zarr has them"):
+    with pytest.raises(ImageError, match="a folder of zarr, but not an OME-Zarr image"):
         open_image(tmp_path / "table.zarr")
 
 

@@ -287,7 +287,7 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
     where_of(open_image(photo), MapOptions(mask=str(tif)))
     assert {record.args[0] for record in caplog.records if record.args} == {str(tif), str(photo)}
     open_image(tif)
-    assert "image.tif: its nodata is read by rasterio" in caplog.text
+    assert "image.tif: its nodata value needs rasterio" in caplog.text
     monkeypatch.setitem(sys.modules, "rasterio.warp", None)
     with pytest.raises(ImageError, match=r"EPSG:32633 to EPSG:4326 needs rasterio: pip install"):
         transformed(np.zeros((1, 2)), "EPSG:32633", "EPSG:4326")
@@ -327,7 +327,7 @@ def test_a_damaged_world_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     image.with_suffix(".pgw").write_text("2.0\n0.0\n")
     with caplog.at_level("WARNING", logger="fcnconv"):
         assert (open_image(image).read((0, 0, 300, 210)) == PIXELS).all()
-    assert "does not read its world file" in caplog.text and "image.pgw" in caplog.text
+    assert "cannot read its world file" in caplog.text and "image.pgw" in caplog.text
 
 
 def test_coordinates_that_no_file_tells_are_refused(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_slide_without_openslide_is_told_what_reads_it(
     path = tmp_path / "slide.ndpi"
     path.write_bytes(b"nothing that Pillow knows")
     monkeypatch.setattr("fcnconv.images.find_spec", lambda name: None)
-    with pytest.raises(ImageError, match=r"pip install 'fcnconv\[slides\]' reads it"):
+    with pytest.raises(ImageError, match=r"pip install 'fcnconv\[slides\]'"):
         open_image(path)
 
 
@@ -611,7 +611,7 @@ def test_samples_that_need_to_be_told_how_they_are_seen_are_refused(tmp_path: Pa
     Image.fromarray(PIXELS).save(tmp_path / "photo.jpg")
     cases = {
         (floats,): "--rescale LOW,HIGH",
-        (four,): "has 4 bands, and does not say which are its colours; --bands 3,2,1",
+        (four,): "has 4 bands, and does not say which are its colours; name them: --bands 3,2,1",
         (four, "--bands", "5,2,1"): "has no band 5, only 4",
         (four, "--bands", "2,1"): "--bands names 2 bands",
         (four, "--rescale", "9,3"): "unknown range '9,3'",
@@ -631,7 +631,10 @@ def test_twelve_bits_are_told_to_be_nearly_black_and_mapped_by_the_command(
     photo = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB")).transpose(2, 0, 1)
     path = write_bands(tmp_path / "twelve.tif", photo.astype(np.uint16) * 16, photometric="rgb")
     dark = fcnconv("classify", path, "-k", "1")
-    assert b"its 16 bits reach 4080 of 65535, so that it is nearly black; --rescale 0,4095" in dark.stderr
+    assert (
+        b"its 16 bits reach only 4080 of 65535, so it is nearly black; lighten it with --rescale 0,4095"
+        in dark.stderr
+    )
     options = ["--rescale", "0,4080", "--bands", "1,2,3"]
     light, plain = (
         fcnconv("classify", *each, "-k", "1").stdout.split(b"\t")[2:]

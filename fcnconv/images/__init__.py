@@ -1,7 +1,7 @@
-"""Images as sources of pixels: in memory, at another size, or read region by region from files too large.
+"""Images as sources of pixels: in memory, at another size, or read region by region from very large files.
 
-Each kind is a class with a `size` and a `read`, as `ImageSource` asks. `open_regions` finds the one that a
-file's content asks for.
+Each kind of image is a class with a `size` and a `read`, as `ImageSource` requires. `open_regions` chooses
+the class by a file's content.
 """
 
 from __future__ import annotations
@@ -66,19 +66,29 @@ log = logging.getLogger("fcnconv")
 _BY_REGIONS = ".tif .tiff .gtiff .geotiff .cog .btf .tf8 .qptiff .lsm .stk .vrt .img .jp2 .j2k .jpx .jpf"
 
 REGION_SUFFIXES = frozenset((*_BY_REGIONS.split(), *slides.SUFFIXES))
-"""Suffixes by which a folder's images are found that are read region by region. Content decides then."""
+"""Suffixes of images in a folder that are read region by region. The content of each file then decides."""
 
 
 WIDE_OFFSETS = frozenset({".ndpi"})
-"""Of files that are TIFF but for places beyond 4 GB, and are not looked through for what they claim."""
+"""Suffixes of files that follow TIFF except for offsets beyond 4 GB. `false_claim` does not check them."""
 
 
 def open_regions(
     content: Path | bytes, file: io.IOBase, name: str, asked: Asked = PLAIN
 ) -> ImageSource | None:
-    """A slide, a TIFF or a raster as a source that reads regions; None for a picture that Pillow decodes.
+    """Opens a slide, a TIFF or a raster as a source that reads regions.
 
-    content: a path, or an encoded file. file: the same, opened. Raises ImageError.
+    Args:
+        content: a path, or an encoded file.
+        file: the same, opened.
+        name: of the image, for messages.
+        asked: the options for the pixels.
+
+    Returns:
+        The source; None for a picture that Pillow decodes.
+
+    Raises:
+        ImageError: if the file is damaged, or does not fit the options.
     """
     path = content if isinstance(content, Path) else None
     head = file.read(_HEAD)
@@ -99,16 +109,16 @@ def open_regions(
 
 
 _HEAD = 4096
-"""Bytes at a file's start that tell what it is."""
+"""Bytes at the start of a file that identify its format."""
 
 _JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 
 _GEO_BOXES = (bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), b"gml.root-instance")
-"""What marks a JPEG 2000 that lies on a map: the UUID of GeoJP2, and GML."""
+"""Bytes that mark a georeferenced JPEG 2000: the UUID of GeoJP2, and GML."""
 
 
 def _is_deep(head: bytes) -> bool:
-    """Whether a picture may have more than 8 bits, or be too large to be decoded at once: JPEG 2000, PNG."""
+    """Whether a picture may have more than 8 bits, or be too large to decode at once: JPEG 2000, PNG."""
     return head.startswith(_JPEG_2000) or (head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
 
 
@@ -116,30 +126,31 @@ _CIELAB = 8
 """TIFF's number for colours in L*a*b*."""
 
 _FASTER = (1, 7)
-"""TIFF's numbers for pixels without compression and for JPEG, which tifffile and imagecodecs decode in less
-than half of the time that GDAL takes."""
+"""TIFF's numbers for uncompressed pixels and for JPEG. tifffile and imagecodecs decode these in less than
+half of the time that GDAL takes.
+"""
 
 
 def _open_tiff(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
-    """A TIFF by tifffile, if its pages belong together in a way that GDAL does not know, else by GDAL."""
+    """Opens a TIFF with tifffile if its pages form a series that GDAL does not know, else with GDAL."""
     source: ImageSource | None = None
     if tags.photometric == _CIELAB and not (tags.georeferenced or asked.samples):
-        return None  # Pillow's colours are those of its ICC profiles
+        return None  # Pillow converts these colours by ICC profiles
     if tags.maker and not tags.georeferenced:
         if find_spec("tifffile"):
             source = _open_pages(content, name, asked)
         else:
             log.warning(
-                "%s: a file by %s, of which only the first page is read; its channels and sizes are read by "
+                "%s: only the first page of this %s file is read; reading its channels and sizes needs "
                 "tifffile: pip install 'fcnconv[tiff]'",
                 *(name, tags.maker),
             )
     if source is None and gdal.is_there():
         source = _open_by_gdal(content, name, asked, tags)
-    if source is None and find_spec("tifffile"):  # of compressions that GDAL does not know, too
+    if source is None and find_spec("tifffile"):  # also for compressions that GDAL does not know
         source = _open_pages(content, name, asked)
         if source is not None and tags.georeferenced and gdal.is_there():
-            log.warning("%s: GDAL cannot read the file, and so not its place: the map lies in pixels", name)
+            log.warning("%s: GDAL cannot read the file or its georeference; coordinates are in pixels", name)
         if source is not None:
             warn_of_lost_place(content, name)
     if source is None and asked.samples and not (gdal.is_there() or find_spec("tifffile")):
@@ -154,7 +165,7 @@ def _open_pages(content: Path | bytes, name: str, asked: Asked) -> BandSource | 
 
 
 def _open_by_gdal(content: Path | bytes, name: str, asked: Asked, tags: FirstTags) -> ImageSource | None:
-    """A TIFF by GDAL, whose tiles may be decoded by tifffile."""
+    """Opens a TIFF with GDAL. tifffile may decode its tiles."""
     from fcnconv.images.raster import RasterSource
 
     source = RasterSource.open(content, name, asked, tags.premultiplied)
@@ -169,9 +180,19 @@ def _open_by_gdal(content: Path | bytes, name: str, asked: Asked, tags: FirstTag
 def open_raster(
     content: Path | bytes, name: str, asked: Asked = PLAIN, orientation: int = 1
 ) -> ImageSource | None:
-    """What GDAL reads of any kind; None if it does not know the file, or is not there. Raises ImageError.
+    """Opens a raster of any kind with GDAL.
 
-    orientation: as EXIF numbers it.
+    Args:
+        content: a path, or an encoded file.
+        name: of the image, for messages.
+        asked: the options for the pixels.
+        orientation: as EXIF numbers it.
+
+    Returns:
+        The source; None if GDAL does not know the file, or is not installed.
+
+    Raises:
+        ImageError: if the file is damaged, or does not fit the options.
     """
     if not gdal.is_there():
         return None
@@ -184,7 +205,7 @@ def open_raster(
 
 
 def warn_of_lost_place(content: Path | bytes, name: str) -> None:
-    """Warns if rasterio is missing and a file that others read has a place on the map, or nodata."""
+    """Warns if a file is georeferenced or has nodata, but rasterio is missing."""
     if gdal.is_there():
         return
     path = content if isinstance(content, Path) else None
@@ -198,25 +219,31 @@ def warn_of_lost_place(content: Path | bytes, name: str) -> None:
         or (tags and tags.georeferenced)
     ):
         log.warning(
-            "%s: its place on the map is read by rasterio (pip install 'fcnconv[geo]'); the map is in pixels",
+            "%s: its georeference needs rasterio (pip install 'fcnconv[geo]'); coordinates are in pixels",
             name,
         )
     if tags and tags.nodata:
-        log.warning("%s: its nodata is read by rasterio: pip install 'fcnconv[geo]'", name)
+        log.warning("%s: its nodata value needs rasterio: pip install 'fcnconv[geo]'", name)
 
 
 def _has_sidecar(path: Path) -> bool:
-    """Whether files beside an image may say more of it: where it lies, or where it has data."""
+    """Whether an image has sidecar files that may contain its georeference or its mask."""
     beside = [path.with_name(path.name + end) for end in (".aux.xml", ".AUX.XML", ".msk")]
     try:
         return world_file(path) is not None or any(other.is_file() for other in beside)
-    except (OSError, ValueError):  # names that are too long with it
+    except (OSError, ValueError):  # a name that is too long
         return False
 
 
 def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | None:
-    """A large image of another kind as a source that reads regions; None if it is small, or if nothing here
-    reads it so, which is logged. Raises ImageError, also for a file that is far too small to hold it.
+    """Opens a large image of another kind as a source that reads regions.
+
+    Returns:
+        The source; None if the image is small, or if no installed package can read its regions, which is
+        logged.
+
+    Raises:
+        ImageError: also for a file that is far too small for its pixels.
     """
     if width * height <= REGION_PIXELS:
         return None
@@ -230,14 +257,14 @@ def open_any(path: Path, name: str, width: int, height: int) -> ImageSource | No
 
         return VipsSource.open(path, name)
     log.info(
-        "%s: decoded whole, %.1f GB in memory: pip install 'fcnconv[large]' reads regions",
+        "%s: decoded whole, %.1f GB in memory; to read it by regions: pip install 'fcnconv[large]'",
         *(name, width * height * 3 / 1e9),
     )
     return None
 
 
 def slide_hint(path: Path) -> str:
-    """What to do about a file that nothing here could read: a clause if its name is a slide's, else ""."""
+    """Advice for a file that could not be read: a clause if its name is a slide's, else ""."""
     if path.suffix.lower() in slides.SUFFIXES and not find_spec("openslide"):
-        return "; if it is a slide, pip install 'fcnconv[slides]' reads it"
+        return "; if it is a slide, install OpenSlide: pip install 'fcnconv[slides]'"
     return ""

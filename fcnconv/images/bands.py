@@ -1,4 +1,4 @@
-"""What all files with bands share: which bands are seen, block by block, and where they have data."""
+"""The common base of all files with bands: which bands are used, block by block, and where they have data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ KNOWN_SIDE = 4096
 """Pixels of the longest side of the overview that shows where an image has data."""
 
 ENOUGH_SIDE = 512
-"""Pixels of the shorter side of a level that shows where an image has data, and which values it has."""
+"""Pixels of the shorter side of a level that is large enough to show where an image has data, and its values.
+"""
 
 ENOUGH_SAMPLES = 4_000_000
-"""Pixels that show which values an image has."""
+"""The number of pixels that is enough to show the values of an image."""
 
 Values = tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]
-"""Values (H, W, len(samples.needed)), and bool (H, W): where there are data; None is everywhere."""
+"""Values (H, W, len(samples.needed)), and bool (H, W): where there are data; None means everywhere."""
 
 
 class BandSource:
@@ -37,8 +38,12 @@ class BandSource:
 
     A subclass implements `_values`, which reads one block.
 
-    name: what messages call it. size: (width, height) in pixels. block: (width, height) of what is read at
-    once, in pixels. samples: which bands are used, and how. frames: how many pictures the file has.
+    Args:
+        name: of the image, for messages.
+        size: (width, height) in pixels.
+        block: (width, height) in pixels of the blocks that are read at once.
+        samples: which bands are used, and how.
+        frames: number of pictures in the file.
     """
 
     def __init__(
@@ -58,7 +63,11 @@ class BandSource:
         return self.blocks.read(box)
 
     def _values(self, box: Box) -> Values:
-        """The values of one block. Raises ImageError for damage."""
+        """The values of one block.
+
+        Raises:
+            ImageError: if the block is damaged.
+        """
         raise NotImplementedError
 
     def _block(self, row: int, col: int) -> Pixels:
@@ -80,7 +89,7 @@ class BandSource:
         return next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
 
     def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where the image has data, as `known_of` tells; None where no part lacks any."""
+        """Where the image has data, as `known_of` returns it; None if it has data everywhere."""
         return self._known_overview
 
     @cached_property
@@ -89,26 +98,26 @@ class BandSource:
 
     @property
     def _is_partial(self) -> bool:
-        """Whether some pixels may have no data, or be clear."""
+        """Whether some pixels may have no data, or be transparent."""
         declared = self.samples.declared
         return declared.alpha is not None or declared.dtype.kind == "f" or self.samples.has_clear_colours
 
     def _overview(self) -> npt.NDArray[np.bool_]:
-        """bool (h, w): of squares of pixels, whether any of them has data."""
+        """Whether any pixel in each square of pixels has data: bool (h, w)."""
         factor = -(-max(self.size) // KNOWN_SIDE)
-        found = np.zeros((-(-self.size[1] // factor), -(-self.size[0] // factor)), np.bool_)
+        overview = np.zeros((-(-self.size[1] // factor), -(-self.size[0] // factor)), np.bool_)
         for box in self._boxes():
             seen = self._seen(box)
             if seen.all():
                 x0, y0, x1, y1 = (side // factor for side in (*box[:2], box[2] - 1, box[3] - 1))
-                found[y0 : y1 + 1, x0 : x1 + 1] = True
+                overview[y0 : y1 + 1, x0 : x1 + 1] = True
             else:
                 y, x = np.nonzero(seen)
-                found[(y + box[1]) // factor, (x + box[0]) // factor] = True
-        return found
+                overview[(y + box[1]) // factor, (x + box[0]) // factor] = True
+        return overview
 
     def _seen(self, box: Box) -> npt.NDArray[np.bool_]:
-        """bool (H, W): the pixels of a block that have data and are not clear."""
+        """The pixels of a block that have data and are not transparent: bool (H, W)."""
         values, known = self._values(box)
         return self.samples.seen(values, known)
 
@@ -124,7 +133,7 @@ class BandSource:
         return parts
 
     def settle(self, rescale: Rescale | None) -> None:
-        """Fits percentiles, and warns of an image that would be black or clear."""
+        """Fits percentiles, and warns of an image that would be black or transparent."""
         declared, fits = self.samples.declared, rescale is not None and rescale.percentiles
         if fits:
             samples = self.samples.fitted(self._some(), fits, self.name)
@@ -132,7 +141,7 @@ class BandSource:
                 level.samples = samples
         elif self.samples.may_be_dark:
             warn_if_dark(self.name, self._some())
-        if declared.alpha is not None and area(self.size) <= REGION_PIXELS:  # known at once of a small one
+        if declared.alpha is not None and area(self.size) <= REGION_PIXELS:  # quick for a small image
             known = self.known()
             if known is not None and not known.any():
-                log.warning("%s: every pixel is transparent, so that nothing but white is seen", self.name)
+                log.warning("%s: every pixel is transparent, so the image is white", self.name)

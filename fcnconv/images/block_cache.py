@@ -1,4 +1,6 @@
-"""An image made of fixed blocks, each decoded or computed when it is first read, the last ones kept."""
+"""An image made of fixed blocks. Each is decoded or computed when it is first read, and the last ones are
+kept.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,21 @@ from fcnconv.grid import Box
 from fcnconv.images.source import Pixels, area
 
 BLOCK = 1024
-"""Side of the blocks of an image that has none of its own, in pixels."""
+"""Side of the blocks of an image that has no blocks of its own, in pixels."""
 
 CACHE_PIXELS = 16 * 1024**2
-"""Pixels of blocks that are kept: so many, or two rows of blocks up to three times as many, since a scan goes
-along rows and a row of its tiles begins inside a block of the row before."""
+"""Pixels of the blocks that are kept. Two rows of blocks are kept in any case, up to three times as many
+pixels, because a scan goes along rows, and a row of its tiles begins inside a block of the previous row.
+"""
 
 
 class Blocks:
     """Reads regions from blocks.
 
-    size: (width, height) of the image. block: the same of a block; they start at the image's corner.
-    make: (row, col) of a block -> uint8 (H, W, channels), at least all of it that lies inside the image.
+    Args:
+        size: (width, height) of the image.
+        block: (width, height) of a block; blocks start at the image's corner.
+        make: (row, col) of a block -> uint8 (H, W, channels), at least the part that lies inside the image.
     """
 
     def __init__(self, size: tuple[int, int], block: tuple[int, int], make: Callable[[int, int], Pixels]):
@@ -33,7 +38,7 @@ class Blocks:
         self.kept: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
 
     def read(self, box: Box) -> Pixels:
-        """uint8 (y1 - y0, x1 - x0, channels): the pixels of a box inside the image."""
+        """The pixels of a box inside the image: uint8 (y1 - y0, x1 - x0, channels)."""
         x0, y0, x1, y1 = box
         wide, high = self.block
         out: Pixels | None = None
@@ -46,7 +51,7 @@ class Blocks:
                 a, b = max(y0, top), min(y1, top + high)
                 c, d = max(x0, left), min(x1, left + wide)
                 out[a - y0 : b - y0, c - x0 : d - x0] = block[a - top : b - top, c - left : d - left]
-        assert out is not None  # as no box is empty
+        assert out is not None  # no box is empty
         return out
 
     def _block(self, row: int, col: int) -> Pixels:

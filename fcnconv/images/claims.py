@@ -1,8 +1,8 @@
-"""What a TIFF claims of itself, checked before the libraries that read it believe it.
+"""Checks the sizes that a TIFF claims, before the libraries that read it believe them.
 
-A directory of a TIFF tells how many values each of its tags has, how long each segment is and where the next
-directory lies. Libraries reserve memory for what is told, and follow it: 26 kB can be made to look like ten
-thousand pages that lie across each other, or a segment of 2 GB.
+A directory of a TIFF contains the number of values of each tag, the length of each segment and the place of
+the next directory. Libraries reserve memory for these sizes, and follow these places. So 26 kB can look like
+ten thousand pages that overlap each other, or like a segment of 2 GB.
 """
 
 from __future__ import annotations
@@ -31,32 +31,36 @@ _SIZES = {
     17: 8,
     18: 8,
 }
-"""Bytes of a value of each type."""
+"""Bytes per value of each type."""
 
 _LENGTHS = (279, 325)
-"""The tags that hold the bytes of each strip, and of each tile."""
+"""The tags with the number of bytes of each strip, and of each tile."""
 
 _PLACES = (273, 324)
-"""The tags that hold where each strip, and each tile, lies in the file. Pillow asks for memory for all that
-lies between two of them.
+"""The tags with the place of each strip, and of each tile, in the file. Pillow requests memory for everything
+between two of these places.
 """
 
 _IMAGE, _TILE, _STRIP = (256, 257), (322, 323), 278
 """The tags of an image's width and its length, of a tile's, and of a strip's length."""
 
 MOST_TILE = 1 << 26
-"""Pixels of a tile, at most: 8192 × 8192. Those of slides have 65,536. OpenSlide ends the process where it
-does not get the memory for one.
+"""The maximum number of pixels of a tile: 8192 × 8192. The tiles of slides have 65,536. OpenSlide ends the
+process if it does not get the memory for a tile.
 """
 
 _WHOLE = {3: "u2", 4: "u4", 16: "u8"}
-"""The types of whole numbers, as NumPy calls them."""
+"""NumPy's names of the types of whole numbers."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """How a file is written. order: of its bytes, as `struct` calls it. count, offset: the codes of how many
-    entries a directory has, and of places in the file.
+    """The format of a file.
+
+    Attributes:
+        order: the byte order, as `struct` writes it.
+        count: the code of the number of entries of a directory.
+        offset: the code of a place in the file.
     """
 
     order: str
@@ -65,9 +69,13 @@ class _Form:
 
 
 def false_claim(file: IO[bytes]) -> str:
-    """What a TIFF claims that its own length belies; empty if nothing, or if the file is none.
+    """Describes a claim of a TIFF that contradicts its own length. The position in the file is kept.
 
-    The file's place is kept. Raises OSError.
+    Returns:
+        The claim; empty if there is no false claim, or if the file is not a TIFF.
+
+    Raises:
+        OSError: if the file cannot be read.
     """
     before = file.tell()
     file.seek(0)
@@ -85,8 +93,10 @@ def false_claim(file: IO[bytes]) -> str:
 
 
 def _walked(file: IO[bytes], form: _Form, first: int) -> str:
-    """The first false claim of the directories, one after another. Where their chain leaves the file it ends,
-    as it does for the libraries; tifffile goes round in a circle for ever.
+    """The first false claim of the directories, one after another.
+
+    If their chain leaves the file it ends, as it does for the libraries. On a circular chain, tifffile would
+    loop forever.
     """
     size = file.seek(0, 2)
     seen: set[int] = set()
@@ -107,7 +117,7 @@ def _walked(file: IO[bytes], form: _Form, first: int) -> str:
         taken += len(head) + len(content) + len(following)
         if taken > size:
             return "pages that lie across each other"
-        told, places = dict[int, int](), dict[int, int]()
+        sizes, places = dict[int, int](), dict[int, int]()
         for tag, kind, count, value in entry.iter_unpack(content):
             length = count * _SIZES.get(kind, 0)
             if length > size:
@@ -118,10 +128,10 @@ def _walked(file: IO[bytes], form: _Form, first: int) -> str:
                     return f"a segment of {largest:,} bytes in {size:,}"
                 if tag in _PLACES and largest > size:
                     return f"a segment at byte {largest:,} of {size:,}"
-                told[tag] = largest
+                sizes[tag] = largest
                 if tag in _PLACES:
                     places[tag] = count
-        if claim := _false_segments(told, places):
+        if claim := _false_segments(sizes, places):
             return claim
         if len(following) < struct.calcsize(form.order + form.offset):
             break
@@ -129,25 +139,28 @@ def _walked(file: IO[bytes], form: _Form, first: int) -> str:
     return ""
 
 
-def _false_segments(told: dict[int, int], places: dict[int, int]) -> str:
-    """What is false about the segments of a page. told: its sizes, by their tags. places: how many places the
-    tags for those have.
+def _false_segments(sizes: dict[int, int], places: dict[int, int]) -> str:
+    """The false claim about the segments of a page, if any.
+
+    Args:
+        sizes: the sizes of the page, by their tags.
+        places: the number of places that each tag for places has.
     """
     strips, tiles = _PLACES
-    width, length = (told.get(tag, 0) for tag in _IMAGE)
-    wide, high = (told.get(tag, 0) for tag in _TILE)
+    width, length = (sizes.get(tag, 0) for tag in _IMAGE)
+    wide, high = (sizes.get(tag, 0) for tag in _TILE)
     if wide * high > MOST_TILE:
         return f"tiles of {wide} × {high} px"
     needed = 0
     if tiles in places and wide and high:
         needed = -(-width // wide) * -(-length // high) - places[tiles]
-    elif places.get(strips, 1) > 1 and (rows := told.get(_STRIP, 0)):  # one may hold all, whatever is told
+    elif places.get(strips, 1) > 1 and (rows := sizes.get(_STRIP, 0)):  # one strip may hold all rows
         needed = -(-length // rows) - places[strips]
-    return f"{width} × {length} px, of which {needed:,} segments are missing" if needed > 0 else ""
+    return f"{width} × {length} px, but {needed:,} segments are missing" if needed > 0 else ""
 
 
 def _largest(file: IO[bytes], form: _Form, kind: int, length: int, value: bytes) -> int:
-    """The largest of a tag's whole numbers, `length` bytes of them. value: of the tag, or where they lie."""
+    """The largest of a tag's whole numbers, which take `length` bytes. value: of the tag, or its place."""
     if length > len(value):
         file.seek(struct.unpack(form.order + form.offset, value)[0])
         value = file.read(length)

@@ -1,7 +1,7 @@
-"""Formats that Pillow reads by a package of their own: known by their content, registered when one comes.
+"""Formats that Pillow reads with an additional package, recognised by their content and registered on demand.
 
-So nothing is imported for the files that most people have, and a file whose package is missing is told with
-what to install instead of as damage.
+So files in common formats import no such package. If a package is missing, the error says what to install
+instead of reporting damage.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fcnconv.errors import ImageError
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _AVIF = {b"avif", b"avis"}
 _HEAD = 64
-"""Bytes that tell a format: the first box of a file with its brands, of which more than a dozen are rare."""
+"""Bytes that identify a format: the first box of a file with its brands, rarely more than a dozen."""
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """The brands of an ISO media file, of which the first is the major one; none of any other file."""
+    """The brands of an ISO media file, including the major brand; empty for any other file."""
     if head[4:8] != b"ftyp":
         return set()
     box = head[8 : int.from_bytes(head[:4], "big")]
@@ -56,8 +56,14 @@ def _use_avif() -> None:
 
 @dataclass(frozen=True)
 class Codec:
-    """One format. name: what it is called. suffixes: of its files. knows: whether a file is one, by its first
-    bytes. use: makes Pillow read it, or raises ImportError. install: what brings that.
+    """One format.
+
+    Attributes:
+        name: what it is called.
+        suffixes: of its files.
+        knows: whether a file has this format, by its first bytes.
+        use: makes Pillow read it, or raises ImportError.
+        install: how to install the package.
     """
 
     name: str
@@ -73,13 +79,17 @@ CODECS = (
     Codec("AVIF", (".avif", ".avifs"), _is_avif, _use_avif, "pip install 'pillow>=11.3'"),
 )
 SUFFIXES = frozenset(suffix for codec in CODECS for suffix in codec.suffixes)
-"""Of files that count as images whether or not the package is there: they are told, not passed over."""
+"""Suffixes of files that count as images even if the package is missing: an error reports them."""
 
 
 def prepare(file: io.IOBase, name: str) -> bool:
-    """Makes Pillow read a file of one of `CODECS`; whether it is one. The file's place is kept.
+    """Makes Pillow read a file of one of `CODECS`. The position in the file is kept.
 
-    Raises ImageError if the package for it is missing.
+    Returns:
+        Whether the file has one of these formats.
+
+    Raises:
+        ImageError: if the package for it is missing.
     """
     place = file.tell()
     head = file.read(_HEAD)

@@ -1,4 +1,4 @@
-"""GDAL, through rasterio: how files are opened with it, and what they declare about their bands."""
+"""GDAL, through rasterio: how it opens files, and what they declare about their bands."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fcnconv.images.source import Pixels, area
 log = logging.getLogger("fcnconv")
 
 _NETWORK = frozenset("HTTP WMS WMTS WCS DAAS EEDA EEDAI PLMOSAIC STACIT STACTA ESRIC".split())
-"""Drivers that fetch what a small file names from elsewhere."""
+"""Drivers that fetch data from elsewhere that a small file names."""
 
 _NO_PICTURES = frozenset("DERIVED GNMDatabase GNMFile GTI MEM Memory PDF".split())
-"""Drivers of other things than image files."""
+"""Drivers for files that are not images."""
 
 OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": 32,  # MB; `Blocks` keeps what was decoded, and whole blocks of the file are read
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".nothing",  # no file leads to an address
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".nothing",  # no file can make GDAL fetch an address
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_PAM_ENABLED": "YES",  # reads .aux.xml
     "GDAL_HTTP_MAX_RETRY": "0",
@@ -42,8 +42,8 @@ def is_there() -> bool:
 
 @contextmanager
 def gdal() -> Iterator[None]:
-    """GDAL as files of strangers are read with it: without network, and without a word of its own."""
-    os.environ.setdefault("GDAL_SKIP", " ".join(sorted(_NETWORK)))  # counts when GDAL starts
+    """Configures GDAL for untrusted files: without network, and without messages of its own."""
+    os.environ.setdefault("GDAL_SKIP", " ".join(sorted(_NETWORK)))  # takes effect when GDAL starts
     import rasterio
 
     logging.getLogger("rasterio").addHandler(_SILENT)
@@ -52,7 +52,7 @@ def gdal() -> Iterator[None]:
 
 
 _SILENT = logging.NullHandler()
-"""For rasterio. One for all files, as handlers add up."""
+"""For rasterio. One handler for all files, because handlers add up."""
 
 
 def _drivers() -> list[str]:
@@ -63,9 +63,12 @@ def _drivers() -> list[str]:
 
 
 def gdal_open(content: Path | bytes, frame: int = 1, **options: Any) -> Any:
-    """A dataset of rasterio, to be used inside of `gdal`. Raises rasterio's errors.
+    """Opens a dataset of rasterio, inside of `gdal`. Raises rasterio's errors.
 
-    content: a path, or an encoded file. frame: the page of a TIFF, from 1.
+    Args:
+        content: a path, or an encoded file.
+        frame: the page of a TIFF, from 1.
+        options: for rasterio.
     """
     from rasterio.io import DatasetReader, MemoryFile
 
@@ -87,7 +90,7 @@ def gdal_open(content: Path | bytes, frame: int = 1, **options: Any) -> Any:
 
 
 class FrameMissing(ValueError):
-    """A page that a file does not have. count: how many it has."""
+    """A page that a file does not have. count: the number of pages that it has."""
 
     def __init__(self, count: int):
         super().__init__(f"{count} pages")
@@ -95,20 +98,20 @@ class FrameMissing(ValueError):
 
 
 def count_pages(dataset: Any) -> int:
-    """How many pages the file of a dataset has; 1 where it is no TIFF."""
+    """The number of pages in the file of a dataset; 1 if it is not a TIFF."""
     whole = getattr(dataset, "_kept", dataset)
     pages = getattr(whole if hasattr(whole, "subdatasets") else dataset, "subdatasets", ())
     return max(len(pages), 1) if dataset.driver == "GTiff" else 1
 
 
 def failure(content: Path | bytes) -> str:
-    """Why GDAL cannot open a file, in its own words."""
+    """GDAL's own message why it cannot open a file."""
     with gdal():
         try:
             gdal_open(content)
         except Exception as error:  # rasterio's and GDAL's errors share no class
             return first_line(root_cause(error))
-    return "it is no image"
+    return "it is not an image"
 
 
 def _is_utf8(path: Path) -> bool:
@@ -120,7 +123,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def declared_by(dataset: Any, premultiplied: bool = False, name: str = "") -> Declared:
-    """What a dataset of rasterio declares about its bands."""
+    """The file's declarations about the bands of a dataset of rasterio."""
     kinds = [kind.name for kind in dataset.colorinterp]
     dtype = np.dtype(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
@@ -140,7 +143,7 @@ def declared_by(dataset: Any, premultiplied: bool = False, name: str = "") -> De
         colours = (others[0],)
     elif len(others) == 3 and dtype == np.uint8 and len(dataset.dtypes) == 3:
         colours = (1, 2, 3)
-        log.info("%s: bands 1, 2 and 3 are taken for red, green and blue; --bands names others", name)
+        log.info("%s: bands 1, 2 and 3 are used as red, green and blue; choose others with --bands", name)
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "")
     white = WHITE.get(str(dtype))
     if white is not None and bits.isdigit() and int(bits) < 8 * dtype.itemsize:
@@ -155,7 +158,7 @@ def declared_by(dataset: Any, premultiplied: bool = False, name: str = "") -> De
 
 
 def _palette(dataset: Any) -> Pixels:
-    """uint8 (n, 4): the colours of a dataset's first band."""
+    """The colours of a dataset's first band: uint8 (n, 4)."""
     colours = dataset.colormap(1)
     table = np.zeros((max(colours, default=0) + 1, 4), np.uint8)
     for value, colour in colours.items():
@@ -164,11 +167,17 @@ def _palette(dataset: Any) -> Pixels:
 
 
 PIXELS_A_BYTE = 10_000
-"""Of a large image, at most. One of a single colour in 1 bit has 8,000 as a PNG, a drawing 3,000 as a fax."""
+"""The maximum number of pixels per byte of a large image. A single colour in 1 bit reaches 8,000 as a PNG,
+and a drawing 3,000 as a fax.
+"""
 
 
 def require_sound(dataset: Any, content: Path | bytes, name: str, max_pixels: int) -> None:
-    """Raises ImageError for a file far too small for its pixels, and for blocks too large to decode."""
+    """Checks that a file is large enough for its pixels, and that its blocks are small enough to decode.
+
+    Raises:
+        ImageError: if not.
+    """
     pixels = area((dataset.width, dataset.height))
     length = len(content) if isinstance(content, bytes) else content.stat().st_size
     if pixels > MOST_BLOCK and dataset.driver not in _REFERRING and pixels > length * PIXELS_A_BYTE:
@@ -180,27 +189,27 @@ def require_sound(dataset: Any, content: Path | bytes, name: str, max_pixels: in
     limit = max(MOST_BLOCK, max_pixels)
     if block > limit:
         raise ImageError(
-            f"{name}: its pixels lie in blocks of {block:,}, over the limit of {limit:,}, and are decoded at "
-            f"once; --max-pixels {block} lets it in"
+            f"{name}: its blocks of {block:,} pixels, each decoded at once, are over the limit of {limit:,}; "
+            f"to read it, add --max-pixels {block}"
         )
 
 
 _REFERRING = frozenset(
     "VRT TIL ECRGTOC RPFTOC ENVI EHdr DIMAP SAFE SENTINEL2 MRF ERS RRASTER PDS PDS4 ISIS3".split()
 )
-"""Drivers whose files lead to the pixels in others."""
+"""Drivers for files that refer to pixels in other files."""
 
 
 def container_of(name: str, dataset: Any) -> str:
-    found = [text.rsplit(":", 1)[-1] for text in dataset.subdatasets]
+    rasters = [text.rsplit(":", 1)[-1] for text in dataset.subdatasets]
     return (
-        f"{name}: holds {len(found)} rasters ({', '.join(found[:3])}…), and not one image; "
-        "gdal_translate makes a TIFF of one"
+        f"{name}: holds {len(rasters)} rasters ({', '.join(rasters[:3])}…) instead of one image; "
+        "convert one of them to TIFF with gdal_translate"
     )
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What GDAL said, where rasterio only says to see it."""
+    """GDAL's own error, if rasterio's error only refers to it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""Where an image lies on the map: an affine transform and a coordinate system."""
+"""The georeference of an image: an affine transform and a coordinate system."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ LONGITUDES = "EPSG:4326"
 
 @dataclass(frozen=True)
 class GeoReference:
-    """Where an image lies on the map.
+    """The georeference of an image.
 
-    transform: from the image's pixels to the map. system: the coordinate system as PROJ reads it, ``EPSG:…``
-    or well-known text; None if the file does not name it.
+    Attributes:
+        transform: from the image's pixels to map coordinates.
+        system: the coordinate system as PROJ reads it, ``EPSG:…`` or well-known text; None if the file does
+            not name it.
     """
 
     transform: Affine
@@ -41,33 +43,40 @@ class GeoReference:
         return int(number[1]) if number else None
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """The map's coordinates of a point of the image, in pixels."""
+        """The map coordinates of a point of the image, given in pixels."""
         a, b, c, d, e, f = self.transform
         return a * x + b * y + c, d * x + e * y + f
 
     def place_all(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The same of many points: (…, 2), x and y."""
+        """The map coordinates of many points: (…, 2), x and y."""
         a, b, c, d, e, f = self.transform
         x, y = points[..., 0], points[..., 1]
         return np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
 
     def pixels_of(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The inverse of `place_all`: points of the map in pixels of the image."""
+        """The inverse of `place_all`: converts map coordinates to pixels of the image."""
         a, b, c, d, e, f = self.transform
         x, y = points[..., 0] - c, points[..., 1] - f
         determinant = a * e - b * d
         return np.stack([e * x - b * y, a * y - d * x], axis=-1) / determinant
 
     def of_part(self, x: float, y: float, wide: float, high: float) -> GeoReference:
-        """The place of a raster whose first pixel covers `wide` × `high` of this one's from (x, y) on."""
+        """The georeference of a raster whose first pixel covers `wide` × `high` of this one's pixels, from
+        (x, y) on.
+        """
         a, b, _, d, e, _ = self.transform
         c, f = self.place(x, y)
         return replace(self, transform=(a * wide, b * high, c, d * wide, e * high, f))
 
     def turned(self, orientation: int, size: tuple[int, int]) -> GeoReference:
-        """The place of the upright image. orientation: as EXIF numbers it. size: (width, height) upright."""
+        """The georeference of the upright image.
+
+        Args:
+            orientation: as EXIF numbers it.
+            size: (width, height) upright.
+        """
         width, height = size
-        # the stored pixel (x, y) of an upright one: TIFF 6.0, Orientation
+        # the stored pixel (x, y) for an upright pixel: TIFF 6.0, Orientation
         xx, xy, x0, yx, yy, y0 = {
             2: (-1, 0, width, 0, 1, 0),
             3: (-1, 0, width, 0, -1, height),
@@ -88,13 +97,19 @@ class GeoReference:
 
 
 IN_PIXELS = GeoReference((1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
-"""The place of an image that has none. On a map y grows upwards."""
+"""The georeference used for an image that has none. On a map, y grows upwards."""
 
 
 def transformed(points: npt.NDArray[np.float64], theirs: str, own: str) -> npt.NDArray[np.float64]:
-    """Points (n, 2) of one coordinate system in another. theirs, own: as PROJ reads them; x goes before y.
+    """Converts points (n, 2) from one coordinate system to another.
 
-    Raises ImageError where rasterio is needed and is not there, or PROJ knows no way between the two.
+    Args:
+        points: the points; x goes before y.
+        theirs: their coordinate system, as PROJ reads it.
+        own: the coordinate system of the result.
+
+    Raises:
+        ImageError: if rasterio is needed and not installed, or if PROJ cannot convert between the systems.
     """
     if theirs == own:
         return points
@@ -118,7 +133,7 @@ def transformed(points: npt.NDArray[np.float64], theirs: str, own: str) -> npt.N
 
 
 def short_name(system: str) -> str:
-    """The name of a coordinate system that is a long text."""
+    """The name of a coordinate system that is given as a long text."""
     named = re.match(r'\w+\["([^"]+)"', system)
     return named[1] if named else system
 
@@ -127,15 +142,17 @@ EQUATOR, FLATTENING = 6_378_137.0, 1 / 298.257223563
 """WGS 84: metres of the semi-major axis, and the flattening."""
 
 NEARLY_TRUE = 0.02
-"""How far, as a share, a map's scale may be from the ground's before the ground's is measured. UTM differs by
-0.04 %, and a file's own 0.25 m should stay 0.25 m; Web Mercator at 60° N differs by 100 %."""
+"""How far, as a share, the scale of a map may differ from the scale on the ground before the ground is
+measured. UTM differs by 0.04 %, and a file's own 0.25 m should stay 0.25 m; Web Mercator at 60° N differs by
+100 %.
+"""
 
 
 def ground_size(place: GeoReference, size: tuple[int, int]) -> tuple[float, float] | None:
-    """Metres across and down a pixel on the ground; None where the coordinate system does not tell.
+    """Metres across and down a pixel on the ground; None if the coordinate system does not define it.
 
-    For a projected system these are its units. Where the projection stretches more than `NEARLY_TRUE`, and in
-    degrees, the distances at the centre of the image on the ellipsoid count.
+    For a projected system these are its units. For degrees, and where the projection stretches by more than
+    `NEARLY_TRUE`, they are the distances on the ellipsoid at the centre of the image.
     """
     if place.system is None:
         return None
@@ -177,11 +194,11 @@ def _on_ellipsoid(place: GeoReference, size: tuple[int, int]) -> tuple[float, fl
 
 
 CLOSE = 1.0
-"""Pixels that control points may be off the affine transform that fits them best, for it to be used."""
+"""The maximum distance, in pixels, of control points from the best affine transform, for it to be used."""
 
 
 def georeference_of(dataset: Any, name: str) -> GeoReference | None:
-    """Where a dataset lies; None if it does not say. A place that cannot be used is warned of."""
+    """The georeference of a dataset; None if it has none. Warns of a georeference that cannot be used."""
     from rasterio.transform import from_gcps
 
     transform, system = dataset.transform, system_of(dataset.crs) or _beside(dataset.name)
@@ -195,8 +212,8 @@ def georeference_of(dataset: Any, name: str) -> GeoReference | None:
             off = float(np.hypot(*(back - [(p.col, p.row) for p in points]).T).max())
         if off > CLOSE:
             log.warning(
-                "%s: its %d control points are up to %.3g px off an affine transform, not used: the map is "
-                "in pixels; gdalwarp makes an image that lies straight",
+                "%s: its %d control points are up to %.3g px off an affine transform and are ignored; "
+                "coordinates are in pixels. To use them, warp the image with gdalwarp",
                 *(name, len(points), off),
             )
             return None
@@ -204,40 +221,38 @@ def georeference_of(dataset: Any, name: str) -> GeoReference | None:
     elif transform.is_identity:
         if dataset.rpcs is not None:
             log.warning(
-                "%s: is placed by rational polynomials (RPC), which are not used: the map is in pixels; "
-                "gdalwarp -rpc makes an image that lies straight",
+                "%s: its rational polynomials (RPC) are not used; coordinates are in pixels. To use them, "
+                "warp the image with gdalwarp -rpc",
                 name,
             )
         elif system is not None:
-            log.warning("%s: names a coordinate system, and no place in it: the map lies in pixels", name)
+            log.warning("%s: names a coordinate system, but no place; coordinates are in pixels", name)
         elif world := world_file(Path(dataset.name)):
             log.warning(
-                "%s: GDAL does not read its world file %s, which has six numbers: the map lies in pixels",
+                "%s: GDAL cannot read its world file %s, which needs six numbers; coordinates are in pixels",
                 *(name, world),
             )
         return None
     values = tuple(map(float, transform[:6]))
     if not all(map(math.isfinite, values)) or not transform.determinant:
-        log.warning(
-            "%s: its place on the map cannot be meant (pixels of no size); the map lies in pixels", name
-        )
+        log.warning("%s: its georeference is not valid (pixels of no size); coordinates are in pixels", name)
         return None
     return GeoReference(values, system)  # type: ignore[arg-type]
 
 
 def world_file(path: Path) -> Path | None:
-    """The world file beside an image, as ``.tfw``, ``.jgw`` or ``.wld``; None if there is none."""
+    """The world file of an image, such as ``.tfw``, ``.jgw`` or ``.wld``; None if there is no such file."""
     suffix = path.suffix
     ends = [f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld"] if suffix else [".wld"]
     names = [path.with_suffix(case(end)) for end in ends for case in (str.lower, str.upper)]
     try:
         return next((name for name in names if name.is_file()), None)
-    except (OSError, ValueError):  # names that are too long with it
+    except (OSError, ValueError):  # a name that is too long
         return None
 
 
 def _beside(name: str) -> str | None:
-    """The coordinate system that a ``.prj`` beside an image names, which GDAL reads for some formats only."""
+    """The coordinate system in the ``.prj`` file of an image. GDAL reads it for some formats only."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
@@ -250,7 +265,7 @@ def _beside(name: str) -> str | None:
 
 
 def system_of(crs: Any) -> str | None:
-    """A coordinate system of rasterio's as a text for PROJ: its number in EPSG's list if that is the same."""
+    """The coordinate system of a rasterio object as a text for PROJ: its EPSG number if that is the same."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 

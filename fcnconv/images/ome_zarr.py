@@ -1,4 +1,4 @@
-"""OME-Zarr: images of microscopy as folders of chunks, with a pyramid and any number of channels (NGFF 0.4,
+"""OME-Zarr: microscopy images as folders of chunks, with a pyramid and any number of channels (NGFF 0.4,
 0.5).
 """
 
@@ -25,21 +25,25 @@ from fcnconv.images.samples import PLAIN, WHITE, Asked, Declared, Samples, choos
 log = logging.getLogger("fcnconv")
 
 _METADATA = ("zarr.json", ".zattrs")
-"""One of these lies in the folder of a zarr group."""
+"""One of these files lies in the folder of a zarr group."""
 
 
 def is_store(path: Path) -> bool:
     """Whether a path is the folder of a zarr group."""
-    with suppress(OSError):  # of a name that no file can have
+    with suppress(OSError):  # a name that no file can have
         return any(path.joinpath(name).is_file() for name in _METADATA)
     return False
 
 
 class ZarrSource(BandSource):
-    """A level of an OME-Zarr image, of its first time and depth.
+    """A level of an OME-Zarr image, at its first time and depth.
 
-    array: of zarr. axes: the names of its axes. samples: which of its channels are seen, and how.
-    pixel_size: metres across and down a pixel; None if it is not told.
+    Args:
+        array: of zarr.
+        axes: the names of its axes.
+        name: of the image, for messages.
+        samples: which of its channels are used, and how.
+        pixel_size: metres across and down a pixel; None if it is unknown.
     """
 
     def __init__(
@@ -57,7 +61,11 @@ class ZarrSource(BandSource):
 
     @classmethod
     def open(cls, path: Path, name: str, asked: Asked = PLAIN) -> ZarrSource:
-        """The first image of a group. Raises ImageError."""
+        """Opens the first image of a group.
+
+        Raises:
+            ImageError: if it cannot be read.
+        """
         try:
             import zarr
         except ImportError as error:
@@ -67,10 +75,10 @@ class ZarrSource(BandSource):
         try:
             path, series = _image_in(path)
             if series:
-                log.info("%s: %s; %s is its first image, which is taken", name, series, path)
+                log.info("%s: %s; only its first image %s is used", name, series, path)
             group = zarr.open_group(CheckedStore(path, read_only=True), mode="r")
-            told: Mapping[str, Any] = group.attrs.asdict()
-            image = told.get("ome", told)["multiscales"][0]
+            metadata: Mapping[str, Any] = group.attrs.asdict()
+            image = metadata.get("ome", metadata)["multiscales"][0]
             axes = [axis["name"] if isinstance(axis, dict) else axis for axis in image["axes"]]
             arrays = [group[dataset["path"]] for dataset in image["datasets"]]
             for array in arrays:
@@ -81,7 +89,7 @@ class ZarrSource(BandSource):
             size = _pixel_size(image, axes)
         except Exception as error:  # stores and codecs raise anything on damaged data
             raise ImageError(
-                f"{name}: a folder of zarr, and no image as OME-Zarr has them ({first_line(error)})"
+                f"{name}: a folder of zarr, but not an OME-Zarr image ({first_line(error)})"
             ) from error
         samples = choose_samples(name, _declared(arrays[0], axes), asked)
         source, *smaller = (cls(array, axes, name, samples, size) for array in arrays)
@@ -93,93 +101,104 @@ class ZarrSource(BandSource):
         x0, y0, x1, y1 = box
         regions: dict[str, Any] = {"x": slice(x0, x1), "y": slice(y0, y1), "c": slice(None)}
         try:
-            found = np.asarray(self.array[tuple(regions.get(axis, 0) for axis in self.axes)])
+            values = np.asarray(self.array[tuple(regions.get(axis, 0) for axis in self.axes)])
         except Exception as error:  # stores and codecs raise anything on damaged data
             raise ImageError(f"{self.name}: damaged or cut short: {first_line(error)}") from error
         order = [axis for axis in self.axes if axis in regions]
         if "c" not in order:
-            order, found = ["c", *order], found[None]
-        values = found.transpose([order.index(axis) for axis in "yxc"])
+            order, values = ["c", *order], values[None]
+        values = values.transpose([order.index(axis) for axis in "yxc"])
         return values[:, :, [band - 1 for band in self.samples.needed]], None
 
 
 def _declared(array: Any, axes: Sequence[str]) -> Declared:
-    """What an array says of its channels: one is grey, three of 8 bits are red, green and blue."""
+    """The channels that an array declares: one is grey, three of 8 bits are red, green and blue."""
     count = int(array.shape[axes.index("c")]) if "c" in axes else 1
     usual = {1: (1,), 3: (1, 2, 3) if array.dtype == np.uint8 else None}.get(count)
     return Declared(count, array.dtype, usual, WHITE.get(str(array.dtype)))
 
 
 def _metadata(folder: Path) -> Mapping[str, Any]:
-    """OME's metadata of a group, of either version of zarr; none of a folder that is no group."""
+    """OME's metadata of a group, of either version of zarr; empty for a folder that is not a group."""
     for name in _METADATA:
         if (folder / name).is_file():
-            told = json.loads((folder / name).read_text(encoding="utf-8"))
-            attributes = told.get("attributes", {}) if name == "zarr.json" else told
+            metadata = json.loads((folder / name).read_text(encoding="utf-8"))
+            attributes = metadata.get("attributes", {}) if name == "zarr.json" else metadata
             return dict(attributes.get("ome", attributes))
     return {}
 
 
 def _image_in(path: Path) -> tuple[Path, str]:
-    """The folder of the first image of a store, and what the store is if it holds several.
+    """Finds the first image of a store, in the layouts of bioformats2raw and of plates with wells that NGFF
+    defines.
 
-    The layouts are those of bioformats2raw and of plates with wells, as NGFF has them. Raises ValueError.
+    Returns:
+        The folder of the image, and a description of the store if it holds several images.
+
+    Raises:
+        ValueError: if the image lies outside of the store.
     """
-    told, series = _metadata(path), ""
-    if "plate" in told:
-        series = f"a plate of {len(told['plate']['wells'])} wells"
-        path = _below(path, told["plate"]["wells"][0]["path"])
-        told = _metadata(path)
-    if "well" in told:
-        series = series or f"a well of {len(told['well']['images'])} fields"
-        return _below(path, told["well"]["images"][0]["path"]), series
-    if "bioformats2raw.layout" in told and "multiscales" not in told:
+    metadata, series = _metadata(path), ""
+    if "plate" in metadata:
+        series = f"a plate of {len(metadata['plate']['wells'])} wells"
+        path = _below(path, metadata["plate"]["wells"][0]["path"])
+        metadata = _metadata(path)
+    if "well" in metadata:
+        series = series or f"a well of {len(metadata['well']['images'])} fields"
+        return _below(path, metadata["well"]["images"][0]["path"]), series
+    if "bioformats2raw.layout" in metadata and "multiscales" not in metadata:
         names = _metadata(path / "OME").get("series") or ["0"]
         return _below(path, names[0]), f"holds {len(names)} series"
     return path, series
 
 
 def _below(folder: Path, name: str) -> Path:
-    """A folder of a store by its name, which cannot lead out of it. Raises ValueError."""
-    found = folder / name
-    if not isinstance(name, str) or not found.resolve().is_relative_to(folder.resolve()):
+    """A folder inside a store by its name.
+
+    Raises:
+        ValueError: if the name leads out of the store.
+    """
+    below = folder / name
+    if not isinstance(name, str) or not below.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"its image {name!r} lies outside of it")
-    return found
+    return below
 
 
 MOST_BLOCK = 1 << 28
-"""Bytes of what is read at once, at most: chunks, with all channels. Those of slides are some MB."""
+"""The maximum number of bytes that are read at once: chunks, with all channels. Blocks of slides have some
+MB.
+"""
 
 
 def _block_side(chunk: int) -> int:
-    """The side of a block, of whole chunks, in pixels. chunk: the same of a chunk."""
+    """The side of a block of whole chunks, in pixels. chunk: the side of a chunk."""
     return chunk * max(BLOCK // chunk, 1)
 
 
 def _described(array: Any) -> str:
-    """All that a file tells of an array, its codecs among it, as JSON."""
+    """The file's complete description of an array, including its codecs, as JSON."""
     return json.dumps(array.metadata.to_dict(), default=str)
 
 
 def _require_numbers(array: Any, axes: Sequence[str]) -> None:
-    """Raises ValueError for an array that is no image: without values, of other things than numbers, or of
-    chunks whose claimed size alone would fill the memory.
+    """Checks that an array is an image.
 
-    An array of Python's own objects is pickled, and a pickle runs whatever code it likes: it is refused
-    before any of it is read. So is a codec that unpickles what it was given, which early versions of
-    numcodecs have.
+    An array of Python objects is pickled, and a pickle can run any code, so it is refused before any of it is
+    read. Codecs that unpickle their data, which early versions of numcodecs have, are refused too.
+
+    Raises:
+        ValueError: for an array that has no values, whose values are not numbers, or whose chunks alone claim
+            to fill the memory.
     """
     if array.dtype.kind not in "biuf" or re.search(r'"(numcodecs\.)?pickle"|Pickle\(', _described(array)):
-        raise ValueError("its values are no plain numbers")
+        raise ValueError("its values are not numbers")
     if len(array.shape) != len(axes) or min(array.shape) < 1 or min(array.chunks) < 1:
         raise ValueError(f"an array of {array.shape} in chunks of {array.chunks}")
     chunk = dict(zip(axes, array.chunks, strict=True))
     chunk |= {axis: _block_side(chunk[axis]) for axis in "yx"}
     chunk |= {axis: size for axis, size in zip(axes, array.shape, strict=True) if axis == "c"}
     if math.prod(chunk.values()) * array.dtype.itemsize > MOST_BLOCK:
-        raise ValueError(
-            f"what chunks of {array.chunks} make to be read is more than {MOST_BLOCK >> 20:,} MB"
-        )
+        raise ValueError(f"its chunks of {array.chunks} need more than {MOST_BLOCK >> 20:,} MB at once")
 
 
 def _pixel_size(image: Mapping[str, Any], axes: Sequence[str]) -> PixelSize | None:

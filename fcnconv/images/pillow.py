@@ -1,4 +1,4 @@
-"""What Pillow reads: any of its formats, quietly, upright and in RGB."""
+"""Decodes every format that Pillow reads, without its warnings, upright and in RGB."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ log = logging.getLogger("fcnconv")
 Mask = npt.NDArray[np.bool_]
 
 MARGIN = 2
-"""How much larger than it is scanned a JPEG is decoded. At 2, the classes of photos of 4 to 8 megapixels keep
-their probability to 0.01; at 1, to 0.02."""
+"""How many times larger than the scan a JPEG is decoded. At 2, the classes of photos of 4 to 8 megapixels
+keep their probability to 0.01; at 1, to 0.02.
+"""
 
 _NOT_DECODED = frozenset("BUFR EPS GRIB HDF5 MPEG WMF".split())
-"""Formats that Pillow knows and leaves to other programs to decode."""
+"""Formats that Pillow recognises, but leaves to other programs to decode."""
 
 _FRAMED = frozenset("AVIF GIF PNG TIFF WEBP".split())
-"""Formats whose further pictures are frames or pages of equal rank. In others, as the MPO of phones, they are
-previews."""
+"""Formats whose further pictures are frames or pages of equal rank. In other formats, such as the MPO of
+phones, they are previews.
+"""
 
 _REDUCED, _MASK = 1, 4
 
@@ -39,8 +41,10 @@ _limit = threading.Lock()
 
 
 class BoundedFile(io.BufferedReader):
-    """A file that is never asked for more than it holds: memory is taken for what is asked for, and Pillow
-    asks for as many bytes as a chunk claims, 2 GB in a PNG of some kilobytes.
+    """A file that never reads more bytes than it has left.
+
+    Pillow requests as many bytes as a chunk claims, up to 2 GB in a PNG of a few kilobytes, and memory is
+    allocated for the requested size.
     """
 
     def __init__(self, path: Path):
@@ -62,14 +66,14 @@ def suffixes() -> frozenset[str]:
 
 @contextmanager
 def opened(file: io.IOBase) -> Iterator[Image.Image]:
-    """The image in a file, of which only the header was read, however large it is."""
-    # Pillow's limit is a global of its module; it is lifted for the header only, as the caller checks the
-    # size itself, with a message that has the numbers in it.
+    """The image in a file. Only the header is read, however large the file is."""
+    # Pillow's limit is a global of its module. It is lifted for the header only, because the caller checks
+    # the size itself, and its message contains the numbers.
     with _limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file)  # type: ignore[arg-type]
-        except MemoryError as error:  # a length in the header is read as it is told
+        except MemoryError as error:  # Pillow believes the lengths in the header
             raise OSError("its header claims more than the memory holds") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -78,8 +82,10 @@ def opened(file: io.IOBase) -> Iterator[Image.Image]:
 
 
 def frames(image: Image.Image) -> list[int]:
-    """Pillow's numbers of the pictures in a file: the frames of an animation, the pages of a TIFF without the
-    smaller copies and masks of others. At least one; the image is at the first of them then.
+    """Pillow's numbers of the pictures in a file.
+
+    These are the frames of an animation, or the pages of a TIFF without masks and smaller copies of other
+    pages. There is at least one. Afterwards the image is at the first of them.
     """
     numbers = list(range(_count(image)))
     if image.format == "TIFF" and len(numbers) > 1:
@@ -105,7 +111,9 @@ def _subfile(image: Image.Image, number: int) -> int:
 
 
 def reduce(image: Image.Image, short_side: int) -> bool:
-    """Sets a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size if `MARGIN` is left; whether that is so."""
+    """Makes Pillow decode a JPEG at 1/2, 1/4 or 1/8 of its size if `MARGIN` is left, and returns whether it
+    does.
+    """
     before, factor = image.size, MARGIN * short_side / min(image.size)
     if factor < 1:
         image.draft(None, (ceil(before[0] * factor), ceil(before[1] * factor)))
@@ -113,25 +121,25 @@ def reduce(image: Image.Image, short_side: int) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """How a picture lies, as EXIF numbers it; 1, upright, where damaged metadata do not say."""
-    # A JPEG XL is decoded upright by its own header, which stands over EXIF, unless it is a JPEG inside.
+    """The orientation of a picture as EXIF numbers it; 1, upright, if damaged metadata do not contain it."""
+    # A JPEG XL is decoded upright by its own header, which overrides EXIF, unless it contains a JPEG.
     if image.format == "JXL" and not getattr(image, "jpeg", False):
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF raises anything, and costs no picture
+    except Exception:  # damaged EXIF raises anything, but the picture is still read
         return 1
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) and value in range(1, 9) else 1
 
 
 def orientation_of(file: io.IOBase) -> int:
-    """The same of a file, whose place is kept; 1 where Pillow cannot tell."""
+    """The same for a file, whose position is kept; 1 if Pillow cannot read it."""
     place = file.tell()
     try:
         with silence, opened(file) as image:
             return orientation(image)
-    except Exception:  # decoders raise anything on damaged data, and whoever opens the image tells of it
+    except Exception:  # decoders raise anything on damaged data; opening the image reports it
         return 1
     finally:
         file.seek(place)
@@ -143,13 +151,16 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
-    """uint8 (H, W, 3): a picture's pixels; of an animation those of the frame that it is at."""
+    """The pixels of a picture: uint8 (H, W, 3). For an animation, the pixels of its current frame."""
     return decoded(image)[0]
 
 
 def decoded(image: Image.Image, name: str = "") -> tuple[Pixels, Mask | None]:
-    """A picture's pixels, uint8 (H, W, 3), upright, on white paper; and where it is not clear, bool (H, W),
-    or None for everywhere. An animation gives the frame that it is at.
+    """The pixels of a picture, upright, and where it is not transparent. An animation gives its current
+    frame.
+
+    Returns:
+        uint8 (H, W, 3), on white paper; and bool (H, W), or None for everywhere.
     """
     format = image.format
     image.load()
@@ -157,15 +168,15 @@ def decoded(image: Image.Image, name: str = "") -> tuple[Pixels, Mask | None]:
     if image.mode.startswith(("I", "F")):
         image = _eight_bit(image, name)
     mask = None
-    if image.has_transparency_data:  # see-through pixels have arbitrary colours: show them as on white paper
+    if image.has_transparency_data:  # transparent pixels have arbitrary colours; show them on white paper
         image = image.convert("RGBA")
         mask = np.asarray(image.getchannel("A")) > 0
         if mask.any():
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         elif format in _UNUSED_ALPHA:
-            mask = None  # a byte that was left zero, which no viewer heeds
+            mask = None  # a byte that was left zero, which viewers ignore
         else:
-            log.warning("%s: every pixel is transparent, so that nothing but white is seen", name)
+            log.warning("%s: every pixel is transparent, so the image is white", name)
             image = Image.new("RGB", image.size, "white")
     pixels = upright(np.asarray(image.convert("RGB")), turned)
     whole = mask is None or mask.all()
@@ -177,17 +188,18 @@ _UNUSED_ALPHA = frozenset(("BMP", "DIB", "TGA"))
 
 
 def _eight_bit(image: Image.Image, name: str = "") -> Image.Image:
-    """An image of 16- or 32-bit intensities in 8 bits. White is 65535 for 16-bit files; for 32-bit integers
-    and floats, whose white no header tells, the least of 1 (floats), 255 and 65535 that holds the maximum,
-    or that.
+    """Converts an image of 16- or 32-bit intensities to 8 bits.
+
+    White is 65535 for 16-bit files. The headers of 32-bit integers and floats do not define white. There it
+    is the least of 1 (floats only), 255 and 65535 that is at least the maximum, or else the maximum.
     """
     values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
     top = float(values.max())
     deep = image.mode.startswith("I;16")
     if deep and name and 0 < top < 65535 / 8:
         log.warning(
-            "%s: its 16 bits reach %d of 65535, so that it is nearly black; --rescale 0,%d lightens it, with "
-            "rasterio (pip install 'fcnconv[geo]')",
+            "%s: its 16 bits reach only %d of 65535, so it is nearly black; lighten it with --rescale 0,%d, "
+            "which needs rasterio (pip install 'fcnconv[geo]')",
             *(name, top, (1 << int(top).bit_length()) - 1),
         )
     usual = (65535.0,) if deep else (255.0, 65535.0)
@@ -197,8 +209,10 @@ def _eight_bit(image: Image.Image, name: str = "") -> Image.Image:
 
 
 def without_metadata(content: bytes) -> bytes | None:
-    """A PNG without the chunks that are not needed for its pixels, whose damage would cost the picture; None
-    for other files, and for one that has no such chunk.
+    """A PNG without the chunks that are not needed for its pixels, and whose damage would prevent decoding.
+
+    Returns:
+        The PNG; None for other files, and for a PNG without such chunks.
     """
     if not content.startswith(_PNG):
         return None
@@ -209,18 +223,18 @@ def without_metadata(content: bytes) -> bytes | None:
         if kind[:1].isupper() or kind == b"tRNS":
             kept.append(content[place:end])
         place = end
-    found = b"".join(kept)
-    return found if len(found) < len(content) else None
+    png = b"".join(kept)
+    return png if len(png) < len(content) else None
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _Silence:
-    """Keeps Pillow from warning of odd metadata that does not touch the pixels.
+    """Suppresses Pillow's warnings about odd metadata that do not affect the pixels.
 
-    Filters of warnings belong to the process, and images are opened in several threads: the first one in
-    sets the filter, and the last one out puts the old ones back.
+    Warning filters belong to the process, and several threads open images. So the first thread that enters
+    sets the filter, and the last thread that leaves restores the old filters.
     """
 
     def __init__(self) -> None:

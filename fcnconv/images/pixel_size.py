@@ -1,4 +1,4 @@
-"""How large an image's pixels are, as its file says it: on a slide, or on the ground."""
+"""The physical size of an image's pixels according to its file: on a slide, or on the ground."""
 
 from __future__ import annotations
 
@@ -50,30 +50,33 @@ UNITS = {
     **{"decimeter": 1e-1, "kilometer": 1e3, "picometer": 1e-12, "femtometer": 1e-15, "hectometer": 1e2},
     **{"angstrom": 1e-10, "meter": 1.0, "metre": 1.0},
 }
-"""Metres of the units of length of OME's schema, OME-Zarr and ImageJ. Those that are no length (``pixel``,
-``reference frame``) are not here, and leave the scale unknown."""
+"""Metres per unit of length, for the units of OME's schema, OME-Zarr and ImageJ. Units that are not lengths
+(``pixel``, ``reference frame``) are not included, and leave the scale unknown.
+"""
 
 
 def pixel_size_of(source: object) -> float | None:
-    """Metres across a pixel of an image, the geometric mean of both sides; None if its file does not say."""
+    """Metres across a pixel of an image, the geometric mean of both sides; None if its file does not contain
+    it.
+    """
     size = pixel_sides_of(source)
     return None if size is None else math.sqrt(size[0] * size[1])
 
 
 def pixel_sides_of(source: object) -> PixelSize | None:
-    """Metres across and down a pixel of an image; None if its file does not say."""
-    found = getattr(source, "pixel_size", None)
-    return _sound(*found) if isinstance(found, tuple) else None
+    """Metres across and down a pixel of an image; None if its file does not contain them."""
+    sides = getattr(source, "pixel_size", None)
+    return _sound(*sides) if isinstance(sides, tuple) else None
 
 
 def of_slide(properties: Any) -> PixelSize | None:
-    """The same from the properties of OpenSlide."""
+    """The pixel size from the properties of OpenSlide."""
     x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     return _sound(x, y, 1e-6)
 
 
 def of_ome(text: str, image: int) -> PixelSize | None:
-    """The same of an image of OME's metadata, by its number from 0. The unit is µm unless it is told."""
+    """The pixel size of an image in OME's metadata, by its number from 0. The default unit is µm."""
     try:
         root = ElementTree.fromstring(text.encode() if text.lstrip().startswith("<?xml") else text)
     except (ElementTree.ParseError, ValueError, LookupError):
@@ -90,14 +93,14 @@ def of_ome(text: str, image: int) -> PixelSize | None:
 
 
 def of_aperio(description: str) -> PixelSize | None:
-    """The same by the description of Aperio's scanners."""
+    """The pixel size in the description of Aperio's scanners."""
     match = re.search(r"\bMPP *= *([0-9.]+)", description)
     size = _number(match[1]) if match else None
     return _sound(size, size, 1e-6)
 
 
 def of_imagej(metadata: Mapping[str, Any], page: Any) -> PixelSize | None:
-    """The same by ImageJ's calibration: pixels a unit, which its metadata name."""
+    """The pixel size by ImageJ's calibration: pixels per unit, where its metadata name the unit."""
     text = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
     x, y = (page.tags.valueof(f"{axis}Resolution") for axis in "XY")
     if text not in UNITS or not x or not y or not all((*x, *y)):
@@ -107,13 +110,17 @@ def of_imagej(metadata: Mapping[str, Any], page: Any) -> PixelSize | None:
 
 _INCH, _CENTIMETRE = 2, 3
 _ARE_FOR_PRINT = 25e-6
-"""Metres. A resolution that makes pixels as large, of up to 1000 dots an inch, is a print's or a screen's."""
+"""Metres. A resolution with pixels at least this large, up to about 1000 dots per inch, is for print or a
+screen.
+"""
 
 
 def of_resolution(x: float, y: float, unit: int) -> PixelSize | None:
-    """The same by a TIFF's resolution, unless that is one for print.
+    """The pixel size by a TIFF's resolution; None if the resolution is for print.
 
-    x, y: pixels per unit. unit: its number in TIFF.
+    Args:
+        x, y: pixels per unit.
+        unit: its number in TIFF.
     """
     metres = {_INCH: 0.0254, _CENTIMETRE: 0.01}.get(unit)
     if metres is None or not (0 < x < math.inf and 0 < y < math.inf):

@@ -1,7 +1,8 @@
-"""Everything that GDAL reads, through rasterio: GeoTIFF, JPEG 2000, VRT, ERDAS, pictures with sidecar files.
+"""Reads all formats of GDAL through rasterio: GeoTIFF, JPEG 2000, VRT, ERDAS, pictures with sidecar files.
 
-GDAL decides by a file's content and knows its sidecars: world files, ``.aux.xml``, ``.msk``, ``.ovr``. What
-the file declares is honoured here: place, control points, masks, nodata, opacity, palettes and bit depths.
+GDAL recognises a file by its content, and reads its sidecars: world files, ``.aux.xml``, ``.msk``, ``.ovr``.
+This module applies the declarations of the file: georeference, control points, masks, nodata, opacity,
+palettes and bit depths.
 """
 
 from __future__ import annotations
@@ -32,22 +33,26 @@ from fcnconv.images.pixel_size import PixelSize, of_resolution
 from fcnconv.images.samples import PLAIN, Asked, Samples, choose_samples, exact_nodata
 
 SIDE = 512
-"""Pixels of a side of the blocks that are read from GDAL at once. Smaller ones cost more calls; larger ones
-are read twice, as a scan's tiles begin anywhere in them."""
+"""Pixels of a side of the blocks that are read from GDAL at once. Smaller blocks cost more calls. Larger
+blocks are read twice, because a scan's tiles begin anywhere in them.
+"""
 
 
 class RasterSource(BandSource):
-    """A raster of GDAL's, or a level of its overviews.
+    """A raster of GDAL, or a level of its overviews.
 
-    dataset: of rasterio. samples: which bands are used, and how. frames: how many pages the file has.
-    decoder: decodes the blocks faster than GDAL; None if nothing does.
+    Attributes:
+        dataset: of rasterio.
+        samples: which bands are used, and how.
+        frames: number of pages in the file.
+        decoder: decodes the blocks faster than GDAL; None if there is no such reader.
     """
 
     def __init__(self, dataset: Any, name: str, samples: Samples, frames: int = 1, place: bool = True):
         super().__init__(name, (dataset.width, dataset.height), _block(dataset), samples, frames)
         self.dataset = dataset
         self.georeference = georeference_of(dataset, name) if place else None
-        """Where it lies on the map; of overviews, which are placed as the whole, None."""
+        """The georeference; None for overviews, which cover the same area as the whole image."""
         self.nodata = [
             exact_nodata(dataset.nodatavals[band - 1], samples.declared.dtype) for band in samples.bands
         ]
@@ -58,7 +63,7 @@ class RasterSource(BandSource):
 
     @property
     def pixel_size(self) -> PixelSize | None:
-        """Metres across and down a pixel, if the file says it: on the ground, or by its resolution."""
+        """Metres across and down a pixel, if the file contains them: on the ground, or by its resolution."""
         if self.georeference is not None:
             with gdal():
                 return ground_size(self.georeference, self.size)
@@ -73,10 +78,19 @@ class RasterSource(BandSource):
     def open(
         cls, content: Path | bytes, name: str, asked: Asked = PLAIN, premultiplied: bool = False
     ) -> RasterSource | None:
-        """The raster in a file; None if GDAL does not know the file.
+        """Opens the raster in a file.
 
-        content: a path, or an encoded file. premultiplied: whether its colours were multiplied by the
-        opacity, which GDAL does not say. Raises ImageError.
+        Args:
+            content: a path, or an encoded file.
+            name: of the image, for messages.
+            asked: the options for the pixels.
+            premultiplied: whether the colours are multiplied by the opacity, which GDAL does not report.
+
+        Returns:
+            The raster; None if GDAL does not know the file.
+
+        Raises:
+            ImageError: if the file is damaged, or does not fit the options.
         """
         from rasterio.errors import RasterioError
 
@@ -108,11 +122,12 @@ class RasterSource(BandSource):
                 yield RasterSource(dataset, self.name, self.samples, place=False)
 
     def decode_by(self, opening: Callable[[Samples], BandSource | None]) -> None:
-        """Takes values from another reader of the same file from now on.
+        """Reads values with another reader of the same file from now on.
 
-        A file with nodata is decoded by GDAL, as codecs differ by a level, and nodata is an exact value.
+        GDAL still decodes a file with nodata, because codecs differ by a level and nodata is an exact value.
 
-        opening: samples -> the reader, or None if it does not understand the file as GDAL does.
+        Args:
+            opening: samples -> the reader, or None if it does not understand the file as GDAL does.
         """
         plain = self.samples.declared.palette is None and not self.has_nodata
         decoder = opening(self.samples) if plain else None
@@ -142,7 +157,7 @@ class RasterSource(BandSource):
         return values
 
     def _known(self, values: npt.NDArray[Any], window: Any) -> npt.NDArray[np.bool_] | None:
-        """bool (H, W): where any of the bands has data, by GDAL's masks; None where no part lacks any."""
+        """Where any of the bands has data, by GDAL's masks: bool (H, W); None if it is everywhere."""
         bands = list(self.samples.bands)
         if self.has_nodata:
             if self.samples.declared.dtype.kind not in "ui":
@@ -163,12 +178,12 @@ class RasterSource(BandSource):
 
     @property
     def _small_level(self) -> BandSource:
-        return self if self.has_mask else super()._small_level  # overviews may be without the mask
+        return self if self.has_mask else super()._small_level  # overviews may lack the mask
 
     def _seen(self, box: Box) -> npt.NDArray[np.bool_]:
         if super()._is_partial or self.has_nodata:
             return super()._seen(box)
-        with gdal():  # the mask alone tells
+        with gdal():  # only the mask decides
             try:
                 return np.asarray(self.dataset.read_masks(self.samples.bands[0], window=_window(box)) > 0)
             except Exception as error:
@@ -183,7 +198,7 @@ def _window(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _block(dataset: Any) -> tuple[int, int]:
-    """(width, height) of the blocks to read: whole ones of the file's, of about `SIDE` pixels a side."""
+    """(width, height) of the blocks to read: whole blocks of the file, with sides of about `SIDE` pixels."""
     high, wide = dataset.block_shapes[0]
     wide, high = min(wide, dataset.width), min(high, dataset.height)
     if wide == dataset.width:

@@ -1,7 +1,7 @@
-"""Reading images: any file that Pillow knows, upright and in RGB.
+"""Opens images: any file that Pillow or another installed reader knows, upright and in RGB.
 
-Everything that comes in goes through `open_image`, so that EXIF orientation, colour modes and the size limit
-are treated once. What comes out is an `ImageSource`: a size, and a function that reads a region.
+All images are opened by `open_image`, so EXIF orientation, colour modes and the size limit are handled in one
+place. It returns an `ImageSource`: a size, and a function that reads a region.
 """
 
 from __future__ import annotations
@@ -52,23 +52,30 @@ log = logging.getLogger("fcnconv")
 ImageLike = str | Path | bytes | Image.Image | Pixels
 
 MAX_PIXELS = 178_956_970
-"""Pixels over which Pillow refuses an image as a possible decompression bomb (twice its warning limit)."""
+"""The number of pixels above which Pillow refuses an image as a possible decompression bomb (twice its
+warning limit).
+"""
 
 
 def image_suffixes() -> frozenset[str]:
-    """The suffixes of files that hold images, in lower case with their dot."""
+    """The suffixes of files that contain images, in lower case with their dot."""
     return pillow.suffixes() | codecs.SUFFIXES | REGION_SUFFIXES
 
 
 def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    """float32 (1, channels, H, W): ``(pixels / 255 - mean) / std`` for each channel.
+    """Normalises each channel of an image: ``(pixels / 255 - mean) / std``.
 
-    pixels: uint8 (H, W, channels). mean, std: one value a channel, for intensities 0 to 1.
+    Args:
+        pixels: uint8 (H, W, channels).
+        mean, std: one value per channel, for intensities 0 to 1.
+
+    Returns:
+        float32 (1, channels, H, W).
     """
     scale = np.float32(1) / (np.float32(255) * np.asarray(std, np.float32))
     shift = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
     out = np.empty((1, len(mean), *pixels.shape[:2]), np.float32)
-    for channel in range(len(mean)):  # (H, W, 3) -> (3, H, W), a plane at a time: no interleaved float copy
+    for channel in range(len(mean)):  # (H, W, 3) -> (3, H, W), plane by plane: no interleaved float copy
         np.multiply(pixels[:, :, channel], scale[channel], out=out[0, channel])
         out[0, channel] += shift[channel]
     return out
@@ -85,18 +92,24 @@ def open_image(
     rescale: Rescale | None = None,
     channels: int = 3,
 ) -> ImageSource:
-    """The image, opened, decoded and turned upright.
+    """Opens an image, decodes it and turns it upright.
 
-    image: a path (``-`` reads standard input), the address of a file elsewhere, an encoded file as bytes, a
-        PIL image, or uint8 (H, W, channels), RGB.
-    max_pixels: an image of more pixels is refused before it is decoded.
-    short_side: the largest short side, in pixels, at which the image will be read; None if that is its own. A
-        JPEG of more than `pillow.MARGIN` times that is decoded smaller, which takes less time and memory.
-    name: what messages call it; None says the path.
-    frame: of an animation, or the page of a TIFF, from 1; None is the first, and logs that there are more.
-    bands, rescale: of a TIFF or OME-Zarr, as in `options.NetworkOptions`. channels: that the network takes.
+    Args:
+        image: a path (``-`` reads standard input), the address of a remote file, an encoded file as bytes, a
+            PIL image, or uint8 (H, W, channels), RGB.
+        max_pixels: an image of more pixels is refused before it is decoded.
+        short_side: the largest short side, in pixels, at which the image will be read; None means its own. A
+            JPEG whose short side is more than `pillow.MARGIN` times as long is decoded at a smaller size,
+            which takes less time and memory.
+        name: of the image, for messages; None means the path.
+        frame: of an animation, or the page of a TIFF, from 1; None takes the first, and logs that there are
+            more.
+        bands, rescale: for a TIFF or OME-Zarr, as in `options.NetworkOptions`.
+        channels: number of channels that the network takes.
 
-    Raises ImageError, whose message starts with the path.
+    Raises:
+        ImageError: if the image cannot be read; the message starts with the path.
+        UsageError: for an array of another shape or type.
     """
     if channels == 1 and isinstance(image, np.ndarray) and image.ndim == 2:
         image = image[..., None]
@@ -107,7 +120,7 @@ def open_image(
         return MemorySource(image)
     if isinstance(image, Image.Image):
         if channels not in (1, 3):
-            raise UsageError(f"an image of the network's {channels} channels is an array or a TIFF file")
+            raise UsageError(f"the network takes {channels} channels; pass an array or a TIFF file")
         pixels = pillow.upright_rgb(image)
         return MemorySource(grey(pixels) if channels == 1 else pixels)
     content: Path | bytes
@@ -140,9 +153,9 @@ def open_image(
     with _open_file(content, name) as file:
         is_grey = channels == 1 and not (bands or rescale) and not is_tiff(file.read(4))
         file.seek(0)
-        if is_grey:  # any picture has a brightness; the bands of a TIFF may be anything
+        if is_grey:  # any picture has a brightness, but the bands of a TIFF may be anything
             asked, short_side = replace(asked, channels=3), None
-        if isinstance(file, io.BytesIO):  # also what came through a FIFO, which can be read only once
+        if isinstance(file, io.BytesIO):  # also the content of a FIFO, which can be read only once
             content = file.getvalue()
         path = content if isinstance(content, Path) else None
         with _explained(name, path):
@@ -161,7 +174,7 @@ def open_image(
 
 
 def _of_copy(address: str, opening: Callable[[Path], ImageSource]) -> ImageSource:
-    """The image in a file elsewhere that is read region by region, from a copy which lasts as long as it."""
+    """The image in a remote file that is read region by region, from a copy that lasts as long as itself."""
     with tempfile.NamedTemporaryFile(
         prefix="fcnconv-", suffix=Path(shown_address(address)).suffix, delete=False
     ) as file:
@@ -179,7 +192,7 @@ def _of_copy(address: str, opening: Callable[[Path], ImageSource]) -> ImageSourc
 def _decoded(
     file: io.IOBase, content: Path | bytes, name: str, asked: Asked, short_side: int | None
 ) -> ImageSource:
-    """The image as Pillow decodes it; as GDAL reads it if Pillow does not know it."""
+    """The image as Pillow decodes it, or as GDAL reads it if Pillow does not know it."""
     path = content if isinstance(content, Path) else None
     with _explained(name, path):
         own_codec = codecs.prepare(file, name)
@@ -192,7 +205,7 @@ def _decoded(
         except Exception as error:  # decoders raise anything on damaged data
             file.seek(0)
             plain = pillow.without_metadata(file.read())
-            if plain is not None:  # damaged metadata cost no picture
+            if plain is not None:  # the picture is read even if its metadata are damaged
                 with suppress(Exception), pillow.opened(io.BytesIO(plain)) as opened:
                     return _picture(opened, plain, None, name, asked, short_side)
             other = open_raster(content, name, asked) if isinstance(error, UnidentifiedImageError) else None
@@ -209,7 +222,7 @@ def _picture(
     asked: Asked,
     short_side: int | None,
 ) -> ImageSource:
-    """An image that Pillow has opened. path: of its file, if regions may be read from that by others."""
+    """An image that Pillow has opened. path: of its file, if another reader may read regions from it."""
     max_pixels = asked.max_pixels
     frames = pillow.frames(opened)
     _tell_frames(name, len(frames), asked.frame)
@@ -217,8 +230,8 @@ def _picture(
     width, height = opened.size
     if opened.format == "TIFF" and opened.mode in ("F", "I"):
         raise ImageError(
-            f"{name}: its values have no range that is black to white; with rasterio (pip install "
-            "'fcnconv[geo]'), --rescale LOW,HIGH gives one"
+            f"{name}: nothing defines which of its values are black and white; with rasterio (pip install "
+            "'fcnconv[geo]'), add --rescale LOW,HIGH"
         )
     regions = open_any(path, name, width, height) if path and opened.tell() == 0 else None
     if regions is not None:
@@ -226,7 +239,7 @@ def _picture(
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} × {height} is {width * height:,} pixels, over the limit of "
-            f"{max_pixels:,}; --max-pixels {width * height} lets it in"
+            f"{max_pixels:,}; to read it, add --max-pixels {width * height}"
         )
     if not (short_side and pillow.reduce(opened, short_side)):
         again = None
@@ -239,24 +252,27 @@ def _picture(
 
 
 def _again(content: Path | bytes, name: str, asked: Asked, short_side: int) -> ImageSource:
-    """A JPEG that was decoded whole, decoded once more for a smaller size."""
+    """Decodes a JPEG a second time, for a smaller size. The first time it was decoded whole."""
     with _open_file(content, name) as file:
         return _decoded(file, content, name, asked, short_side)
 
 
 def _tell_frames(name: str, count: int, frame: int | None) -> None:
-    """Logs that there are more frames than the first, if none is asked for. Raises ImageError for one that is
-    not there.
+    """Logs that there are more frames than the first, if no frame is chosen.
+
+    Raises:
+        ImageError: for a frame that does not exist.
     """
     if frame is None and count > 1:
-        log.info("%s: the first of %d frames; --frame N takes another, --frame all each", name, count)
+        log.info("%s: using the first of %d frames; choose with --frame N, or use --frame all", name, count)
     elif frame is not None and frame > count:
         raise ImageError(f"{name}: has no frame {frame}, only {count}")
 
 
 def count_frames(image: str | bytes) -> int:
-    """How many frames or pages of its own a file has; 1 for one that cannot be read, which is told when it is
-    opened. image: a path, or an encoded file.
+    """The number of frames or pages in a file; 1 if it cannot be read, which is reported when it is opened.
+
+    image: a path, or an encoded file.
     """
     content = Path(image) if isinstance(image, str) else image
     try:
@@ -273,17 +289,21 @@ def count_frames(image: str | bytes) -> int:
 
 
 def picture_size(path: str) -> tuple[int, int] | None:
-    """(width, height) of an image file by its header, on its side perhaps; None where Pillow cannot tell."""
+    """(width, height) of an image file by its header, before it is turned upright; None if Pillow cannot read
+    it.
+    """
     try:
         with pillow.silence, Path(path).open("rb") as file, pillow.opened(file) as opened:
             return opened.size
-    except Exception:  # decoders raise anything, and whoever opens the image tells of it
+    except Exception:  # decoders raise anything; opening the image reports it
         return None
 
 
 def rereadable(image: str) -> str | bytes:
-    """A path, if it can be read more than once; of ``-``, a FIFO and an address the content. Raises
-    ImageError.
+    """The path, if it can be read more than once; for ``-``, a FIFO and an address, the content.
+
+    Raises:
+        ImageError: if it cannot be read.
     """
     if image == "-":
         return sys.stdin.buffer.read()
@@ -302,19 +322,19 @@ def _whole(content: Path | bytes, name: str) -> Pixels:
 
 
 def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """uint8 (H, W, 3): the whole image, RGB, upright. Arguments and errors as for `open_image`."""
+    """The whole image, RGB, upright: uint8 (H, W, 3). Arguments and errors as for `open_image`."""
     source = open_image(image, max_pixels=max_pixels)
     return source.read((0, 0, *source.size))
 
 
 def cannot_open(name: str, error: Exception) -> ImageError:
-    """The error to raise when a path could not be opened."""
+    """The error to raise if a path cannot be opened."""
     return ImageError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}")
 
 
 @contextmanager
 def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
-    """A file that can be read from any place: itself, or in memory."""
+    """A seekable file: the file itself, or its content in memory."""
     if isinstance(content, bytes):
         if not content:
             raise ImageError(f"{name}: is empty")
@@ -337,7 +357,7 @@ def _open_file(content: Path | bytes, name: str) -> Iterator[io.IOBase]:
 
 
 def _is_prose(path: Path) -> bool:
-    """Whether a file is text of no raster format that GDAL reads."""
+    """Whether a file is text, and not in a raster format that GDAL reads."""
     with suppress(OSError), path.open("rb") as file:
         head = file.read(512)
         known = (b"<", b"ncols", b"ENVI", b"PDS_VERSION", b"DSAA")
@@ -347,7 +367,7 @@ def _is_prose(path: Path) -> bool:
 
 @contextmanager
 def _explained(name: str, path: Path | None) -> Iterator[None]:
-    """Turns whatever Pillow raises on a damaged file into an ImageError with the file's name."""
+    """Turns any exception of Pillow on a damaged file into an ImageError with the file's name."""
     try:
         with pillow.silence:
             yield
@@ -373,4 +393,4 @@ _UNSUPPORTED = re.compile(
     "unsupported|unimplemented|unknown|not supported|unable to locate|cannot find|bomb|no loader",
     re.IGNORECASE,
 )
-"""What Pillow says of files that are not damaged, but beyond what it reads."""
+"""Pillow's messages for files that are not damaged, but that it does not support."""

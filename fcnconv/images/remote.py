@@ -1,6 +1,6 @@
-"""Files elsewhere, by their address (``s3://``, ``gs://``, ``https://``, …), read with fsspec.
+"""Reads remote files by their address (``s3://``, ``gs://``, ``https://``, …) with fsspec.
 
-Credentials are the libraries' business, and no address is shown with what could be some: `shown_address`.
+The libraries handle credentials. `shown_address` removes them from every address that is shown.
 """
 
 from __future__ import annotations
@@ -19,41 +19,43 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 def is_address(name: str) -> bool:
-    """Whether what is meant as a path is the address of something elsewhere, and not a file of such a
-    name.
-    """
+    """Whether a path is the address of a remote file, and not the name of an existing local file."""
     if _ADDRESS.match(name) is None or is_local(name):
         return False
-    with suppress(OSError, ValueError):  # longer than any name of a file, a null byte
+    with suppress(OSError, ValueError):  # longer than any file name, or a null byte
         return not Path(name).exists()
     return True
 
 
 def is_local(name: str) -> bool:
-    """Whether it is the address of a file of this machine."""
+    """Whether it is the address of a local file."""
     return name[:8].lower() == "file:///"
 
 
 def local_path(name: str) -> str:
-    """The path of a file that may be named by its address, ``file:///…``."""
+    """The path of a local file, which may be given as an address, ``file:///…``."""
     return unquote(name[7:]) if is_local(name) else name
 
 
 def shown_address(address: str) -> str:
-    """An address without what could be a secret in it: a user's name and password, a signature."""
+    """An address without anything that could be a secret: a user's name and password, a signature."""
     if not is_address(address):
         return address
-    scheme, _, rest = address.partition("://")  # by hand, as an address may be none that a parser takes
+    scheme, _, rest = address.partition("://")  # by hand, because a parser may reject the address
     host, slash, path = re.split("[?#]", rest)[0].partition("/")
     return f"{scheme.lower()}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and what that calls it. Raises UsageError without the packages."""
+    """fsspec's file system for an address, and the path in it.
+
+    Raises:
+        UsageError: if a package is missing.
+    """
     scheme = address.partition("://")[0].lower()
     if find_spec("fsspec") is None:
         raise UsageError(
-            f"{shown_address(address)}: {scheme}:// is read by the extra remote, pip install "
+            f"{shown_address(address)}: reading {scheme}:// needs the extra remote: pip install "
             "'fcnconv[remote]'; or send the image to standard input: curl -s … | fcnconv classify"
         )
     import fsspec
@@ -70,14 +72,19 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def fetch(address: str) -> bytes:
-    """The content of a file elsewhere. Raises ImageError, and UsageError without the packages."""
+    """The content of a remote file.
+
+    Raises:
+        ImageError: if it cannot be fetched.
+        UsageError: if a package is missing.
+    """
     system, path = file_system(address)
     with explained(address):
         return bytes(system.cat_file(path))
 
 
 def fetch_to(address: str, copy: Path) -> None:
-    """Fills a file of this machine with the content of one elsewhere. Raises as `fetch`."""
+    """Writes the content of a remote file into a local file. Raises the same errors as `fetch`."""
     system, path = file_system(address)
     with explained(address):
         system.get_file(path, str(copy))
@@ -85,7 +92,7 @@ def fetch_to(address: str, copy: Path) -> None:
 
 @contextmanager
 def opened_elsewhere(address: str) -> Iterator[BinaryIO]:
-    """A file elsewhere, to be read as a stream. Raises as `fetch`."""
+    """Opens a remote file as a stream. Raises the same errors as `fetch`."""
     system, path = file_system(address)
     with explained(address):
         file = system.open(path, "rb")
@@ -100,10 +107,14 @@ def explained(
     error_kind: type[FcnconvError] = ImageError,
     named: str | None = None,
 ) -> Iterator[None]:
-    """Turns whatever a storage raises, each kind errors of its own, into one of ours, without an address that
-    could hold credentials.
+    """Turns any exception of a storage library into one of our own, without an address that could hold
+    credentials.
 
-    what: failed. named: what is meant, if not the address itself.
+    Args:
+        address: of the file.
+        what: the action that failed.
+        error_kind: the class of the new error.
+        named: how the message names the file, if not by its address.
     """
     named = named or shown_address(address)
     try:

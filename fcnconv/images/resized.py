@@ -16,20 +16,22 @@ from fcnconv.images.georeference import GeoReference
 from fcnconv.images.source import ImageSource, MemorySource, Pixels, Pyramid, area, seen
 
 REGION_PIXELS = 64 * 1024**2
-"""Images of more pixels are read, and resized, region by region where that can be."""
+"""Images of more pixels are read and resized region by region, if their reader can do so."""
 
 
 GAP = 4
-"""How much larger than its last size an image is left by averaging, before it is resized."""
+"""How many times larger than its final size an image stays after averaging, before it is resized."""
 
 MOST_SIDE = 4096
-"""Side of what is resized or averaged at once, in pixels of the source: memory follows neither size."""
+"""Side of the area that is resized or averaged at once, in pixels of the source. So memory does not depend on
+the size of the image.
+"""
 
 
 def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
-    """The source at `size` = (width, height), bicubic and antialiased: itself if that is its size.
+    """The source at `size` = (width, height), bicubic and antialiased; the source itself if that is its size.
 
-    Of a pyramid, the smallest level that is no smaller is resized.
+    For a pyramid, the smallest level that is at least as large is resized.
     """
     if isinstance(source, Pyramid):
         larger = [level for level in source.levels if level.size[0] >= size[0] and level.size[1] >= size[1]]
@@ -46,7 +48,7 @@ def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
 
 
 def _each(pixels: Pixels, make: Callable[[Image.Image], Image.Image]) -> Pixels:
-    """What Pillow makes of pixels (H, W, channels): it knows three channels at once, or one."""
+    """Applies Pillow's `make` to pixels (H, W, channels): Pillow handles three channels at once, or one."""
     if pixels.shape[2] == 3:
         return np.asarray(make(Image.fromarray(pixels)))
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -54,9 +56,7 @@ def _each(pixels: Pixels, make: Callable[[Image.Image], Image.Image]) -> Pixels:
 
 
 def read_within(source: ImageSource, max_side: int) -> Pixels:
-    """uint8 (H, W, 3): the whole image as it is looked at, made smaller where a side is longer than
-    `max_side` pixels.
-    """
+    """The whole image in RGB, reduced if a side is longer than `max_side` pixels: uint8 (H, W, 3)."""
     source = seen(source)
     factor = max_side / max(source.size)
     if factor < 1:
@@ -67,11 +67,14 @@ def read_within(source: ImageSource, max_side: int) -> Pixels:
 
 @dataclass(frozen=True)
 class ReducedSource:
-    """A large photo decoded at a fraction of its size, for a scan that is smaller still.
+    """A large photo decoded at a fraction of its size, for a scan at an even smaller size.
 
-    pixels: uint8 (h, w, 3), RGB, upright. size: (width, height) of the photo itself.
-    decode: gives all of its pixels, uint8 (height, width, 3), for a picture that shows more than was scanned.
-    georeference: where it lies on the map.
+    Attributes:
+        pixels: uint8 (h, w, 3), RGB, upright.
+        size: (width, height) of the photo itself.
+        decode: gives all of its pixels, uint8 (height, width, 3), for a picture that shows more than was
+            scanned.
+        georeference: the georeference of the photo.
     """
 
     pixels: Pixels
@@ -82,26 +85,27 @@ class ReducedSource:
 
     @cached_property
     def whole(self) -> MemorySource:
-        """The photo at its own size, decoded when it is first asked for."""
+        """The photo at its own size, decoded on first use."""
         return MemorySource(self.decode(), self.name)
 
     def at_least(self, size: tuple[int, int]) -> MemorySource:
-        """What was decoded, if it has as many pixels as `size` = (width, height); else the whole photo."""
+        """The decoded pixels if they have at least `size` = (width, height); else the whole photo."""
         reduced = MemorySource(self.pixels, self.name)
         fewer = reduced.size[0] < size[0] or reduced.size[1] < size[1]
         return self.whole if fewer else reduced
 
     def read(self, box: Box) -> Pixels:
-        """uint8 (height, width, 3): the photo's own pixels in `box`."""
+        """The photo's own pixels in `box`: uint8 (height, width, 3)."""
         return self.whole.read(box)
 
 
 class ResizedSource:
-    """A source at another size, resized in fixed blocks, so that a pixel is the same whatever region is read.
+    """A source at another size, resized in fixed blocks, so that a pixel does not depend on the region that
+    is read.
 
-    Pillow's ``resize`` takes its box in 32-bit floats, so that regions of one image, resized by themselves,
-    differ in some pixels by a level; fixed blocks are always resized alike. Made much smaller, a source is
-    first averaged over whole squares, as Pillow's ``reducing_gap`` does.
+    Pillow's ``resize`` takes its box in 32-bit floats, so regions of one image that are resized separately
+    differ in some pixels by a level. Fixed blocks are always resized in the same way. If a source is made
+    much smaller, it is first averaged over whole squares, as Pillow's ``reducing_gap`` does.
     """
 
     def __init__(self, source: ImageSource, size: tuple[int, int]):
@@ -111,7 +115,7 @@ class ResizedSource:
         factor = max(int(ratio / GAP), 1)
         self.source = source if factor == 1 else AveragedSource(source, factor)
         self.length = source.size[0] / factor, source.size[1] / factor
-        """(width, height) of the whole in pixels of what is resized, of which the last may be partial."""
+        """(width, height) of the whole image in pixels of `self.source`; the last pixel may be partial."""
         edge = min(BLOCK, max(int(MOST_SIDE * factor / ratio), 1))
         self.blocks = Blocks(size, (edge, edge), self._block)
 
@@ -131,7 +135,7 @@ class ResizedSource:
 
 
 class AveragedSource:
-    """A source made smaller by a whole factor: each pixel is the mean of a square of the source's."""
+    """A source reduced by a whole factor: each pixel is the mean of a square of the source's pixels."""
 
     def __init__(self, source: ImageSource, factor: int):
         self.source = source
@@ -154,7 +158,9 @@ class AveragedSource:
 
 
 def _axis(first: int, last: int, size: int, source: float) -> tuple[tuple[int, int], tuple[float, float]]:
-    """The source pixels to read for pixels first to last - 1 along an axis, and the exact part of them."""
+    """The source pixels to read for pixels `first` to `last` - 1 along an axis, and the exact span within
+    them.
+    """
     ratio = source / size
     support = 2 * max(ratio, 1.0) + 1  # bicubic reaches two pixels, of the coarser of the two grids
     start, stop = first * ratio, last * ratio

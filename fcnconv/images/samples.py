@@ -1,4 +1,4 @@
-"""How a file's bands become the pixels that a network sees: which of them, and what is black and white."""
+"""Turns a file's bands into the pixels that a network sees: chooses the bands, and their black and white."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ log = logging.getLogger("fcnconv")
 Range = tuple[float, float]
 
 MOST_BLOCK = 1 << 26
-"""Pixels that are decoded at once, at most, in an image that may be larger than memory: 8192 × 8192."""
+"""The maximum number of pixels that are decoded at once in an image that may be larger than memory: 8192 ×
+8192.
+"""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for of a file's pixels.
+    """The options for a file's pixels.
 
-    frame: a frame or page, from 1; None is the file's own picture. bands, rescale: of its samples, as in
-    `options.NetworkOptions`. channels: that the network takes. max_pixels: that are decoded at once.
+    Attributes:
+        frame: a frame or page, from 1; None is the file's own picture.
+        bands, rescale: of its samples, as in `options.NetworkOptions`.
+        channels: number of channels that the network takes.
+        max_pixels: maximum number of pixels that are decoded at once.
     """
 
     frame: int | None = None
@@ -39,31 +44,37 @@ class Asked:
 
     @property
     def samples(self) -> bool:
-        """Whether values are asked for that are no plain colours."""
+        """Whether the options ask for values that are not plain colours."""
         return bool(self.bands or self.rescale or self.channels != 3)
 
 
 PLAIN = Asked()
-"""Nothing but the file's own picture in its own colours."""
+"""Only the file's own picture in its own colours."""
 
 
 WHITE = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
-"""The values that are black and white for each type, unless the file or the user says otherwise. Other types
-have no such values."""
+"""The values that are black and white for each type, unless the file or the user defines others. Other types
+have no such values.
+"""
 
 NEARLY_BLACK = 1 / 8
-"""Share of 16 bits under which an image's values stay nearly black. 12 bits are a sixteenth."""
+"""Share of the 16-bit range below which an image is nearly black. 12 bits are a sixteenth."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a file declares about its bands.
+    """The declarations of a file about its bands.
 
-    count: how many it has. dtype: their type. colours: the bands, from 1, that are red, green and blue, or
-    the one that is grey; None if the file does not say. white: the values that are black and white, in that
-    order; None if the type has none. alpha: the band of opacity, from 1. premultiplied: whether the colours
-    were multiplied by it. palette: uint8 (n, 4), the colour and opacity of each value of the first band.
-    cmyk: whether the first four bands are cyan, magenta, yellow and black.
+    Attributes:
+        count: number of bands.
+        dtype: their type.
+        colours: the bands, from 1, that are red, green and blue, or the band that is grey; None if the file
+            does not declare them.
+        white: the values that are black and white, in that order; None if the type has none.
+        alpha: the band of opacity, from 1.
+        premultiplied: whether the colours are multiplied by the opacity.
+        palette: uint8 (n, 4), the colour and opacity of each value of the first band.
+        cmyk: whether the first four bands are cyan, magenta, yellow and black.
     """
 
     count: int
@@ -85,10 +96,12 @@ class Declared:
 class Samples:
     """Which bands of a file are used, and how.
 
-    bands: from 1: red, green and blue, or one for grey, or as many as the network takes.
-    ranges: for each band, the values that become 0 and 255; values beyond are clipped.
-    declared: what the file says of its bands. channels: of the network's images.
-    chosen: whether the user chose bands or ranges, which is recorded then.
+    Attributes:
+        bands: from 1: red, green and blue, or one for grey, or as many as the network takes.
+        ranges: for each band, the values that become 0 and 255; values outside are clipped.
+        declared: the declarations of the file about its bands.
+        channels: number of channels of the network's images.
+        chosen: whether the user chose bands or ranges; then they are recorded.
     """
 
     bands: tuple[int, ...]
@@ -99,37 +112,39 @@ class Samples:
 
     @property
     def needed(self) -> tuple[int, ...]:
-        """The bands to read, from 1, in this order: those that are seen, and the opacity."""
+        """The bands to read, from 1, in this order: the bands in use, and the opacity."""
         declared = self.declared
         return (*self.bands, *(() if declared.alpha is None else (declared.alpha,)))
 
     @property
     def has_clear_colours(self) -> bool:
-        """Whether some values are colours that are transparent."""
+        """Whether some colours of the palette are transparent."""
         palette = self.declared.palette
         return palette is not None and not self.chosen and bool((palette[:, 3] == 0).any())
 
     @property
     def may_be_dark(self) -> bool:
-        """Whether 65535 is white because nobody says otherwise."""
+        """Whether 65535 counts as white only by default."""
         return self.declared.dtype == np.uint16 and self.ranges[0][1] == 65535 and not self.chosen
 
     def seen(self, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-        """bool (H, W): which pixels have data and are not clear. values, known: as for `pixels`."""
-        found = np.ones(values.shape[:2], np.bool_) if known is None else known.copy()
+        """The pixels that have data and are not transparent: bool (H, W). values, known: as for `pixels`."""
+        seen = np.ones(values.shape[:2], np.bool_) if known is None else known.copy()
         declared, count = self.declared, len(self.bands)
         if declared.dtype.kind == "f":
-            found &= np.isfinite(values[:, :, :count]).all(-1)
+            seen &= np.isfinite(values[:, :, :count]).all(-1)
         if declared.alpha is not None:
-            found &= values[:, :, count] > 0
+            seen &= values[:, :, count] > 0
         if self.has_clear_colours and declared.palette is not None:
-            found &= declared.palette[np.minimum(values[:, :, 0], len(declared.palette) - 1), 3] > 0
-        return found
+            seen &= declared.palette[np.minimum(values[:, :, 0], len(declared.palette) - 1), 3] > 0
+        return seen
 
     def pixels(self, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None) -> Pixels:
-        """uint8 (H, W, channels), on white paper.
+        """The pixels on white paper: uint8 (H, W, channels).
 
-        values: (H, W, len(needed)). known: bool (H, W), where the file has data; None is everywhere.
+        Args:
+            values: (H, W, len(needed)).
+            known: bool (H, W), where the file has data; None means everywhere.
         """
         count = len(self.bands)
         bands, declared = values[:, :, :count], self.declared
@@ -141,8 +156,8 @@ class Samples:
             opacity = values[:, :, count:].astype(np.float32) / np.float32(declared.opaque)
         if declared.palette is not None and not self.chosen:
             table = declared.palette
-            found = table[np.minimum(bands[:, :, 0], len(table) - 1)]
-            seen, clear = found[:, :, :3], found[:, :, 3:]
+            colours = table[np.minimum(bands[:, :, 0], len(table) - 1)]
+            seen, clear = colours[:, :, :3], colours[:, :, 3:]
             if (table[:, 3] < 255).any():
                 opacity = clear.astype(np.float32) / 255
         else:
@@ -167,16 +182,21 @@ class Samples:
         return np.ascontiguousarray(seen)
 
     def fitted(self, parts: Sequence[npt.NDArray[Any]], percentiles: Range, name: str) -> Samples:
-        """The same with each band's range between two percentiles of its values.
+        """The same samples with each band's range between two percentiles of its values.
 
-        parts: values (n, len(bands)) of pixels that have data. Raises ImageError if there are none, or all
-        have one value.
+        Args:
+            parts: values (n, len(bands)) of pixels that have data.
+            percentiles: the lower and the upper percentile.
+            name: of the image, for messages.
+
+        Raises:
+            ImageError: if no pixel has data, or if all have one value.
         """
         known = np.concatenate(parts) if parts else np.empty((0, len(self.bands)))
         known = known[np.isfinite(known).all(-1)] if known.dtype.kind == "f" else known
         if not len(known):
             raise ImageError(
-                f"{name}: no pixel has data, so that there are no percentiles; give --rescale LOW,HIGH"
+                f"{name}: no pixel has data, so there are no percentiles; give --rescale LOW,HIGH"
             )
         found = [tuple(map(float, np.percentile(band, percentiles))) for band in known.T.astype(np.float64)]
         for band, (low, high) in zip(self.bands, found, strict=True):
@@ -187,14 +207,17 @@ class Samples:
         return fitted
 
     def record(self) -> dict[str, str]:
-        """How pixels were made, as named texts."""
+        """The bands and ranges as named texts."""
         ranges = dict.fromkeys(f"{low:g},{high:g}" for low, high in self.ranges)
         each = ranges if len(ranges) == 1 else [f"{low:g},{high:g}" for low, high in self.ranges]
         return {"bands": ",".join(map(str, self.bands)), "rescale": ";".join(each)}
 
 
 def _stretched(values: npt.NDArray[Any], limits: Range) -> Pixels:
-    """uint8: values with a range of `limits` at 0 to 255, rounded half up; of up to 16 bits by a table."""
+    """Stretches values from the range `limits` to 0 to 255, rounded half up: uint8.
+
+    Values of up to 16 bits are looked up in a table.
+    """
     low, high = limits
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         limit = np.iinfo(values.dtype)
@@ -210,9 +233,9 @@ def _scaled(values: npt.NDArray[np.float64], low: float, high: float) -> Pixels:
 
 
 def samples_of(source: object) -> Samples | None:
-    """How the user chose the bands of an image; None for an image whose colours are its own."""
-    found = getattr(source, "samples", None)
-    return found if isinstance(found, Samples) and found.chosen else None
+    """The bands and ranges that the user chose for an image; None for an image in its own colours."""
+    samples = getattr(source, "samples", None)
+    return samples if isinstance(samples, Samples) and samples.chosen else None
 
 
 def warn_if_dark(name: str, parts: Sequence[npt.NDArray[Any]]) -> None:
@@ -220,15 +243,16 @@ def warn_if_dark(name: str, parts: Sequence[npt.NDArray[Any]]) -> None:
     highest = max((int(part.max()) for part in parts if part.size), default=0)
     if 0 < highest < NEARLY_BLACK * 65535:
         log.warning(
-            "%s: its 16 bits reach %d of 65535, so that it is nearly black; --rescale 0,%d lightens it",
+            "%s: its 16 bits reach only %d of 65535, so it is nearly black; lighten it with --rescale 0,%d",
             *(name, highest, (1 << highest.bit_length()) - 1),
         )
 
 
 def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
-    """The bands of an image that are used, and their ranges; percentiles are still to be fitted.
+    """Chooses the bands of an image that are used, and their ranges; percentiles are still to be fitted.
 
-    Raises ImageError for bands that are not there, and where the user has to choose.
+    Raises:
+        ImageError: for bands that do not exist, and if the user has to choose.
     """
     count, white, usual = declared.count, declared.white, declared.colours
     bands, rescale, channels = asked.bands, asked.rescale, asked.channels
@@ -236,7 +260,7 @@ def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
         colours = count - (declared.alpha is not None)
         if channels not in (count, colours):
             raise ImageError(
-                f"{name}: has {count} bands, and the network takes {channels}; name these in its order with "
+                f"{name}: has {count} bands, but the network takes {channels}; name them in its order with "
                 "--bands"
             )
         usual = tuple(band for band in range(1, count + 1) if channels == count or band != declared.alpha)
@@ -244,12 +268,12 @@ def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
         raise ImageError(f"{name}: its values are complex numbers; convert it to amplitudes first")
     if asked.samples and bands is None and (declared.palette is not None or declared.cmyk) and channels == 3:
         raise ImageError(
-            f"{name}: --rescale is for measured values, and this file has colours of its own; leave it out"
+            f"{name}: --rescale is for measured values, but this file has its own colours; leave it out"
         )
     bands = bands or usual
     if bands is None:
         raise ImageError(
-            f"{name}: has {count} bands, and does not say which are its colours; --bands 3,2,1 does"
+            f"{name}: has {count} bands, and does not say which are its colours; name them: --bands 3,2,1"
         )
     if max(bands) > count:
         raise ImageError(f"{name}: has no band {max(bands)}, only {count}")
@@ -257,7 +281,7 @@ def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
         declared = replace(declared, alpha=None)
     if rescale is None and white is None:
         raise ImageError(
-            f"{name}: its values have no range that is black to white; give one with --rescale LOW,HIGH, or "
+            f"{name}: nothing defines which of its values are black and white; give --rescale LOW,HIGH, or "
             "--rescale percentile:2,98"
         )
     ranges: tuple[Range, ...] = (white or (0.0, 1.0),)
@@ -270,7 +294,7 @@ def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
 
 
 def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """A value of nodata in the file's own type; None if that cannot hold it."""
+    """A nodata value in the file's own type; None if the type cannot hold it."""
     if nodata is None or math.isnan(nodata):
         return None
     if dtype.kind in "ui":

@@ -1,4 +1,4 @@
-"""Slides of microscopes, by OpenSlide."""
+"""Reads microscope slides with OpenSlide."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fcnconv.images.resized import REGION_PIXELS
 from fcnconv.images.source import Pixels, area
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
-"""Of formats that OpenSlide reads and nothing else does, or not as well."""
+"""Suffixes of formats that only OpenSlide reads, or that it reads best."""
 
 _NO_SLIDES = ("generic-tiff", "synthetic")
-"""Vendors that OpenSlide names for files that are no slides, and that others read as well."""
+"""OpenSlide's vendors for files that are not slides, and that other readers read as well."""
 
 
 class SlideSource:
     """A level of a slide on white, read in blocks, with the smaller levels as its pyramid.
 
-    A slide whose scanner tells the bounds of what it scanned is cropped to these, as QuPath does.
+    A slide whose scanner recorded the bounds of the scanned area is cropped to these, as QuPath does.
 
-    A location is told to OpenSlide in pixels of the first level, so that one between two pixels of a smaller
-    level makes it interpolate; fixed blocks make every region of a level the same pixels.
+    OpenSlide takes a location in pixels of the first level, and interpolates if it lies between two pixels of
+    a smaller level. Fixed blocks give the same pixels for every region of a level.
     """
 
     def __init__(self, slide: Any, name: str, level: int = 0):
@@ -64,7 +64,7 @@ class SlideSource:
 
     @property
     def pixel_size(self) -> PixelSize | None:
-        """Metres across and down a pixel of the first level, if the slide says it."""
+        """Metres across and down a pixel of the first level, if the slide contains them."""
         return of_slide(self.slide.properties)
 
     @cached_property
@@ -74,13 +74,13 @@ class SlideSource:
         return self, *(SlideSource(self.slide, self.name, level) for level in smaller)
 
     def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where the scanner was: opaque in the smallest level that is no thumbnail."""
+        """Where the scanner has been: the opaque pixels of the smallest level that is not a thumbnail."""
         import openslide
 
         sizes = self.slide.level_dimensions
         level = max(i for i, size in enumerate(sizes) if i == 0 or min(size) >= ENOUGH_SIDE)
         if area(sizes[level]) > REGION_PIXELS:
-            return None  # no overview tells, and reading all of it to know takes as long as the scan
+            return None  # there is no overview, and reading the whole level takes as long as the scan
         try:
             overview = self.slide.read_region((0, 0), level, sizes[level])
         except openslide.OpenSlideError as error:
@@ -90,7 +90,11 @@ class SlideSource:
 
     @classmethod
     def open(cls, path: Path, name: str) -> SlideSource | None:
-        """The slide, or None if OpenSlide does not know the file as one. Raises ImageError."""
+        """Opens a slide; None if OpenSlide does not know the file as a slide.
+
+        Raises:
+            ImageError: if OpenSlide cannot read it.
+        """
         import openslide
 
         try:
@@ -122,12 +126,12 @@ class SlideSource:
 
 
 def bounds_of(slide: Any) -> Box:
-    """(x0, y0, x1, y1): the part of a slide that was scanned, in pixels of its first level."""
+    """The scanned part of a slide, (x0, y0, x1, y1), in pixels of its first level."""
     width, height = slide.level_dimensions[0]
     try:
-        told = [int(slide.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")]
+        bounds = [int(slide.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")]
     except (KeyError, ValueError):
         return 0, 0, width, height
-    x0, y0 = max(told[0], 0), max(told[1], 0)
-    x1, y1 = min(told[0] + told[2], width), min(told[1] + told[3], height)
+    x0, y0 = max(bounds[0], 0), max(bounds[1], 0)
+    x1, y1 = min(bounds[0] + bounds[2], width), min(bounds[1] + bounds[3], height)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else (0, 0, width, height)

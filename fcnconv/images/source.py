@@ -1,4 +1,4 @@
-"""What an image is to everything that reads one: a size, and pixels by regions."""
+"""The interface of an image for everything that reads one: a size, and pixels by regions."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it: a path, most often."""
+        """How messages name the image: usually a path."""
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
 
     def read(self, box: Box) -> Pixels:
-        """uint8 (height, width, channels): the pixels of `box` = (x0, y0, x1, y1) inside the image."""
+        """The pixels of `box` = (x0, y0, x1, y1) inside the image: uint8 (height, width, channels)."""
 
 
 @runtime_checkable
 class Pyramid(Protocol):
-    """An image whose file also holds it at smaller sizes. levels: these, the largest first."""
+    """An image whose file also contains it at smaller sizes. levels: all sizes, the largest first."""
 
     @property
     def levels(self) -> Sequence[ImageSource]: ...
@@ -42,7 +42,7 @@ class Pyramid(Protocol):
 
 @runtime_checkable
 class Placed(Protocol):
-    """An image that may lie on a map. georeference: where; None if its file does not say."""
+    """An image that may be georeferenced. georeference: None if its file does not contain one."""
 
     @property
     def georeference(self) -> GeoReference | None: ...
@@ -50,13 +50,13 @@ class Placed(Protocol):
 
 @runtime_checkable
 class Partial(Protocol):
-    """An image that may have no data in places. known: where it has, as `known_of` tells."""
+    """An image that may lack data in places. known: where it has data, as `known_of` returns it."""
 
     def known(self) -> npt.NDArray[np.bool_] | None: ...
 
 
 def known_of(source: ImageSource) -> npt.NDArray[np.bool_] | None:
-    """Where an image has data, bool (h, w) of an overview of it of any size; None where no part lacks any."""
+    """Where an image has data: bool (h, w) of an overview of any size; None if it has data everywhere."""
     return source.known() if isinstance(source, Partial) else None
 
 
@@ -64,9 +64,11 @@ def known_of(source: ImageSource) -> npt.NDArray[np.bool_] | None:
 class MemorySource:
     """An image that is held in memory.
 
-    pixels: uint8 (H, W, 3), RGB, or of other channels; upright. georeference: where it lies.
-    mask: bool (H, W), where it is not clear; None is everywhere.
-    reduced: of a JPEG, decodes it again for a short side in pixels, as it would be for a scan at that size.
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB, or of other channels; upright.
+        georeference: the georeference of the image.
+        mask: bool (H, W), where it is not transparent; None means everywhere.
+        reduced: for a JPEG, decodes it again for a short side in pixels, as for a scan at that size.
     """
 
     pixels: Pixels
@@ -82,7 +84,7 @@ class MemorySource:
 
     @property
     def channels(self) -> int:
-        """Of its pixels."""
+        """The number of channels of its pixels."""
         return int(self.pixels.shape[2])
 
     def read(self, box: Box) -> Pixels:
@@ -90,14 +92,16 @@ class MemorySource:
         return self.pixels[y0:y1, x0:x1]
 
     def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where it is not clear, bool (H, W)."""
+        """Where it is not transparent: bool (H, W)."""
         return self.mask
 
 
 class TurnedSource:
-    """An image that its file holds turned or mirrored, upright.
+    """An image that is stored turned or mirrored, presented upright.
 
-    source: the image as it is stored. orientation: as EXIF numbers it, 2 to 8.
+    Args:
+        source: the image as stored.
+        orientation: as EXIF numbers it, 2 to 8.
     """
 
     def __init__(self, source: ImageSource, orientation: int):
@@ -109,7 +113,7 @@ class TurnedSource:
 
     @property
     def channels(self) -> int:
-        """Of its pixels."""
+        """The number of channels of its pixels."""
         return channels_in(self.source)
 
     @cached_property
@@ -120,20 +124,20 @@ class TurnedSource:
 
     @property
     def georeference(self) -> GeoReference | None:
-        """Where the upright image lies."""
+        """The georeference of the upright image."""
         place = self.source.georeference if isinstance(self.source, Placed) else None
         return place and place.turned(self.orientation, self.size)
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
         """Metres across and down an upright pixel."""
-        found = getattr(self.source, "pixel_size", None)
-        return found[::-1] if found and self.swapped else found
+        size = getattr(self.source, "pixel_size", None)
+        return size[::-1] if size and self.swapped else size
 
     def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where it has data, as `known_of` tells."""
-        found = known_of(self.source)
-        return None if found is None else np.ascontiguousarray(upright(found, self.orientation))
+        """Where it has data, as `known_of` returns it."""
+        stored = known_of(self.source)
+        return None if stored is None else np.ascontiguousarray(upright(stored, self.orientation))
 
     def read(self, box: Box) -> Pixels:
         x0, y0, x1, y1 = box
@@ -147,7 +151,7 @@ class TurnedSource:
 
 
 def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """An array (H, W, …) turned and mirrored to be upright. orientation: as EXIF numbers it."""
+    """Turns and mirrors an array (H, W, …) so that it is upright. orientation: as EXIF numbers it."""
     turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
     if orientation in (2, 3, 6, 7):
         turned = turned[:, ::-1]
@@ -158,7 +162,7 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class GreySource:
-    """An image of three colours as a network of one channel takes it: by its brightness."""
+    """The brightness of a colour image, for a network of one channel."""
 
     source: ImageSource
     channels: int = 1
@@ -173,7 +177,7 @@ class GreySource:
 
     @property
     def georeference(self) -> GeoReference | None:
-        """Where it lies, if its file says so."""
+        """The georeference, if its file contains one."""
         return self.source.georeference if isinstance(self.source, Placed) else None
 
     def known(self) -> npt.NDArray[np.bool_] | None:
@@ -185,19 +189,19 @@ class GreySource:
 
 
 def grey(pixels: Pixels) -> Pixels:
-    """uint8 (H, W, 1): the brightness of red, green and blue by ITU-R BT.601; grey stays as it is."""
-    weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536, as Pillow has them
+    """The brightness of red, green and blue by ITU-R BT.601: uint8 (H, W, 1). Grey is unchanged."""
+    weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536, as in Pillow
     return ((pixels[..., :3] @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def channels_in(source: ImageSource) -> int:
     """How many channels the pixels of an image have."""
-    found = getattr(source, "channels", 3)
-    return found if isinstance(found, int) else 3
+    channels = getattr(source, "channels", 3)
+    return channels if isinstance(channels, int) else 3
 
 
 def seen(source: ImageSource) -> ImageSource:
-    """The image as it is looked at, in RGB: of other channels the first three, or the first in grey."""
+    """The image in RGB for display: from other channels the first three, or the first in grey."""
     return source if channels_in(source) == 3 else _Seen(source)
 
 

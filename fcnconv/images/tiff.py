@@ -1,7 +1,7 @@
-"""TIFF files of microscopy, through tifffile: OME, ImageJ, QPTIFF and others whose pages belong together.
+"""Reads microscopy TIFF files with tifffile: OME, ImageJ, QPTIFF and others whose pages form a series.
 
-tifffile finds the series of pages, their axes and their pyramid; the channels are bands here. Where rasterio
-is missing, all TIFF files are read this way.
+tifffile finds the series of pages, their axes and their pyramid; the channels become bands here. Without
+rasterio, all TIFF files are read this way.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from fcnconv.images.samples import PLAIN, WHITE, Asked, Declared, Samples, choos
 log = logging.getLogger("fcnconv")
 
 _SILENT = logging.NullHandler()
-"""For tifffile, which would tell the user whatever is odd about a file. One for all, as handlers add up."""
+"""For tifffile, which would otherwise log everything odd about a file. One handler for all files, because
+handlers add up.
+"""
 
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError)
-"""What comes of tags that hold something else than they should."""
+"""The exceptions that tags with unexpected content cause."""
 
 _GREY, _RGB, _YCBCR, _WHITE_IS_ZERO = 1, 2, 6, 0
 _ASSOCIATED, _UNASSOCIATED = 1, 2
@@ -42,7 +44,9 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2
 class _Picture:
     """One plane of a series that is an image of its own.
 
-    series: its number. planes: for each level, the numbers of the pages that hold its channels.
+    Attributes:
+        series: its number.
+        planes: for each level, the numbers of the pages that hold its channels.
     """
 
     series: int
@@ -52,11 +56,14 @@ class _Picture:
 class TiffSource(BandSource):
     """A level of a picture in a TIFF, whose channels lie in one page or in one page each.
 
-    pages: of tifffile. frames: how many pictures the file has. pixel_size: metres across and down a pixel.
+    Args:
+        pages: of tifffile.
+        frames: number of pictures in the file.
+        pixel_size: metres across and down a pixel.
     """
 
     georeference = None
-    """tifffile places no image."""
+    """tifffile does not georeference images."""
 
     def __init__(
         self,
@@ -77,11 +84,18 @@ class TiffSource(BandSource):
     def open(
         cls, content: Path | bytes, name: str, asked: Asked = PLAIN, samples: Samples | None = None
     ) -> TiffSource | None:
-        """A picture of a file; None if tifffile cannot read it in parts.
+        """Opens a picture of a file; None if tifffile cannot read its segments.
 
-        asked: whose frame is the number of a picture; None is the first plane of the largest series.
-        samples: as another reader of the file settled them, for one that reads the bands likewise; else None.
-        Raises ImageError for samples of which the user has to choose.
+        Args:
+            content: a path, or an encoded file.
+            name: of the image, for messages.
+            asked: the options. Its frame is the number of a picture; None is the first plane of the largest
+                series.
+            samples: the samples that another reader of the file has settled, if this one must read the bands
+                in the same way; else None.
+
+        Raises:
+            ImageError: if the user has to choose the bands or their ranges.
         """
         import tifffile
 
@@ -120,7 +134,7 @@ class TiffSource(BandSource):
         try:
             source._values(source._box(0, 0))
         except ImageError:
-            return None  # a compression that needs a package, or damage: others may know, or tell
+            return None  # a compression that needs a package, or damage: another reader may read or report it
         source.levels = (source, *rest)
         if not settled:
             source.settle(asked.rescale)
@@ -149,7 +163,7 @@ class TiffSource(BandSource):
         try:
             with self.lock:
                 file = page.parent.filehandle
-                if file.closed:  # of a series in several files
+                if file.closed:  # a series in several files
                     file.open()
                 file.seek(page.dataoffsets[index])
                 data = file.read(page.databytecounts[index]) or None
@@ -164,7 +178,7 @@ class TiffSource(BandSource):
 
 
 class _File:
-    """Keeps a TIFF open as long as a source of it is there."""
+    """Keeps a TIFF open as long as one of its sources exists."""
 
     def __init__(self, tiff: Any):
         self.tiff = tiff
@@ -173,14 +187,14 @@ class _File:
 
 def _pictures(file: Any) -> list[_Picture]:
     """The pictures of a file, series by series: each plane of depth and time with all of its channels."""
-    found = []
+    pictures = []
     for number, series in enumerate(file.series):
         keyframe, axes = series.keyframe, series.axes
         if not {"X", "Y"} <= set(keyframe.axes):
             continue
         leading = axes[: len(axes) - len(keyframe.axes)] if axes.endswith(keyframe.axes) else ""
         if not leading and len(series.shape) != len(keyframe.shape):
-            continue  # axes of some other order: pages do not tell which is which
+            continue  # in another order of axes, the meaning of a page is unknown
         shape = series.shape[: len(leading)]
         numbers = np.arange(int(np.prod(shape))).reshape(shape)
         for place, axis in enumerate(leading):  # (…, C, …) -> (…, C)
@@ -189,23 +203,25 @@ def _pictures(file: Any) -> list[_Picture]:
         stacks = numbers.reshape(-1, shape[leading.index("C")] if "C" in leading else 1)
         for stack in stacks:
             planes = tuple(map(int, stack))
-            found.append(_Picture(number, (planes,) * len(series.levels)))
-    return found or [_Picture(0, ((0,),))]
+            pictures.append(_Picture(number, (planes,) * len(series.levels)))
+    return pictures or [_Picture(0, ((0,),))]
 
 
 def _largest(file: Any, pictures: Sequence[_Picture]) -> _Picture:
-    """The first picture of the series with the most pixels: labels and macro images lie beside a slide."""
+    """The first picture of the series with the most pixels: a slide's file also contains labels and macro
+    images.
+    """
     pages = (file.series[picture.series].keyframe for picture in pictures)
     areas = [page.imagewidth * page.imagelength for page in pages]
     return pictures[areas.index(max(areas))]
 
 
 def _page(level: Any, number: int, name: str) -> Any:
-    """A page of a level. A series that lies in one piece, as ImageJ writes it, has only the first page."""
+    """A page of a level. A contiguous series, as ImageJ writes it, has only the first page."""
     page = level.pages[number]
     if page is None:
         if level.dataoffset is None:
-            raise ImageError(f"{name}: a channel of it lies in another file, which is not there")
+            raise ImageError(f"{name}: one of its channels lies in another file, which is missing")
         first = level.pages[0].aspage()
         bytes_each = first.nbytes
         return _Shifted(first, level.dataoffset + number * bytes_each)
@@ -213,7 +229,7 @@ def _page(level: Any, number: int, name: str) -> Any:
 
 
 class _Shifted:
-    """A page of a series that lies in one piece: like the first, further on in the file."""
+    """A page of a contiguous series: like the first, at a later place in the file."""
 
     def __init__(self, first: Any, start: int):
         self._first, self._start = first, start
@@ -228,8 +244,11 @@ class _Shifted:
 
 
 def _require_whole(page: Any) -> None:
-    """Raises ValueError for a page whose tags are not what they must be, of no size, or of more segments than
-    the file tells the places of.
+    """Checks the tags of a page.
+
+    Raises:
+        ValueError: if tags have the wrong type, if the page has no size, or if it has more segments than the
+            file has places for.
     """
     high, wide = _segment(page)
     sides = (page.imagewidth, page.imagelength, wide, high, page.samplesperpixel)
@@ -251,12 +270,12 @@ def _segment(page: Any) -> tuple[int, int]:
 
 
 def _declared(pages: Sequence[Any]) -> Declared:
-    """What the pages of a picture say of their bands."""
+    """The declarations of a picture's pages about their bands."""
     page, kind = pages[0], int(pages[0].photometric)
     dtype = np.dtype(page.dtype)
     white = WHITE.get(str(dtype))
     if len(pages) > 1:
-        return Declared(len(pages), dtype, None, white)  # channels never say that they are colours
+        return Declared(len(pages), dtype, None, white)  # channels never declare colours
     if kind not in (_WHITE_IS_ZERO, _GREY, _RGB, _YCBCR):
         raise ValueError("colours of another kind")
     extra = [int(sample) for sample in page.extrasamples]

@@ -1,4 +1,6 @@
-"""The tags of a TIFF's first page that decide who reads the file, read by Pillow without its pixels."""
+"""Reads the tags of a TIFF's first page that decide which reader opens the file, by Pillow without its
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +15,27 @@ _GEO = (33550, 33922, 34264, 34735)
 """Pixel scale, tie points, transformation, and GeoTIFF's keys."""
 
 _NODATA = 42113
-"""GDAL's tag of a value that means no data."""
+"""GDAL's tag for the value that means no data."""
 
 _BIG = {"II": b"II+\0", "MM": b"MM\0+"}
 
 
 def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins like this is a TIFF or a BigTIFF."""
+    """Whether a file that begins with these bytes is a TIFF or a BigTIFF."""
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
 class FirstTags:
-    """What the first page of a TIFF says.
+    """The tags of a TIFF's first page.
 
-    orientation: as EXIF numbers it. premultiplied: whether its colours were multiplied by the opacity.
-    georeferenced: whether it has a place on a map. maker: of microscopy's files, who made it, as "OME"; else
-    empty. nodata: whether it names a value that means no data, as GDAL does.
-    photometric, compression: the tags PhotometricInterpretation and Compression.
+    Attributes:
+        orientation: as EXIF numbers it.
+        premultiplied: whether the colours are multiplied by the opacity.
+        georeferenced: whether the image has a coordinate system or a transform.
+        maker: the maker of a microscopy file, such as "OME"; else empty.
+        nodata: whether a value means no data, as GDAL declares it.
+        photometric, compression: the tags PhotometricInterpretation and Compression.
     """
 
     orientation: int = 1
@@ -43,11 +48,11 @@ class FirstTags:
 
 
 def first_tags(file: io.IOBase) -> FirstTags:
-    """The tags of a TIFF; those that are damaged have their usual values. The file's place is kept."""
+    """The tags of a TIFF; damaged tags have their default values. The position in the file is kept."""
     place = file.tell()
     try:
         tags = _directory(file)
-    except Exception:  # damaged tags raise anything, and whoever reads the pixels decides
+    except Exception:  # damaged tags raise anything; the reader of the pixels decides
         return FirstTags()
     finally:
         file.seek(place)
@@ -76,7 +81,7 @@ def _directory(file: io.IOBase) -> Any:
 def _value(tags: Any, number: int) -> Any:
     try:
         return tags.get(number)
-    except Exception:  # likewise: one damaged tag costs no other
+    except Exception:  # a damaged tag does not affect the others
         return None
 
 
@@ -93,7 +98,7 @@ def _text(tags: Any, number: int) -> str:
 
 
 def _maker(tags: Any) -> str:
-    """Who made a file whose pages belong together in a way that tifffile knows; empty for other files."""
+    """The maker of a file whose pages form a series that tifffile knows; empty for other files."""
     described, software = _text(tags, 270), _text(tags, 305)
     if re.search(r"</(\w+:)?OME>\s*$", described[-30:]) or "/OME/" in described[:600]:
         return "OME"

@@ -1,4 +1,4 @@
-"""What libvips reads, for images too large for memory."""
+"""Reads images that are too large for memory with libvips."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fcnconv.grid import Box
 from fcnconv.images.source import Pixels
 
 _SILENT = logging.NullHandler()
-"""For pyvips. One for all files, as handlers add up."""
+"""For pyvips. One handler for all files, because handlers add up."""
 
 
 class VipsSource:
-    """Whatever libvips reads, upright and in sRGB, region by region."""
+    """An image that libvips reads, upright and in sRGB, region by region."""
 
     def __init__(self, image: Any, name: str):
         self.image = image
@@ -28,9 +28,10 @@ class VipsSource:
 
     @classmethod
     def open(cls, path: Path, name: str) -> VipsSource:
-        """The file. libvips decodes what cannot be read out of order into a temporary file, once.
+        """Opens a file. libvips decodes a format without random access into a temporary file, once.
 
-        Raises ImageError.
+        Raises:
+            ImageError: if libvips cannot read it.
         """
         import pyvips
 
