@@ -1,4 +1,4 @@
-"""How a network's outputs become probabilities: of classes that exclude each other, or that do not."""
+"""Activations: how a network's outputs become probabilities, for exclusive or for independent classes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ FloatArray = npt.NDArray[np.float32]
 Floating = TypeVar("Floating", np.float32, np.float64)
 
 BEYOND = 0.5
-"""How far outside 0 to 1 what a network calls probabilities may lie: interpolated between real crops they
-overshoot; a network without an activation of its own soon goes further."""
+"""How far outside 0 to 1 the values may lie that a network returns as probabilities. Values that are
+interpolated between crops overshoot by less. The outputs of a network without an activation exceed it soon.
+"""
 
 
 @dataclass(frozen=True)
 class Activated:
-    """What outputs mean under an activation. Arrays are (..., num_classes) of float32 or float64.
+    """The functions of one activation. Their arguments are (..., num_classes), float32 or float64.
 
-    probabilities: 0 to 1, of each class. logs: their logarithms.
+    probabilities: the probability of each class, 0 to 1. logs: the logarithms of the probabilities.
     same: bool (...), whether two arrays of outputs give the same answer.
-    margins: (...), by how much the answer is sure: the distance of outputs to where it changes.
-    divergence: float64 (...), in nats: the Kullback-Leibler divergence of the second's probabilities from the
-        first's; None where it is not known which of them belong together.
+    margins: (...), how far the outputs are from the point where the answer changes.
+    divergence: float64 (...), in nats: the Kullback-Leibler divergence of the second array's probabilities
+        from the first array's; None if the activation does not say which probabilities belong together.
     """
 
     probabilities: Callable[[FloatArray], FloatArray]
@@ -42,7 +43,7 @@ class Activated:
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """The softmax over the last axis: float32, 0 to 1, of the shape of `logits`."""
+    """The softmax over the last axis: float32, 0 to 1, in the shape of `logits`."""
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
     return probabilities
@@ -61,18 +62,18 @@ def log_sigmoid(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
-    """The sigmoid: float32, 0 to 1, of the shape of `logits`; small ones to float32's own precision."""
+    """The sigmoid: float32, 0 to 1, in the shape of `logits`. Small values keep the precision of float32."""
     probabilities: FloatArray = np.exp(log_sigmoid(logits))
     return probabilities
 
 
 def _as_they_are(outputs: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
-    """Outputs that are probabilities already. Raises UsageError for others."""
+    """Returns outputs that already are probabilities, clipped to 0 to 1. Raises UsageError for others."""
     low, high = float(outputs.min(initial=0)), float(outputs.max(initial=1))
     if low < -BEYOND or high > 1 + BEYOND:
         raise UsageError(
-            f"--activation none: outputs from {low:.3g} to {high:.3g} are no probabilities; write them as "
-            "they are, to an .npy, .npz, .tif or .zarr, or choose --activation softmax or sigmoid"
+            f"--activation none: outputs from {low:.3g} to {high:.3g} are no probabilities; write them "
+            "unchanged to an .npy, .npz, .tif or .zarr, or choose --activation softmax or sigmoid"
         )
     return np.clip(outputs, 0, 1)
 
@@ -83,24 +84,30 @@ def _log_as_they_are(outputs: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
 
 
 def check_outputs(outputs: FloatArray, activation: Activation, model: str) -> None:
-    """Tells if the outputs of many windows look as if a network had made probabilities of them already.
+    """Warns if a network seems to apply an activation itself: if all outputs lie between 0 and 1.
 
-    Raises UsageError if they surely are: if those of each window sum to 1.
+    Args:
+        outputs: float32 (..., num_classes), the outputs for many windows; windows with NaN are ignored.
+        activation: the activation that will be applied. ``none`` is not checked.
+        model: the name of the model, for the message.
+
+    Raises:
+        UsageError: the outputs surely are probabilities, because they sum to 1 in each window.
     """
     outputs = outputs[~np.isnan(outputs).any(-1)]
     if activation == "none" or outputs.size < _ENOUGH or outputs.min() < 0 or outputs.max() > 1:
         return
     if outputs.shape[-1] > 1 and np.abs(outputs.sum(-1) - 1).max() < 1e-3:
         raise UsageError(
-            f"{model}: its outputs sum to 1 in every window, as it ends in a softmax of its own; add "
+            f"{model}: its outputs sum to 1 in every window, because the network ends in a softmax; add "
             "--activation none"
         )
-    hint = "if the network ends in a sigmoid of its own, add --activation none"
+    hint = "if the network ends in a sigmoid, add --activation none"
     log.warning("%s: all outputs lie between 0 and 1; %s", model, hint)
 
 
 _ENOUGH = 16
-"""Outputs that hardly lie all between 0 and 1 by chance."""
+"""The least number of outputs to check. So many logits hardly ever lie between 0 and 1 by chance."""
 
 
 def _same_first(one: FloatArray, other: FloatArray) -> npt.NDArray[np.bool_]:
@@ -114,11 +121,11 @@ def _same_present(one: FloatArray, other: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _lead(outputs: FloatArray) -> FloatArray:
-    """By how much the highest output leads; infinite of a single one."""
+    """The difference between the highest and the second highest output; infinite for a single output."""
     flat = outputs.reshape(-1, *outputs.shape[-2:])
     margins = np.full(flat.shape[:-1], np.inf, np.float32)
     if outputs.shape[-1] > 1:
-        for row, line in enumerate(flat):  # line by line: partition copies
+        for row, line in enumerate(flat):  # line by line, because partition copies its argument
             second, first = np.partition(line, -2, axis=-1)[:, -2:].T
             margins[row] = first - second
     return margins.reshape(outputs.shape[:-1])
@@ -130,22 +137,22 @@ def _distance_to_half(logits: FloatArray) -> FloatArray:
 
 
 def divergence(crops: FloatArray, logits: FloatArray) -> npt.NDArray[np.float64]:
-    """float64 (n,), in nats: the Kullback-Leibler divergence of the softmax of `logits` from that of `crops`.
+    """The Kullback-Leibler divergence of the softmax of `logits` from the softmax of `crops`.
 
-    crops, logits: float32 (n, num_classes).
+    crops, logits: float32 (n, num_classes). Returns float64 (n,), in nats.
     """
     true, claimed = (log_softmax(each.astype(np.float64)) for each in (crops, logits))
-    found: npt.NDArray[np.float64] = (np.exp(true) * (true - claimed)).sum(-1)
-    return np.maximum(found, 0)
+    result: npt.NDArray[np.float64] = (np.exp(true) * (true - claimed)).sum(-1)
+    return np.maximum(result, 0)
 
 
 def independent_divergence(crops: FloatArray, logits: FloatArray) -> npt.NDArray[np.float64]:
-    """The same of independent classes, each there or not: the sum of their divergences."""
+    """The same divergence for independent classes, each present or absent: the sum over the classes."""
     x, y = (each.astype(np.float64) for each in (crops, logits))
     is_there = np.exp(log_sigmoid(x)) * (log_sigmoid(x) - log_sigmoid(y))
     is_not = np.exp(log_sigmoid(-x)) * (log_sigmoid(-x) - log_sigmoid(-y))
-    found: npt.NDArray[np.float64] = (is_there + is_not).sum(-1)
-    return np.maximum(found, 0)
+    result: npt.NDArray[np.float64] = (is_there + is_not).sum(-1)
+    return np.maximum(result, 0)
 
 
 ACTIVATIONS: dict[Activation, Activated] = {
@@ -153,7 +160,10 @@ ACTIVATIONS: dict[Activation, Activated] = {
     "sigmoid": Activated(sigmoid, log_sigmoid, _same_present, _distance_to_half, independent_divergence),
     "none": Activated(_as_they_are, _log_as_they_are, _same_first, _lead),
 }
-"""``softmax``: one of the classes is there, probabilities sum to 1; the answer is the most probable one.
-``sigmoid``: each is there or not, whatever the others; the answer are those of over 1/2. ``none``: outputs
-that the network has made probabilities of already, or that are none.
+"""The activations by name.
+
+``softmax``: classes exclude each other and probabilities sum to 1. The answer is the most probable class.
+``sigmoid``: each class is present or absent, independently of the others. The answer is every class with a
+probability above 1/2.
+``none``: the outputs already are probabilities, or are not probabilities at all.
 """

@@ -1,7 +1,7 @@
-"""Names of classes as files hold them: lines, tables, JSON, YAML and Python's own notation.
+"""Reads class names from files: lines, tables, JSON, YAML and Python's notation.
 
-A file is taken for what it says alone. Indices decide the order where there are some. What can be meant in
-several ways is refused, with the first lines as they were understood.
+Only the content of a file counts. If it contains indices, they decide the order. A file that can be
+understood in several ways is refused, and the message shows how its first lines were understood.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fcnconv.errors import UsageError
 from fcnconv.system.records import parse_json
 
 MOST = 16_000_000
-"""Bytes of a file of names: a line of 160 bytes for each of 100,000 classes."""
+"""The largest file of names, in bytes: 160 bytes for each of 100,000 classes."""
 
 KEYS = (
     *("names", "class_to_idx", "idx_to_class", "id2label", "label2id", "classes", "class_names"),
     *("categories", "label_names", "labels"),
 )
-"""Under which of its keys a description of a data set holds the names, the first of these that it has."""
+"""The keys under which the description of a data set may hold the names. The first one that it has counts."""
 
 _REMEDY = "write one name per line in index order, or a JSON list of names"
 _WNID = re.compile(r"n\d{8}")
@@ -39,17 +39,29 @@ _NAME_COLUMNS = ("name", "class_name", "label_name", "category_name", "display_n
 
 
 class NamesError(UsageError):
-    """What holds no names of classes, or holds them in several ways that could be meant."""
+    """A file or an object that contains no class names, or that can be understood in several ways."""
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The names of classes in a file, in index order; WordNet ids (``n02124075``) where it has them.
+    """Read the class names in a file.
 
-    Read are one name per line (also with its index before or after it, or with a WordNet id before it),
-    ``.csv`` and ``.tsv`` with or without a header, JSON and YAML lists and dictionaries in either direction,
-    ``names`` of a YOLO data set, and dictionaries in Python's notation.
+    These forms are understood:
 
-    Raises NamesError, with the first three lines as they were understood, for what is ambiguous.
+    - one name per line, also with its index before or after it, or with a WordNet id before it;
+    - ``.csv`` and ``.tsv``, with or without a header;
+    - lists and dictionaries in JSON and YAML, from index to name or from name to index;
+    - ``names`` of a YOLO data set;
+    - dictionaries in Python's notation.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The names in index order. WordNet ids (``n02124075``) take their place if the file contains them.
+
+    Raises:
+        NamesError: the file cannot be read or is ambiguous. For an ambiguous file, the message shows how its
+            first three lines were understood.
     """
     text = _text(path)
     suffix = path.suffix.lower()
@@ -66,7 +78,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def names_of_object(found: Any) -> tuple[str, ...]:
-    """The names in a list or dictionary, as JSON, YAML or a checkpoint holds it. Raises NamesError."""
+    """The names in a list or dictionary from JSON, YAML or a checkpoint. Raises NamesError."""
     if isinstance(found, Mapping):
         key = next((key for key in KEYS if isinstance(found.get(key), (Mapping, list, tuple))), None)
         if key is not None:
@@ -112,7 +124,7 @@ def _index(value: Any) -> int | None:
 
 
 def _ordered(pairs: Sequence[tuple[int | None, Any]]) -> tuple[str, ...]:
-    """The names of pairs of index and name, in the order of the indices, which count from 0 or from 1."""
+    """Sorts the names of (index, name) pairs by their indices, which start at 0 or 1. Raises NamesError."""
     by_index = {index: value for index, value in pairs if index is not None}
     first = min(by_index, default=0)
     wanted = range(first, first + len(pairs))
@@ -120,13 +132,13 @@ def _ordered(pairs: Sequence[tuple[int | None, Any]]) -> tuple[str, ...]:
         missing = [index for index in range(len(pairs)) if index not in by_index]
         twice = len(pairs) - len(by_index)
         why = (
-            f"{twice} are there twice"
+            f"indices that appear twice: {twice}"
             if twice
             else f"{missing[0]} is missing"
             if missing
             else "some are too large"
         )
-        raise NamesError(f"the indices are not those of {len(pairs)} classes: {why}; {_REMEDY}")
+        raise NamesError(f"the indices do not fit {len(pairs)} classes: {why}; {_REMEDY}")
     return _plain([by_index[index] for index in wanted])
 
 
@@ -134,9 +146,9 @@ def _plain(values: Sequence[Any]) -> tuple[str, ...]:
     names = []
     for position, value in enumerate(values):
         if isinstance(value, (list, tuple)) and len(value) == 2 and _WNID.fullmatch(str(value[0])):
-            value = _of_wnid(str(value[0]), str(value[1]).replace("_", " "))  # as Keras has it
+            value = _of_wnid(str(value[0]), str(value[1]).replace("_", " "))  # the notation of Keras
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = str(value)  # in YAML a class may be called 7
+            value = str(value)  # in YAML, a class may be called 7
         if not isinstance(value, str) or not value.strip():
             raise NamesError(f"name {position} is {_short(value)}; {_REMEDY}")
         names.append(value.strip())
@@ -144,7 +156,7 @@ def _plain(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _of_wnid(wnid: str, name: str) -> str:
-    """What to call a class that has a WordNet id and a name: the id where it leads to ImageNet's own name."""
+    """The name of a class that has both a WordNet id and a name: the id if ImageNet has it, else the name."""
     from fcnconv.labels import imagenet
 
     return wnid if wnid in imagenet().wnids else name
@@ -155,7 +167,7 @@ def _of_wnid(wnid: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line as it can be understood: an index, None if there is none, and a name."""
+    """A line, split into its index (None if it has no index) and its name."""
 
     index: int | None
     name: str
@@ -187,11 +199,14 @@ def _of_lines(text: str) -> tuple[str, ...]:
 
 
 def _indexed(lines: list[str]) -> tuple[str, ...] | None:
-    """The names of lines that have an index each, in its order; None for lines without. Raises NamesError."""
+    """The names of lines that each have an index, sorted by it. Returns None if the lines have no indices.
+
+    Raises NamesError.
+    """
     for pattern, index, name in ((_INDEX_FIRST, 1, 2), (_INDEX_LAST, 2, 1)):
         words = re.split(r"[\s,;:|]+", lines[0])
         header = int(len(lines) > 2 and pattern.fullmatch(lines[0]) is None and _is_header(words))
-        most = 2 * len(lines)  # "1999" is part of a name, and no index of ten classes
+        most = 2 * len(lines)  # among ten classes, "1999" is part of a name and not an index
         understood = [
             _Line(int(match[index]), _bare(match[name]))
             if (match := pattern.fullmatch(line)) and int(match[index]) <= most
@@ -202,10 +217,10 @@ def _indexed(lines: list[str]) -> tuple[str, ...] | None:
         if not hits or 2 * len(hits) < len(understood):
             continue
         if len({line.name for line in hits}) < len(set(lines[header:])) == len(hits):
-            continue  # "1 star", "2 stars", "3 stars": the numbers are what tells the names apart
+            continue  # "1 star", "2 stars", "3 stars": only the numbers distinguish the names
         shown = "; ".join(f"line {n + header}: {line}" for n, line in enumerate(understood[:3], 1))
         if len(hits) < len(understood):
-            raise NamesError(f"some lines have an index, and some have none ({shown}); {_REMEDY}")
+            raise NamesError(f"some lines have an index and others do not ({shown}); {_REMEDY}")
         if len(understood) > 1 and all(_index(line.name) is not None for line in understood):
             raise NamesError(f"which number is the index ({shown})? {_REMEDY}")
         try:
@@ -224,7 +239,7 @@ def _without_wnids(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _unquoted(lines: list[str]) -> list[str]:
-    """Lines without the quotes and commas that each of them has."""
+    """The lines without their quotes and commas, if every line has quotes."""
     bare = [_bare(line.rstrip(",")) for line in lines]
     quoted = all(
         line[:1] in ("'", '"') and line.rstrip(",")[-1:] == line[0] and len(line) > 2 for line in lines
@@ -245,9 +260,9 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 
 def _of_table(text: str, delimiter: str) -> tuple[str, ...]:
-    """The names of a table: of the column that is called so, or of the only one that can be meant."""
+    """The names in a table: the column with a heading such as ``name``, or the only possible column."""
     if delimiter == "," and ";" in text.partition("\n")[0] and "," not in text.partition("\n")[0]:
-        delimiter = ";"  # as spreadsheets write it where a comma stands in numbers
+        delimiter = ";"  # from spreadsheets in languages with a decimal comma
     rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter)]
     rows = [row for row in rows if any(row)]
     header = [cell.casefold() for cell in rows.pop(0)] if len(rows) > 1 and _is_header(rows[0]) else []
@@ -276,7 +291,7 @@ def _of_table(text: str, delimiter: str) -> tuple[str, ...]:
 
 
 def _counts(column: Sequence[str]) -> bool:
-    """Whether a column holds the indices of its rows, from 0 or 1, in any order."""
+    """Whether a column contains the indices of its rows, from 0 or 1, in any order."""
     indices = sorted(index for cell in column if (index := _index(cell)) is not None)
     return (
         bool(indices)
@@ -291,10 +306,12 @@ def _counts(column: Sequence[str]) -> bool:
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+    except (OSError, ValueError) as error:  # ValueError: not a possible file name
         raise NamesError(f"{path}: the categories cannot be read: {error}") from error
     if len(content) > MOST:
-        raise NamesError(f"{path}: of {len(content):,} bytes, it is no list of names; {_REMEDY}")
+        raise NamesError(
+            f"{path}: a file of {len(content):,} bytes is too large for a list of names; {_REMEDY}"
+        )
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -306,7 +323,7 @@ def _text(path: Path) -> str:
 
 
 def parse_notation(text: str) -> Any:
-    """What a text in JSON or in Python's notation says. Raises NamesError."""
+    """Parses JSON or a literal in Python's notation. Raises NamesError."""
     try:
         return parse_json(text)
     except ValueError as error:

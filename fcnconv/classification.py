@@ -1,4 +1,4 @@
-"""What `classify` answers: the top classes of a whole image, each with its best window."""
+"""The result of `classify`: the top classes of a whole image, each with its best window."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fcnconv.grid import Box
 class Prediction:
     """One class of a ranking, or the concept that an image shows.
 
-    class_idx: None for a concept, whose name `category` holds.
-    box: the window where it is most probable, (x0, y0, x1, y1) in pixels of the original image.
+    class_idx: the index of the class; None for a concept, whose name is in `category`.
+    box: the window where the class is most probable, (x0, y0, x1, y1) in pixels of the original image.
     """
 
     rank: int
@@ -25,8 +25,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer about a whole image: its size in pixels, the scales scanned, the temperature of the
-    probabilities, and the top classes, best first.
+    """The classes of a whole image.
+
+    width, height: the size of the image, in pixels. model: the name of the model.
+    scales: the scanned scales, as factors of the image's own size.
+    temperature: the number that divided the logits before they became probabilities.
+    predictions: the top classes, best first.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""The classifier that everything else uses: load one by name, then scan, map or classify images with it."""
+"""The classifier: load one by name, then scan images with it, map them or classify them."""
 
 from __future__ import annotations
 
@@ -70,28 +70,37 @@ if TYPE_CHECKING:
 log = logging.getLogger("fcnconv")
 
 FEW_CELLS = 4
-"""Feature cells a side up to which most of a window's cells see the padding of a crop. Of a network that
-learned from tiles of 2 × 2 cells, 15 % of the dense map's windows had the class that their crops have.
+"""With up to so many feature cells along its side, most of a window's cells see the padding of a crop. For a
+network trained on tiles of 2 × 2 cells, 15 % of the dense map's windows had the class of their crops.
 """
 
 
 @dataclass(frozen=True, repr=False)
 class Classifier:
-    """A network that scores every window of an image, with the preprocessing that belongs to it.
+    """A network that scores every window of an image, with its preprocessing. Make one with `load`.
 
-    run: the backend. geometry: its windows. Make one with `load`.
-    parts: what the network needs, and the parts that a scan in little memory computes one by one.
-    memory: bytes that a scan may take.
-    open_crops: opens the backend that scores real crops, when one is first needed.
-    temperature: divides the logits of maps with more than one cell before they become probabilities.
-    max_pixels: the largest image that is accepted, before and after it is resized.
-    bands, rescale: how the samples of a TIFF are seen, as in `options.NetworkOptions`.
-    pixel_size: metres across the pixels that the network learned from, at which images are scanned; None is
-        any. image_pixel_size: the same of images whose files do not tell it.
-    channels: of the images that the network takes.
-    cell_head: its class activations. joint: gives what computes them beside the logits; None where it has
-        none. tell_windows: logs, once, that maps show windows for want of them.
-    tell_padding: logs, once, that crops may answer otherwise than the dense map.
+    Attributes:
+        labels: the classes of the network.
+        geometry: the windows of the network.
+        eval_size: short side, in pixels, to which `classify` resizes an image.
+        run: the backend.
+        open_crops: opens the backend that scores crops, when the first crop is needed.
+        provenance: the network and how it is run.
+        parts: the memory that the network needs, and the stages that a scan in little memory runs one by one.
+        memory: bytes that a scan may use.
+        temperature: number that divides the logits of maps with more than one cell before they become
+            probabilities.
+        max_pixels: the largest image that is accepted, before and after it is resized.
+        bands, rescale: how the samples of a TIFF become pixels, as in `options.NetworkOptions`.
+        pixel_size: metres per pixel of the images that the network was trained on. Images are scanned at this
+            size; None is any size.
+        image_pixel_size: metres per pixel of images whose files do not record it.
+        channels: number of channels of the images that the network takes.
+        cell_head: how the network's class activations relate to its logits.
+        joint: returns the stages that compute the class activations as well as the logits; None for a network
+            without class activations.
+        tell_windows: logs, once, that maps show windows because there are no class activations.
+        tell_padding: logs, once, that crops may have other classes than the dense map.
     """
 
     labels: Labels
@@ -122,7 +131,7 @@ class Classifier:
         )
 
     def share(self, count: int) -> Classifier:
-        """The same with the memory that each of `count` images has of it, when they are scanned at once."""
+        """The same classifier with the memory for one of `count` images that are scanned at the same time."""
         return replace(self, memory=self.memory / count)
 
     def __call__(
@@ -168,7 +177,7 @@ class Classifier:
             ImageError: the image cannot be read, or is too large.
             UsageError: an argument is not valid, or does not apply to this network or image.
         """
-        from fcnconv.maps import ScoreMap  # with all writers: a classification needs none of them
+        from fcnconv.maps import ScoreMap  # imports all writers, which a classification does not need
 
         options = MapOptions(
             scales=None if scales is None else as_scales(scales),
@@ -190,10 +199,13 @@ class Classifier:
         return replace(score_map, about=replace(score_map.about, display=display))
 
     def stream(self, image: ImageLike | ImageSource, options: MapOptions = PLAIN_MAP) -> ScoreStream:
-        """The score map of an image as it comes, for maps that do not fit in memory.
+        """Stream the score map of an image while it is scanned, for maps that do not fit in memory.
 
-        options: of which those count that say how the image is scanned. Nothing is scanned until the map's
-        pieces are read.
+        Nothing is scanned until the pieces of the map are read.
+
+        Args:
+            image: the image, as for a call.
+            options: the options of the map. Only those that say how to scan the image count.
         """
         from fcnconv.scan.agreement import AgreementEstimator
         from fcnconv.scan.correction import correction_of
@@ -241,7 +253,7 @@ class Classifier:
         return level_stream(kind, about, levels, blocks, where.cells, tally.agreement)
 
     def _kind(self, options: MapOptions, correction: Correction) -> MapKind:
-        """What the cells of a map are: windows, where the activations of feature cells cannot be had."""
+        """The kind of map to make: the kind in the options, or windows if there are no class activations."""
         if options.map in (None, "windows"):
             return "windows"
         if self.joint is None or not correction.dense:
@@ -250,14 +262,15 @@ class Classifier:
         return options.map
 
     def _parts(self, kind: MapKind) -> Stages:
-        """What computes a map of this kind."""
+        """The stages that compute a map of this kind."""
         if kind == "windows" or self.joint is None:
             return self.parts
         return self.joint()
 
     def _answer(self, source: ImageSource, levels: ScannedScales | None = None) -> Classification:
-        """What an image shows as a whole, as `classify` answers it, from what was scanned if that will do. A
-        large JPEG is decoded once more, smaller, as `classify` does it: the pixels are a little different.
+        """The answer of `classify` for the whole image, taken from the scanned scales where possible.
+
+        A large JPEG is decoded again at a reduced size, as `classify` does it: the pixels differ a little.
         """
         side = EVALUATION_SIZE[0].pixels(self.eval_size, self.geometry.window)
         if isinstance(source, MemorySource) and source.reduced and side and self.pixel_size is None:
@@ -279,8 +292,9 @@ class Classifier:
 
     @staticmethod
     def _inside(where: Where, grids: Sequence[Grid]) -> dict[Grid, Mask]:
-        """The windows of each grid that are looked at, if not all: of the coarser ones those that the finest
-        one's are joined with.
+        """The windows of each grid that are inside the region of interest; empty if all are.
+
+        In a coarser grid, these are the windows with which the finest grid's windows are joined.
         """
         finest = finest_of(grids)
         cells = where.cells(finest)
@@ -297,7 +311,7 @@ class Classifier:
         inside: dict[Grid, Mask],
         take: Callable[[Block], Block] | None = None,
     ) -> Iterator[Block]:
-        """The blocks of a scan, corrected. take: is given each block of the network, and returns it."""
+        """Yields the blocks of a scan, corrected. take: receives each block of the network and returns it."""
         from fcnconv.scan.correction import correct
 
         windows = self.provenance.mode == "windows"
@@ -320,21 +334,27 @@ class Classifier:
         finished(CROPS)
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
-        """float32 (rows, cols, num_classes): the logits of every window of a grid, in one pass."""
+        """Compute the logits of every window of a grid, in one pass: float32 (rows, cols, num_classes)."""
         logits = np.empty((grid.rows, grid.cols, len(self.labels)), np.float32)
         for block in self._scan(source, self.tilings([grid])):
             logits[block.rows, block.cols] = block.logits
         return logits
 
     def crops(self, source: ImageSource, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
-        """float32 (len(cells), num_classes): the logits of single windows, cropped and scored one by one.
+        """Score single windows as crops.
 
-        cells: their numbers in the grid, row by row.
+        Args:
+            source: the image.
+            grid: the grid of the windows.
+            cells: the numbers of the windows in the grid, counted row by row.
+
+        Returns:
+            The logits, float32 (len(cells), num_classes).
         """
         return self._checked(score_crops(source, grid, cells, self.open_crops(), self.prepare))
 
     def _temperature(self, grids: Sequence[Grid]) -> float:
-        # One window alone is the classifier itself, whose probabilities are its own.
+        # A single window is the classifier itself, so its probabilities need no correction.
         return self.temperature if sum(grid.rows * grid.cols for grid in grids) > 1 else 1.0
 
     @overload
@@ -372,14 +392,14 @@ class Classifier:
                 list of these.
             scales: sizes to scan at, as for a call. The default is the model's evaluation size.
             k: how many classes to return.
-            at_least: a probability. With it the answer is the most specific category or concept that reaches
-                this probability, instead of the k best categories.
+            at_least: a probability. If given, the answer is the most specific category or concept that
+                reaches this probability, instead of the k best categories.
 
         Returns:
             The answer for the image; for a list, a list with one answer per image, in the same order.
 
         Raises:
-            ImageError: an image cannot be read. Of a list, the images after it are not classified.
+            ImageError: an image cannot be read. In a list, the images after it are not classified.
             UsageError: a scale or a number is not valid.
         """
         if isinstance(image, list):
@@ -404,7 +424,12 @@ class Classifier:
     def scan(
         self, image: ImageLike | ImageSource, *, scales: str | Sequence[Scale] = OWN_SIZE
     ) -> Iterator[Block]:
-        """The logits of every window, block by block, for maps that do not fit in memory."""
+        """Yield the logits of every window, block by block, for maps that do not fit in memory.
+
+        Args:
+            image: the image, as for a call.
+            scales: sizes to scan at, as for a call. The default is the image's own size.
+        """
         scales = as_scales(scales)
         source = self.open(image, scales)
         return self._scan(source, self.tilings(self.grids(source, scales)))
@@ -417,10 +442,16 @@ class Classifier:
         name: str | None = None,
         frame: int | None = None,
     ) -> ImageSource:
-        """The image as a source of pixels, whatever it came as.
+        """Open an image of any accepted type as a source of pixels.
 
-        scales: at which it will be read. name: what messages call it, if not by its path.
-        frame: of an animation, or the page of a TIFF, from 1.
+        Args:
+            image: the image, as for a call; or a source, which is checked and returned.
+            scales: the scales at which the image will be read.
+            name: the name of the image in messages. By default its path.
+            frame: the frame of an animation or the page of a TIFF, from 1.
+
+        Raises:
+            ImageError: the image cannot be read, or does not have the channels that the network takes.
         """
         if isinstance(image, ImageSource):
             if channels_in(image) != self.channels:
@@ -442,8 +473,10 @@ class Classifier:
         )
 
     def grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
-        """The windows of an image at each scale. An image smaller than the window is enlarged, and that is
-        logged; of a network for pixels of a certain size, see `scan.sizes.true_size`.
+        """List the grids of an image, one per scan size.
+
+        An image that is smaller than the window is enlarged, which is logged. For a network that was trained
+        on pixels of a certain size, see `scan.sizes.true_size`.
         """
         grids = self._grids(source, scales)
         tell_enlarged(source, grids[0])
@@ -474,11 +507,14 @@ class Classifier:
         correction: Correction | None = None,
         parts: Stages | None = None,
     ) -> dict[Grid, Tiling]:
-        """How the grids of a scan will be computed within `memory`.
+        """Choose how to compute the grids of a scan within `memory`.
 
-        inside: of a grid, bool (rows, cols), the windows that are looked at, if not all; what `correction`
-        takes for them is computed too. A network that looks at the whole image is given all of it.
-        parts: what computes them; None are those that give logits alone.
+        Args:
+            grids: the grids of the scan.
+            inside: for each grid, the windows inside the region of interest, bool (rows, cols); empty if all
+                windows are inside. A network that depends on the whole image gets all of it.
+            correction: how the map will be corrected. The windows that it needs are computed as well.
+            parts: the stages that compute the map. By default those that compute only logits.
         """
         needed = {}
         if inside and self.geometry.local:
@@ -494,7 +530,7 @@ class Classifier:
         return replace(self.provenance, tiles=max(tiling.tiles for tiling in tilings))
 
     def estimate(self, source: ImageSource, options: MapOptions = PLAIN_MAP) -> list[Estimate]:
-        """What a scan at each scale is expected to cost, from the time of a small one."""
+        """Estimate the cost of a scan at each scale, from the measured time of a small scan."""
         from fcnconv.scan.correction import correction_of
 
         correction = correction_of(options, self.provenance.mode, self.labels.activation)
@@ -512,7 +548,7 @@ class Classifier:
         ]
 
     def prepare(self, pixels: Pixels) -> FloatArray:
-        """float32 (1, channels, H, W): pixels as the network takes them. pixels: uint8 (H, W, channels)."""
+        """Normalize pixels for the network: from uint8 (H, W, channels) to float32 (1, channels, H, W)."""
         return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)
 
     def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
@@ -534,8 +570,7 @@ class Classifier:
         if tiling.tiles > 1 and not self.geometry.local:
             log.warning(
                 "%s looks at the whole image (%s), which is scanned in %d tiles: scores depend on the "
-                "tiling; "
-                "raise --max-memory for a single tile",
+                "tiling; raise --max-memory for a single tile",
                 *(
                     self.provenance.identity.model,
                     self.geometry.cause or "one of its operations",
@@ -544,7 +579,7 @@ class Classifier:
             )
         if tiling.memory > self.memory:
             log.warning(
-                "%s of memory are not enough; this scan takes about %s, the least that it can",
+                "%s of memory are not enough; this scan takes about %s, which is the minimum",
                 *(size_text(self.memory), size_text(tiling.memory)),
             )
         return tiling
@@ -581,7 +616,7 @@ def load(
 ) -> Classifier:
     """Load a classifier by its name, from a file of weights, or from a torch module.
 
-    A network is converted, proved equal to the original and cached when it is first loaded, which takes some
+    When a network is first loaded, it is converted, proved equal to the original and cached. This takes a few
     seconds. Every argument except `model` has a default that suits published models.
 
     Args:
@@ -589,8 +624,8 @@ def load(
             path of a file of weights or of a folder, or a `torch.nn.Module`.
         mode: ``"fcn"`` converts the network; ``"windows"`` scores each window as a crop, exactly and slowly.
             By default ``"fcn"``, or ``"windows"`` for a network that has no fully convolutional form.
-        backend: ``"onnx"``, ``"openvino"`` or ``"torch"`` runs the network. By default ``"auto"``: ONNX
-            Runtime, or torch where there can be no plan.
+        backend: the library that runs the network: ``"onnx"``, ``"openvino"`` or ``"torch"``. By default
+            ``"auto"``: ONNX Runtime, or torch if no plan can be made.
         precision: ``"float32"`` or ``"bfloat16"``. By default ``"auto"``: float32, and 16 bits on a GPU.
         temperature: number above 0 that divides the logits of maps with several windows. By default the value
             that was measured for the model, and 1 in ``windows`` mode.
@@ -607,7 +642,7 @@ def load(
             free memory if that is less.
         arch: the architecture of a file of weights: ``"resnet18"`` (torchvision) or ``"timm/resnet18d"``.
         categories: the class names in index order, or the path of a file with them. By default the names in
-            the file of weights, those of ImageNet, or numbers.
+            the file of weights, the names of ImageNet, or numbers.
         window: side of the network's native input, in pixels. By default the architecture's, usually 224.
         mean: mean of each channel, for intensities 0 to 1: ``(0.5, 0.5, 0.5)`` or ``"0.5,0.5,0.5"``.
         std: standard deviation of each channel, likewise. By default both are the architecture's.
@@ -644,7 +679,7 @@ def load(
         >>> classifier = fcnconv.load("trees.pth", arch="resnet18", window=64, categories=["ash", "oak"])
         >>> classifier("orthophoto.tif").save("map.tif")
     """
-    # What may stand for a value becomes one there, or is refused.
+    # OwnModel parses texts and paths, and refuses what is not valid.
     own = OwnModel(
         arch=arch,
         categories=categories,  # type: ignore[arg-type]
@@ -680,17 +715,23 @@ def load(
 def open_classifier(
     spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK, maps: MapOptions = PLAIN_MAP
 ) -> Classifier:
-    """The classifier of a model, run as the options say.
+    """Open the classifier of a model.
 
-    maps: of the maps that it will make. All plans that these need are made now, in one go; those that other
-    maps need are made when they are asked for.
+    Args:
+        spec: the model.
+        options: how to run the network.
+        maps: options of the maps that the classifier will make. All plans that these maps need are made now.
+            Plans for other maps are made when they are needed.
 
-    Raises ModelError and ConversionError.
+    Raises:
+        UsageError: an option does not apply to the model.
+        ModelError: the weights are missing or altered, or do not fit.
+        ConversionError: the network has no fully convolutional form.
     """
     if options.image_pixel_size is not None and spec.pixel_size is None:
         raise UsageError(
-            f"{spec.name} is for pixels of any size, so that --image-mpp and --image-gsd change nothing; "
-            "tell the network's own with --mpp or --gsd, or in its JSON file"
+            f"{spec.name} accepts pixels of any size, so --image-mpp and --image-gsd change nothing; give "
+            "the pixel size that it was trained on with --mpp or --gsd, or in its JSON file"
         )
     channels = len(spec.mean)
     if options.bands and len(options.bands) not in ({1, 3} if channels == 3 else {channels}):
@@ -734,7 +775,7 @@ def open_classifier(
 
 
 def _tell_windows(model: str, reason: str) -> None:
-    log.info("%s: the map shows windows, as %s", model, reason or NO_CELLS.reason)
+    log.info("%s: the map shows windows, because %s", model, reason or NO_CELLS.reason)
 
 
 def _tell_padding(model: str, geometry: Geometry) -> None:

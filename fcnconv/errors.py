@@ -1,11 +1,11 @@
-"""The errors that a user can meet. Each message says what happened, the value, and what to do next.
+"""The errors that a user can meet. Each message says what happened, names the value, and says what to do.
 
 FcnconvError              caught by the command line: one line on stderr, exit status 1
-├── UsageError            an argument that cannot be meant: exit status 2
+├── UsageError            an argument that is not valid: exit status 2
 ├── ImageError            an image that cannot be read
 ├── ModelError            a model that cannot be found or loaded
-│   ├── ConversionError   a network that has no fully convolutional equivalent here
-│   └── PlanError         a plan that cannot be made, kept or read
+│   ├── ConversionError   a network without a fully convolutional equivalent
+│   └── PlanError         a plan that cannot be made, cached or read
 └── OutputError           a result that cannot be written
 """
 
@@ -15,7 +15,7 @@ class FcnconvError(Exception):
 
 
 class UsageError(FcnconvError):
-    """An argument whose value cannot be meant; nothing has been read or written."""
+    """An argument that is not valid or does not apply. Nothing has been read or written."""
 
 
 class ImageError(FcnconvError):
@@ -31,10 +31,10 @@ class ConversionError(ModelError):
 
 
 WAY_OUT = 'score crops instead with mode="windows"'
-"""What can be done about most conversion errors, in Python; on the command line it is an option."""
+"""The remedy for most conversion errors, as a Python argument. The command line has an option for it."""
 
 ALLOW_TORCHSCRIPT = "allow_torchscript=True"
-"""What allows the code in a TorchScript file to run, in Python; on the command line it is an option."""
+"""The Python argument that lets the code in a TorchScript file run. The command line has an option for it."""
 
 _ON_COMMAND_LINE = {
     WAY_OUT: "score crops instead with --mode windows",
@@ -43,7 +43,7 @@ _ON_COMMAND_LINE = {
 
 
 def command_line_text(error: BaseException) -> str:
-    """The text of an error for a user of the command line: with options where a Python call has arguments."""
+    """The text of an error, with the options of the command line in place of Python arguments."""
     text = str(error)
     for python, option in _ON_COMMAND_LINE.items():
         text = text.replace(python, option)
@@ -51,16 +51,16 @@ def command_line_text(error: BaseException) -> str:
 
 
 class PlanError(ModelError):
-    """A plan that cannot be made, kept in the cache or read from it. Torch runs the model without one."""
+    """A plan that cannot be made, cached or read from the cache. Torch can run the model without a plan."""
 
 
 class OutputError(FcnconvError):
-    """A result that cannot be written where it was asked for."""
+    """A result that cannot be written to its destination."""
 
 
 def printable(text: str) -> str:
-    """A text as one line that no terminal obeys: control characters, which names of files and what libraries
-    say of them may hold, are written as ``\\n`` or ``\\x1b``.
+    """A text as one line without control characters, which a terminal would obey. They are written as ``\\n``
+    or ``\\x1b``. File names and the messages of libraries can contain them.
     """
     return "".join(
         repr(c)[1:-1] if c < " " or "\x7f" <= c <= "\x9f" or c in "\u2028\u2029" else c for c in text
@@ -68,7 +68,7 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of somebody else's says, in a line: its first, or its kind where it says nothing."""
+    """The first line of a library's error message, or the name of the error's type if it has no message."""
     said = str(error).strip()
     return said.splitlines()[0].strip() if said else type(error).__name__
 
@@ -83,7 +83,7 @@ _NO_MEMORY = (
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error of whatever kind says that there was no memory: also of a library that could not be
-    loaded, or of one whose errors are all of one kind.
+    """Whether an error of any type reports a lack of memory. Some libraries raise one type for everything,
+    and loading a shared library can fail for lack of memory.
     """
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

@@ -1,7 +1,7 @@
-"""Where windows lie: a network's geometry, the sizes at which an image is scanned, and each cell's window in
-the scanned image and in the original one.
+"""Grids of windows: a network's geometry, the sizes at which an image is scanned, and the window of each cell
+in the scanned image and in the original image.
 
-Nothing here imports numpy, so that what only reads the command line can use it.
+Nothing here imports numpy, so that reading the command line does not load it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the cells of a network lie, and how far they see. All lengths in pixels.
+    """Where the cells of a network lie, and which pixels influence them. All lengths are in pixels.
 
-    window: side of the square that one cell answers for.
-    stride: distance of neighbouring cells.
+    window: side of the square that one cell scores.
+    stride: distance between neighbouring cells.
     receptive_field: side of the square that can influence one feature cell.
-    halo: what must be read around a tile so that its cells equal those of the whole; a multiple of `stride`.
-    local: False if an operation looks at the whole image, so that no halo is enough.
-    phases: cells along an axis for each of the network's own: 1, or more where its stride was made finer.
-    cause: the operation that looks at the whole image; empty for a local network.
+    halo: width of the border to read around a tile so that its cells equal the cells of the whole image; a
+        multiple of `stride`.
+    local: False if an operation depends on the whole image, so that no halo is wide enough.
+    phases: number of cells along an axis per native cell: 1, or more if the stride was made finer.
+    cause: the operation that depends on the whole image; empty for a local network.
     """
 
     window: int
@@ -45,31 +46,34 @@ class Geometry:
 
     @property
     def step(self) -> int:
-        """The network's own stride: it accepts regions of ``window + step · n`` pixels."""
+        """The native stride: the network accepts regions of ``window + step · n`` pixels."""
         return self.stride * self.phases
 
 
 SIDE_CELLS, LEAST_CELLS = 12, 7
 ENLARGED, MOST_ENLARGED = 1.1, 4.0
-"""How far an image is enlarged where its largest size is chosen for it: `ENLARGED` times while fewer than
-`SIDE_CELLS` windows lie along its short side, and as far as it takes for `LEAST_CELLS`, but no more than
-`MOST_ENLARGED` times.
+"""How far ``auto`` enlarges an image: `ENLARGED` times while fewer than `SIDE_CELLS` windows lie along its
+short side, or further until there are `LEAST_CELLS`, but never more than `MOST_ENLARGED` times.
 
-Enlarging helps to find small things, and costs its square. Focused maps of labelled photos of about
-640 × 480 px (`benchmarks/localisation.py`: pointing accuracy of all things, of small ones, time in passes at
-the photo's own size): the nearest whole windows 0.597, 0.412, 1.8; 1.05 times 0.601, 0.412, 2.0; 1.1 times
-0.620, 0.456, 2.1.
+Enlarging helps to find small things, and its cost grows with the square of the factor. Measured by
+`benchmarks/localisation.py` with focused maps of labelled photos of about 640 × 480 px:
+
+    enlarged to             pointing accuracy    of small things    time, in passes at the photo's own size
+    nearest whole windows   0.597                0.412              1.8
+    1.05 times              0.601                0.412              2.0
+    1.1 times               0.620                0.456              2.1
 """
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A size at which an image is scanned: one of three ways to say it.
+    """A size at which an image is scanned, given in one of three ways.
 
-    factor: of the image's own size. short_side: in pixels. Neither: the model's evaluation size.
-    pyramid: all sizes at which something may be found: the image's own, or a small one enlarged, its
-        halves, and last the evaluation size. An enlarged size is a whole number of windows, so that no border
-        stays unseen.
+    factor: a factor of the image's own size. short_side: the short side, in pixels. If both are None, the
+        size is the model's evaluation size.
+    pyramid: whether to scan at all sizes at which something may be found: the image's own size, or an
+        enlarged one for a small image; its repeated halves; and the evaluation size. An enlarged size is a
+        whole number of windows, so that no border is left out.
     """
 
     factor: float | None = None
@@ -86,7 +90,14 @@ class Scale:
     def scan_sizes(
         self, image_size: tuple[int, int], eval_size: int, window: int, step: int
     ) -> list[tuple[int, int]]:
-        """The size at this scale, or those of its pyramid, largest first. step: the network's own stride."""
+        """The (width, height) at this scale, or each size of its pyramid, largest first.
+
+        Args:
+            image_size: (width, height) of the image.
+            eval_size: the model's evaluation size, in pixels of the short side.
+            window: side of the window, in pixels.
+            step: the native stride, in pixels.
+        """
         if not self.pyramid:
             return [self.scan_size(image_size, eval_size, window)]
         short, least = min(image_size), max(eval_size, window)
@@ -94,7 +105,7 @@ class Scale:
         factor = max(1.0, min(many / short, ENLARGED), min(few / short, MOST_ENLARGED))
         enlarged = factor > 1 and short * factor > least
         scales = [Scale(factor)] if short * factor > least else []
-        while short * (factor := factor / 2) >= least * 2**0.5:  # one much like the last shows nothing new
+        while short * (factor := factor / 2) >= least * 2**0.5:  # a size close to the last shows nothing new
             scales.append(Scale(factor))
         scales.append(Scale())
         sizes = [scale.scan_size(image_size, eval_size, window) for scale in scales]
@@ -110,7 +121,7 @@ class Scale:
         return max(eval_size if self.short_side is None else self.short_side, window)
 
     def scan_size(self, image_size: tuple[int, int], eval_size: int, window: int) -> tuple[int, int]:
-        """(width, height) of the image at this scale, its proportions kept, no side shorter than `window`."""
+        """(width, height) of the image at this scale, with its proportions, and no side below `window`."""
         short = min(image_size)
         ratio = (self.pixels(eval_size, window) or max(short * (self.factor or 1), window)) / short
         return max(round(image_size[0] * ratio), window), max(round(image_size[1] * ratio), window)
@@ -120,10 +131,10 @@ class Scale:
 class Grid:
     """The windows of one scan, and where they lie in the original image.
 
-    window, stride: pixels of the scanned image.
+    window, stride: in pixels of the scanned image.
     image_size: (width, height) of the original image.
-    scan_size: (width, height) that it was resized to before it was scanned; both sides ≥ window.
-    phases: windows for each of the network's own along an axis, where its stride was made finer.
+    scan_size: (width, height) of the scanned image, to which the original was resized; both sides ≥ window.
+    phases: number of windows along an axis per native window; above 1 if the stride was made finer.
     """
 
     window: int
@@ -144,20 +155,21 @@ class Grid:
 
     @property
     def scale(self) -> float:
-        """Size of the scanned image as a factor of the original (from the short side, which sets it)."""
+        """Size of the scanned image as a factor of the original size, measured along the short side."""
         short = 0 if self.image_size[0] < self.image_size[1] else 1
         return self.scan_size[short] / self.image_size[short]
 
     def cells(self, count: int) -> Grid:
-        """The grid of the feature cells of these windows: its "windows" are single feature cells.
+        """The grid of the feature cells of these windows. Each "window" of it is a single feature cell.
 
-        count: K, the feature cells of a window along an axis. The grid has ``rows + (K - 1) · phases`` rows.
-            The K cells of a window lie around the window's centre, a stride of the network's own apart.
+        count: K, the number of feature cells of a window along an axis. The grid has
+            ``rows + (K - 1) · phases`` rows. The K cells of a window lie around its centre, one native stride
+            apart.
         """
         return replace(self, window=self.window - (count - 1) * self.stride * self.phases)
 
     def box(self, row: int, col: int) -> Box:
-        """(x0, y0, x1, y1) of a cell's window in pixels of the original image; x1 and y1 lie outside."""
+        """(x0, y0, x1, y1) of a cell's window, in pixels of the original image; x1 and y1 lie outside."""
         x0, x1 = self._extent(col, 0)
         y0, y1 = self._extent(row, 1)
         return x0, y0, x1, y1
@@ -173,16 +185,16 @@ class Grid:
     def centre(self, cell: Places) -> Places:
         """The centre of a cell's window along an axis, in pixels of the scanned image.
 
-        cell: its row or column.
+        cell: the row or column of the cell.
         """
         return cell * self.stride + self.window / 2
 
     def place(self, pixel: Places) -> Places:
-        """The row or column, with fractions, whose window has its centre at a pixel of the scanned image."""
+        """The fractional row or column whose window has its centre at a pixel of the scanned image."""
         return (pixel - self.window / 2) / self.stride
 
     def nearest(self, grid: Grid, row: int, col: int) -> tuple[int, int]:
-        """The cell of this grid whose centre is nearest in the image to that of another grid's cell."""
+        """The (row, col) of this grid whose centre is nearest to the centre of a cell of another grid."""
         y, x = (
             grid.centre(cell) * mine / theirs
             for cell, mine, theirs in zip((row, col), self.scan_size[::-1], grid.scan_size[::-1], strict=True)
@@ -193,8 +205,8 @@ class Grid:
         )
 
     def square(self, row: int, col: int) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1) of the square of one stride around a window's centre, in pixels of the original:
-        the part of the image that a cell has to itself, where windows overlap.
+        """(x0, y0, x1, y1) of the square of one stride around a window's centre, in pixels of the original
+        image. Windows overlap, but these squares do not.
         """
         edges = (
             self.centre(cell + side / 2) * length / scanned
@@ -206,5 +218,5 @@ class Grid:
 
 
 def finest_of(grids: Sequence[Grid]) -> Grid:
-    """The grid of the most cells, on which several scales are joined."""
+    """The grid with the most cells, on which several scales are joined."""
     return max(grids, key=lambda grid: grid.rows * grid.cols)

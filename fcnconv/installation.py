@@ -1,6 +1,6 @@
-"""The installation and the machine, inspected without importing any of the libraries.
+"""Inspects the installation and the machine, without importing any of the libraries.
 
-`fcnconv doctor` prints it. Bug reports need it, and it names what would make fcnconv faster.
+`fcnconv doctor` prints the result. It belongs in bug reports, and says what would make fcnconv faster.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ FEATURES = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_bf16", "amx_int8", "asimd", "asimddp", "sve", "bf16", "i8mm"),
 )
-"""Processor features, as /proc/cpuinfo spells them, that neural networks run faster with."""
+"""Processor features that make neural networks faster, spelled as in /proc/cpuinfo."""
 
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """The features that multiply bfloat16 numbers in hardware."""
 
 _LITTLE_MEMORY = 4e9
-"""Bytes of free memory below which a scan gets less than the 2 GB that it takes by default."""
+"""Bytes of free memory below which a scan gets less than the default of 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Extra:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder that fcnconv keeps files in.
+    """A folder where fcnconv keeps files.
 
     Attributes:
         holds: what it contains.
@@ -96,13 +96,13 @@ class Installation:
     Attributes:
         versions: fcnconv, Python, the system, and each library that fcnconv always needs -> its version, or
             None for a library that is not installed.
-        processor: its name, empty where the system does not report it.
-        features: the entries of `FEATURES` that it has, or None where the system does not report them.
-        cpus: the number of processors that this process may keep busy, of `cpus_total`.
+        processor: its name; empty if the system does not report it.
+        features: the entries of `FEATURES` that it has, or None if the system does not report them.
+        cpus: the number of processors that this process may use. cpus_total: the number in the machine.
         memory_free: bytes that this process can still allocate, within the limits of its container.
         gpus: the NVIDIA GPUs that the driver reports.
         caches: the folders that hold plans, facts about models and downloaded weights.
-        extras: the optional extras, installed or not; none if fcnconv is not installed as a package.
+        extras: the optional extras, installed or not; empty if fcnconv is not installed as a package.
         advice: what would make fcnconv faster here, one sentence each.
     """
 
@@ -119,7 +119,7 @@ class Installation:
 
 
 def inspect_installation(root: Path = ROOT) -> Installation:
-    """Find out what is installed and what the machine offers.
+    """Inspect what is installed and what the machine offers.
 
     Args:
         root: the folder that contains the system's ``proc`` and ``sys``; tests pass their own.
@@ -164,16 +164,16 @@ def _advice(
             "set XDG_CACHE_HOME to a writable folder"
         )
     elif not plans.files:
-        yield "no model is prepared yet: 'fcnconv prepare' moves the work of the first run ahead"
+        yield "no model is prepared yet: 'fcnconv prepare' does the work of the first run in advance"
     if features and BFLOAT16.intersection(features):
         missing = any(extra.name == "openvino" and extra.missing for extra in extras)
         first = "install the extra openvino, then " if missing else ""
         yield (
             f"this processor computes in bfloat16: {first}'fcnconv prepare --precision bfloat16' measures "
-            "what that gains and costs"
+            "how much faster and how much less exact that is"
         )
     elif features is not None and not {"avx2", "asimd"}.intersection(features):
-        yield "this processor has no AVX2, which ONNX Runtime is much faster with"
+        yield "this processor has no AVX2, which makes ONNX Runtime much faster"
     if gpus:
         yield "there is an NVIDIA GPU: --backend torch --device cuda uses it if torch was installed with CUDA"
     if cpus < total:

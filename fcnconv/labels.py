@@ -1,4 +1,4 @@
-"""The names of a classifier's classes and of the concepts above them, and how a user's words find them."""
+"""Labels: the names of a classifier's classes and of the concepts above them, and the search by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ log = logging.getLogger("fcnconv")
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for by one name: a category, or a concept above several. Its probability is their sum.
+    """A category, or a concept above several categories. The probability of a concept is their sum.
 
+    name: the usual name.
     classes: class indices, ascending; a category has one.
-    wnid: the WordNet id, None where the classes have none.
+    wnid: the WordNet id; None if the classes have no ids.
     also: other names of a concept.
     """
 
@@ -31,12 +32,12 @@ class Selection:
 
     @property
     def class_idx(self) -> int | None:
-        """The index of a category, None for a concept."""
+        """The class index of a category; None for a concept."""
         return self.classes[0] if len(self.classes) == 1 else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that finds it, the usual one first."""
+        """All names of the selection, the usual one first."""
         return (self.name, *self.also)
 
 
@@ -44,9 +45,9 @@ class Selection:
 class Labels:
     """The classes of a classifier, in index order.
 
-    categories: one readable name a class.
-    wnids: one WordNet id a class (``n02124075``), or empty where the classes have none.
-    concepts: what WordNet has above the categories, the widest first; empty where the classes have no ids.
+    categories: one readable name per class.
+    wnids: one WordNet id per class (``n02124075``), or empty if the classes have no ids.
+    concepts: WordNet's concepts above the categories, the widest first; empty if the classes have no ids.
     activation: whether the classes exclude each other, see `activations.ACTIVATIONS`.
     """
 
@@ -56,13 +57,21 @@ class Labels:
     activation: Activation = "softmax"
 
     def under(self, activation: Activation | None) -> Labels:
-        """The same classes under an activation; None is softmax, and sigmoid for a single class.
+        """The same classes under another activation.
 
-        Concepts, whose probability is the sum of their classes', are left to classes that exclude each other.
-        Raises UsageError for the softmax of one class, which is 1 whatever the image shows.
+        Only classes that exclude each other keep their concepts, because the probability of a concept is a
+        sum over classes.
+
+        Args:
+            activation: the activation. None is softmax, and sigmoid for a single class.
+
+        Raises:
+            UsageError: softmax for a single class, which would be 1 for every image.
         """
         if activation == "softmax" and len(self) == 1:
-            raise UsageError("--activation softmax of a single output is 1 everywhere; leave it out: sigmoid")
+            raise UsageError(
+                "--activation softmax of a single output is 1 everywhere; leave it out to use sigmoid"
+            )
         activation = activation or ("sigmoid" if len(self) == 1 else "softmax")
         concepts = self.concepts if activation == "softmax" else ()
         return replace(self, concepts=concepts, activation=activation)
@@ -71,7 +80,7 @@ class Labels:
         return len(self.categories)
 
     def wnid(self, class_idx: int) -> str | None:
-        """The WordNet id of a class, None where the classes have none."""
+        """The WordNet id of a class; None if the classes have no ids."""
         return self.wnids[class_idx] if self.wnids else None
 
     def category(self, class_idx: int) -> Selection:
@@ -83,17 +92,17 @@ class Labels:
         return tuple(map(self.category, range(len(self))))
 
     def selections(self) -> tuple[Selection, ...]:
-        """Everything that can be asked for: the categories in index order, then the concepts."""
+        """All selections: the categories in index order, then the concepts."""
         return (*self.all_categories(), *self.concepts)
 
     def same(self, class_idx: int | None, name: str) -> Selection:
-        """The selection that an answer names: the class of an index, else the concept of this name."""
+        """The selection of an answer: the class with this index, or without an index the concept `name`."""
         if class_idx is not None:
             return self.category(class_idx)
         return next(concept for concept in self.concepts if concept.name == name)
 
     def search(self, pattern: str) -> list[Selection]:
-        """Every category and concept with `pattern` in a name or its WordNet id, the concepts first."""
+        """Every category and concept with `pattern` in a name or in its WordNet id, the concepts first."""
         text = folded(pattern)
         return [
             s
@@ -102,13 +111,15 @@ class Labels:
         ]
 
     def find(self, query: str) -> Selection:
-        """The category or concept that `query` names.
+        """Find the category or concept that `query` names.
 
-        query: a class index, a WordNet id, or a name in any case, where ``_`` stands for a space and
-            apostrophes may be left out. A whole name (or its plural) goes before the start of one, and that
-            before a part of one; in each of these steps a category goes before a concept.
+        Args:
+            query: a class index, a WordNet id, or a name. Case does not matter, ``_`` stands for a space, and
+                apostrophes may be missing. Whole names (or their plurals) are tried first, then the starts of
+                names, then parts of names. In each of these steps, categories are tried before concepts.
 
-        Raises UsageError when nothing fits (with close spellings) or when several do (with their indices).
+        Raises:
+            UsageError: nothing fits, with close spellings; or several names fit, with their indices.
         """
         text = folded(query)
         if text.isdecimal():
@@ -119,7 +130,7 @@ class Labels:
             )
         categories = self.all_categories()
         exact = [s for s in (*categories, *self.concepts) if s.wnid == text or s.name == query.strip()]
-        if len(exact) == 1:  # "Cardigan" is a dog, "cardigan" a garment
+        if len(exact) == 1:  # "Cardigan" is a dog, but "cardigan" is a garment
             return exact[0]
         for fits in (str.__eq__, _is_plural, str.startswith, str.__contains__):
             for pool in (categories, self.concepts):
@@ -139,9 +150,9 @@ class Labels:
         )
 
 
-@lru_cache(maxsize=8192)  # all names of ImageNet, which every search compares
+@lru_cache(maxsize=8192)  # holds all names of ImageNet, which every search compares
 def folded(name: str) -> str:
-    """A name as it is compared: without case and apostrophes, ``_`` as a space."""
+    """A name normalized for comparison: without case and apostrophes, and with spaces for ``_``."""
     return " ".join(name.casefold().replace("_", " ").replace("'", "").split())
 
 
@@ -184,13 +195,15 @@ def _indices(ranges: str) -> Iterable[int]:
 
 
 def numbered(num_classes: int) -> Labels:
-    """Labels for classes that nobody named: ``class 0``, ``class 1``, …"""
+    """Labels for classes without names: ``class 0``, ``class 1``, …"""
     return Labels(tuple(f"class {i}" for i in range(num_classes)))
 
 
 def named(categories: Sequence[str]) -> Labels:
-    """Labels of the given names. ImageNet's own list, by names or by WordNet ids, gets its concepts; other
-    lists of ImageNet's WordNet ids get ImageNet's names.
+    """Labels with the given names, in index order.
+
+    ImageNet's list, as names or as WordNet ids, also gets ImageNet's concepts. In other lists, WordNet ids of
+    ImageNet become ImageNet's names.
     """
     known = imagenet()
     by_wnid = dict(zip(known.wnids, known.categories, strict=True))

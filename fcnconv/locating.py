@@ -1,4 +1,4 @@
-"""Locating: which classes are looked for in an image, and which of their regions are reported."""
+"""Locating: finds the regions of classes in an image, and chooses which of them to report."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from fcnconv.classifier import Classifier
 
 OVERLAP = 0.5
-"""Intersection over union of two regions' boxes from which on they are taken for one thing, so that only the
-more probable class is reported where no class was named. The usual value of non-maximum suppression.
+"""Two regions are taken for one thing if the intersection over union of their boxes is at least this value.
+If no class was named, only the more probable class of the two is reported. It is the usual value of
+non-maximum suppression.
 """
 
 
 def locate(classifier: Classifier, source: ImageSource, choice: Choice) -> Located:
-    """The regions in an image, see `regions_in`; without a choice those of the class that
-    `Classifier.classify` answers come first, unless only a part of the image is looked at.
+    """Find the regions in an image, see `regions_in`.
+
+    If no classes were chosen, the regions of the top class of `Classifier.classify` come first, unless the
+    options limit the scan to a region of interest.
     """
     stream, first = classifier.stream(source, choice.options), None
     if not choice.selections and not stream.about.looked_at:
@@ -35,11 +38,16 @@ def locate(classifier: Classifier, source: ImageSource, choice: Choice) -> Locat
 
 
 def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) -> Located:
-    """The regions of the chosen classes in a map, or of what it shows.
+    """Find the regions of the chosen classes in a map.
 
-    Without a choice these are the class `first`, or the one that is most probable in a window; and every
-    class that reaches `SURE` in a window, but for regions that lie over one of the first class, or over a
-    more probable one (`OVERLAP`).
+    If no classes were chosen, these are the regions of the first class and of every class that reaches `SURE`
+    (or ``at_least``) in a window. Regions of the other classes are dropped if they overlap (`OVERLAP`) a
+    region of the first class or a more probable region.
+
+    Args:
+        stream: the map.
+        choice: the classes, and the options for regions.
+        first: the index of the first class. By default the class that is most probable in a window.
     """
     options, score_map = choice.options, ScoreMap.collect(stream)
     if choice.selections:
@@ -72,7 +80,7 @@ def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) ->
 
 
 def without_overlaps(regions: Iterable[Region]) -> list[Region]:
-    """The regions but for those that overlap an earlier one of another class."""
+    """The regions without those that overlap an earlier region of another class."""
     kept: list[Region] = []
     for region in regions:
         if all(same.category == region.category or overlap(same, region) < OVERLAP for same in kept):

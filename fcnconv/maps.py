@@ -1,4 +1,4 @@
-"""The score map in memory: what a classifier gives for an image, and what can be done with it."""
+"""The score map in memory: the result of a classifier for an image, with methods to use, draw and save it."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("fcnconv")
 
 Names = str | Selection | Iterable[str | Selection]
-"""One name of a category or concept, or several."""
+"""One or several names of categories and concepts."""
 
 
 @dataclass(frozen=True, repr=False)
 class ScoreMap(MapBlock):
     """The scores of every window of an image.
 
-    ``logits[y, x, k]`` is the score of class k in the window ``box(y, x)``, and ``score_map["cat"]`` the
-    probability of one class in every window. `probabilities` has all classes, `top_k` the best ones; `save`
-    writes a file, `plot` makes a picture, `regions` lists where a class is.
+    ``logits[y, x, k]`` is the score of class k in the window ``box(y, x)``. ``score_map["cat"]`` is the
+    probability of one class in every window. `probabilities` returns all classes and `top_k` the best ones.
+    `save` writes a file, `plot` makes a picture, and `regions` lists where a class is.
     """
 
     @classmethod
     def collect(cls, stream: ScoreStream) -> Self:
-        """The whole map of a stream: in memory, or on disk where it is very large."""
+        """Collect the whole map of a stream: in memory, or on disk if it is very large."""
         about = stream.about
         rows, cols, _ = about.shape
         logits, exact = scratch_array(about.shape), np.zeros((rows, cols), np.bool_)
@@ -69,7 +69,7 @@ class ScoreMap(MapBlock):
 
     @property
     def grid(self) -> Grid:
-        """The windows, and where they lie."""
+        """The windows and their positions."""
         return self.about.grid
 
     @property
@@ -79,7 +79,7 @@ class ScoreMap(MapBlock):
 
     @property
     def provenance(self) -> Provenance:
-        """Where the scores come from."""
+        """The model, the options and the estimate of agreement behind the scores."""
         return self.about.provenance
 
     @property
@@ -89,17 +89,17 @@ class ScoreMap(MapBlock):
 
     @property
     def temperature(self) -> float:
-        """What probabilities divide the logits by, to be as sure as real crops are."""
+        """The number that divides the logits, so that probabilities are as confident as the crops are."""
         return self.about.temperature
 
     @property
     def scales(self) -> tuple[Grid, ...]:
-        """The grids of the scales that were joined to this map; empty for one scale."""
+        """The grids of the scales that were joined into this map; empty for one scale."""
         return self.about.scales
 
     @property
     def best_scale(self) -> npt.NDArray[np.uint8] | None:
-        """uint8 (rows, cols): which of `scales` the most probable class of each cell is from."""
+        """uint8 (rows, cols): for each cell, the index in `scales` from which its top class comes."""
         return self.block.best_scale
 
     def __repr__(self) -> str:
@@ -111,12 +111,12 @@ class ScoreMap(MapBlock):
         return f"<ScoreMap {scores} of {width} × {height} px by {model}; {best}>"
 
     def box(self, row: int, col: int) -> Box:
-        """(x0, y0, x1, y1) of the window that a cell's best class is from, in pixels of the original."""
+        """(x0, y0, x1, y1) of the window from which a cell's top class comes, in pixels of the original."""
         best = self.best_scale
         return self.about.box(row, col, None if best is None else int(best[row, col]))
 
     def __getitem__(self, name: Selection | str) -> FloatArray:
-        """The map of one class: ``score_map["cat"]`` is the same as ``score_map.class_map("cat")``."""
+        """The map of one class: ``score_map["cat"]`` equals ``score_map.class_map("cat")``."""
         return self.class_map(name)
 
     def class_map(self, name: Selection | str) -> FloatArray:
@@ -131,8 +131,8 @@ class ScoreMap(MapBlock):
         Raises:
             UsageError: no class has this name, or several fit it.
         """
-        found = self.labels.find(name) if isinstance(name, str) else name
-        return self.class_maps([found])[:, :, 0]
+        selection = self.labels.find(name) if isinstance(name, str) else name
+        return self.class_maps([selection])[:, :, 0]
 
     def regions(
         self,
@@ -145,7 +145,7 @@ class ScoreMap(MapBlock):
     ) -> list[Region]:
         """List where a class is: the connected areas of its map, the most probable one first.
 
-        The areas are those of the map that `display` returns, which scans the image when it is first needed.
+        They are areas of the map that `display` returns, which scans the image when it is first needed.
 
         Args:
             selection: a category, a concept such as ``cat``, a class index or a WordNet id, or a `Selection`.
@@ -167,19 +167,19 @@ class ScoreMap(MapBlock):
             min_area=None if min_area is None else parse_extent(str(min_area)),
             max_regions=max_regions,
         )
-        found = self.labels.find(selection) if isinstance(selection, str) else selection
-        return self.regions_as(found, options)
+        chosen = self.labels.find(selection) if isinstance(selection, str) else selection
+        return self.regions_as(chosen, options)
 
     def regions_as(self, selection: Selection, options: MapOptions) -> list[Region]:
-        """The regions of a class as options of a map ask for them, see `regions.find_regions`."""
-        from fcnconv.regions import find_regions, place_of_windows  # only what lists regions needs shapely
+        """The regions of a class, chosen by the options of a map. See `regions.find_regions`."""
+        from fcnconv.regions import find_regions, place_of_windows  # imports shapely
 
-        found = self.display()
-        plane, place = found.class_maps([selection])[:, :, 0], place_of_windows(found.about.grid)
+        display = self.display()
+        plane, place = display.class_maps([selection])[:, :, 0], place_of_windows(display.about.grid)
         return find_regions(plane, place, selection, options)
 
     def best_windows(self, k: int) -> tuple[Prediction, ...]:
-        """The k classes that are most probable in some window, best first, each with that window."""
+        """The k classes with the highest probability in any window, best first, each with that window."""
         peaks = Peaks(len(self.labels))
         for piece in self.stream().pieces():
             peaks.update(piece.block, piece.probabilities())
@@ -196,12 +196,14 @@ class ScoreMap(MapBlock):
         )
 
     def stream(self) -> ScoreStream:
-        """The map as writers take it."""
+        """The map as a stream, for writers."""
         return _streamed(self)
 
     def display(self) -> MapBlock:
-        """The map that display formats and regions show. For a map that was made with the default kind and
-        scales it is the focused map at all scales, for which the image is scanned when it is first needed.
+        """The map that display formats and regions show.
+
+        For a map with the default kind and scales, it is the focused map at all scales. The image is scanned
+        for it when it is first needed. For any other map, it is the map itself.
         """
         return self if self.about.display is None else self.about.display()
 
@@ -214,26 +216,27 @@ class ScoreMap(MapBlock):
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
     ) -> None:
-        """Write the map to a file, in the format that its suffix names. The file appears whole or not at all.
+        """Write the map to a file, in the format that its suffix names.
 
-        Display formats (pictures and pages) show the map that `display` returns.
+        The file appears complete or not at all. Display formats (pictures and pages) show the map that
+        `display` returns.
 
         Args:
             path: the file, such as ``map.png`` or ``map.npz``.
             classes: names of categories and concepts, or one name. By default all classes; in a picture, the
                 top class of the image.
             format: the format, if the suffix of the path does not name it.
-            outline: whether a picture shows the outlines of each class's regions.
+            outline: whether to draw the outlines of each class's regions in a picture.
             options: the options of ``fcnconv heatmap``.
 
         Raises:
-            UsageError: a name finds no class, or an option does not apply to the format.
+            UsageError: a name fits no class, or an option does not apply to the format.
             OutputError: the file cannot be written, or its format needs a package that is missing.
         """
         options = replace(options, outline=True) if outline else options
         writer = find_writer(fspath(path), format, options)
-        found = self.display() if writer.looked_at else self
-        save_map(_streamed(found), fspath(path), writer, self._choice(classes, options))
+        score_map = self.display() if writer.looked_at else self
+        save_map(_streamed(score_map), fspath(path), writer, self._choice(classes, options))
 
     def plot(
         self,
@@ -242,47 +245,57 @@ class ScoreMap(MapBlock):
         outline: bool = False,
         options: MapOptions = PLAIN_MAP,
     ) -> Image.Image:
-        """Draw the photo with the map of a class over it; several classes get a panel each.
+        """Draw the photo with the map of a class over it, in one panel per class.
 
-        It is the picture that `save` and ``fcnconv heatmap`` write.
+        `save` and ``fcnconv heatmap`` write the same picture.
 
         Args:
             classes: names of categories and concepts, or one name. By default the top class of the image.
-            outline: whether to show the outlines of each class's regions.
+            outline: whether to draw the outlines of each class's regions.
             options: the options of ``fcnconv heatmap``.
 
         Raises:
-            UsageError: a name finds no class, or an option does not apply to pictures.
-            ImageError: the photo cannot be read any more.
+            UsageError: a name fits no class, or an option does not apply to pictures.
+            ImageError: the photo can no longer be read.
         """
         options = replace(options, outline=True) if outline else options
         find_writer("map.png", options=options)
         return picture_of(*showing(_streamed(self.display()), self._choice(classes, options)))
 
     def to_xarray(self, classes: Names = (), *, values: Values = "probabilities") -> xarray.DataArray:
-        """The scores with names and places, as `writers.frames.labelled_array` has them.
+        """The scores as a labelled array with class names and positions, see `writers.frames.labelled_array`.
 
-        classes: as for `save`. Raises OutputError without xarray, which the extra of this name brings.
+        Args:
+            classes: names of categories and concepts, or one name. By default all classes.
+            values: ``"probabilities"`` or ``"logits"``.
+
+        Raises:
+            UsageError: a name fits no class, or `values` is not valid.
+            OutputError: xarray is not installed: ``pip install 'fcnconv[xarray]'``.
         """
         options = MapOptions(values=checked("values", values, Values))
         return labelled_array(self.stream(), self._choice(classes, options))
 
     def to_dataframe(self, k: int = 5) -> pandas.DataFrame:
-        """A row for each of the k best classes of each cell, as `writers.frames.best_classes_frame` has them.
+        """A table with one row for each of the k best classes of each cell.
 
-        Raises OutputError without pandas, which the extra of this name brings.
+        Args:
+            k: number of classes per cell. `writers.frames.best_classes_frame` describes the columns.
+
+        Raises:
+            OutputError: pandas is not installed: ``pip install 'fcnconv[pandas]'``.
         """
         return best_classes_frame(self.stream(), k)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the picture of the most probable class, the best windows, the provenance."""
+        """The map in a notebook: the picture of the top class, the best windows and the provenance."""
         try:
             picture = self.plot(options=MapOptions(max_side=MAX_SIDE))
         except FcnconvError:  # a map without a photo, or whose photo was moved
             picture = None
         stream = self.stream()
         for _ in stream.pieces():
-            pass  # its provenance is that of a map that was read
+            pass  # the provenance is complete only after the last piece
         return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(stream))
 
     def _choice(self, classes: Names, options: MapOptions) -> Choice:
@@ -292,22 +305,35 @@ class ScoreMap(MapBlock):
 
 
 def _streamed(whole: MapBlock) -> ScoreStream:
-    """A whole map as writers take it."""
+    """A whole map as a stream, for writers."""
     return ScoreStream(whole.about, [whole.block])
 
 
 def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
-    """Writes a map to the file `out`, or to standard output if that is ``-``.
+    """Write a map to the file `out`, or to standard output if that is ``-``.
 
-    A regular file or a folder appears whole or not at all; a device or a pipe is written through. Raises
-    UsageError, ImageError and OutputError.
+    A regular file or a folder appears complete or not at all. A device or a pipe is written directly.
+
+    Args:
+        stream: the map.
+        out: the path, or ``-``.
+        writer: the writer of the format.
+        choice: the chosen classes and options.
+
+    Raises:
+        UsageError: an option does not apply.
+        ImageError: the image cannot be read.
+        OutputError: the file cannot be written.
     """
     with written(out, folder=writer.folder) as path:
         write_map(stream, path, writer, choice)
 
 
 def write_map(stream: ScoreStream, path: Path, writer: Writer, choice: Choice) -> None:
-    """Writes a map to a path where nothing is yet. Raises UsageError, ImageError, OutputError and OSError."""
+    """Write a map to a path that does not exist yet.
+
+    Raises UsageError, ImageError, OutputError and OSError.
+    """
     rows_written(0, of=stream.about.shape[0])
     if writer.needs_class:
         stream, choice = showing(stream, choice)
@@ -315,12 +341,17 @@ def write_map(stream: ScoreStream, path: Path, writer: Writer, choice: Choice) -
 
 
 def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
-    """The map and what a picture of it shows: without a choice the foremost class, which is logged, or the
-    `foremost` things that ``options.top`` asks for. To know them the whole map is collected first.
+    """The map, and the choice with the classes that a picture shows.
+
+    If no class was chosen, these are the top class of the image, which is logged, or the ``options.top``
+    classes of `foremost`. The whole map is collected to find them.
+
+    Raises:
+        UsageError: both ``options.top`` and classes were given.
     """
     if choice.selections and choice.options.top is not None:
         raise UsageError(
-            "--top chooses the classes that a picture shows, and they are named; use one of them"
+            "--top and --class both choose the classes that a picture shows; leave out one of them"
         )
     if choice.selections or choice.options.argmax:
         return stream, choice
@@ -330,12 +361,14 @@ def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
 
 
 SAME_PLACE = 0.5
-"""Cosine of the maps of two classes from which on they are taken for two names of one thing."""
+"""If the cosine of the maps of two classes is at least this, the classes are taken for names of one thing."""
 
 
 def foremost(score_map: ScoreMap, first: Selection, count: int) -> tuple[Selection, ...]:
-    """The classes of at most `count` things: `first`, and then those that are most probable in a cell, from
-    `FLOOR` on, but for classes that are found at the place of one before them (`SAME_PLACE`).
+    """The classes of at most `count` different things in an image.
+
+    After `first` come the classes with the highest probability in a cell, if it is at least `FLOOR`. A class
+    is left out if it is at the same place as an earlier class (`SAME_PLACE`).
     """
     chosen, planes = [first], [shown(score_map.class_map(first)).ravel()]
     for window in score_map.best_windows(len(score_map.labels)) if count > 1 else ():
@@ -358,9 +391,10 @@ def _cosine(one: FloatArray, other: FloatArray) -> float:
 
 
 def log_foremost(score_map: ScoreMap) -> Selection:
-    """The category that a picture shows unless one was chosen, after it was logged: what
-    `Classifier.classify` answers for the image. A map that knows no answer shows the category of the most
-    windows, see `scores.strength`.
+    """Logs and returns the category that a picture shows if no class was chosen.
+
+    It is the top class of `Classifier.classify` for the image. For a map without that answer, it is the
+    category that is strongest over all windows, see `scores.strength`.
     """
     if score_map.about.answer is not None:
         first = score_map.about.answer().predictions[0]

@@ -1,6 +1,7 @@
-"""Writing a converted network to a file that other programs run, at any height and width.
+"""Writes a converted network to a file that other programs can run, for images of any height and width.
 
-One table: suffix and function. What is written is read again and compared with the network before it counts.
+`FORMATS` has a function for each suffix. The written content is read again and compared with the network
+before it is saved.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from fcnconv.version import __version__
 
 @dataclass(frozen=True)
 class NetworkFileInfo:
-    """What a file tells of its network.
+    """The description of a network in its file: the model, the conversion and the classes.
 
-    Its input is ``(intensity - mean) / std`` of ``window + step · n`` pixels, `step` being the stride that
-    the network had at first.
+    The network's input is ``(intensity - mean) / std``, with sides of ``window + step · n`` pixels, where
+    `step` is the network's native stride.
     """
 
     identity: Identity
@@ -44,7 +45,7 @@ class NetworkFileInfo:
     labels: Labels
 
     def record(self) -> str:
-        """The same as JSON, which lies in the file under the name ``fcnconv``."""
+        """The description as JSON. The file contains it under the name ``fcnconv``."""
         geometry, proof = self.conversion.geometry, self.conversion.proof
         return json.dumps(
             {
@@ -85,7 +86,7 @@ def _pt2(network: FullyConvolutional, about: NetworkFileInfo) -> tuple[bytes, fl
             file.seek(0)
             run = _module_run(torch.export.load(file).module())
             error = prove_export(network, run, window, any_size=True)
-    except Exception as reason:  # the exporter and its guards raise what they like
+    except Exception as reason:  # the exporter and its guards raise errors of many types
         advice = f"{about.identity.model} cannot be exported to .pt2 for every size; try .onnx"
         raise PlanError(f"{advice} ({first_line(reason)})") from reason
     return file.getvalue(), error
@@ -93,9 +94,9 @@ def _pt2(network: FullyConvolutional, about: NetworkFileInfo) -> tuple[bytes, fl
 
 @contextmanager
 def _one_cell_too() -> Iterator[None]:
-    """Keeps torch.export from taking a map of one cell for another kind of network than larger ones.
+    """Makes torch.export treat a map of one cell like larger maps, not as a special case.
 
-    It is a setting without a public name; in a torch that lacks it, the proof refuses the file.
+    The setting has no public name. In a version of torch without it, the proof refuses the file.
     """
     from torch.fx.experimental import _config
 
@@ -123,28 +124,38 @@ FORMATS: dict[str, Callable[[FullyConvolutional, NetworkFileInfo], tuple[bytes, 
     "onnx": _onnx,
     "pt2": _pt2,
 }
-"""Suffix -> what makes the file's content, and the largest difference of a logit from the network, as a share
-of the largest."""
+"""Suffix -> a function that returns the content of the file, and the largest difference of a logit from the
+network, as a share of the largest logit."""
 
 
 def export_format(out: str, format: str | None) -> str:
-    """The row of `FORMATS` that is named, or that a file's suffix names. Raises UsageError."""
+    """The entry of `FORMATS` that `format` names, or else the suffix of `out`. Raises UsageError."""
     name = (format or ("" if out == "-" else Path(out).suffix)).lstrip(".").lower()
     if name not in FORMATS:
         known = ", ".join(f".{known}" for known in FORMATS)
-        raise UsageError(f"{out}: a network is exported as {known}; name such a file, or --format")
+        raise UsageError(f"{out}: a network is exported as {known}; use one of these suffixes, or --format")
     return name
 
 
 def export(
     spec: ModelSpec, out: str, format: str, stride: int | None = None
 ) -> tuple[NetworkFileInfo, float]:
-    """Writes the converted network of a model to the file `out`, or to standard output if that is ``-``.
+    """Write the converted network of a model to the file `out`, or to standard output if that is ``-``.
 
-    format: a row of `FORMATS`. stride: pixels between windows; None is the network's own.
+    Args:
+        spec: the model.
+        out: the path, or ``-``.
+        format: an entry of `FORMATS`.
+        stride: pixels between windows. None is the native stride.
 
-    Gives what the file tells of the network, and how far it is from it. Raises UsageError, ModelError and
-    OutputError.
+    Returns:
+        The description in the file, and the largest difference of a logit between the file and the network,
+        as a share of the largest logit.
+
+    Raises:
+        UsageError: the stride does not apply to the model.
+        ModelError: the network cannot be converted or exported.
+        OutputError: the file cannot be written.
     """
     spec.require_fcn()
     if stride is not None:

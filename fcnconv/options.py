@@ -1,7 +1,8 @@
-"""What can be asked for: each option once, with its type, default and help.
+"""Options: each one is defined once, with its type, default and help text.
 
 The command line, `load`, the JSON description of a model and the settings of a folder of maps derive from the
-dataclasses here and in `models.own`. Text is read where it enters, by `parsing`; what is below takes values.
+dataclasses here and in `models.own`. `parsing` turns text into values where it enters; all other code takes
+values.
 
 Nothing here imports torch or numpy.
 """
@@ -46,12 +47,16 @@ MapKind = Literal["focused", "windows", "activations"]
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """What a field of options says of itself where it is shown.
+    """How the command line shows and reads a field of options.
 
-    flags: of the command line; none makes ``--its-name``. metavar: what stands for its value.
-    group: under which heading the help lists it.
-    read: makes the value from text; None where the type says how. least, most: of a number.
-    envvar: a variable of the environment that gives it. complete: names that start so, for the shell.
+    help: the help text.
+    flags: the flags on the command line; if empty, ``--`` and the field's name.
+    metavar: the placeholder for the value in the help.
+    group: the heading under which the help lists the option.
+    read: parses the value from text; None if the type is enough.
+    least, most: the bounds of a number.
+    envvar: an environment variable that sets the option.
+    complete: returns the values that start with a text, for completion in the shell.
     """
 
     help: str
@@ -66,7 +71,7 @@ class OptionInfo:
 
 
 def option_info(options: type) -> dict[str, tuple[Any, OptionInfo]]:
-    """Each field of a dataclass of options that can be asked for: its name -> type and `OptionInfo`."""
+    """The fields of a dataclass that are options: name -> (type, `OptionInfo`)."""
     hints = get_type_hints(options, include_extras=True)
     found = {}
     for field in fields(options):
@@ -77,13 +82,13 @@ def option_info(options: type) -> dict[str, tuple[Any, OptionInfo]]:
 
 
 def flag(options: type, field: str) -> str:
-    """What a field of options is called on the command line."""
+    """The flag of a field of options on the command line."""
     _, note = option_info(options)[field]
     return note.flags[0] if note.flags else f"--{field.replace('_', '-')}"
 
 
 OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, pyramid=True),), (Scale(),)
-"""The scales of maps to compute with, of maps to look at, and of classifications, unless others are named."""
+"""The default scales of maps in data formats, of maps in display formats, and of classifications."""
 
 
 FrameChoice = Annotated[
@@ -98,7 +103,7 @@ FrameChoice = Annotated[
 ]
 
 EVERY_IMAGE = (1, 1)
-"""The shard that is all there is."""
+"""The shard that contains every image."""
 
 
 Shard = Annotated[
@@ -177,16 +182,21 @@ Tissue = Annotated[
     bool, OptionInfo("Scan only where a slide shows tissue.", flags=("--tissue",), group="Where to look")
 ]
 THRESHOLD, AT_LEAST, SURE = 0.25, 0.05, 0.3
-"""Defaults of regions: the value of the map at the outline, as a share of the highest value inside; the least
-such highest value for a class that was named; and for one that was not. The first two were measured by
-`benchmarks/regions.py`; of the other classes that reach 0.3 in the labelled photos 0.7 are there, one for two
-photos.
+"""Defaults for regions.
+
+THRESHOLD: the value of the map at the outline, as a share of the highest value inside.
+AT_LEAST: the lowest peak of a region for a class that was named.
+SURE: the lowest peak for a class that was not named.
+
+The first two were measured by `benchmarks/regions.py`. In the labelled photos, 0.7 of the other classes that
+reach 0.3 are present, and one class per two photos reaches it.
 """
 
 BESIDE = 0.5
-"""The least highest value of a region by default, as a share of the class's highest in the image. Measured
-likewise: with it 0.61 of the regions of named classes match a labelled box, without it 0.49; and 0.170 of the
-boxes are found, without it 0.176.
+"""The default lowest peak of a region, as a share of the class's highest probability in the image.
+
+Measured by `benchmarks/regions.py`: with it, 0.61 of the regions of named classes match a labelled box, and
+0.170 of the boxes are found; without it, 0.49 and 0.176.
 """
 
 Threshold = Annotated[
@@ -229,22 +239,23 @@ Projected = Annotated[
 class NetworkOptions:
     """How a network is run.
 
-    mode: ``fcn`` converts the network and proves it equal to the original; ``windows`` runs the original on
-        every real crop, exact and slow; None is ``fcn``, and ``windows`` of a network that is known to have
-        no fully convolutional form.
-    backend: what runs it, a row of `backends.BACKENDS`, or ``auto``.
-    device: where torch runs it: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
-    precision: of the arithmetic. ``bfloat16`` has 8 bits where ``float32`` has 24, and is faster on a
-        processor made for it; ``auto`` is ``float32``, and half precision on a GPU.
-    temperature: divides the logits of maps with more than one cell; None takes the model's measured one, and
-        1 in `windows` mode.
-    stride: pixels between windows, the network's own divided by a power of two; None is its own.
-    max_memory: bytes for a scan; None is half of what is free, or 2 GB where more is not faster.
-    max_pixels: the largest image that is decoded whole; None is `images.MAX_PIXELS`.
-    image_mpp, image_gsd: how large an image's pixels are, where its file does not tell it: micrometres on a
-        slide, or metres on the ground.
-    bands, rescale: which bands of a TIFF are its colours, from 1, and what of their values becomes black and
-        white; None as the file says.
+    mode: ``fcn`` converts the network and proves it equal to the original. ``windows`` runs the original on
+        every crop, which is exact and slow. None is ``fcn``, or ``windows`` for a network that is known to
+        have no fully convolutional form.
+    backend: the library that runs the network: an entry of `backends.BACKENDS`, or ``auto``.
+    device: the device on which torch runs the network: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``.
+    precision: the type of numbers to compute with. ``bfloat16`` has 8 significant bits, ``float32`` has 24;
+        ``bfloat16`` is faster on a processor with instructions for it. ``auto`` is ``float32``, or half
+        precision on a GPU.
+    temperature: number that divides the logits of maps with more than one cell. None is the value that was
+        measured for the model, or 1 in ``windows`` mode.
+    stride: pixels between windows: the native stride divided by a power of two. None is the native stride.
+    max_memory: bytes for a scan. None is half of the free memory, or 2 GB if more would not be faster.
+    max_pixels: the largest image that is decoded whole, in pixels. None is `images.MAX_PIXELS`.
+    image_mpp, image_gsd: the pixel size of images whose files do not record it: micrometres per pixel of a
+        slide, or metres per pixel on the ground.
+    bands: the bands of a TIFF to use as channels, from 1. None is the bands that the file declares.
+    rescale: the values that become black and white. None is the range that the file declares.
     """
 
     mode: RunMode = None
@@ -326,7 +337,7 @@ class NetworkOptions:
 
     @property
     def image_pixel_size(self) -> float | None:
-        """Metres across an image's pixel, where it is told. Raises UsageError if it is told twice."""
+        """Metres per pixel of the images, or None. Raises UsageError if both options give it."""
         if self.image_mpp is not None and self.image_gsd is not None:
             raise UsageError("--image-mpp and --image-gsd both say how large pixels are; leave out one")
         return self.image_gsd if self.image_mpp is None else self.image_mpp / 1e6
@@ -334,43 +345,55 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class MapOptions:
-    """What is asked for of a map, whatever its image.
+    """The options of a map, independent of the image.
 
-    classes: names of the categories and concepts to write; none are all (of a picture, the most probable).
-    scales: sizes to scan at; None are all sizes for a map to look at, and else its own.
-    region, mask, tissue: only windows are looked at whose centres lie in this rectangle, (x0, y0, x1, y1) in
-        pixels; where this image is not black, or in the polygons of this GeoJSON; and where the image is
-        coloured, as tissue on a slide is.
-    map: what the cells of the map are. ``focused``: feature cells, see `scan.focus`; ``windows``: windows;
-        ``activations``: feature cells, whose scores are class activations. None is ``focused`` for a map to
-        look at, and else ``windows``.
-    join: what a class scores where windows of several scales meet, see `scan.multiscale`.
-    anchors: K: crops at every K-th window, by which the dense map between them is corrected. 0 is the dense
-        map, and 1 scores every window as a crop. None is 0; 4 with `agreement`; 1 in `windows` mode.
-    refine: share of the windows that are scored exactly beside them: those whose two best classes are
-        closest. agreement: score so many until the map agrees with real crops in this share of the windows,
-        as far as a random sample tells: the lower end of its interval. seed: of that sample.
+    Scan:
+
+    classes: names of the categories and concepts to write. If empty, all; in a picture, the most probable.
+    scales: sizes to scan at. None is all sizes in display formats, and the image's own size in data formats.
+    region, mask, tissue: the region of interest. Only windows are scanned whose centres lie in this
+        rectangle, (x0, y0, x1, y1) in pixels; where this image is not black, or inside the polygons of this
+        GeoJSON; and where the image is coloured like the tissue on a slide.
+    map: the kind of map. ``focused``: feature cells, see `scan.focus`. ``windows``: windows.
+        ``activations``: feature cells, whose scores are class activations. None is ``focused`` in display
+        formats, and ``windows`` in data formats.
+    join: how windows of several scales are combined, see `scan.multiscale`.
+    anchors: K: every K-th window is scored as a crop, and the dense map between them is corrected. 0 is the
+        dense map, and 1 scores every window as a crop. None is 0, or 4 with `agreement`, or 1 in ``windows``
+        mode.
+    refine: share of the windows that are also scored as crops: those whose two best classes are closest.
+    agreement: windows are scored as crops until the map has the top class of the crop in this share of the
+        windows, estimated as the lower end of the interval from a random sample.
+    seed: seed of the random sample.
+
+    Values:
+
     values: probabilities (softmax over all classes) or logits.
-    top_k: classes a cell in formats that list the best.
-    at_least: probability that a cell must reach in formats that list regions, and a winner to be coloured;
-        None is their own.
-    threshold: the value of the map at the outline of a region, as a share of its highest value; None is
+    top_k: number of classes per cell in formats that list the best classes.
+    at_least: lowest probability of a cell in formats that list cells, of a region, and of a top class that
+        is coloured. None is the default of the format.
+    threshold: the value of the map at the outline of a region, as a share of its highest value. None is
         `THRESHOLD`.
-    min_area: of a region. max_regions: of an image, the most probable ones; None are all.
-    projected: in GeoJSON the coordinates are those of the image's own map.
-    dtype: how probabilities are written, None is the format's own: float32, or whole numbers up to 1.
-    store: whether every class of a window is kept, or the best; `auto` keeps the best of very large maps.
-    argmax: a picture shows the most probable class of each window.
-    plain: a picture is one class alone, in grey: black is 0 and white 1.
-    no_legend: a picture is the photo and the map alone, of the photo's own size.
-    cells: a picture fills each window's own square instead of running smoothly between them.
-    colormap: the colours of probabilities in a picture.
-    stretch: a picture's colours end at the highest probability of its map instead of at 1.
-    top: a picture shows the most probable things, so many at most, a panel each, see `maps.foremost`.
-    raw: beside the smooth map of a finer stride a picture shows the map as it is.
-    outline: a picture shows the outlines of each class's regions, those of `ScoreMap.regions`.
-    footer: a line below a picture says how the map was made; its metadata says so in any case.
-    max_side: pixels of a picture's longest side; None is 8192, and in the viewer the photo's own.
+    min_area: the smallest area of a region. max_regions: the number of regions per image, the most probable
+        ones; None is all.
+    projected: whether GeoJSON has coordinates in the image's own coordinate system.
+    dtype: the number type of probabilities: float32, or integers whose highest value stands for 1. None is
+        the type of the format.
+    store: which classes of a window are kept: all, or the best. ``auto`` keeps the best of very large maps.
+
+    Pictures:
+
+    argmax: show the most probable class of each window.
+    plain: show one class alone, in grey: black is 0 and white is 1.
+    no_legend: show only the photo and the map, at the photo's own size.
+    cells: fill each cell's square with one colour, without interpolation.
+    colormap: the colours of probabilities.
+    stretch: let the colours end at the highest probability of the map instead of at 1.
+    top: show at most this number of the most probable things, one panel each, see `maps.foremost`.
+    raw: also show the unsmoothed map, next to the smooth map of a finer stride.
+    outline: draw the outlines of each class's regions, see `ScoreMap.regions`.
+    footer: add a line below the picture that says how the map was made. Its metadata always contains this.
+    max_side: longest side of the picture, in pixels. None is 8192, and in the viewer the photo's own.
     """
 
     classes: Classes = ()
@@ -469,13 +492,11 @@ class MapOptions:
     ] = False
     top: Annotated[
         int | None,
-        OptionInfo("Show the N most probable things, a panel each.", metavar="N", group="Picture", least=1),
+        OptionInfo("Show the N most probable things, one panel each.", metavar="N", group="Picture", least=1),
     ] = None
     raw: Annotated[
         bool,
-        OptionInfo(
-            "Show the map of a finer --stride beside its smooth picture.", flags=("--raw",), group="Picture"
-        ),
+        OptionInfo("Also show the unsmoothed map of a finer --stride.", flags=("--raw",), group="Picture"),
     ] = False
     outline: Annotated[
         bool,
@@ -504,8 +525,9 @@ class MapOptions:
         return self.scales or OWN_SIZE
 
     def looked_at(self) -> MapOptions:
-        """The same for a map to look at: focused, and scanned at all sizes, unless options say otherwise.
-        Class activations are those of one size.
+        """The same options with the defaults of display formats: a focused map, scanned at all sizes.
+
+        A map of class activations is scanned at one size.
         """
         kind = self.map or "focused"
         return replace(
@@ -515,11 +537,13 @@ class MapOptions:
 
 @dataclass(frozen=True)
 class ClassifyOptions:
-    """What is asked for of an image as a whole.
+    """The options of a classification of a whole image.
 
-    scales: sizes to scan at. top_k: classes to give.
-    level: the k best categories; or one answer, the most specific category or concept that is as probable as
-        `at_least` (None is 0.8).
+    scales: sizes to scan at.
+    top_k: number of classes to list.
+    level: ``category`` lists the k best categories. ``concept`` gives one answer, the most specific category
+        or concept with a probability of at least `at_least`.
+    at_least: lowest probability of the answer with ``concept``. None is 0.8.
     """
 
     scales: Scales = EVALUATION_SIZE
@@ -542,9 +566,9 @@ class ClassifyOptions:
     ] = None
 
     def threshold(self) -> float | None:
-        """The probability that the one answer must reach; None where the best categories are asked for.
+        """The probability that the one answer must reach; None for a list of the best categories.
 
-        Raises UsageError for a threshold that nothing is asked of.
+        Raises UsageError if `top_k` or `at_least` does not apply to the level.
         """
         if self.level == "concept":
             if self.top_k != 5:
@@ -559,9 +583,9 @@ class ClassifyOptions:
 
 @dataclass(frozen=True)
 class LocateOptions:
-    """What is asked for of the regions in an image: the fields of `MapOptions` that count for them.
+    """The options for the regions in an image: the fields of `MapOptions` that apply to regions.
 
-    classes: names of categories and concepts; none are those that `locating.locate` chooses.
+    classes: names of categories and concepts. If empty, `locating.locate` chooses the classes.
     """
 
     classes: Annotated[
@@ -594,10 +618,10 @@ class LocateOptions:
     projected: Projected = False
 
     def map_options(self) -> MapOptions:
-        """The same as options of the map that is scanned for the regions."""
+        """The options of the map that is scanned to find the regions."""
         fields_here = {field.name: getattr(self, field.name) for field in fields(self)}
         return MapOptions(**fields_here).looked_at()
 
 
 PLAIN_NETWORK, PLAIN_MAP = NetworkOptions(), MapOptions()
-"""A network run, and a map made, as they are unless something is asked for."""
+"""The default options of a network and of a map."""

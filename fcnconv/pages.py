@@ -1,7 +1,7 @@
-"""Pages of HTML: a template of ``data/``, and values filled into it that cannot break out of their place.
+"""HTML pages: fills values into a template of ``data/``, so that no value can break out of its place.
 
-A page is a folder there, with its ``page.html``, its ``page.css`` and its scripts; what pages share is in
-``data/pages/``.
+Each page has a folder in ``data/``, with its ``page.html``, ``page.css`` and scripts. The files that all
+pages share are in ``data/pages/``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import Any
 
 
 def page(folder: str, scripts: Sequence[str], values: Mapping[str, str | Iterable[str]]) -> Iterator[str]:
-    """A page in pieces: its template with the ``{{name}}`` marks replaced, in one pass, so that what is
-    filled in is not read again.
+    """Yield a page in pieces: its template, with the ``{{name}}`` marks replaced by values.
 
-    folder: of the page, in ``data/``. scripts: the names of its scripts, in their order, without suffix.
-    values: HTML, or text that was escaped for its place, whole or in pieces. The marks ``style`` and
-        ``script`` are the page's own, after those that pages share.
+    The marks are replaced in one pass, so that marks inside a value stay text.
+
+    Args:
+        folder: the folder of the page, in ``data/``.
+        scripts: the names of its scripts, in order, without suffix.
+        values: for each mark, HTML or escaped text, whole or in pieces. The marks ``style`` and ``script``
+            need no value: they are the shared files followed by the page's files.
     """
     own = {
         "style": _part("pages/common.css") + _part(f"{folder}/page.css"),
@@ -42,7 +45,7 @@ def _part(name: str) -> str:
 
 
 def script_json(facts: Any) -> str:
-    """The facts as JSON that may stand in a script element, whatever is in them."""
+    """The facts as JSON that is safe inside a script element."""
     return json.dumps(facts, separators=(",", ":")).replace("<", r"\u003c")
 
 
@@ -53,10 +56,10 @@ def terms(record: Mapping[str, Any]) -> str:
 
 def _term(name: str, value: Any) -> str:
     values = value if isinstance(value, (list, tuple)) else [value]
-    told = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values)
-    return f"<div><dt>{html.escape(name.replace('_', ' '))}</dt><dd>{html.escape(told)}</dd></div>"
+    text = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values)
+    return f"<div><dt>{html.escape(name.replace('_', ' '))}</dt><dd>{html.escape(text)}</dd></div>"
 
 
 def readable(name: str) -> str:
-    """A file's name as UTF-8 can hold it: bytes that are none are written ``\\udcNN``."""
+    """A file name as valid UTF-8: bytes that are not UTF-8 are written as ``\\udcNN``."""
     return name.encode(errors="backslashreplace").decode()

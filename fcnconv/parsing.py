@@ -1,4 +1,4 @@
-"""Values from the text that stands for them on the command line and in files: each form once, with its words.
+"""Parses the values of options from text, for the command line and for files. Each form has one function.
 
 Nothing here imports torch or numpy.
 """
@@ -17,24 +17,35 @@ from fcnconv.system.jobs import part_of_job
 
 
 def checked(name: str, value: Any, choices: Any) -> Any:
-    """The value, if it is one of a ``Literal``'s. name: what it is. Raises UsageError."""
+    """Return the value if it is one of the choices of a ``Literal``.
+
+    Args:
+        name: the name of the argument, for the message.
+        value: the value to check.
+        choices: the ``Literal``.
+
+    Raises:
+        UsageError: the value is not one of the choices.
+    """
     if value not in get_args(choices):
         raise UsageError(f"unknown {name} {value!r}; known: {', '.join(get_args(choices))}")
     return value
 
 
 def parse_scales(text: str) -> tuple[Scale, ...]:
-    """The scales of a comma-separated list such as ``1``, ``fit`` or ``0.5,256px``.
+    """Parse a comma-separated list of scales such as ``1``, ``fit`` or ``0.5,256px``.
 
-    A number is a factor of the image's own size, ``NNNpx`` the length of the short side, ``fit`` the model's
-    evaluation size, and ``auto`` all sizes at which something may be found, see `grid.Scale`. Raises
-    UsageError.
+    A number is a factor of the image's own size. ``NNNpx`` is the length of the short side. ``fit`` is the
+    model's evaluation size. ``auto`` is all sizes at which something may be found, see `grid.Scale`.
+
+    Raises:
+        UsageError: the text is not such a list.
     """
     return tuple(_parse_scale(part.strip()) for part in text.split(","))
 
 
 def as_scales(scales: str | Sequence[Scale]) -> tuple[Scale, ...]:
-    """Scales that may be told as text. Raises UsageError."""
+    """Scales from text, or from a sequence of scales. Raises UsageError."""
     return parse_scales(scales) if isinstance(scales, str) else tuple(scales)
 
 
@@ -50,13 +61,13 @@ def _parse_scale(text: str) -> Scale:
     elif re.fullmatch(r"\d*\.?\d+|\d+\.", text) and 0 < float(text) <= 64:
         return Scale(factor=float(text))
     raise UsageError(
-        f"unknown scale {text!r}; a factor of the image's size up to 64 (1, 0.5), a short side (256px), "
+        f"unknown scale {text!r}; give a factor of the image's size up to 64 (1, 0.5), a short side (256px), "
         "fit or auto"
     )
 
 
 def parse_memory(text: str) -> float:
-    """Bytes of a size such as ``2GB``, ``500M`` or ``1.5g``. Raises UsageError."""
+    """Parse an amount of memory such as ``2GB``, ``500M`` or ``1.5g``, to bytes. Raises UsageError."""
     match = re.fullmatch(r"(\d{1,18}\.?\d{0,18})\s*([kmgt]?)(i?)b?", text.strip().lower())
     if not match or not float(match[1]):
         raise UsageError(f"unknown amount of memory {text!r}; give a number with a unit, as in 2GB or 500MB")
@@ -65,7 +76,7 @@ def parse_memory(text: str) -> float:
 
 
 def parse_temperature(text: str) -> float | None:
-    """The number that divides logits; None for ``auto``. Raises UsageError."""
+    """Parse a temperature, the number that divides logits. ``auto`` is None. Raises UsageError."""
     if text == "auto":
         return None
     try:
@@ -79,8 +90,10 @@ def parse_temperature(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Rescale:
-    """What of a file's values becomes black and white. ranges: one, or one for each band; none where they are
-    those between two percentiles of each image.
+    """The values of a file that become black and white.
+
+    ranges: one (low, high) for all bands, or one per band; empty if percentiles are given.
+    percentiles: the two percentiles of each image's values that become black and white.
     """
 
     ranges: tuple[tuple[float, float], ...] = ()
@@ -93,8 +106,14 @@ class Rescale:
 
 
 def parse_rescale(text: str) -> Rescale:
-    """A range such as ``0,3000``, one for each band as ``0,3000;0,2500;0,2000``, or ``percentile:2,98``.
-    Raises UsageError.
+    """Parse a range of values.
+
+    Args:
+        text: one range such as ``0,3000``, one range per band as in ``0,3000;0,2500;0,2000``, or
+            ``percentile:2,98``.
+
+    Raises:
+        UsageError: the text is not a range.
     """
     kind, _, rest = text.rpartition(":")
     try:
@@ -109,24 +128,25 @@ def parse_rescale(text: str) -> Rescale:
     if rising and kind == "percentile" and len(ranges) == 1 and ranges[0][0] >= 0 and ranges[0][1] <= 100:
         return Rescale(percentiles=ranges[0])
     raise UsageError(
-        f"unknown range {text!r}; give LOW,HIGH as in 0,3000, one for each band by ';', or percentile:2,98"
+        f"unknown range {text!r}; give LOW,HIGH as in 0,3000, one per band separated by ';', or "
+        "percentile:2,98"
     )
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
-    """Three bands for red, green and blue, one for grey, or as many as the network takes, from 1. Raises
-    UsageError.
+    """Parse a list of bands, counted from 1: three for red, green and blue, one for grey, or as many as the
+    network takes. Raises UsageError.
     """
     if re.fullmatch(r"\d{1,6}(,\d{1,6})*", text) and min(bands := tuple(map(int, text.split(",")))):
         return bands
     raise UsageError(
-        f"unknown bands {text!r}; give three for red, green and blue, as in 4,3,2, one, or as many as the "
-        "network takes; from 1"
+        f"unknown bands {text!r}; give numbers from 1 on: three for red, green and blue, as in 4,3,2, one "
+        "for grey, or as many as the network takes"
     )
 
 
 def parse_region(text: str) -> Box:
-    """(x0, y0, x1, y1) of a rectangle of pixels such as ``0,0,4000,3000``. Raises UsageError."""
+    """Parse a rectangle of pixels (x0, y0, x1, y1) such as ``0,0,4000,3000``. Raises UsageError."""
     if re.fullmatch(r"\d{1,9}(,\d{1,9}){3}", text):
         x0, y0, x1, y1 = map(int, text.split(","))
         if x0 < x1 and y0 < y1:
@@ -138,14 +158,14 @@ def parse_region(text: str) -> Box:
 
 
 def parse_device(text: str) -> str:
-    """The name of a device of torch's, whether or not it is there. Raises UsageError."""
+    """Check the name of a torch device, which need not exist on this machine. Raises UsageError."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
         raise UsageError(f"unknown device {text!r}; known: auto, cpu, cuda, cuda:N, mps")
     return text
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """(I, N) of a part such as ``2/8``, or of ``auto`` as the queue tells it. Raises UsageError."""
+    """Parse a shard such as ``2/8`` to (I, N). ``auto`` reads it from the job queue. Raises UsageError."""
     if text == "auto":
         return part_of_job()
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
@@ -156,11 +176,11 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 Frame = int | Literal["all"]
-"""A frame of an animation or a page of a TIFF, from 1; or each of them."""
+"""A frame of an animation or a page of a TIFF, from 1; or all of them."""
 
 
 def parse_frame(text: str) -> Frame:
-    """A number from 1 on, or ``all``. Raises UsageError."""
+    """Parse a frame: a number from 1 on, or ``all``. Raises UsageError."""
     if text == "all":
         return "all"
     if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
@@ -171,9 +191,17 @@ def parse_frame(text: str) -> Frame:
 def parse_number(
     name: str, kind: type[int] | type[float], least: float | None, most: float | None, text: str
 ) -> float:
-    """The number that a text says, of its kind and within its bounds.
+    """Parse a number within bounds.
 
-    name: of the option. Raises UsageError.
+    Args:
+        name: the name of the option, for the message.
+        kind: `int` or `float`.
+        least: the smallest value, or None.
+        most: the largest value, or None.
+        text: the text.
+
+    Raises:
+        UsageError: the text is not such a number.
     """
     try:
         number = kind(text)
@@ -187,7 +215,7 @@ def parse_number(
 
 
 def parse_share(text: str) -> float:
-    """A number above 0 and up to 1. Raises UsageError."""
+    """Parse a share: a number above 0 and up to 1. Raises UsageError."""
     number = _number(text)
     if number is None or not 0 < number <= 1:
         raise UsageError(
@@ -198,7 +226,7 @@ def parse_share(text: str) -> float:
 
 @dataclass(frozen=True)
 class Area:
-    """An area: value, in square pixels, or of the whole image if it is relative."""
+    """An area. value: in square pixels, or as a share of the whole image if `relative` is true."""
 
     value: float
     relative: bool = False
@@ -207,12 +235,15 @@ class Area:
         return f"{100 * self.value:g}%" if self.relative else f"{self.value:g}"
 
     def pixels(self, image_size: tuple[int, int]) -> float:
-        """Square pixels of an image of (width, height)."""
+        """The area in square pixels, for an image of (width, height)."""
         return self.value * image_size[0] * image_size[1] if self.relative else self.value
 
 
 def parse_extent(text: str) -> Area:
-    """An area such as ``400``, in square pixels, or ``1.5%`` of the image. Raises UsageError."""
+    """Parse an area: square pixels such as ``400``, or a share of the image such as ``1.5%``.
+
+    Raises UsageError.
+    """
     relative = text.strip().endswith("%")
     number = _number(text.strip().removesuffix("%"))
     if number is None or number < 0 or (relative and number > 100):

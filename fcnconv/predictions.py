@@ -1,4 +1,4 @@
-"""Answers in words: rankings of classes, each with the window where it is most probable."""
+"""Predictions: rankings of classes for a whole image, each with the window where it is most probable."""
 
 from __future__ import annotations
 
@@ -26,18 +26,30 @@ def answer(
     k: int,
     at_least: float | None,
 ) -> Classification:
-    """The k most probable classes of a whole image, each with the window where it is most probable.
+    """Find the k most probable classes of a whole image, each with the window where it is most probable.
 
-    Probabilities are those of the mean logits, over the windows of a scale and then over the scales, divided
-    by the temperature, under the activation of the labels.
+    The logits are averaged over the windows of a scale and then over the scales, and divided by the
+    temperature. The activation of the labels turns them into probabilities.
 
-    blocks: of the plain scan of all grids. at_least: give one answer instead, the most specific category or
-    concept of at least this probability. Raises UsageError where there are no concepts.
+    Args:
+        blocks: the blocks of the uncorrected scan of all grids.
+        grids: the grids, one per scan size.
+        labels: the classes.
+        model: the name of the model.
+        temperature: number that divides the logits.
+        k: how many classes to return.
+        at_least: a probability. If given, the answer is the most specific category or concept that reaches
+            this probability, instead of k classes.
+
+    Raises:
+        UsageError: `at_least` was given and there are no concepts.
     """
     if at_least is not None and not labels.concepts:
-        raise UsageError(f"{model} has classes of its own, above which are no concepts")
+        raise UsageError(
+            f"{model} has no concepts above its classes; leave out --level concept to list its classes"
+        )
     activated = ACTIVATIONS[labels.activation].probabilities
-    selections = labels.selections() if at_least is not None else ()  # else the categories, which are many
+    selections = labels.selections() if at_least is not None else ()  # () saves the sums over categories
 
     def of_each(probabilities: FloatArray) -> FloatArray:
         return sum_over(probabilities, selections) if selections else probabilities
@@ -62,7 +74,7 @@ def answer(
 
 
 class Peaks:
-    """For each category or concept the window where its probability is highest, of blocks as they come."""
+    """The window with the highest probability of each category or concept, updated block by block."""
 
     def __init__(self, count: int):
         self.probability = np.full(count, -1, np.float32)
@@ -70,7 +82,10 @@ class Peaks:
         self.grid: npt.NDArray[np.object_] = np.empty(count, object)
 
     def update(self, block: Block, probabilities: FloatArray) -> None:
-        """Takes a block's probabilities, float32 (rows, cols, count), NaN where it was not looked at."""
+        """Add a block.
+
+        probabilities: float32 (rows, cols, count); NaN for cells outside the region of interest.
+        """
         cols = probabilities.shape[1]
         probabilities = shown(probabilities).reshape(-1, len(self.probability))
         cell = probabilities.argmax(0)
@@ -84,16 +99,25 @@ class Peaks:
         self.grid[better] = block.grid
 
     def box(self, index: int) -> Box:
-        """The window of a category or concept, by its place in the order of the probabilities."""
+        """The window of a category or concept, (x0, y0, x1, y1) in pixels of the original image.
+
+        index: its position along the last axis of the probabilities.
+        """
         grid: Grid = self.grid[index]
         return grid.box(*self.cell[index].tolist())
 
 
 def most_specific(selections: Sequence[Selection], probabilities: FloatArray, at_least: float) -> int:
-    """The index of the selection of the fewest classes whose probability is at least `at_least`, the most
-    probable of equally small ones; of the widest selection if none is so probable.
+    """Find the selection with the fewest classes whose probability is at least `at_least`.
 
-    probabilities: float32 (len(selections),).
+    Args:
+        selections: the categories and concepts.
+        probabilities: their probabilities, float32 (len(selections),).
+        at_least: the lowest probability.
+
+    Returns:
+        The index of the selection. Among selections with equally few classes, it is the most probable one. If
+        no selection is probable enough, it is the selection with the most classes.
     """
     sizes = [len(selection.classes) for selection in selections]
     sure = np.flatnonzero(probabilities >= at_least).tolist()

@@ -1,6 +1,6 @@
-"""What a network is, and how scores came from it: told once, and carried by whatever is made of it.
+"""Provenance: which network made the scores and how. Every map, file and answer carries this record.
 
-Nothing here imports numpy, so that models can be listed without it.
+Nothing here imports numpy, so that listing models does not load it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from typing import Literal
 from fcnconv.grid import Geometry
 
 Mode = Literal["fcn", "windows"]
-"""How a network is run: converted, with features shared between windows; or as it is, on every real crop."""
+"""How a network is run: converted, with features shared between windows; or the original on every crop."""
 
 Activation = Literal["softmax", "sigmoid", "none"]
 """How a network's outputs become probabilities, see `activations.ACTIVATIONS`."""
 
 Channels = tuple[float, ...]
-"""One number for each channel of a network's input: red, green and blue."""
+"""One number per channel of a network's input, such as red, green and blue."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which network, with which weights, on pixels prepared how.
+    """A network, its weights and its preprocessing.
 
-    model: what `load` and ``--model`` call it. weights_sha256: of the file that its weights came from.
-    mean, std: what pixels are centred on and divided by, of each channel, for intensities 0 to 1.
+    model: the name for `load` and ``--model``.
+    weights_sha256: the SHA-256 of the file of weights.
+    mean, std: the mean and standard deviation of each channel that normalize intensities from 0 to 1.
     """
 
     model: str
@@ -35,7 +36,7 @@ class Identity:
 
     @property
     def preprocessing(self) -> str:
-        """What is done to the pixels, in words that can be followed."""
+        """A description of the preprocessing, exact enough to repeat it."""
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
         channels = "RGB" if len(self.mean) == 3 else f"{len(self.mean)} bands"
         return f"{channels}, bicubic resize, (pixels / 255 - [{mean}]) / [{std}]"
@@ -43,16 +44,20 @@ class Identity:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a map agrees with real crops.
+    """How far a map agrees with crops.
 
-    cells: of the map. exact: those scored as real crops. compared: of these, the random sample. same: of the
-        sample, those of the same first class before they were put in.
-    first_class: share of all windows that have the first class of their crop, estimated; `low` to `high`.
-    sure: of the sample, those whose crop is at least 50 % sure; sure_same: of these, those of the same first
-        class. total_variation: mean over all windows of the total variation distance between the map's
-        probabilities and their crop's, 0 to 1, estimated.
-    divergence: mean over all windows of the Kullback-Leibler divergence of the map's probabilities from their
-        crop's, in nats, estimated; from `divergence_low` to `divergence_high`.
+    cells: number of cells of the map.
+    exact: number of cells that were scored as crops.
+    compared: number of these cells that form the random sample.
+    same: number of cells in the sample whose dense score had the top class of the crop.
+    first_class: estimated share of all windows that have the top class of their crop; the interval is `low`
+        to `high`.
+    sure: number of cells in the sample whose crop is at least 50 % sure.
+    sure_same: number of these cells that had the top class of the crop.
+    total_variation: estimated mean over all windows of the total variation distance between the map's
+        probabilities and the crops' probabilities, 0 to 1.
+    divergence: estimated mean over all windows of the Kullback-Leibler divergence of the map's probabilities
+        from the crops' probabilities, in nats; the interval is `divergence_low` to `divergence_high`.
     """
 
     cells: int
@@ -70,7 +75,7 @@ class Agreement:
     total_variation: float = 0.0
 
     def record(self) -> dict[str, float]:
-        """The estimates and what they rest on, as named numbers."""
+        """The estimates and the counts behind them, as named numbers."""
         return {
             "agreement": round(self.first_class, 4),
             "agreement_low": round(self.low, 4),
@@ -89,7 +94,7 @@ class Agreement:
             return "has a crop for every window"
         distance = f"total variation distance {self.total_variation:.2f}"
         if not self.sure:
-            return f"was compared with crops, none of which is at least 50 % sure; {distance}"
+            return f"was compared with crops, but no crop is at least 50 % sure; {distance}"
         share = round(100 * self.sure_same / self.sure)
         return (
             f"has the same top class as the crop in {share} % of the windows whose crop is at least "
@@ -98,18 +103,19 @@ class Agreement:
 
 
 EXACT = 1e-9
-"""Largest difference of logits in float64 that passes a proof, as a share of the largest logit."""
+"""The largest difference of a logit that a proof accepts, in float64, as a share of the largest logit."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How far a converted network is from its classifier at the native size.
+    """The difference between a converted network and its classifier at the native size.
 
-    max_error: largest difference of a logit, both computed in float64: the arithmetic of the conversion.
+    max_error: largest difference of a logit, with both networks computed in float64. It measures the
+        conversion.
     scale: largest logit.
-    spread: how far the logits of different inputs lie apart; near 0 the comparison would say nothing.
-    rounding: largest difference of a logit that float32 makes, in which the network is run, as a share of
-        `scale`. It is the network's own, whoever runs it, and grows with its depth.
+    spread: how much the logits of different inputs differ. Near 0, the comparison would prove nothing.
+    rounding: largest difference of a logit when the network runs in float32, as a share of `scale`. It is a
+        property of the network, does not depend on the program that runs it, and grows with its depth.
     """
 
     max_error: float
@@ -125,10 +131,11 @@ class Proof:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """In which numbers a network is computed.
+    """The type of numbers with which a network is computed.
 
-    number: ``float32``, ``float16`` or ``bfloat16``. error: the largest difference of a logit from float32,
-    as a share of the largest, as it was measured on this network; 0 for float32 itself.
+    number: ``float32``, ``float16`` or ``bfloat16``.
+    error: the largest difference of a logit from float32, as a share of the largest logit, measured on this
+        network; 0 for float32.
     """
 
     number: str = "float32"
@@ -147,12 +154,13 @@ FLOAT32 = Arithmetic()
 
 @dataclass(frozen=True)
 class CellHead:
-    """How a network's class activations are related to its logits.
+    """How a network's class activations relate to its logits.
 
-    cells: K, the feature cells of a window along an axis; 0 where the network has no class activations.
+    cells: K, the number of feature cells of a window along an axis; 0 if the network has no class
+        activations.
     error: largest difference between a logit and the mean of its K × K activations, as a share of the largest
         logit, computed in float64.
-    reason: why there are no class activations; empty where there are.
+    reason: why there are no class activations; empty if there are.
     """
 
     cells: int
@@ -161,20 +169,22 @@ class CellHead:
 
     @property
     def exact(self) -> bool:
-        """Whether logits are the means of activations. If not, activations are an approximation."""
+        """Whether logits are the means of activations. If not, the activations are approximate."""
         return bool(self.cells) and self.error <= EXACT
 
 
 NO_CELLS = CellHead(0, reason="every window was scored as a crop")
-"""Of the original network, which sees a window as a whole."""
+"""The `CellHead` of an original network, which scores a window as a whole."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of turning a classifier into a fully convolutional network.
+    """The result of converting a classifier to a fully convolutional network.
 
-    geometry: where its windows lie. proof: that it still is the classifier. changes: what was replaced in it,
-    a line each. cell_head: its class activations.
+    geometry: where the windows of the network lie.
+    proof: the measured difference from the classifier.
+    changes: the replaced parts of the network, one line each.
+    cell_head: how its class activations relate to its logits.
     """
 
     geometry: Geometry
@@ -185,15 +195,18 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where scores come from: enough to make them again.
+    """The origin of scores, in enough detail to compute them again.
 
-    tiles: pieces that a network which looks at the whole image was run in, so that the scores depend on them;
-        1 for all others.
-    anchors: K, of the real crops at every K-th window that the map was corrected by; 0 is the network's plain
-        map, 1 that of real crops alone. refine: share of the windows that were scored exactly beside them.
-    seed: of the random windows that tell the agreement.
-    agreement: how the map agrees with real crops; None where nothing was compared.
-    arithmetic: in which numbers the network was computed.
+    identity: the network, its weights and its preprocessing.
+    mode: how the network was run.
+    tiles: number of tiles for a network that depends on the whole image, because its scores depend on the
+        tiling; 1 for all other networks.
+    anchors: K: the map was corrected by crops at every K-th window. 0 is the dense map, and 1 is a map of
+        crops only.
+    refine: share of the windows that were also scored as crops.
+    seed: seed of the random sample of windows that estimates the agreement.
+    agreement: how far the map agrees with crops; None if nothing was compared.
+    arithmetic: the type of numbers with which the network was computed.
     """
 
     identity: Identity

@@ -1,7 +1,7 @@
 """Regions: the connected areas of a class's map over a threshold, with outlines in pixels of the image.
 
-The map is a plane of cells with a place over the image. Between the centres of cells it is bilinear, and the
-outlines are its contour lines, so that they run through cells and not along their squares.
+A map is a plane of cells with a position over the image. It is interpolated bilinearly between the centres of
+cells, and the outlines are its contour lines. So outlines run through cells, not along the borders of cells.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from fcnconv.options import AT_LEAST, BESIDE, PLAIN_MAP, THRESHOLD, MapOptions
 Points = npt.NDArray[np.float64]
 
 LEAST = 1e-3
-"""The least value that a region is asked to have: lower ones are noise."""
+"""The lowest probability that can be required of a region. Values below it are noise."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a plane of cells lies over an image.
+    """The position of a plane of cells over an image. Lengths are in pixels of the original image.
 
-    x0, y0: left top corner of the first cell. cell_width, cell_height: sides of a cell. All in pixels of the
-        original image.
+    x0, y0: top left corner of the first cell.
+    cell_width, cell_height: sides of a cell.
     image_size: (width, height) of the original image.
     """
 
@@ -53,7 +53,7 @@ class Placement:
 
 
 def place_of_windows(grid: Grid) -> Placement:
-    """The place of a plane of windows: each has the square of one stride around its centre."""
+    """The position of a plane of windows. Each window has the square of one stride around its centre."""
     x0, y0, x1, y1 = grid.square(0, 0)
     return Placement(x0, y0, x1 - x0, y1 - y0, grid.image_size)
 
@@ -62,7 +62,7 @@ def place_of_windows(grid: Grid) -> Placement:
 class Region:
     """A connected area of a class's map over a threshold. Lengths are in pixels of the original image.
 
-    class_idx: None for a concept, whose name is in `category`.
+    class_idx: the index of the class; None for a concept, whose name is in `category`.
     probability: the highest value of the map inside. mean: the mean of the cells inside.
     area: in square pixels, without holes.
     box: (x0, y0, x1, y1), the whole pixels that the region touches; x1 and y1 lie outside.
@@ -82,7 +82,7 @@ class Region:
 
     @property
     def rings(self) -> list[Points]:
-        """The outline and then the holes: closed rings, float64 (n, 2), x and y."""
+        """The outline, followed by the holes: closed rings of x and y, float64 (n, 2)."""
         return [np.asarray(ring.coords) for ring in (self.polygon.exterior, *self.polygon.interiors)]
 
 
@@ -90,9 +90,11 @@ class Region:
 class Located:
     """The regions in an image.
 
-    name: what the image is called: its path, most often. width, height: of the image, in pixels.
-    model: what found them. regions: those of the first class first, and the most probable of each class.
-    georeference: where the image lies on a map, if its file says it.
+    name: the name of the image, usually its path.
+    width, height: the size of the image, in pixels.
+    model: the name of the model.
+    regions: the regions. The first class comes first, and in each class the most probable region.
+    georeference: the coordinate system and transform of the image; None if it is not georeferenced.
     """
 
     name: str
@@ -103,7 +105,7 @@ class Located:
     georeference: GeoReference | None = None
 
     def record(self) -> dict[str, Any]:
-        """The same as JSON has it, with the image as its ``path``. Polygons are lists of closed rings."""
+        """The regions as a record for JSON. ``path`` is the image. Polygons are lists of closed rings."""
         regions = [
             {
                 "class_idx": region.class_idx,
@@ -123,7 +125,10 @@ class Located:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Located:
-        """The regions that `record` gave. Raises LookupError, TypeError and ValueError for what is none."""
+        """The regions from a record that `record` returned.
+
+        Raises LookupError, TypeError or ValueError for anything else.
+        """
         regions = tuple(
             Region(
                 found["class_idx"],
@@ -142,10 +147,18 @@ class Located:
 
 
 def areas_over(plane: FloatArray, place: Placement, level: float) -> list[Polygon]:
-    """The connected areas where a plane is at least `level`, which is above 0, each with its holes.
+    """Find the connected areas where a plane is at least `level`.
 
-    plane: float32 (rows, cols); NaN where nothing was looked at, and there are no areas. At its border the
-    plane goes on to the outer edges of its cells, and to the image's border where less than a cell is left.
+    The plane extends to the outer edges of its cells, and to the border of the image if less than a cell is
+    left.
+
+    Args:
+        plane: float32 (rows, cols). Cells outside the region of interest are NaN and belong to no area.
+        place: the position of the plane.
+        level: the threshold, above 0.
+
+    Returns:
+        The areas, each with its holes, in pixels of the original image.
     """
     known = ~np.isnan(plane)
     if not (plane[known] >= level).any():
@@ -159,29 +172,31 @@ def areas_over(plane: FloatArray, place: Placement, level: float) -> list[Polygo
         x, y, np.pad(filled, 1, mode="edge"), fill_type=contourpy.FillType.OuterOffset
     )
     rings, offsets = cast("tuple[list[Points], list[Points]]", contours.filled(level, np.inf))
-    found = []
+    polygons = []
     for ring, ends in zip(rings, offsets, strict=True):
         outer, *holes = (ring[a:b] for a, b in pairwise(ends.tolist()))
-        found.append(Polygon(outer, holes))
+        polygons.append(Polygon(outer, holes))
     inside = shapely.box(0, 0, width, height)
     if not known.all():
         inside = inside.intersection(_squares(known, place))
-    clipped = (shapely.make_valid(polygon).intersection(inside) for polygon in found)
+    clipped = (shapely.make_valid(polygon).intersection(inside) for polygon in polygons)
     parts = (part for each in clipped for part in shapely.get_parts(each))
-    # contour lines have a point at every line between cells: those on a straight line go
+    # contour lines have a point at every line between cells; points on a straight line are removed
     straight = 1e-3 * min(place.cell_width, place.cell_height)
     return [part.simplify(straight) for part in parts if isinstance(part, Polygon) and part.area]
 
 
 def _edge(centre: float, cell: float, border: float) -> float:
-    """Where the plane ends beyond the centre of its last cell. cell: with the sign of the direction."""
+    """The end of the plane beyond the centre of its last cell. cell: its side, negative towards 0."""
     edge = centre + cell / 2
     return border if 0 < (border - edge) / cell < 1 else edge
 
 
 def _filled_beside(plane: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
-    """The plane with the highest known value of the four cells around in place of each NaN, or else of the
-    four at its corners, or 0; so that the surface goes on level to the edge of what is known.
+    """The plane with each NaN replaced, so that the surface stays level up to the edge of the known cells.
+
+    The replacement is the highest known value of the four adjacent cells, or else of the four diagonal cells,
+    or else 0.
     """
     rows, cols = plane.shape
     padded = np.pad(np.where(known, plane, np.nan), 1, constant_values=np.nan)
@@ -209,16 +224,17 @@ def _squares(known: npt.NDArray[np.bool_], place: Placement) -> Polygon:
 def find_regions(
     plane: FloatArray, place: Placement, selection: Selection, options: MapOptions = PLAIN_MAP
 ) -> list[Region]:
-    """The regions of a class, the most probable first.
+    """Find the regions of a class, the most probable first.
 
-    plane: float32 (rows, cols), 0 to 1: the class's map; NaN where nothing was looked at.
-    selection: the category or concept.
-    options: of which these count.
-        at_least: the highest value that a region must have; by default `AT_LEAST`, and `BESIDE` of the
-            highest value of the plane.
-        threshold: the value at its outline, as a share of the highest value in the connected area whose
-            values reach the lowest outline that can be.
-        min_area, max_regions: as in `MapOptions`.
+    Args:
+        plane: the map of the class, float32 (rows, cols), 0 to 1. Cells outside the region of interest are
+            NaN.
+        place: the position of the plane.
+        selection: the category or concept.
+        options: `at_least`, the lowest peak of a region, is by default the larger of `AT_LEAST` and `BESIDE`
+            times the highest value of the plane. `threshold` gives the value at the outline, as a share of
+            the highest value in the surrounding connected area over ``threshold · at_least``, the lowest
+            possible outline. `min_area` and `max_regions` are as in `MapOptions`. Other options do not count.
     """
     if options.at_least is None:
         at_least = max(AT_LEAST, BESIDE * float(np.nan_to_num(plane).max()))
@@ -242,10 +258,16 @@ def find_regions(
 def regions_of_each(
     planes: FloatArray, place: Placement, selections: Sequence[Selection], options: MapOptions = PLAIN_MAP
 ) -> list[list[Region]]:
-    """The regions of each of several classes, of which together at most ``options.max_regions`` are kept: the
-    most probable.
+    """Find the regions of several classes, and keep the ``options.max_regions`` most probable of them all.
 
-    planes: float32 (rows, cols, len(selections)), as for `find_regions`.
+    Args:
+        planes: the maps of the classes, float32 (rows, cols, len(selections)), as for `find_regions`.
+        place: the position of the planes.
+        selections: the categories and concepts.
+        options: as for `find_regions`.
+
+    Returns:
+        One list of regions per class.
     """
     found = [
         find_regions(planes[:, :, k], place, selection, options) for k, selection in enumerate(selections)
@@ -255,7 +277,7 @@ def regions_of_each(
 
 
 def most_probable(regions: Iterable[Region], count: int | None) -> set[int]:
-    """The ids of the `count` most probable regions; None are all."""
+    """The ids (`id`) of the `count` most probable regions, or of all regions by default (None)."""
     return set(map(id, by_probability(regions)[:count]))
 
 
@@ -265,7 +287,7 @@ def by_probability(regions: Iterable[Region]) -> list[Region]:
 
 
 def _around(area: Polygon, plane: FloatArray, place: Placement) -> tuple[FloatArray, Placement]:
-    """The cells around an area, one more on each side, and their place."""
+    """The cells that an area touches, with one more on each side, and their position."""
     x0, y0, x1, y1 = area.bounds
     rows, cols = plane.shape
     top, bottom = _cells(y0, y1, place.y0, place.cell_height, rows)
@@ -275,13 +297,13 @@ def _around(area: Polygon, plane: FloatArray, place: Placement) -> tuple[FloatAr
 
 
 def _cells(start: float, end: float, origin: float, cell: float, count: int) -> tuple[int, int]:
-    """The cells along an axis that an extent touches, one more on each side: the first, and the one after."""
+    """The range of cells along an axis that an extent touches, with one more on each side: start and stop."""
     first = math.floor((start - origin) / cell) - 1
     return min(max(first, 0), count - 1), min(max(math.ceil((end - origin) / cell) + 1, 1), count)
 
 
 def _inside(area: Polygon, plane: FloatArray, place: Placement) -> FloatArray:
-    """float32 (rows, cols): the plane; 0 for cells outside of an area, and for those not looked at."""
+    """The plane with 0 for cells outside of an area and for NaN: float32 (rows, cols)."""
     x, y = np.meshgrid(*place.centres(*plane.shape))
     inside = shapely.intersects_xy(area, x, y) & ~np.isnan(plane)
     result: FloatArray = np.where(inside, plane, np.float32(0))

@@ -1,8 +1,8 @@
-"""What a scan gives: scores, block by block or piece by piece of a whole map.
+"""Scores: the result of a scan, block by block.
 
-A block is what the network said of some windows. With what is true of the whole map (`MapInfo`) it becomes a
-piece of that map, which knows probabilities and names. A `ScoreStream` gives the pieces as they come, and
-feeds every writer; the map in memory, `maps.ScoreMap`, is the case of one piece.
+A `Block` has the scores of a rectangle of cells. Together with the facts about the whole map (`MapInfo`), it
+is a `MapBlock`, which also has probabilities and names. A `ScoreStream` yields `MapBlock` objects while the
+image is scanned. Every writer reads a stream. The map in memory, `maps.ScoreMap`, is a single `MapBlock`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Mask = npt.NDArray[np.bool_]
 class Block:
     """The logits of a rectangle of cells, as a scan yields them.
 
-    rows, cols: the cells' places in `grid`, as slices.
-    logits: float32 (rows, cols, num_classes).
-    exact: bool (rows, cols), the cells that were scored as real crops; None where none was.
-    best_scale: of joined scales, uint8 (rows, cols), which of them the best class of each cell is from.
-    cells: of a scan with class activations, the windows that were computed, as slices of the grid, and the
+    grid: the grid of the cells.
+    rows, cols: the positions of the cells in `grid`, as slices.
+    logits: float32 (rows, cols, num_classes). All logits of a cell outside the region of interest are NaN.
+    exact: bool (rows, cols), the cells that were scored as crops; None if no cell was.
+    best_scale: uint8 (rows, cols), for joined scales: the index of the scale from which the top class of each
+        cell comes.
+    cells: for a scan with class activations: the windows that were computed, as slices of the grid, and the
         activations of their feature cells, float32 (rows' + margin, cols' + margin, num_classes).
-
-    Of a cell that was not looked at, all logits are NaN.
     """
 
     grid: Grid
@@ -51,7 +51,7 @@ class Block:
     cells: tuple[tuple[slice, slice], FloatArray] | None = None
 
     def part(self, rows: slice) -> Block:
-        """The block of some of its rows, counted from its own first one."""
+        """The block with some of the rows, counted from the first row of this block."""
         place = slice(self.rows.start + rows.start, self.rows.start + rows.stop)
         exact = None if self.exact is None else self.exact[rows]
         best = None if self.best_scale is None else self.best_scale[rows]
@@ -60,16 +60,20 @@ class Block:
 
 @dataclass(frozen=True)
 class MapInfo:
-    """What is true of a whole map, whatever part of it is at hand.
+    """Facts about a whole map, which every block of it carries.
 
-    temperature: what probabilities divide the logits by, to be as sure as real crops are.
-    scales: the grids of the scales that were joined to this map; empty for one scale.
-    source: the image that was scanned. looked_at: where, in words by name; empty if everywhere.
-    join: how the scales were joined, None for one.
-    kind: what the cells are, see `options.MapOptions.map`. others: gives the maps of other kinds that came of
-        the same scan, once this one was read.
-    answer: gives what the image shows as a whole, as `Classifier.classify` answers it.
-    display: gives the map of the same image that display formats and regions show, where that is another one.
+    grid: the cells of the map.
+    labels: the classes.
+    provenance: the network and how it was run.
+    temperature: number that divides the logits, so that probabilities are as confident as the crops are.
+    scales: the grids of the scales that were joined into this map; empty for one scale.
+    source: the image that was scanned.
+    join: how the scales were joined; None for one scale.
+    looked_at: the region of interest, as named texts; empty if the whole image was scanned.
+    kind: what the cells are, see `options.MapOptions.map`.
+    others: for each other kind of map from the same scan, a function that returns it after this map was read.
+    answer: returns the answer of `Classifier.classify` for the whole image.
+    display: returns the map of the same image that display formats and regions show; None if it is this map.
     """
 
     grid: Grid
@@ -89,12 +93,12 @@ class MapInfo:
 
     @property
     def has_best_scale(self) -> bool:
-        """Whether each cell is told from which of several scales its best class is."""
+        """Whether the map records, for each cell, the scale from which its top class comes."""
         return bool(self.scales) and self.kind == "windows"
 
     @property
     def unit(self) -> str:
-        """What a cell of this map is called: a window, or a (feature) cell."""
+        """The word for a cell of this map: ``window``, or ``cell`` for a feature cell."""
         return "window" if self.kind == "windows" else "cell"
 
     @property
@@ -105,7 +109,8 @@ class MapInfo:
     def box(self, row: int, col: int, best_scale: int | None = None) -> Box:
         """(x0, y0, x1, y1) of a cell's window in pixels of the original image.
 
-        best_scale: of joined scales, which one the cell's best class is from; None is the map's own.
+        best_scale: for joined scales, the index of the scale from which the cell's top class comes. None is
+            the map's own grid.
         """
         if best_scale is None or not self.has_best_scale:
             return self.grid.box(row, col)
@@ -115,7 +120,10 @@ class MapInfo:
 
 @dataclass(frozen=True, repr=False)
 class MapBlock:
-    """The scores of a rectangle of a map's cells. about: the map. block: the cells' logits and places."""
+    """The scores of a rectangle of cells of a map.
+
+    about: the facts about the whole map. block: the logits and positions of the cells.
+    """
 
     about: MapInfo
     block: Block
@@ -127,23 +135,27 @@ class MapBlock:
 
     @property
     def logits(self) -> FloatArray:
-        """float32 (rows, cols, num_classes): the scores as the network gave them."""
+        """float32 (rows, cols, num_classes): the scores before the activation."""
         return self.block.logits
 
     @property
     def exact(self) -> Mask:
-        """bool (rows, cols): the cells whose scores are those of real crops, which have no temperature."""
+        """bool (rows, cols): the cells that were scored as crops, to which no temperature applies."""
         if self.block.exact is not None:
             return self.block.exact
         return (self.about.provenance.anchors == 1) & ~np.isnan(self.logits[:, :, 0])
 
     def probabilities(self) -> FloatArray:
-        """float32 (rows, cols, num_classes), 0 to 1: of each cell's logits, divided by the temperature,
-        under the activation of the labels. Raises UsageError for outputs that are taken as they are and are
-        no probabilities.
+        """The probability of each class in each cell: the activation of the logits over the temperature.
 
-        Of joined scales, and of focused maps, the logits are logarithms of probabilities, which may sum to
-        more than 1: one class is found at one scale or place, another at another.
+        For joined scales and for focused maps, the logits are logarithms of probabilities. These may sum to
+        more than 1, because different classes come from different scales or places.
+
+        Returns:
+            float32 (rows, cols, num_classes), 0 to 1.
+
+        Raises:
+            UsageError: the activation is ``none`` and the outputs are no probabilities.
         """
         if self.about.has_best_scale or self.about.kind == "focused":
             joined: FloatArray = np.exp(self.logits / np.float32(self.about.temperature))
@@ -157,10 +169,15 @@ class MapBlock:
         return probabilities((self.logits / temperature).astype(np.float32, copy=False))
 
     def class_maps(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
-        """float32 (rows, cols, len(selections)): a plane a category or concept.
+        """The maps of categories and concepts.
 
-        values: the probability of a concept is the sum over its classes, and its logit the log-sum-exp of
-            theirs, so that the softmax over concepts that share no class has the same ratios.
+        Args:
+            selections: the categories and concepts.
+            values: the probability of a concept is the sum over its classes. Its logit is the log-sum-exp
+                over its classes, so that the softmax over concepts that share no class has the same ratios.
+
+        Returns:
+            One plane per selection: float32 (rows, cols, len(selections)).
         """
         if values == "probabilities":
             return sum_over(self.probabilities(), selections)
@@ -168,8 +185,10 @@ class MapBlock:
         return np.stack(planes, axis=-1)
 
     def top_k(self, k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
-        """Class indices and probabilities of the k best classes of each cell, best first: two arrays
-        (rows, cols, min(k, num_classes)).
+        """The k best classes of each cell, best first.
+
+        Returns:
+            The class indices and the probabilities: two arrays (rows, cols, min(k, num_classes)).
         """
         probabilities = self.probabilities()
         class_idx = top_k(probabilities, k)
@@ -177,11 +196,11 @@ class MapBlock:
 
 
 PIECE_VALUES = 4_000_000
-"""Scores that are worked on at once: 16 MB, and a few times that for what is made of them."""
+"""Number of scores to process at once: 16 MB, and a few times as much for intermediate results."""
 
 
 def strips(block: Block) -> Iterator[Block]:
-    """The block, cut into strips of rows of at most `PIECE_VALUES` values, or of one row."""
+    """Cut a block into strips of rows. A strip has at most `PIECE_VALUES` values, or is one row."""
     rows, cols, num_classes = block.logits.shape
     high = max(PIECE_VALUES // (cols * num_classes), 1)
     for top in range(0, rows, high):
@@ -190,11 +209,12 @@ def strips(block: Block) -> Iterator[Block]:
 
 @dataclass
 class ScoreStream:
-    """A map as it comes, to be read once: what every writer takes.
+    """A map that is read once, while the image is scanned. Every writer takes one.
 
-    blocks: of all of them together, each cell is in one.
-    compared: gives, when the last block has come, how the map agrees with real crops; `about` tells it then.
-    exact_cells: how many cells of those that came so far have the scores of real crops.
+    about: the facts about the map.
+    blocks: the blocks of the map. Each cell is in exactly one block.
+    compared: returns the agreement of the map with crops, after the last block. `about` then contains it.
+    exact_cells: the number of cells, of those read so far, that were scored as crops.
     """
 
     about: MapInfo
@@ -203,7 +223,7 @@ class ScoreStream:
     exact_cells: int = 0
 
     def pieces(self) -> Iterator[MapBlock]:
-        """The map in pieces of at most `PIECE_VALUES` values, as the scan gives them."""
+        """Yield the map in pieces of at most `PIECE_VALUES` values, while the image is scanned."""
         for block in self.blocks:
             for strip in strips(block):
                 piece = MapBlock(self.about, strip)
@@ -215,40 +235,41 @@ class ScoreStream:
 
 
 def shown(values: FloatArray) -> FloatArray:
-    """Probabilities as pictures have them: 0 where nothing was looked at, which is NaN."""
+    """Probabilities for pictures, with 0 in place of NaN (outside the region of interest)."""
     return np.nan_to_num(values, nan=0.0) if np.isnan(values).any() else values
 
 
 def _log_sum_exp(logits: FloatArray) -> FloatArray:
-    """The logarithm of the summed exponentials along the last axis; a single logit comes back exactly."""
+    """The logarithm of the summed exponentials along the last axis. A single logit is returned exactly."""
     top = logits.max(axis=-1)
     result: FloatArray = np.log(np.exp(logits - top[..., None]).sum(-1)) + top
     return result
 
 
 def sum_over(probabilities: FloatArray, selections: Sequence[Selection]) -> FloatArray:
-    """The probability of each selection: float32 (..., len(selections)), 0 to 1.
+    """The probability of each selection.
 
-    probabilities: float32 (..., num_classes).
+    probabilities: float32 (..., num_classes). Returns float32 (..., len(selections)), 0 to 1.
     """
     if [s.class_idx for s in selections] == list(range(probabilities.shape[-1])):
-        return probabilities  # every category and nothing else
+        return probabilities  # the selections are all categories, in order
     sums = [probabilities[..., s.classes].sum(-1) for s in selections]
-    planes: FloatArray = np.minimum(np.stack(sums, axis=-1), 1)  # a sum of roundings can pass 1
+    planes: FloatArray = np.minimum(np.stack(sums, axis=-1), 1)  # a sum of rounded values can exceed 1
     return planes
 
 
 def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
-    """Indices of the k largest scores along the last axis, largest first; equal scores in index order, and
-    NaN last.
+    """The indices of the k largest scores along the last axis, largest first.
+
+    Equal scores are in index order, and NaN comes last.
     """
     count = scores.shape[-1]
     if k > count // _FEW:
         return _sorted(scores)[..., :k]
-    # NumPy finds the k-th largest value in a tenth of the time that sorting takes.
+    # NumPy finds the k-th largest value in a tenth of the time of sorting.
     flat = scores.reshape(-1, count)
     chosen = flat >= np.partition(flat, count - k, axis=-1)[:, count - k, None]
-    clear = chosen.sum(-1) == k  # no others are equal to it, and none is NaN
+    clear = chosen.sum(-1) == k  # no other value equals it, and no value is NaN
     result = np.empty((len(flat), k), np.int64)
     class_idx = np.nonzero(chosen[clear])[1].reshape(-1, k)
     order = _sorted(np.take_along_axis(flat[clear], class_idx, axis=-1))
@@ -258,7 +279,7 @@ def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
 
 
 _FEW = 8
-"""The share of the scores, one in so many, up to which the largest are found without sorting all."""
+"""Up to one in so many of the scores are found without sorting all scores."""
 
 
 def _sorted(scores: FloatArray) -> npt.NDArray[np.int64]:
@@ -267,11 +288,11 @@ def _sorted(scores: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def strength(probabilities: FloatArray) -> npt.NDArray[np.float64]:
-    """float64 (num_classes,): how much of an image each class shows in, the sum over windows of its squared
-    probability; that of all of them tells the foremost class. One that fills the image goes before one that
-    a single window, of thousands, is sure of.
+    """How much of an image shows each class: the sum over windows of its squared probability.
 
-    probabilities: float32 (..., num_classes).
+    A class that fills the image is stronger than a class that only one of thousands of windows is sure of.
+
+    probabilities: float32 (..., num_classes). Returns float64 (num_classes,).
     """
     flat = probabilities.reshape(-1, probabilities.shape[-1])
     result: npt.NDArray[np.float64] = np.einsum("nk,nk->k", flat, flat, dtype=np.float64)

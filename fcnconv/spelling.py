@@ -1,29 +1,30 @@
-"""Names that a misspelt word may mean: only those that are spelt nearly the same, or none."""
+"""Spelling suggestions: the known names that are spelt nearly like a word."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 LETTERS_AN_EDIT = 4
-"""One wrong letter is allowed for so many letters of the longer word, and one in any case.
+"""One wrong letter is allowed per so many letters of the longer word, and at least one in every word.
 
-Measured on ImageNet's names: of 30 everyday words that it does not have, such as giraffe, donkey or maple,
-one gets a suggestion (moose: mouse). With 0.6 as the cutoff of difflib's ratio, 28 do. The 30 misspellings in
-`tests/test_spelling.py` all find their name; some worse ones (vehical, chiwawa) do not.
+Measured on ImageNet's names, with 30 everyday words that are not in the list, such as giraffe, donkey or
+maple: one word gets a suggestion (moose: mouse). With difflib's ratio and a cutoff of 0.6, 28 words get one.
+All 30 misspellings in `tests/test_spelling.py` find their name. Some worse ones (vehical, chiwawa) do not.
 """
 
 _SHORT = 4
-"""Letters up to which a replaced letter makes another word (rose, robe), rather than a misspelling."""
+"""In words of up to so many letters, a replaced letter usually makes another word (rose, robe)."""
 
 
 def close_names(word: str, names: Iterable[str], most: int = 3) -> list[str]:
-    """The names that a word may be a misspelling of, the closest first.
+    """Find the names that a word may misspell, the closest first.
 
     A name also counts if one of its words is close (`pengiun`: king penguin), or if it is the end of a
     compound that begins like a known name (`honeybea`: bee, because there is a honeycomb).
 
     Args:
-        word: what was typed, and `names`: all that is known; both in lower case.
+        word: the word that the user typed, in lower case.
+        names: all known names, in lower case.
         most: how many names to return.
     """
     known = list(dict.fromkeys(names))
@@ -72,7 +73,10 @@ def edits(first: str, second: str) -> int:
 
 
 def _as_compound(word: str, name: str, known: list[str]) -> int | None:
-    """How far the end of a word is from a name, where a known name begins with what precedes that end."""
+    """The distance between the end of a word and a name, if a known name begins with the rest of the word.
+
+    Returns None if no known name does, or if the distance is more than 1.
+    """
     start, end = word[: -len(name)], word[-len(name) :]
     if len(name) < 3 or len(start) <= _SHORT or start[-1:] == " " or end[0] != name[0]:
         return None

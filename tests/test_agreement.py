@@ -111,7 +111,7 @@ def test_divergence_against_the_definition() -> None:
 
 def test_it_is_told_in_words() -> None:
     counted = AgreementEstimator(cells=100, exact=30, same=18, divergences=[0.1] * 20, variations=[0.2] * 20)
-    assert "none of which is at least 50 % sure" in str(counted.agreement())
+    assert "no crop is at least 50 % sure" in str(counted.agreement())
     told = str(replace(counted, sure=8, sure_same=6).agreement())
     assert "75 %" in told and "6 of 8" in told and "0.14" in told  # 70 of 100 windows differ by 0.2
 

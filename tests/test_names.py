@@ -67,7 +67,7 @@ def test_a_concepts_probability_is_the_sum_of_its_categories(lite0: Classifier) 
 def test_classes_without_concepts_have_no_such_level(lite0: Classifier) -> None:
     from dataclasses import replace
 
-    with pytest.raises(UsageError, match="classes of its own, above which are no concepts"):
+    with pytest.raises(UsageError, match="has no concepts above its classes"):
         replace(lite0, labels=numbered(1000)).classify(CHELSEA, at_least=0.8)
 
 
