@@ -186,9 +186,9 @@ def _of_lines(text: str) -> tuple[str, ...]:
         raise NamesError(f"line {line} is empty; write one category per line, in index order")
     if any(line.endswith("{") for line in lines):
         raise NamesError(f"not a list of names, but a program's own notation ({lines[0]!r}); {_REMEDY}")
-    found = _indexed(lines)
-    if found is not None:
-        return found
+    names = _indexed(lines)
+    if names is not None:
+        return names
     words = [line.split(None, 1) for line in lines]
     if all(_WNID.fullmatch(parts[0]) for parts in words):
         if all(len(parts) == 2 for parts in words):

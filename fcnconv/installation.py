@@ -131,20 +131,20 @@ def inspect_installation(root: Path = ROOT) -> Installation:
     )
     extras = tuple(_extras())
     features = processor_features(root)
-    found = None if features is None else tuple(name for name in FEATURES if name in features)
+    known_features = None if features is None else tuple(name for name in FEATURES if name in features)
     cpus, total, memory = usable_cpus(root), os.cpu_count() or 1, free_memory(root)
     gpus = tuple(sorted(folder.name for folder in _folder(root / "proc/driver/nvidia/gpus")))
     return Installation(
         versions=_versions(),
         processor=processor_name(root),
-        features=found,
+        features=known_features,
         cpus=cpus,
         cpus_total=total,
         memory_free=memory,
         gpus=gpus,
         caches=caches,
         extras=extras,
-        advice=tuple(_advice(found, cpus, total, memory, gpus, caches, extras)),
+        advice=tuple(_advice(known_features, cpus, total, memory, gpus, caches, extras)),
     )
 
 
@@ -218,13 +218,13 @@ def _requirements() -> list[tuple[str, str | None]]:
         lines = metadata.requires("fcnconv") or []
     except metadata.PackageNotFoundError:
         return []
-    found = []
+    requirements = []
     for line in lines:
         name = re.match(r"[\w.-]+", line)
         extra = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", line)
         if name:
-            found.append((name[0], extra[1] if extra else None))
-    return found
+            requirements.append((name[0], extra[1] if extra else None))
+    return requirements
 
 
 def _version(package: str) -> str | None:

@@ -134,13 +134,15 @@ class Labels:
             return exact[0]
         for fits in (str.__eq__, _is_plural, str.startswith, str.__contains__):
             for pool in (categories, self.concepts):
-                found = [s for s in pool if text and any(fits(folded(name), text) for name in s.names)]
-                if len(found) == 1:
+                matches = [s for s in pool if text and any(fits(folded(name), text) for name in s.names)]
+                if len(matches) == 1:
                     if fits in (str.startswith, str.__contains__):
-                        log.info("class %r: the only name with this part is %s", query, _some(found, give=""))
-                    return found[0]
-                if found:
-                    raise UsageError(f"class {query!r} fits several: {_some(found)}")
+                        log.info(
+                            "class %r: the only name with this part is %s", query, _some(matches, give="")
+                        )
+                    return matches[0]
+                if matches:
+                    raise UsageError(f"class {query!r} fits several: {_some(matches)}")
         spellings = {folded(name): name for s in (*categories, *self.concepts) for name in s.names}
         hint = " or ".join(repr(spellings[name]) for name in close_names(text, spellings))
         raise UsageError(
@@ -160,11 +162,11 @@ def _is_plural(name: str, text: str) -> bool:
     return text in (f"{name}s", f"{name}es")
 
 
-def _some(found: Sequence[Selection], give: str | None = None) -> str:
-    names = (s.name if s.class_idx is None else f"{s.class_idx} {s.name}" for s in found[:6])
-    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+def _some(matches: Sequence[Selection], give: str | None = None) -> str:
+    names = (s.name if s.class_idx is None else f"{s.class_idx} {s.name}" for s in matches[:6])
+    more = f" and {len(matches) - 6} more" if len(matches) > 6 else ""
     give = (
-        "; give " + ("the whole name" if found[0].class_idx is None else "the index")
+        "; give " + ("the whole name" if matches[0].class_idx is None else "the index")
         if give is None
         else give
     )

@@ -73,12 +73,12 @@ class OptionInfo:
 def option_info(options: type) -> dict[str, tuple[Any, OptionInfo]]:
     """The fields of a dataclass that are options: name -> (type, `OptionInfo`)."""
     hints = get_type_hints(options, include_extras=True)
-    found = {}
+    infos = {}
     for field in fields(options):
         value, *notes = get_args(hints[field.name]) or (None,)
         if notes and isinstance(notes[0], OptionInfo):
-            found[field.name] = value, notes[0]
-    return found
+            infos[field.name] = value, notes[0]
+    return infos
 
 
 def flag(options: type, field: str) -> str:

@@ -89,9 +89,9 @@ class Peaks:
         cols = probabilities.shape[1]
         probabilities = shown(probabilities).reshape(-1, len(self.probability))
         cell = probabilities.argmax(0)
-        found = probabilities.max(0)
-        better = found > self.probability
-        self.probability[better] = found[better]
+        highest = probabilities.max(0)
+        better = highest > self.probability
+        self.probability[better] = highest[better]
         self.cell[better] = np.stack(np.divmod(cell, cols), axis=1)[better] + (
             block.rows.start,
             block.cols.start,

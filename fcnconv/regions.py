@@ -269,11 +269,11 @@ def regions_of_each(
     Returns:
         One list of regions per class.
     """
-    found = [
+    each_class = [
         find_regions(planes[:, :, k], place, selection, options) for k, selection in enumerate(selections)
     ]
-    kept = most_probable((region for each in found for region in each), options.max_regions)
-    return [[region for region in each if id(region) in kept] for each in found]
+    kept = most_probable((region for each in each_class for region in each), options.max_regions)
+    return [[region for region in each if id(region) in kept] for each in each_class]
 
 
 def most_probable(regions: Iterable[Region], count: int | None) -> set[int]:
