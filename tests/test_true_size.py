@@ -116,7 +116,7 @@ def test_an_image_is_scanned_at_the_networks_pixel_size(tmp_path: Path) -> None:
             classifier(picture)
     with pytest.raises(UsageError, match="--scales 512px changes it"):
         tiled(image, scales="512px")
-    with pytest.raises(UsageError, match="pixels of any size, so that --image-mpp"):
+    with pytest.raises(UsageError, match="pixels of any size, so --image-mpp"):
         package.load(model, window=32, image_mpp=0.5)
     with pytest.raises(UsageError, match="both say how large"):
         package.load(model, window=32, mpp=0.5, gsd=0.3)
