@@ -549,7 +549,7 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
         ({"max_regions": 1, "argmax": True}, "--outline"),
         ({"at_least": 0.2}, "add one of them"),
         ({"plain": True, "classes": ("cat", "dog")}, "--plain shows one class"),
-        ({"plain": True, "dtype": "float32"}, "--dtype float32 is none that a .png can hold"),
+        ({"plain": True, "dtype": "float32"}, "a .png cannot hold --dtype float32"),
         ({"dtype": "uint16"}, "add --plain"),
     ],
 )
@@ -594,7 +594,7 @@ def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> 
     photos = tmp_path / "photos.zarr"
     photos.mkdir()
     (photos / "cat.jpg").touch()
-    with pytest.raises(OutputError, match="is no zarr store"):
+    with pytest.raises(OutputError, match="is not a zarr store"):
         save(score_map.stream(), str(photos), zarr, choose())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["map.zarr", "photos.zarr"]
     with pytest.raises(UsageError, match="cannot go to standard output"):

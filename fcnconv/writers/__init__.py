@@ -1,4 +1,7 @@
-"""Writing a score map to a file, in the format that its suffix names. One table: suffix and function."""
+"""Writing a score map to a file in the format that its suffix names.
+
+One table lists the suffixes and their functions.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Writer:
-    """One format.
+    """A format for maps.
 
-    suffix: of its files, without a dot. write: makes the file at a path. about: what it holds, in words.
-    takes: the fields of `MapOptions` that change what is written, beside the classes and how it is scanned.
-    needs_class: whether it shows no more than a few classes, so that one must be chosen.
-    looked_at: whether it is made to be looked at; else to compute with.
-    folder: whether what it makes is a directory.
-    reported: whether many of them get a page that leads to them.
-    needs: a package that fcnconv comes without, and the extra that brings it.
+    Attributes:
+        suffix: The suffix of its files, without a dot.
+        write: The function that writes a map to a path.
+        about: A short description of what the file contains.
+        takes: The fields of `MapOptions` that change what is written, in addition to the class selection and
+            the scan options.
+        needs_class: Whether the format shows only a few classes, so that you must select one.
+        looked_at: Whether it is a display format; otherwise it is a data format.
+        folder: Whether the output is a directory.
+        reported: Whether a batch of these files gets an index page that links to all of them.
+        needs: A package that fcnconv does not install by default, and the extra that installs it.
     """
 
     suffix: str
@@ -92,14 +99,14 @@ _ROWS = (
     Writer(
         "tif",
         write_tif,
-        "a page a class, for ImageJ and GIS",
+        "one page per class, for ImageJ and GIS",
         takes=("values", "dtype"),
         needs=("tifffile", "tiff"),
     ),
     Writer(
         "ome.tif",
         write_ome_tif,
-        "a channel a class with its name and its size, for microscopy",
+        "one named channel per class, with the cell size, for microscopy",
         takes=("values",),
         needs=("tifffile", "tiff"),
     ),
@@ -112,11 +119,11 @@ _ROWS = (
         needs=("zarr", "zarr"),
     ),
     Writer("json", write_json, "the best classes of each cell, with its box", takes=("top_k",)),
-    Writer("csv", write_csv, "the same as a table, a row a cell", takes=("top_k",)),
+    Writer("csv", write_csv, "the same as a table, one row per cell", takes=("top_k",)),
     Writer(
         "parquet",
         write_parquet,
-        "the same as a table for pandas, DuckDB and Spark, a row a cell and rank",
+        "the same as a table for pandas, DuckDB and Spark, one row per cell and rank",
         takes=("top_k",),
         needs=("pyarrow", "parquet"),
     ),
@@ -135,7 +142,7 @@ _ROWS = (
     Writer(
         "html",
         write_viewer,
-        "one page to look at every class with, in a browser",
+        "one page that shows every class in a browser",
         takes=("max_side",),
         looked_at=True,
         reported=True,
@@ -146,13 +153,13 @@ WRITERS: dict[str, Writer] = {row.suffix: row for row in _ROWS}
 """Every format by the suffix of its files."""
 
 COLLECTIONS = ("coco", "label-studio", "fiftyone", "yolo")
-"""Formats that hold the regions in all images of a batch, see `region_formats`."""
+"""Formats that hold the regions of all images of a batch, see `region_formats`."""
 
 OF_REGIONS = ("at_least", "threshold", "min_area", "max_regions")
-"""The fields of `MapOptions` that change what they hold."""
+"""The fields of `MapOptions` that change what the collection formats contain."""
 
 TERMINAL = ("top_k", "argmax", "at_least")
-"""The fields of `MapOptions` that change what a terminal shows."""
+"""The fields of `MapOptions` that change what the terminal shows."""
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif", "ome.tiff": "ome.tif"}
 _ALWAYS = (
@@ -162,11 +169,16 @@ _ALWAYS = (
 
 
 def find_writer(out: str, format: str | None = None, options: MapOptions | None = None) -> Writer:
-    """The writer for an explicit format, else for a file name's suffix.
+    """Returns the writer for an explicit format, or else for the suffix of a file name.
 
-    options: what is asked for, which the format must be able to give.
+    Args:
+        out: The output path; ``-`` is standard output.
+        format: The suffix of the format, if it does not follow from `out`.
+        options: The requested options. The format must support each of them.
 
-    Raises UsageError if there is none or it does not take an option, OutputError if its package is missing.
+    Raises:
+        UsageError: The format is unknown or does not support an option.
+        OutputError: The format needs a package that is not installed.
     """
     suffix = (format or ("" if out in STANDARD_OUTPUT else suffix_of(out))).lstrip(".").lower()
     writer = WRITERS.get(_ALIASES.get(suffix, suffix))
@@ -186,8 +198,9 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
 
 
 def suffix_of(out: str) -> str:
-    """What a file's name ends in that names a format, which may have a dot within (``.geojson.gz``); else its
-    last suffix. With the dot.
+    """Returns the suffix of a file name, with its dot.
+
+    A suffix that names a format may contain a second dot (``.geojson.gz``).
     """
     name = Path(out).name
     known = sorted((*WRITERS, *_ALIASES), key=len, reverse=True)
@@ -196,14 +209,24 @@ def suffix_of(out: str) -> str:
 
 
 def check_terminal(options: MapOptions) -> None:
-    """Raises UsageError for an option that changes nothing on a terminal."""
+    """Checks that every option applies to the terminal.
+
+    Raises:
+        UsageError: An option has no effect on a terminal.
+    """
     check_options("what a terminal shows", TERMINAL, options.looked_at())
 
 
 def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
-    """Raises UsageError, with the formats that take it, for an option that changes nothing in `what`.
+    """Checks that every option has an effect on an output.
 
-    takes: the fields of `MapOptions` that do.
+    Args:
+        what: The output, as the message names it.
+        takes: The fields of `MapOptions` that change the output.
+        options: The requested options.
+
+    Raises:
+        UsageError: An option has no effect on the output. The message lists the formats that support it.
     """
     for field in fields(options):
         name, value = field.name, getattr(options, field.name)
@@ -245,9 +268,11 @@ def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> Non
 
 
 def _check_picture(options: MapOptions) -> None:
-    """Raises UsageError for options of a picture that do not go together."""
+    """Raises UsageError for picture options that conflict."""
     if options.footer and options.no_legend:
-        raise UsageError("--footer adds a line to what --no-legend leaves out; use one of them")
+        raise UsageError(
+            "--footer adds a line to the legend, and --no-legend omits the legend; use one of them"
+        )
     if options.at_least is not None and not (options.argmax or options.outline):
         raise UsageError(
             "--at-least is the least probability that --argmax colours, and that a region of --outline has; "
@@ -267,7 +292,9 @@ def _check_picture(options: MapOptions) -> None:
         raise UsageError(f"--top chooses the classes that a picture shows, and {other}; use one of them")
     if options.raw and (options.argmax or options.cells):
         other = "--argmax" if options.argmax else "--cells"
-        raise UsageError(f"--raw stands beside the smooth map, and {other} draws none; use one of them")
+        raise UsageError(
+            f"--raw adds a panel next to the smooth map, and {other} draws no smooth map; use one of them"
+        )
     for name in ("colormap", "stretch"):
         if options.argmax and getattr(options, name) != getattr(PLAIN_MAP, name):
             raise UsageError(
@@ -277,13 +304,13 @@ def _check_picture(options: MapOptions) -> None:
 
 
 def _check_plain(options: MapOptions) -> None:
-    """Raises UsageError for what does not go together in a grey picture."""
+    """Raises UsageError for options that conflict in a grey picture."""
     if not options.plain and options.dtype is not None:
         raise UsageError(f"--dtype {options.dtype} is for a grey picture of a class: add --plain")
     if not options.plain:
         return
     if options.dtype == "float32":
-        raise UsageError("--dtype float32 is none that a .png can hold; uint8 or uint16, or a .tif")
+        raise UsageError("a .png cannot hold --dtype float32; choose uint8 or uint16, or write a .tif")
     for name in ("argmax", "no_legend", "colormap", "stretch", "top", "raw", "outline", "footer"):
         if getattr(options, name) != getattr(PLAIN_MAP, name):
             raise UsageError(

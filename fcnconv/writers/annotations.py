@@ -1,6 +1,7 @@
 """Regions of many images in the formats of annotation tools: COCO, Label Studio, FiftyOne and YOLO.
 
-Boxes and polygons lie in the upright image: a photo whose EXIF data turns it is annotated as it is shown.
+Boxes and polygons are in coordinates of the upright image: if the EXIF data rotates a photo, the annotations
+fit the rotated photo.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from fcnconv.version import __version__
 from fcnconv.writers.output_spec import Choice
 
 _DIGITS = 2
-"""Of pixels: outlines come from cells of many pixels."""
+"""Decimal places of pixel coordinates. Outlines come from cells of many pixels."""
 
 
 class Categories:
-    """The classes that annotations name, with their numbers from 0: the chosen ones in their order, or every
+    """The classes that annotations refer to, numbered from 0: the selected classes in their order, or every
     class of the network by its index.
     """
 
@@ -37,16 +38,16 @@ class Categories:
         return self._numbers[region.class_idx, region.category]
 
     def names(self) -> list[str]:
-        """The name of each class, in order. Where two have the same name, their numbers tell them apart."""
+        """Returns the name of each class, in order. Classes with the same name differ by their numbers."""
         return [selection.name for selection in self.selections]
 
 
 def write_coco(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
     """Writes COCO object detection: ``images``, ``annotations`` and ``categories`` (https://cocodataset.org).
 
-    An annotation has the ``bbox`` x, y, width and height, the ``segmentation`` as polygons, the ``area``
-    without holes, and as in COCO's results the ``score``. COCO's polygons have no holes: those of a region
-    are left out of its segmentation. Numbers start at 1, since many tools take category 0 as the background.
+    An annotation contains the ``bbox`` (x, y, width, height), the ``segmentation`` as polygons, the ``area``
+    without holes, and the ``score``, as in COCO's results. COCO's polygons have no holes, so the segmentation
+    omits the holes of a region. Numbers start at 1, because many tools treat category 0 as the background.
     """
     categories = Categories(labels, choice.selections)
     with path.open("w", encoding="utf-8") as file:
@@ -67,7 +68,7 @@ def write_coco(path: Path, found: Iterable[Located], labels: Labels, choice: Cho
 def _coco_annotations(
     found: Iterable[Located], categories: Categories, images: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The annotations; adds to `images` those that they belong to."""
+    """Yields the annotations, and appends the images that they belong to to `images`."""
     annotation = 0
     for image, located in enumerate(found, start=1):
         images.append(
@@ -89,11 +90,10 @@ def _coco_annotations(
 
 
 def write_label_studio(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
-    """Writes tasks of Label Studio with predictions: for each region a rectangle and a polygon, in percent of
+    """Writes tasks of Label Studio with predictions: one rectangle and one polygon per region, in percent of
     the image (https://labelstud.io/guide/predictions).
 
-    They belong to a labelling configuration whose controls ``box`` and ``outline`` are on the object
-    ``image``.
+    They fit a labelling configuration whose controls ``box`` and ``outline`` refer to the object ``image``.
     """
     with path.open("w", encoding="utf-8") as file:
         file.write("[")
@@ -111,7 +111,7 @@ def _task(located: Located) -> dict[str, Any]:
 def _results(located: Located, region: Region) -> Iterator[dict[str, Any]]:
     percent = 100 / np.array([located.width, located.height])
     x, y, right, bottom = np.round(np.array(region.box) * np.tile(percent, 2), 4).tolist()
-    outline = np.round(region.rings[0][:-1] * percent, 4).tolist()  # it closes by itself
+    outline = np.round(region.rings[0][:-1] * percent, 4).tolist()  # the context manager closes it
     box = {"x": x, "y": y, "width": round(right - x, 4), "height": round(bottom - y, 4), "rotation": 0}
     about = {
         "to_name": "image",
@@ -134,8 +134,9 @@ def _results(located: Located, region: Region) -> Iterator[dict[str, Any]]:
 
 
 def write_fiftyone(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
-    """Writes labels of FiftyOne's type ``FiftyOneImageDetectionDataset``: for each image, by its absolute
-    path, boxes as shares of the image with label and confidence.
+    """Writes labels of FiftyOne's type ``FiftyOneImageDetectionDataset``.
+
+    Each image is named by its absolute path. Its boxes are fractions of the image, with label and confidence.
     """
     with path.open("w", encoding="utf-8") as file:
         file.write('{"labels": {')
@@ -158,17 +159,20 @@ def write_fiftyone(path: Path, found: Iterable[Located], labels: Labels, choice:
 
 
 def _corner_and_size(region: Region, size: Any) -> list[float]:
-    """x, y, width and height of a region's box as shares of the image."""
+    """Returns x, y, width and height of a region's box as fractions of the image."""
     corners = np.array(region.box, np.float64).reshape(2, 2) / size
     return [*np.round(corners[0], 6).tolist(), *np.round(corners[1] - corners[0], 6).tolist()]
 
 
 def write_yolo(folder: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
-    """Writes a folder as YOLO reads and writes them: ``labels/PATH.txt`` for each image, with a line for each
-    region, and ``data.yaml`` with the names of the classes (https://docs.ultralytics.com/datasets/detect).
+    """Writes a folder in YOLO's format: ``labels/PATH.txt`` for each image, with one line per region, and
+    ``data.yaml`` with the class names (https://docs.ultralytics.com/datasets/detect).
 
-    A line is class, x and y of the box's centre, width and height as shares of the image, and confidence.
-    Raises OutputError where two images would share a file of labels.
+    A line contains the class, x and y of the box's centre, width and height as fractions of the image, and
+    the confidence.
+
+    Raises:
+        OutputError: Two images would share one label file.
     """
     categories = Categories(labels, choice.selections)
     written: dict[str, str] = {}
@@ -190,7 +194,9 @@ def write_yolo(folder: Path, found: Iterable[Located], labels: Labels, choice: C
 
 
 def label_file(name: str) -> str:
-    """Where YOLO looks for the labels of an image below ``labels``: its path with the suffix ``.txt``."""
+    """Returns the path below ``labels`` where YOLO looks for an image's labels: the image's path with suffix
+    ``.txt``.
+    """
     path = PurePath(name.replace("://", "/", 1))
     if ".." in path.parts:
         path = Path(path).resolve()
@@ -207,7 +213,7 @@ def _yolo_lines(located: Located, categories: Categories) -> Iterator[str]:
 
 
 def _write_each(file: IO[str], records: Iterable[dict[str, Any]]) -> None:
-    """Writes records of a JSON list, a line each."""
+    """Writes the records of a JSON list, one per line."""
     comma = "\n"
     for record in records:
         file.write(comma + json.dumps(record))

@@ -1,4 +1,4 @@
-"""Parquet: answers as rows of a table, for pandas, DuckDB and Spark (https://parquet.apache.org/docs/)."""
+"""Parquet tables of classifications, for pandas, DuckDB and Spark (https://parquet.apache.org/docs/)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from fcnconv.predictions import Classification
 
 GROUP_ROWS = 100_000
-"""Rows of a row group: what a reader takes at a time, a few megabytes."""
+"""Rows per row group, the unit that a reader loads: a few megabytes."""
 
 METADATA = b"fcnconv"
-"""The key under which a file's metadata tell how its rows were made, as JSON."""
+"""The metadata key of the provenance of a file's rows, as JSON."""
 
 
 def image_schema() -> pyarrow.Schema:
-    """The columns of a row for an image and a rank. The box is the window where the class is most probable,
-    ``x0`` to ``y1`` in pixels of the image; ``class_idx`` and ``wnid`` are null for a concept.
+    """Returns the columns of a row for one image and rank.
+
+    The box ``x0`` to ``y1`` is the window where the class is most probable, in pixels of the image.
+    ``class_idx`` and ``wnid`` are null for a concept.
     """
     import pyarrow as pa
 
@@ -49,7 +51,12 @@ def image_schema() -> pyarrow.Schema:
 
 
 def image_rows(path: str, found: Classification) -> dict[str, Any]:
-    """The columns of an image's answer, by name. path: what it is called."""
+    """Returns the columns of an image's classification, by name.
+
+    Args:
+        path: The image's name in the table.
+        found: The classification.
+    """
     ranked = found.predictions
     columns = constant_columns(path, found.width, found.height, found.model, len(ranked))
     for name in ("rank", "class_idx", "wnid", "category", "probability"):
@@ -60,12 +67,12 @@ def image_rows(path: str, found: Classification) -> dict[str, Any]:
 
 
 def stored(path: str) -> str:
-    """A name as a column holds it: one that is not UTF-8, which strings are, with its bytes written out."""
+    """Returns a name as a string column stores it: bytes that are not UTF-8 are escaped."""
     return path.encode(errors="backslashreplace").decode()
 
 
 def constant_columns(path: str, width: int, height: int, model: str, rows: int) -> dict[str, Any]:
-    """The columns that are the same in all rows of an image."""
+    """Returns the columns that are the same in all rows of an image."""
     path = stored(path)
     return {
         "path": [path] * rows,
@@ -76,9 +83,10 @@ def constant_columns(path: str, width: int, height: int, model: str, rows: int) 
 
 
 class TableFile:
-    """A Parquet file that is filled with rows as they come, in groups of `GROUP_ROWS`.
+    """A Parquet file that rows are appended to, written in groups of `GROUP_ROWS`.
 
-    about: how the rows were made, which the file's metadata tell; it may be completed until `close`.
+    Attributes:
+        about: The provenance for the file's metadata. You may complete it until `close`.
     """
 
     def __init__(self, path: Path, schema: pyarrow.Schema, about: Mapping[str, Any]):
@@ -91,7 +99,7 @@ class TableFile:
         self._count = 0
 
     def add(self, columns: Mapping[str, Any]) -> None:
-        """Adds rows, by columns."""
+        """Appends rows, given as columns."""
         import pyarrow as pa
 
         table = pa.table(
@@ -104,13 +112,13 @@ class TableFile:
             self._flush()
 
     def close(self) -> None:
-        """Writes what is left, and how the rows were made."""
+        """Writes the remaining rows and the provenance."""
         self._flush()
         self._writer.add_key_value_metadata({METADATA: json.dumps(dict(self._about))})
         self._writer.close()
 
     def discard(self) -> None:
-        """Lets the file go, which is not whole."""
+        """Closes the file without completing it."""
         self._writer.close()
 
     def _flush(self) -> None:
@@ -123,18 +131,32 @@ class TableFile:
 
 
 def check_table(out: str) -> None:
-    """Raises UsageError if a file of this name would be no table, OutputError without the package."""
+    """Checks that a file name can hold a table of classifications.
+
+    Raises:
+        UsageError: The name does not end in .parquet.
+        OutputError: pyarrow is not installed.
+    """
     if out not in STANDARD_OUTPUT and Path(out).suffix.lower() != ".parquet":
-        raise UsageError(f"{out}: the classes of images are written as .parquet; --json and pipes print them")
+        raise UsageError(
+            f"{out}: classifications are written as .parquet only; name such a file, or print them with "
+            "--json or to a pipe"
+        )
     if find_spec("pyarrow") is None:
         raise OutputError(".parquet needs the package pyarrow: pip install 'fcnconv[parquet]'")
 
 
 @contextmanager
 def table_of_images(out: str, identity: Identity) -> Iterator[Callable[[str, Classification], None]]:
-    """What adds an image's answer to a table, which is in the file `out` once the block ends well.
+    """Yields a function that adds an image's classification to a table. The file `out` appears when the block
+    ends without an error.
 
-    identity: of the network, which the file's metadata tell. Raises OutputError.
+    Args:
+        out: The path of the table.
+        identity: The network's identity, recorded in the file's metadata.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     from fcnconv.version import __version__
 

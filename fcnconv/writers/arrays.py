@@ -1,4 +1,4 @@
-"""NumPy's formats, which hold the scores as an array, to the last bit, filled as the map comes."""
+"""NumPy's formats, which hold the exact scores as an array and are filled while the map is computed."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ log = logging.getLogger("fcnconv")
 
 
 def write_npy(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The bare array: NumPy's format has no room for names."""
+    """Writes the array without names: the .npy format has no room for them."""
     with path.open("w+b") as file:
         _write_npy(file, stream, choice)
 
 
 LARGE_MAP = 1 << 30
-"""Bytes of a full map over which ``--store auto`` keeps the best classes of each cell."""
+"""Size of a full map in bytes above which ``--store auto`` keeps only the best classes of each cell."""
 
 
 def write_npz(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The array ``scores`` with its ``categories``, the mask ``exact`` of the cells that were scored as real
-    crops, and each item of the provenance as a scalar.
+    """Writes the array ``scores`` with its ``categories``, the mask ``exact`` of the cells that were scored
+    as crops, and each item of the provenance as a scalar.
 
-    Where only the best are stored (``options.store``), instead of the scores the k best classes of each cell,
-    best first: ``class_idx`` uint16 and ``probability`` float16, both (rows, cols, k).
+    If only the best classes are stored (``options.store``), the file contains the k best classes of each cell
+    instead of the scores, best first: ``class_idx`` uint16 and ``probability`` float16, both (rows, cols, k).
 
-    With ``--map activations`` the scores are those of the windows, and the class activations stand beside
-    them: ``activations`` float32 (h, w, n), with ``activation_window`` and ``activation_stride`` in pixels of
-    the scanned image; cell (i, j) begins at ``(j, i) · activation_stride``.
+    With ``--map activations`` the scores are the windows' scores, and the file also contains the class
+    activations: ``activations`` float32 (h, w, n), with ``activation_window`` and ``activation_stride`` in
+    pixels of the scanned image. Cell (i, j) begins at ``(j, i) · activation_stride``.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     if stream.about.kind == "activations":
@@ -48,11 +48,11 @@ def write_npz(path: Path, stream: ScoreStream, choice: Choice) -> None:
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         if _only_best(stream, choice):
             kept = keep(stream, (), choice.options.top_k)
-            assert kept.class_idx is not None  # as nothing was selected
+            assert kept.class_idx is not None  # because nothing was selected
             arrays |= {"class_idx": kept.class_idx, "probability": kept.probability.astype(np.float16)}
             exact = kept.exact
         else:
-            with tempfile.TemporaryFile(dir=path.parent) as file:  # an archive takes its bytes in order
+            with tempfile.TemporaryFile(dir=path.parent) as file:  # an archive is written sequentially
                 exact = _write_npy(file, stream, choice)
                 file.seek(0)
                 with archive.open("scores.npy", "w", force_zip64=True) as member:
@@ -80,9 +80,10 @@ def _only_best(stream: ScoreStream, choice: Choice) -> bool:
 
 
 def _write_npy(file: IO[bytes], stream: ScoreStream, choice: Choice) -> npt.NDArray[np.bool_]:
-    """Writes the scores as they come; returns the mask of the exact cells.
+    """Writes the scores while they are computed, and returns the mask of the exact cells.
 
-    Written and not memory-mapped: a full disk is then an error and not the end of the process.
+    The file is written and not memory-mapped: a full disk then raises an error instead of killing the
+    process.
     """
     shape = *stream.about.shape[:2], len(choice.names(stream.about))
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -98,7 +99,9 @@ def _write_npy(file: IO[bytes], stream: ScoreStream, choice: Choice) -> npt.NDAr
 
 
 def _with_activations(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, dict[str, npt.NDArray[Any]]]:
-    """The windows of a scan whose class activations were asked for, and the arrays that hold these."""
+    """Returns the windows of a scan for which class activations were requested, and the arrays that receive
+    the activations.
+    """
     shape = *stream.about.shape[:2], len(choice.names(stream.about))
     activations = scratch_array(shape)
     logits = replace(choice, options=replace(choice.options, values="logits"))

@@ -1,4 +1,4 @@
-"""Formats that list the cells, one after another, in words and numbers."""
+"""Formats that list the cells one after another: JSON and CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ Ranking = list[tuple[Selection, float]]
 
 
 def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The provenance, then a line a cell: row, col, box, whether it is exact, its best or chosen classes."""
+    """Writes the provenance, then one line per cell: row, col, box, whether it is exact, and its best or
+    selected classes.
+    """
     rows, cols, _ = stream.about.shape
     kept = keep(stream, choice.selections, choice.options.top_k)
     head = provenance(stream) | {"rows": rows, "cols": cols}
@@ -41,9 +43,12 @@ def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 
 def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """A row a cell. Without a selection its k best categories, and whether it is a real crop (1 or 0); with
-    some a column ``prob_NAME`` each, after the columns ``minx,miny,width,height`` and no others, as readers
-    of WSInfer's tables expect. Names that a spreadsheet would compute get an apostrophe, see `_as_text`.
+    """Writes one row per cell.
+
+    Without a selection, a row contains the k best categories and whether the cell was scored as a crop (1 or
+    0). With a selection, it contains one column ``prob_NAME`` per selected class after the columns
+    ``minx,miny,width,height``, and no other columns, as readers of WSInfer's tables expect. Names that a
+    spreadsheet would evaluate get an apostrophe, see `_as_text`.
     """
     kept = keep(stream, choice.selections, choice.options.top_k)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -67,13 +72,16 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 
 _FORMULA = ("=", "+", "-", "@")
-"""What makes a spreadsheet take a cell for a formula, which may send what is in the table to anybody."""
+"""First characters that make a spreadsheet evaluate a cell as a formula. A formula could send the table's
+content to a third party.
+"""
 
 
 def _as_text(name: str) -> str:
-    """A name of a class as a cell that a spreadsheet takes for text, in one line: with an apostrophe before
-    one that begins as formulas do, as OWASP advises ("CSV Injection"), and control characters written out.
-    Names come with the model, from whoever made it.
+    """Returns a class name as a spreadsheet cell that is read as text, on one line.
+
+    A name that begins like a formula gets an apostrophe in front, as OWASP advises ("CSV Injection"), and
+    control characters are escaped. Names come with the model, which may come from anybody.
     """
     return f"'{printable(name)}" if name.startswith(_FORMULA) else printable(name)
 
@@ -82,8 +90,8 @@ _BOX_COLUMNS = ("minx", "miny", "width", "height")
 
 
 def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
-    """The row and column of each cell that was looked at, with the chosen selections or else its best
-    categories.
+    """Yields the row, the column and the ranking of each cell inside the region of interest: the selections,
+    or else the cell's best categories.
     """
     categories = labels.all_categories()
     rows = len(kept.probability)

@@ -1,4 +1,4 @@
-"""Score maps as data science holds them: an xarray DataArray, a pandas DataFrame."""
+"""Score maps in data science formats: an xarray DataArray and a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 
 def labelled_array(stream: ScoreStream, choice: Choice) -> xarray.DataArray:
-    """The scores, float32, with the dimensions row, col and class; its attributes are the provenance.
+    """Returns the scores, float32, with the dimensions row, col and class. The attributes are the provenance.
 
-    Coordinates: the names of the ``class``; ``x`` (col) and ``y`` (row), the centres of the windows in pixels
-    of the image; ``exact`` (row, col), the cells whose scores are those of real crops.
+    Coordinates:
 
-    Raises OutputError without xarray.
+    - ``class``: the names
+    - ``x`` (col) and ``y`` (row): the centres of the windows in pixels of the image
+    - ``exact`` (row, col): whether the cell was scored as a crop
+
+    Raises:
+        OutputError: xarray is not installed.
     """
     made = _needed("xarray")
     about = stream.about
@@ -48,12 +52,18 @@ def labelled_array(stream: ScoreStream, choice: Choice) -> xarray.DataArray:
 
 
 def best_classes_frame(stream: ScoreStream, k: int) -> pandas.DataFrame:
-    """A row for each of the k best classes of each cell, best first; its ``attrs`` are the provenance.
+    """Returns one row for each of the k best classes of each cell, best first. The ``attrs`` are the
+    provenance.
 
-    Columns: row, col; x0, y0, x1, y1, the window in pixels of the image; rank, class_idx, wnid, category,
-    probability; exact, whether the scores are those of a real crop.
+    Columns:
 
-    Raises OutputError without pandas.
+    - row, col
+    - x0, y0, x1, y1: the window in pixels of the image
+    - rank, class_idx, wnid, category, probability
+    - exact: whether the cell was scored as a crop
+
+    Raises:
+        OutputError: pandas is not installed.
     """
     made = _needed("pandas")
     kept, labels = keep(stream, (), k), stream.about.labels
@@ -80,7 +90,12 @@ def best_classes_frame(stream: ScoreStream, k: int) -> pandas.DataFrame:
 
 
 def _needed(package: str) -> Any:
-    """A package that fcnconv comes without; the extra that brings it has its name. Raises OutputError."""
+    """Imports a package that fcnconv does not install by default. The extra that installs it has the same
+    name.
+
+    Raises:
+        OutputError: The package is not installed.
+    """
     try:
         return import_module(package)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""A score map as a notebook shows it: the picture, the best windows, and where the scores come from."""
+"""The notebook view of a score map: the picture, the best windows, and the provenance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from fcnconv.predictions import Prediction
 
 MAX_SIDE = 800
-"""Pixels of the picture's longer side: what a notebook has room for, and little in its file."""
+"""Longest side of the picture in pixels: it fits the width of a notebook and adds little to its file."""
 
 
 def map_html(
@@ -21,9 +21,13 @@ def map_html(
     best: Iterable[Prediction],
     made: Mapping[str, object],
 ) -> str:
-    """HTML without scripts or anything from outside: all of it is text, but for the picture, a JPEG.
+    """Returns HTML without scripts or external resources. It contains only text and the picture, a JPEG.
 
-    best: the classes of the table, each with its window. made: the provenance, folded away.
+    Args:
+        title: The heading.
+        picture: The map, if it can be drawn.
+        best: The predictions of the table, each with its window.
+        made: The provenance, shown in a collapsed section.
     """
     head = ("class", "probability", "box")
     rows = [(p.category, f"{p.probability:.3f}", ", ".join(map(str, p.box))) for p in best]

@@ -1,4 +1,4 @@
-"""Regions as polygons on the image or on the map: GeoJSON, for QuPath and GIS, and GeoPackage."""
+"""Regions as polygons in image or map coordinates: GeoJSON, for QuPath and GIS, and GeoPackage."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from fcnconv.writers.polygons import crs_name, without_a_map
 Points = npt.NDArray[np.float64]
 
 _PIXEL_DIGITS, _DEGREE_DIGITS = 2, 8
-"""Of coordinates: a hundredth of a pixel, and a millimetre."""
+"""Decimal places of coordinates: a hundredth of a pixel, and about a millimetre in degrees."""
 
 
 def write_region_geojson(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
-    """Writes a feature for each region: its outline with holes, and the class, probability, mean, area, box
-    and image as properties; also as a QuPath annotation, with ``classification`` and ``measurements``.
+    """Writes one feature per region: its outline with holes, and class, probability, mean, area, box and
+    image as properties. It is also a QuPath annotation, with ``classification`` and ``measurements``.
 
-    The coordinates are pixels of the image; for an image that lies on the map they are longitudes and
-    latitudes, as RFC 7946 requires, or with ``options.projected`` those of the image's own system, which the
-    member ``crs`` of GeoJSON 2008 names. Raises UsageError where several images have no common coordinates.
+    Coordinates are pixels of the image. For a georeferenced image they are longitudes and latitudes, as RFC
+    7946 requires, or with ``options.projected`` coordinates in the image's own system, which the member
+    ``crs`` of GeoJSON 2008 names.
+
+    Raises:
+        UsageError: The images have no common coordinate system.
     """
     placed = _InOneSystem(projected=choice.options.projected)
     with path.open("w", encoding="utf-8") as file:
@@ -69,9 +72,10 @@ def _feature(located: Located, region: dict[str, Any], outline: Polygon) -> dict
 
 
 class _InOneSystem:
-    """Brings the outlines of several images to the coordinates of one file.
+    """Converts the outlines of several images to the coordinates of one file.
 
-    crs: the member that names the system, once an image has told it.
+    Attributes:
+        crs: The member that names the coordinate system, once an image has provided it.
     """
 
     def __init__(self, *, projected: bool):
@@ -80,15 +84,15 @@ class _InOneSystem:
         self._first: tuple[str, object] | None = None
 
     def coordinates(self, located: Located) -> Callable[[Polygon], Polygon]:
-        """What brings an outline from pixels of an image to the file's coordinates."""
+        """Returns a function that converts outlines from pixels of an image to the file's coordinates."""
         place = located.georeference
         if place is None:
             if self.projected:
                 raise UsageError(
-                    f"{located.name}: --projected writes map coordinates, and this file names none; leave it "
-                    "out to write pixels"
+                    f"{located.name}: --projected writes map coordinates, and this image is not "
+                    "georeferenced; leave it out to write pixels"
                 )
-            self._agree(located, located.name)  # pixels of one image are none of another
+            self._agree(located, located.name)  # pixel coordinates of two images have no common system
             return lambda outline: shapely.transform(outline, _rounded_pixels)
         if self.projected or place.system is None:
             self._agree(located, place.system or located.name)
@@ -113,7 +117,9 @@ def _rounded_pixels(points: Points) -> Points:
 
 
 def _to_degrees(place: GeoReference) -> Callable[[Points], Points]:
-    """What brings pixels to longitudes and latitudes. Raises ImageError where a package is missing."""
+    """Returns a function that converts pixels to longitudes and latitudes. Raises ImageError if a package is
+    missing.
+    """
 
     def degrees(points: Points) -> Points:
         there = transformed(place.place_all(points), str(place.system), LONGITUDES)
@@ -123,9 +129,11 @@ def _to_degrees(place: GeoReference) -> Callable[[Points], Points]:
 
 
 def write_region_gpkg(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
-    """Writes a GeoPackage of one layer, ``regions``: the outlines with holes and the columns category,
-    probability, mean, area_px (square pixels) and image; in the image's own coordinate system. For an image
-    without one, x runs to the right and y downwards (negative), as in a ``.gpkg`` of a heatmap.
+    """Writes a GeoPackage with one layer, ``regions``, in the image's own coordinate system.
+
+    The layer contains the outlines with holes and the columns category, probability, mean, area_px (square
+    pixels) and image. For an image that is not georeferenced, x runs to the right and y downwards (negative),
+    as in a ``.gpkg`` of a heatmap.
     """
     from pyogrio.errors import DataSourceError
     from pyogrio.raw import write

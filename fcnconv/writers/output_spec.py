@@ -1,4 +1,4 @@
-"""What goes into a file, whatever its format: the chosen scores, their names, and where they come from."""
+"""The content of an output file in any format: the selected scores, their names and their provenance."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ from fcnconv.scores import FloatArray, MapBlock, MapInfo, Mask, ScoreStream
 from fcnconv.version import __version__
 
 CellRecord = dict[str, str | int | float]
-"""Named scalars."""
+"""A record of named scalars."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a score map is written. selections: the categories and concepts, each once; none are all."""
+    """The part of a score map that is written.
+
+    Attributes:
+        selections: The categories and concepts, without duplicates; empty for all categories.
+        options: The options of the map.
+    """
 
     selections: tuple[Selection, ...] = ()
     options: MapOptions = PLAIN_MAP
@@ -37,54 +42,65 @@ class Choice:
 
     @classmethod
     def of(cls, options: MapOptions, labels: Labels) -> Choice:
-        """What the options ask for of a map with these labels. Raises UsageError for a class that is none."""
+        """Returns the choice that the options make for a map with these labels.
+
+        Raises:
+            UsageError: A selected class does not exist.
+        """
         return cls(tuple(labels.find(name) for name in options.classes), options)
 
     def scores(self, piece: MapBlock) -> FloatArray:
-        """float32 (rows, cols, num_classes), or (rows, cols, len(selections)) where some are chosen."""
+        """Returns float32 (rows, cols, num_classes), or (rows, cols, len(selections)) with a selection."""
         values = self.options.values
         if piece.about.labels.activation == "none" and self.options.dtype in (None, "float32"):
-            values = "logits"  # what is taken as it is may be no probability
+            values = "logits"  # raw outputs need not be probabilities
         if self.selections:
             return piece.class_maps(self.selections, values)
         return piece.probabilities() if values == "probabilities" else piece.logits
 
     def names(self, about: MapInfo) -> list[str]:
-        """The name of each plane of `scores`."""
+        """Returns the name of each plane of `scores`."""
         return [selection.name for selection in self.selections] or list(about.labels.categories)
 
 
 PICTURE_SIDE = 8192
-"""Pixels of a picture's longest side, unless told."""
+"""Default for the longest side of a picture, in pixels."""
 
 
 def photo_of(about: MapInfo, max_side: int) -> Pixels:
-    """uint8 (H, W, 3): the image that was scanned, no side longer than `max_side` pixels.
+    """Returns the scanned image, uint8 (H, W, 3), with no side longer than `max_side` pixels.
 
-    Raises UsageError.
+    Raises:
+        UsageError: The map has no image.
     """
     return read_within(source_of(about), max_side)
 
 
 def source_of(about: MapInfo) -> ImageSource:
-    """The image that was scanned, as it is looked at. Raises UsageError if the map has none."""
+    """Returns the scanned image as it is displayed.
+
+    Raises:
+        UsageError: The map has no image.
+    """
     if about.source is None:
-        raise UsageError("a picture lies over the photo, and this map has none; write another format")
+        raise UsageError("a picture is drawn over the photo, and this map has no photo; write another format")
     return seen(about.source)
 
 
 def place_of(about: MapInfo) -> GeoReference | None:
-    """Where the image lies on a map of the world, if its file says it."""
+    """Returns the image's georeference, or None if its file has no georeference."""
     return about.source.georeference if isinstance(about.source, Placed) else None
 
 
 def optimises(about: MapInfo) -> bool:
-    """Whether a GeoTIFF of a map becomes a cloud-optimised one: of an image on the map, by rasterio."""
+    """Returns whether a map is written as a cloud-optimised GeoTIFF: the image is georeferenced and rasterio
+    is installed.
+    """
     return place_of(about) is not None and find_spec("rasterio") is not None
 
 
 def told(stream: ScoreStream) -> str:
-    """How true a map is and how it was made, in a few words. To be asked when it was read."""
+    """Returns a short description of a map's accuracy and settings. Call it after the map has been read."""
     about = stream.about
     sizes = [f"{width} × {height}" for width, height in (g.scan_size for g in about.scales or (about.grid,))]
     at = f"{', '.join(sizes[:-1])} and {sizes[-1]}" if len(sizes) > 1 else sizes[0]
@@ -96,7 +112,9 @@ def told(stream: ScoreStream) -> str:
 
 
 def provenance(stream: ScoreStream) -> CellRecord:
-    """What a reader needs to place each cell and to make the map again. To be asked when the map was read."""
+    """Returns what a reader needs to locate each cell and to make the map again. Call it after the map has
+    been read.
+    """
     about = stream.about
     grid, made = about.grid, about.provenance
     record: CellRecord = {
@@ -143,13 +161,14 @@ def provenance(stream: ScoreStream) -> CellRecord:
 
 @dataclass(frozen=True)
 class Kept:
-    """Some probabilities of each cell: of chosen categories and concepts, or of its best categories.
+    """Probabilities that are kept per cell: of the selections, or of the cell's best categories.
 
-    probability: float32 (rows, cols, n), 0 to 1.
-    class_idx: (rows, cols, n), the categories that are best in each cell, best first, uint16 where that holds
-        them; None where the probabilities are those of the selections, in their order.
-    exact: bool (rows, cols), the cells whose scores are those of real crops.
-    best_scale: of joined scales, uint8 (rows, cols).
+    Attributes:
+        probability: float32 (rows, cols, n), 0 to 1.
+        class_idx: (rows, cols, n), the best categories of each cell, best first, uint16 if it can hold them;
+            None if the probabilities belong to the selections, in their order.
+        exact: bool (rows, cols), whether the cell was scored as a crop.
+        best_scale: uint8 (rows, cols), if several scales are joined.
     """
 
     about: MapInfo
@@ -159,14 +178,19 @@ class Kept:
     best_scale: npt.NDArray[np.uint8] | None
 
     def box(self, row: int, col: int) -> Box:
-        """(x0, y0, x1, y1) of a cell's window, as `MapInfo.box` gives it."""
+        """Returns (x0, y0, x1, y1) of a cell's window, see `MapInfo.box`."""
         return self.about.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
 
 
 def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
-    """What formats need that do not hold every score, so that memory follows the cells. Reads the map once.
+    """Reads the map once, and returns the probabilities for formats that do not hold every score. Memory
+    grows with the number of cells, not of classes.
 
-    selections: whose probabilities are kept; if there are none, the k best categories of each cell.
+    Args:
+        stream: The map.
+        selections: The selections whose probabilities are kept. If it is empty, the k best categories of each
+            cell are kept.
+        k: The number of best categories.
     """
     about = stream.about
     rows, cols, num_classes = about.shape
@@ -187,11 +211,11 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
 
 
 MADE_BY = f"fcnconv {__version__}"
-"""What pictures and TIFFs have as their software."""
+"""The software name in the metadata of pictures and TIFFs."""
 
 
 def is_map(path: Path) -> bool:
-    """Whether a file is none that Pillow can decode, or is one that fcnconv made."""
+    """Returns whether fcnconv wrote a file, or Pillow cannot decode it."""
     try:
         with Image.open(path) as image:
             return str(image.getexif().get(ExifTags.Base.Software, "")).startswith("fcnconv")

@@ -1,4 +1,4 @@
-"""Formats to look at: the photo with classes' probabilities over it, and the page of the viewer."""
+"""Display formats: the photo with class probabilities over it, and the viewer's page."""
 
 from __future__ import annotations
 
@@ -37,21 +37,27 @@ from fcnconv.writers.output_spec import (
 log = logging.getLogger("fcnconv")
 
 _CONTENDERS = 5
-"""Classes of a cell that its picture of winners needs: between cells another than the first may win."""
+"""Best classes per cell that a picture of the top classes uses: between two cells, a third class may be the
+top class.
+"""
 
 _COMPRESSED = 4
-"""Of zlib's levels, for a PNG: its usual 6 takes 2.6 times as long for 3 % fewer bytes (a picture of 40
+"""zlib level of PNG files. The default level 6 takes 2.6 times as long for 3 % fewer bytes (a picture of 40
 megapixels).
 """
 
 
 def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
-    """The picture of `picture_of`, in a file.
+    """Writes the picture of `picture_of` to a file.
 
-    The provenance is in the EXIF image description, as JSON. A PNG also has it as text: the JSON in
+    The EXIF image description contains the provenance as JSON. A PNG also contains text chunks: the JSON in
     ``fcnconv``, and a sentence in ``Description``.
 
-    format: Pillow's name of the file format.
+    Args:
+        path: The file.
+        stream: The map.
+        choice: The selections and options.
+        format: Pillow's name of the file format.
     """
     picture = plain_picture_of(stream, choice) if choice.options.plain else picture_of(stream, choice)
     record = json.dumps(provenance(stream))
@@ -67,10 +73,12 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
 
 
 def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
-    """The photo with the chosen selections over it, a panel each, or with the winner of each cell; below it
-    what it is read by. No side is longer than ``options.max_side``.
+    """Returns the photo with one panel per selection, or with the top class of each cell, and a legend below.
 
-    Raises UsageError.
+    No side is longer than ``options.max_side``.
+
+    Raises:
+        UsageError: No class is selected, or the map has no photo, or an option does not apply.
     """
     options, about = choice.options, stream.about
     if not (choice.selections or options.argmax):
@@ -127,8 +135,8 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
 
 
 def _outlines(kept: Kept, choice: Choice) -> list[list[npt.NDArray[np.float64]]]:
-    """The rings of the regions of each selection, in pixels of the image."""
-    from fcnconv.regions import place_of_windows, regions_of_each  # only what draws regions needs shapely
+    """Returns the rings of the regions of each selection, in pixels of the image."""
+    from fcnconv.regions import place_of_windows, regions_of_each  # only regions need shapely
 
     place = place_of_windows(kept.about.grid)
     found = regions_of_each(kept.probability, place, choice.selections, choice.options)
@@ -136,8 +144,8 @@ def _outlines(kept: Kept, choice: Choice) -> list[list[npt.NDArray[np.float64]]]
 
 
 def _title(about: MapInfo, selection: Selection, highest: float) -> str:
-    """What the legend says of a class: its probability for the whole image, where `Classifier.classify` lists
-    it, and the highest one in the map.
+    """Returns the legend's title of a class: its name, its probability for the whole image if
+    `Classifier.classify` lists it, and its highest probability in the map.
     """
     listed = about.answer().predictions if about.answer is not None else ()
     whole = next((p.probability for p in listed if (p.class_idx,) == selection.classes), None)
@@ -147,10 +155,12 @@ def _title(about: MapInfo, selection: Selection, highest: float) -> str:
 
 
 def smooth(planes: FloatArray, phases: int) -> FloatArray:
-    """The mean over squares of one stride of the network's own, where its stride was made finer: networks
-    answer differently to shifts within a stride, which draws stripes and crosses over fine maps.
+    """Returns the mean over squares of one native stride, for a map with a finer stride. Networks respond
+    differently to shifts within a stride, which draws stripes and crosses over fine maps.
 
-    planes: float32 (rows, cols, n). phases: cells along such a stride.
+    Args:
+        planes: float32 (rows, cols, n).
+        phases: The number of cells per native stride.
     """
     for axis in (0, 1) if phases > 1 else ():
         ends = [(phases // 2, (phases - 1) // 2) if axis == each else (0, 0) for each in range(3)]
@@ -160,9 +170,11 @@ def smooth(planes: FloatArray, phases: int) -> FloatArray:
 
 
 def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
-    """The probability of the chosen selection in grey, in the size of the photo or of ``options.max_side``:
-    black is 0 and what was not looked at, white is 1; in 8 bits, or with ``options.dtype`` uint16 in 16.
-    Beyond the outermost windows' centres it is carried outward.
+    """Returns the probability of the selection in grey, in the size of the photo or of ``options.max_side``.
+
+    0 is black, as is everything outside the region of interest; 1 is white. The picture has 8 bits, or 16
+    bits with ``options.dtype`` uint16. Beyond the centres of the outermost windows, their values are
+    extended.
     """
     options, about = choice.options, stream.about
     longest = max(about.grid.image_size)
@@ -177,7 +189,7 @@ def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
 
 
 def _best_first(kept: Kept) -> tuple[npt.NDArray[np.integer], FloatArray]:
-    """The classes of each cell and their probabilities, best first, whether or not some were chosen."""
+    """Returns the classes of each cell and their probabilities, best first, with or without a selection."""
     if kept.class_idx is not None:
         return kept.class_idx, kept.probability
     order = top_k(kept.probability, kept.probability.shape[-1])
@@ -185,17 +197,20 @@ def _best_first(kept: Kept) -> tuple[npt.NDArray[np.integer], FloatArray]:
 
 
 def winners_floor(options: MapOptions, labels: Labels) -> float:
-    """The probability that the winner of a place must reach to be coloured: of classes that are each there or
-    not, 1/2 unless told.
+    """Returns the probability that the top class of a place needs to be coloured. The default for independent
+    classes is 1/2.
     """
     usual = 0.5 if labels.activation == "sigmoid" else FLOOR
     return usual if options.at_least is None else options.at_least
 
 
 def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = None) -> None:
-    """Says what to try where nothing of what is shown is probable anywhere.
+    """Logs a hint if no shown class is probable anywhere.
 
-    names: of the classes that are shown; none are the winners. floor: that these must reach.
+    Args:
+        highest: The highest probability that is shown.
+        names: The names of the shown classes; empty if the picture shows top classes.
+        floor: The probability that a top class needs.
     """
     if highest >= (FLOOR if floor is None else floor):
         return
@@ -211,10 +226,10 @@ def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = No
 
 
 def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The viewer, with the chosen selections offered first."""
+    """Writes the viewer's page, which offers the selections first."""
     photo, options = source_of(stream.about), choice.options
 
-    def made() -> CellRecord:  # asked for once the map is packed
+    def made() -> CellRecord:  # called after the map is packed
         return provenance(stream)
 
     page = viewer_page(stream, photo, made, shown=choice.selections, max_side=options.max_side)

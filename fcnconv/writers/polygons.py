@@ -1,4 +1,4 @@
-"""Formats that hold the cells as polygons on the image or on the map: GeoJSON, for QuPath and GIS, and
+"""Formats that hold the cells as polygons in image or map coordinates: GeoJSON, for QuPath and GIS, and
 GeoPackage.
 """
 
@@ -30,31 +30,35 @@ from fcnconv.writers.output_spec import Choice, Kept, keep, place_of, provenance
 log = logging.getLogger("fcnconv")
 
 ALL_CLASSES = 64
-"""Classes of a network up to which each is told of every cell; of more the best, unless some are chosen."""
+"""Largest number of classes for which every cell lists all of them. With more classes, a cell lists its best
+ones, unless some are selected.
+"""
 
 _DIGITS = 8
-"""Of longitudes and latitudes: a millimetre."""
+"""Decimal places of longitudes and latitudes: about a millimetre."""
 
 Corners = npt.NDArray[np.float64]
 """(n, 5, 2): closed rings of n squares, x and y."""
 
 
 def write_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """A feature for each cell that was looked at: the square around its window's centre, classified by its
-    most probable class, with the probability of each class as a measurement: of the chosen ones, of all of a
-    network of few (`ALL_CLASSES`), or of the best. ``options.at_least`` leaves out cells whose best class is
-    below it.
+    """Writes one feature per cell inside the region of interest: the square around the centre of its window,
+    classified as its top class, with class probabilities as measurements.
 
-    The layout is that of QuPath's objects, which its extension WSInfer makes too. In pixels of the image; of
-    one that lies on the map in longitudes and latitudes, as RFC 7946 asks, or with ``options.projected`` in
-    the image's own system, named in the member ``crs`` of GeoJSON 2008.
+    The measurements are the selected classes, or all classes if the network has at most `ALL_CLASSES`, or
+    else the best classes. Cells whose best class is below ``options.at_least`` are omitted.
+
+    The layout is QuPath's object format, which its extension WSInfer also writes. Coordinates are pixels of
+    the image. For a georeferenced image they are longitudes and latitudes, as RFC 7946 requires, or with
+    ``options.projected`` coordinates in the image's own system, which the member ``crs`` of GeoJSON 2008
+    names.
     """
     with path.open("w", encoding="utf-8") as file:
         _write_features(file, stream, choice)
 
 
 def write_packed_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The same, compressed by gzip."""
+    """Writes the same as `write_geojson`, compressed with gzip."""
     with (
         path.open("wb") as file,
         gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
@@ -80,9 +84,11 @@ def _write_features(file: TextIO, stream: ScoreStream, choice: Choice) -> None:
 
 
 def _cut(ring: list[list[float]]) -> list[list[list[float]]]:
-    """A ring in longitudes as one or two, none of which crosses 180°, as section 3.1.9 of RFC 7946 asks.
+    """Splits a ring in longitudes where it crosses 180°, as section 3.1.9 of RFC 7946 requires. Returns one
+    or two rings.
 
-    ring: as `_to_lonlat` makes it, beyond 180 where it crosses.
+    Args:
+        ring: A ring from `_to_lonlat`, with longitudes beyond 180 where it crosses.
     """
     if max(x for x, _ in ring) <= 180:
         return [ring]
@@ -125,10 +131,11 @@ def _feature(cells: CellPolygons, row: int, col: int, rings: list[list[list[floa
 
 
 def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """A GeoPackage of one layer, ``cells``: the same cells and squares with a column ``prob_NAME`` for each
-    class, or ``category_2``, ``probability_2`` and so on for the best of many; in the image's own system on
-    the map. Of an image that has none in its pixels, x to the right and y downwards (negative), as in a
-    ``.tif``.
+    """Writes a GeoPackage with one layer, ``cells``: the cells and squares of `write_geojson`.
+
+    The columns are one ``prob_NAME`` per class, or ``category_2``, ``probability_2`` and so on for the best
+    of many classes. Coordinates are in the image's own system. For an image that is not georeferenced they
+    are pixels, x to the right and y downwards (negative), as in a ``.tif``.
     """
     from pyogrio.errors import DataSourceError
     from pyogrio.raw import write
@@ -144,7 +151,7 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
     columns = cells.columns(rows, cols)
     record = {f"fcnconv_{name}": str(value) for name, value in provenance(stream).items()}
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder, without_a_map():
-        made = Path(folder, "cells.gpkg")  # without its suffix GDAL complains
+        made = Path(folder, "cells.gpkg")  # GDAL complains about a file without this suffix
         try:
             write(
                 made,
@@ -164,14 +171,14 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
 
 @contextmanager
 def without_a_map() -> Iterator[None]:
-    """Keeps quiet about cells without a coordinate system, which are told of where that is unexpected."""
+    """Suppresses the warning about a missing coordinate system, for images that are not georeferenced."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         yield
 
 
 def _well_known(rings: Corners) -> npt.NDArray[np.object_]:
-    """The polygons as OGC's well-known binary, little-endian: one ring of five points each."""
+    """Returns the polygons as OGC's well-known binary, little-endian: one ring of five points each."""
     row = np.dtype(
         [("order", "u1"), ("kind", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", (5, 2))]
     )
@@ -183,10 +190,11 @@ def _well_known(rings: Corners) -> npt.NDArray[np.object_]:
 
 @dataclass(frozen=True)
 class CellPolygons:
-    """The cells that are listed.
+    """The cells that a file lists.
 
-    names: of the classes that are told of each, or else those that `Kept.class_idx` counts.
-    at_least: the probability that the best of them has at least.
+    Attributes:
+        names: The names of the classes that each cell lists, or else the names that `Kept.class_idx` indexes.
+        at_least: The lowest probability of the best class of a listed cell.
     """
 
     kept: Kept
@@ -195,7 +203,7 @@ class CellPolygons:
 
     @classmethod
     def of(cls, stream: ScoreStream, choice: Choice) -> CellPolygons:
-        """Those of a map. Reads it."""
+        """Reads a map and returns its cells."""
         selections, labels = choice.selections, stream.about.labels
         if not selections and len(labels) <= ALL_CLASSES:
             selections = labels.all_categories()
@@ -204,19 +212,21 @@ class CellPolygons:
         return cls(kept, names, choice.options.at_least or 0.0)
 
     def rows(self) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-        """Each row with the columns of its listed cells; those that were not looked at are NaN."""
+        """Yields each row with the columns of its listed cells. Cells outside the region of interest are NaN
+        and are not listed.
+        """
         for row, probability in enumerate(self.kept.probability):
             yield row, np.flatnonzero(probability.max(-1) >= self.at_least)
             written(row + 1, of=len(self.kept.probability))
 
     def ranking(self, row: int, col: int) -> list[tuple[str, float]]:
-        """The names and probabilities of a cell's classes."""
+        """Returns the names and probabilities of a cell's classes."""
         probabilities = self.kept.probability[row, col]
         chosen = range(len(self.names)) if self.kept.class_idx is None else self.kept.class_idx[row, col]
         return [(self.names[i], round(float(p), 6)) for i, p in zip(chosen, probabilities, strict=True)]
 
     def columns(self, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[Any]]:
-        """The listed cells as a table: a name and an array (n,) for each column."""
+        """Returns the listed cells as a table: a name and an array (n,) for each column."""
         kept, names = self.kept, np.array(self.names, object)
         probability = kept.probability[rows, cols]
         each = np.arange(len(rows))
@@ -239,29 +249,34 @@ class CellPolygons:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, those that occur again with their number: they are keys, and columns, which know no case."""
+    """Returns the names, with a number appended to repeated ones. They serve as keys, and as column names,
+    which ignore case.
+    """
     times = Counter(name.casefold() for name in names)
     return tuple(f"{name} {i}" if times[name.casefold()] > 1 else name for i, name in enumerate(names))
 
 
 def squares(grid: Grid, row: int, cols: npt.NDArray[np.intp]) -> Corners:
-    """The squares around the centres of some windows of a row, in pixels of the image: (n, 5, 2), from the
-    left top corner to the right top one.
+    """Returns the squares around the centres of some windows of a row, in pixels of the image: (n, 5, 2),
+    from the top left corner to the top right corner.
     """
     edges = np.array([grid.square(row, col) for col in cols.tolist()], np.float64).reshape(-1, 4)
     return edges[:, [[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]]
 
 
 def _placed(about: MapInfo, *, projected: bool) -> tuple[Callable[[Corners], Corners], dict[str, object]]:
-    """What brings squares from pixels to the coordinates of a GeoJSON, and the members that tell of these.
+    """Returns a function that converts squares from pixels to the coordinates of a GeoJSON, and the members
+    that name these coordinates.
 
-    Raises UsageError, and OutputError where a package is missing.
+    Raises:
+        UsageError: ``projected`` is requested and the image is not georeferenced.
+        OutputError: A package is missing.
     """
     place = place_of(about)
     if place is None:
         if projected:
             raise UsageError(
-                "--projected writes coordinates of the image's own map, and its file tells of none; leave it "
+                "--projected writes map coordinates, and the image is not georeferenced; leave it "
                 "out: they are pixels"
             )
         return lambda corners: np.round(corners, 3), {}
@@ -279,7 +294,7 @@ def _placed(about: MapInfo, *, projected: bool) -> tuple[Callable[[Corners], Cor
 
 
 def _to_lonlat(place: GeoReference) -> Callable[[Corners], Corners]:
-    """What brings squares from pixels to longitudes and latitudes."""
+    """Returns a function that converts squares from pixels to longitudes and latitudes."""
 
     def lonlat(corners: Corners) -> Corners:
         points = place.place_all(corners).reshape(-1, 2)
@@ -289,19 +304,21 @@ def _to_lonlat(place: GeoReference) -> Callable[[Corners], Corners]:
         rings[across, :, 0] %= 360
         return _risen(np.round(rings, _DIGITS))
 
-    lonlat(np.zeros((1, 5, 2)))  # tells of a missing package before anything is computed
+    lonlat(np.zeros((1, 5, 2)))  # reports a missing package before anything is computed
     return lonlat
 
 
 def _risen(rings: Corners) -> Corners:
-    """The rings with their points counterclockwise where y grows upwards, as RFC 7946 asks."""
+    """Returns the rings counterclockwise, for y upwards, as RFC 7946 requires."""
     (x, y), (after_x, after_y) = rings[:, :-1].transpose(2, 0, 1), rings[:, 1:].transpose(2, 0, 1)
     turned = (x * after_y - after_x * y).sum(-1) < 0
     return np.where(turned[:, None, None], rings[:, ::-1], rings)
 
 
 def crs_name(place: GeoReference) -> str | None:
-    """The name of a coordinate system. Of WGS 84's two orders of axes GeoJSON's is longitude first."""
+    """Returns the name of a coordinate system. Of the two axis orders of WGS 84, GeoJSON uses longitude
+    first.
+    """
     if place.epsg is None:
         return place.system
     if place.system == LONGITUDES:

@@ -1,4 +1,4 @@
-"""Maps as planes, one a class, at several sizes: what viewers of microscopy open."""
+"""Maps as planes, one per class, at several sizes, for microscopy viewers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers.output_spec import Choice
 
 TILE = 256
-"""Cells along a side of a tile, or of a chunk; a map that is not larger has no smaller copy."""
+"""Side of a tile or chunk in cells. A map that is not larger has no smaller copies."""
 
 
 def planes(stream: ScoreStream, choice: Choice) -> FloatArray:
-    """float32 (planes, rows, cols): the chosen scores, in memory, or on disk where they are large. Reads the
-    map.
+    """Reads the map and returns the selected scores, float32 (planes, rows, cols), in memory, or on disk if
+    they are large.
     """
     rows, cols, _ = stream.about.shape
     found = scratch_array((len(choice.names(stream.about)), rows, cols))
@@ -30,12 +30,12 @@ def planes(stream: ScoreStream, choice: Choice) -> FloatArray:
 
 
 def levels(rows: int, cols: int) -> int:
-    """How many sizes a map of so many cells has, each half of the one before."""
+    """Returns the number of sizes for a map of so many cells. Each size is half of the one before."""
     return max(math.ceil(math.log2(max(rows, cols) / TILE)), 0) + 1
 
 
 def pyramid(found: FloatArray) -> Iterator[FloatArray]:
-    """Planes (n, rows, cols) at each of their `levels`, the largest first."""
+    """Yields planes (n, rows, cols) at each of their `levels`, the largest first."""
     yield found
     for _ in range(levels(*found.shape[1:]) - 1):
         smaller = scratch_array((len(found), *(-(-side // 2) for side in found.shape[1:])))
@@ -46,21 +46,21 @@ def pyramid(found: FloatArray) -> Iterator[FloatArray]:
 
 
 def halved(plane: FloatArray) -> FloatArray:
-    """A plane at half its size, the means of squares of four cells, without those that were not looked at."""
+    """Returns a plane at half its size: the means of squares of four cells, without cells outside the region
+    of interest.
+    """
     rows, cols = plane.shape
     even = np.full((rows + rows % 2, cols + cols % 2), np.nan, np.float32)
     even[:rows, :cols] = plane
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # four cells of which none was looked at
+        warnings.simplefilter("ignore")  # four cells that are all outside the region of interest
         mean: FloatArray = np.nanmean(even.reshape(len(even) // 2, 2, -1, 2), axis=(1, 3), dtype=np.float32)
     return mean
 
 
 def cell_size(about: MapInfo) -> tuple[float, float, float, float, bool]:
-    """Where the planes lie on the image: how wide and how high a cell is, and x and y of the first one's
-    centre.
-
-    In micrometres if the image tells how large its pixels are, which is the last value; else in pixels.
+    """Returns the place of the planes on the image: width and height of a cell, x and y of the first cell's
+    centre, and whether these are micrometres. They are pixels if the image does not record its pixel size.
     """
     grid, size = about.grid, pixel_size_of(about.source)
     x0, y0, x1, y1 = grid.square(0, 0)

@@ -1,4 +1,4 @@
-"""Formats that hold the regions of one image or of many. One table: name, suffix and function."""
+"""Formats that hold the regions of one image or of many. One table lists names, suffixes and functions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ Write = Callable[[Path, Iterable[Located], Labels, Choice], None]
 
 @dataclass(frozen=True)
 class RegionFormat:
-    """One format.
+    """A format for regions.
 
-    name: what ``--format`` calls it. write: makes the file, or fills the directory, at a path.
-    file: its name in the folder of a batch, for those of `COLLECTIONS`; else empty.
-    suffix: the end of a file's name that stands for it; empty if ``--format`` must name it.
-    folder: whether it is a directory. projects: whether ``--projected`` changes it.
-    needs: a package that fcnconv comes without, and the extra that brings it.
+    Attributes:
+        name: Its name for ``--format``.
+        write: The function that writes the file, or fills the directory, at a path.
+        file: For a format of `COLLECTIONS`, the file's name in the folder of a batch; else empty.
+        suffix: The suffix of a file name that selects the format; empty if only ``--format`` selects it.
+        folder: Whether the output is a directory.
+        projects: Whether ``--projected`` applies.
+        needs: A package that fcnconv does not install by default, and the extra that installs it.
     """
 
     name: str
@@ -52,9 +55,11 @@ REGION_FORMATS = {row.name: row for row in _ROWS}
 
 
 def find_region_format(out: str, format: str | None, choice: Choice) -> RegionFormat:
-    """The format of this name, else the one that a file's suffix stands for.
+    """Returns the format of this name, or else the format that a file's suffix selects.
 
-    Raises UsageError if there is none or it does not take an option, OutputError if its package is missing.
+    Raises:
+        UsageError: The format is unknown or does not support an option.
+        OutputError: The format needs a package that is not installed.
     """
     found = REGION_FORMATS.get(format or "")
     if format is None:

@@ -1,4 +1,4 @@
-"""Parquet: the cells of a map as rows of a table."""
+"""Parquet tables of the cells of a map."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def cell_schema() -> pyarrow.Schema:
-    """The columns of a row for a cell and a rank: those of an image, with the cell's ``row`` and ``col``, and
-    whether it is ``exact``, the score of a real crop.
+    """Returns the columns of a row for one cell and rank: the columns of an image, the cell's ``row`` and
+    ``col``, and ``exact``, whether the cell was scored as a crop.
     """
     import pyarrow as pa
 
@@ -30,10 +30,12 @@ def cell_schema() -> pyarrow.Schema:
 
 
 def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[str, Any]]:
-    """The columns of the cells of a map, by name, a row of the map at a time.
+    """Yields the columns of a map's cells by name, one row of the map at a time.
 
-    path: what its image is called. Without a selection a cell's k best categories, else those that are
-    chosen.
+    Args:
+        path: The name of the image.
+        stream: The map.
+        choice: The selections. Without a selection, a cell has its k best categories.
     """
     about = stream.about
     kept = keep(stream, choice.selections, choice.options.top_k)
@@ -66,7 +68,7 @@ def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[s
 
 
 def write_parquet(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """A row for each cell and rank, see `cell_schema`; the provenance is in the file's metadata."""
+    """Writes one row for each cell and rank, see `cell_schema`. The provenance is in the file's metadata."""
     name = stream.about.source.name if stream.about.source is not None else ""
     about: dict[str, Any] = {}
     table = TableFile(path, cell_schema(), about)

@@ -1,4 +1,4 @@
-"""TIFF: for ImageJ, for GIS where the image lies on the map, and OME's for microscopy."""
+"""TIFF: for ImageJ, GeoTIFF for georeferenced images, and OME-TIFF for microscopy."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 log = logging.getLogger("fcnconv")
 
 LARGE_TIFF = (1 << 32) - (1 << 24)
-"""Bytes of scores from which on a TIFF is a BigTIFF, which ImageJ reads by a plugin only."""
+"""Bytes of scores from which a TIFF is a BigTIFF, which ImageJ reads only with a plugin."""
 
 
 def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """The scores, a class after the other; a pixel covers the square of its cell.
+    """Writes the scores, one class after another. A pixel covers the square of its cell.
 
-    Of an image that lies on the map a GeoTIFF there, with a band a class; with rasterio a cloud-optimised
-    one. Of other images an ImageJ stack, with a page a class and their names as labels, and for GIS in the
-    image's pixels, x to the right and y downwards (negative); over 4 GB a BigTIFF with the same pages, as
-    ImageJ's stacks end there.
+    - A georeferenced image becomes a GeoTIFF with one band per class, cloud-optimised if rasterio is
+      installed.
+    - Other images become an ImageJ stack with one page per class and the class names as labels. For GIS it is
+      placed in pixels of the image, x to the right and y downwards (negative).
+    - Above 4 GB, where ImageJ's stacks end, it is a BigTIFF with the same pages.
 
-    In float32, where NaN is what was not looked at; or as `whole_numbers` has them.
+    The scores are float32, with NaN outside the region of interest, or the integers of `whole_numbers`.
     """
     import tifffile
 
@@ -41,10 +42,10 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     shape: tuple[int, ...] = (len(names), rows, cols)
     dtype = np.dtype(choice.options.dtype or "float32").newbyteorder("<")
     large = dtype.itemsize * rows * cols * len(names) > LARGE_TIFF
-    place, told = place_of(about), _told(stream, choice)
-    info = told.ljust(len(told) + _ROOM)
+    place, description = place_of(about), _provenance_text(stream, choice)
+    info = description.ljust(len(description) + _ROOM)
     kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": info}}
-    if place is not None:  # bands of one page, which share its place
+    if place is not None:  # bands of one page share its georeference
         kind = {"metadata": None, "description": info}
         if len(names) > 1:
             kind["planarconfig"] = "separate"
@@ -77,15 +78,18 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
                     at = (plane * rows + row) * cols + piece.block.cols.start
                     file.seek(start + dtype.itemsize * at)
                     file.write(line.data)
-        _amend(file, start, info, _told(stream, choice).ljust(len(info)))
+        _amend(file, start, info, _provenance_text(stream, choice).ljust(len(info)))
     if optimises(about) and place is not None:
         _optimise(path, place, shape[0] * dtype.itemsize)
     elif place is not None:
-        log.info("a plain GeoTIFF: with rasterio (pip install 'fcnconv[geo]') it has tiles and overviews too")
+        log.info(
+            "writing a GeoTIFF without tiles and overviews; "
+            "to add them, install rasterio: pip install 'fcnconv[geo]'"
+        )
 
 
 def _place_tags(place: GeoReference) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
-    """The tags of a TIFF that lies at a place, as tifffile takes them: number, type, count, value, once."""
+    """Returns the tags of a georeferenced TIFF in tifffile's form: number, type, count, value, once."""
     a, b, c, d, e, f = place.transform
     if b == d == 0 and a > 0 > e:
         return [
@@ -97,15 +101,15 @@ def _place_tags(place: GeoReference) -> list[tuple[int, str, int, tuple[float, .
 
 
 _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION = 33550, 33922, 34264
-"""GeoTIFF's tags for the place of pixels."""
+"""GeoTIFF's tags for the georeference."""
 
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 """GDAL's tags."""
 
 
 def whole_numbers(scores: FloatArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Probabilities as numbers of a type: 0 to one less than its largest, which stands for 1; its largest is
-    what was not looked at. Floats stay as they are.
+    """Returns probabilities as integers of a type. 0 to the largest value minus 1 represent 0 to 1; the
+    largest value marks cells outside the region of interest. Floats are returned unchanged.
     """
     if dtype.kind == "f":
         return scores.astype(dtype, copy=False)
@@ -114,11 +118,11 @@ def whole_numbers(scores: FloatArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 _BLOCK_BYTES = 1 << 24
-"""Of a block of a cloud-optimised GeoTIFF, in which all bands of a square lie together."""
+"""Bytes of a block of a cloud-optimised GeoTIFF. A block holds all bands of a square."""
 
 
 def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
-    """Turns a GeoTIFF into a cloud-optimised one, by rasterio: in tiles, compressed, with overviews."""
+    """Converts a GeoTIFF to a cloud-optimised one with rasterio: tiled, compressed, with overviews."""
     import rasterio.shutil
 
     block = next((b for b in (512, 256) if b * b * bytes_of_all_bands <= _BLOCK_BYTES), 128)
@@ -132,15 +136,16 @@ def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
             rasterio.shutil.copy(
                 path, made, driver="COG", OVERVIEW_RESAMPLING="AVERAGE", BIGTIFF="IF_SAFER", **creation
             )
-        except Exception as error:  # GDAL's errors share no class
+        except Exception as error:  # GDAL's errors have no common class
             raise OutputError(f"GDAL cannot make a cloud-optimised GeoTIFF ({first_line(error)})") from error
         made.replace(path)
 
 
 def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """An OME-TIFF: a channel a class, named; how large a cell is and where it lies, in micrometres if the
-    image tells how large its pixels are, else in pixels; smaller copies of a large map; tiles, compressed.
-    float32.
+    """Writes an OME-TIFF: float32, one named channel per class, tiled and compressed, with smaller copies of
+    a large map.
+
+    The size and place of a cell are in micrometres if the image records its pixel size, else in pixels.
     """
     import tifffile
 
@@ -158,7 +163,7 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
             **{"PositionX": [x] * len(names), "PositionXUnit": [unit] * len(names)},
             **{"PositionY": [y] * len(names), "PositionYUnit": [unit] * len(names)},
         },
-        "Description": _told(stream, choice),
+        "Description": _provenance_text(stream, choice),
     }
     count, large = levels(*found.shape[1:]), found.nbytes > LARGE_TIFF
     kind = {"photometric": "minisblack", "tile": (TILE, TILE), "compression": "zlib", "predictor": True}
@@ -169,17 +174,17 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
             rest = {"subfiletype": 1}
 
 
-def _told(stream: ScoreStream, choice: Choice) -> str:
-    """The provenance as text."""
+def _provenance_text(stream: ScoreStream, choice: Choice) -> str:
+    """Returns the provenance as text."""
     return json.dumps(provenance(stream) | {"values": choice.options.values})
 
 
 _ROOM = 1000
-"""Characters of the provenance that are kept free for what the scan still finds out."""
+"""Characters that are reserved for the part of the provenance that is known only after the scan."""
 
 
 def _amend(file: IO[bytes], size: int, before: str, after: str) -> None:
-    """Replaces a text in the first `size` bytes of a TIFF, in whichever way it was written there."""
+    """Replaces a text in the first `size` bytes of a TIFF, in each encoding that it may have there."""
     file.seek(0)
     head = file.read(size)
     for encode in (
@@ -194,8 +199,8 @@ def _amend(file: IO[bytes], size: int, before: str, after: str) -> None:
 
 
 def _gdal_metadata(names: list[str], dtype: np.dtype[Any]) -> str:
-    """The names of the bands, escaped twice as GDAL does, and what their whole numbers are multiplied by to
-    be probabilities.
+    """Returns the names of the bands, escaped twice as GDAL does, and the factor that converts their integers
+    to probabilities.
     """
     items = [
         f'<Item name="DESCRIPTION" sample="{band}" role="description">{escape(escape(name))}</Item>'
@@ -208,4 +213,4 @@ def _gdal_metadata(names: list[str], dtype: np.dtype[Any]) -> str:
             for band in range(len(names))
         ]
     xml = f"<GDALMetadata>{''.join(items)}</GDALMetadata>"
-    return xml.encode("ascii", "xmlcharrefreplace").decode()  # a TIFF's text is ASCII
+    return xml.encode("ascii", "xmlcharrefreplace").decode()  # TIFF text is ASCII

@@ -11,15 +11,16 @@ from fcnconv.writers.output_spec import Choice, provenance
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 CHUNK = (16, 64, 64)
-"""Cells and classes of a zarr chunk, at most: 256 kB, for reading a plane and a cell alike, and few rows, as
-the map comes in rows."""
+"""Largest chunk of a zarr array, in cells and classes: 256 kB. It suits reading a plane and reading a cell,
+and spans few rows, because the map is computed in rows.
+"""
 
 
 def write_zarr(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """A group with the array ``scores`` in compressed chunks, and the mask ``exact`` of the cells that were
-    scored as real crops; names and provenance are its attributes.
+    """Writes a group with the array ``scores`` in compressed chunks, and the mask ``exact`` of the cells that
+    were scored as crops. Names and provenance are attributes.
     """
-    # In a thread, since zarr's own would go on writing after an interrupt: leaving this one waits for them.
+    # In a thread: zarr's own threads would go on writing after an interrupt. Leaving this one waits for them.
     with ThreadPoolExecutor(1) as thread:
         group, scores, exact = thread.submit(_new_zarr, path, stream, choice).result()
         for piece in stream.pieces():
@@ -45,9 +46,11 @@ def _new_zarr(path: Path, stream: ScoreStream, choice: Choice) -> tuple[Any, Any
 
 
 def write_ome_zarr(path: Path, stream: ScoreStream, choice: Choice) -> None:
-    """OME-Zarr 0.5: arrays ``0``, ``1``, … of float32 (channel, y, x), each half of the one before, with the
-    names of the classes as channels; how large a cell is and where it lies, in micrometres if the image tells
-    how large its pixels are, else in its pixels. The provenance is the attribute ``fcnconv``.
+    """Writes OME-Zarr 0.5: arrays ``0``, ``1``, … of float32 (channel, y, x), each half the size of the one
+    before, with the class names as channels.
+
+    The size and place of a cell are in micrometres if the image records its pixel size, else in pixels. The
+    attribute ``fcnconv`` contains the provenance.
     """
     found = planes(stream, choice)
     with ThreadPoolExecutor(1) as thread:
@@ -71,7 +74,7 @@ def _new_ome_zarr(path: Path, stream: ScoreStream, choice: Choice, shape: tuple[
             str(level), shape=size, dtype="float32", chunks=chunks, dimension_names=("c", "y", "x")
         )
         step = 2**level
-        # of the first of its cells, which covers several of the first level's, the centre
+        # the centre of the first cell, which covers several cells of the first level
         corner = [0.0, y + (step - 1) / 2 * high, x + (step - 1) / 2 * wide]
         place = [
             {"type": "scale", "scale": [1.0, high * step, wide * step]},
