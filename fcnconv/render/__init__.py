@@ -1,1 +1,1 @@
-"""Maps as pictures: `draw` lays the colours over the photo, `colours` makes them, `legend` names them."""
+"""Maps as pictures: `draw` puts the colours over the photo, `colours` makes them, `legend` explains them."""

@@ -1,7 +1,7 @@
-"""The colours of maps: scales for probabilities, and distinct colours for classes side by side.
+"""The colours of maps: scales for probabilities, and distinct colours for classes.
 
-The distinct ones are made in OKLab (Ottosson, "A perceptual color space for image processing", 2020), where
-equal steps look equal.
+The distinct colours are defined in OKLab (Ottosson, "A perceptual color space for image processing", 2020),
+where equal steps look equal.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ COLOUR_MAPS = {
     "cividis": "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7c7c78 8b8778 9a9376 aaa073 bbad6d "
     "ccba64 ddc858 efd748 fee838",
 }
-"""Colours at even steps of the scale, as hexadecimal sRGB. Turbo is Mikhailov's (Google, 2019) without its
-darkest ends; the others are van der Walt and Smith's (matplotlib, 2015) and Nuñez, Anderton and Renslow's
-(cividis, 2018). Turbo is the default: of seven maps drawn over 22 dark, green, blue and bright photos, it was
-the one whose middle did not disappear in any of them. Lightness rises evenly in the others, cividis for
-readers who see fewer hues.
+"""Colours at even steps of the scale, as hexadecimal sRGB.
+
+Turbo is Mikhailov's (Google, 2019) without its darkest ends. The others are van der Walt and Smith's
+(matplotlib, 2015) and Nuñez, Anderton and Renslow's (cividis, 2018). Turbo is the default: of seven colour
+maps drawn over 22 dark, green, blue and bright photos, it was the only one whose middle stayed visible in all
+of them. Lightness rises evenly in the others; cividis suits readers with colour vision deficiency.
 """
 
 STEPS = 1024
@@ -46,14 +47,14 @@ STEPS = 1024
 
 @cache
 def colour_map(name: ColourMap = DEFAULT_COLOUR_MAP, steps: int = 256) -> Colours:
-    """uint8 (steps, 3): the colours of probabilities 0 to 1."""
+    """Returns uint8 (steps, 3): the colours of probabilities 0 to 1."""
     colours: Colours = np.round(smooth_colours(name, steps)).astype(np.uint8)
     return colours
 
 
 @cache
 def smooth_colours(name: ColourMap, steps: int = STEPS) -> npt.NDArray[np.float32]:
-    """float32 (steps, 3), 0 to 255: the colours of probabilities 0 to 1, not rounded."""
+    """Returns float32 (steps, 3), 0 to 255: the colours of probabilities 0 to 1, not rounded."""
     points = np.array([list(bytes.fromhex(colour)) for colour in COLOUR_MAPS[name].split()], np.float32)
     at, known = np.linspace(0, 1, steps), np.linspace(0, 1, len(points))
     channels = np.stack([np.interp(at, known, channel) for channel in points.T], axis=-1)
@@ -62,10 +63,11 @@ def smooth_colours(name: ColourMap, steps: int = STEPS) -> npt.NDArray[np.float3
 
 @cache
 def opacity_map(steps: int = 256) -> npt.NDArray[np.float32]:
-    """float32 (steps,), 0 to 1: the colour's share of a pixel for probabilities 0 to 1; the rest is photo.
+    """Returns float32 (steps,), 0 to 1: the opacity of the colour for probabilities 0 to 1.
 
-    0 is clear. The share rises smoothly and is nearly complete at 0.3, where a class is one of three
-    candidates: above that the colour shows how probable it is, and below it the photo shows through.
+    Probability 0 is transparent. The opacity rises smoothly and is nearly complete at 0.3, where a class is
+    one of three candidates: above 0.3 the colour shows how probable the class is, and below it the photo
+    shows through.
     """
     p = np.linspace(0, 1, steps)
     early = np.minimum(p / 0.3, 1)
@@ -74,10 +76,11 @@ def opacity_map(steps: int = 256) -> npt.NDArray[np.float32]:
 
 
 def distinct_colours(count: int) -> Colours:
-    """uint8 (count, 3): colours to tell classes apart, the first ones furthest from each other.
+    """Returns uint8 (count, 3): colours that distinguish classes, with the first ones furthest from each
+    other.
 
-    Hues follow the golden angle, so that each falls into the widest gap left; lightness alternates in three
-    steps, which also tells neighbours apart for people who see fewer hues.
+    Hues follow the golden angle, so that each hue falls into the widest remaining gap. Lightness alternates
+    in three steps, which also separates neighbours for readers with colour vision deficiency.
     """
     i = np.arange(count)
     return _srgb(
@@ -86,14 +89,14 @@ def distinct_colours(count: int) -> Colours:
 
 
 def _srgb(lightness: _Floats, chroma: _Floats, hue: _Floats) -> Colours:
-    """uint8 (n, 3): sRGB of OKLab colours in polar form, hue in radians."""
+    """Converts OKLab colours in polar form, hue in radians, to sRGB, uint8 (n, 3)."""
     linear = np.clip(_linear_srgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue)), 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.round(255 * srgb.T).astype(np.uint8)
 
 
 def _linear_srgb(lightness: _Floats, a: _Floats, b: _Floats) -> _Floats:
-    """(3, n): linear sRGB of OKLab colours, by the two matrices of its definition."""
+    """Converts OKLab colours to linear sRGB, (3, n), by the two matrices of its definition."""
     cones = np.stack(
         [
             lightness + 0.3963377774 * a + 0.2158037573 * b,

@@ -1,12 +1,11 @@
-"""Drawing score maps over the photo, where the windows are.
+"""Drawing score maps over the photo.
 
-A cell is drawn at the centre of its window, and the values between the centres are interpolated (bicubic).
-Beyond the outermost centres the value is carried outward, and where cells are windows it fades to nothing at
-the image's border. Or each
-cell fills its own square, of one stride around its centre, and nothing is drawn outside of these squares.
-Where a class is improbable the photo is seen as it is.
+A cell is drawn at the centre of its window, and values between the centres are interpolated (bicubic). Beyond
+the outermost centres the value is extended, and where cells are windows it fades to nothing at the image's
+border. Alternatively, each cell fills its own square, of one stride around its centre, and nothing is drawn
+outside these squares. Where a class is improbable, the photo stays unchanged.
 
-Values stay floating-point numbers until the colours are mixed with the photo, so that no bands appear.
+Values stay floating-point numbers until the colours are blended with the photo, so that no bands appear.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from fcnconv.render.legend import Key
 from fcnconv.scores import FloatArray, shown
 
 FLOOR = 0.1
-"""Probability under which the winner of a window is no finding, unless told."""
+"""Default probability below which the top class of a window is not coloured."""
 
 KEY_CLASSES, KEY_SHARE = 12, 0.01
-"""A map of winners names so many classes, the most frequent, of those that win this share of the coloured
-cells; the others share one grey.
+"""Most classes that the key of a map of top classes names, the most frequent first, and the least share of
+the coloured cells that such a class has. The other classes share one grey.
 """
 
 STRIP = 256
@@ -41,15 +40,19 @@ _OTHERS = (128, 128, 128)
 _READABLE = 0.6
 _MIDDLE_GREY = 118
 _GREYED = 2.0
-"""Under a share of the colour over half the photo is grey, below it has its own hues in proportion."""
+"""Factor of the colour's opacity that gives the photo's loss of hue: at an opacity of 1/2 and above the photo
+is grey, below it keeps its hues in proportion.
+"""
 
 
 @dataclass(frozen=True)
 class Style:
     """How maps are drawn.
 
-    cells: fill each cell's own square; False interpolates between the centres.
-    colormap: the colours of probabilities. top: the probability at the end of the scale, above 0.
+    Attributes:
+        cells: Fill each cell's own square; False interpolates between the centres.
+        colormap: The colours of probabilities.
+        top: The probability at the end of the scale, above 0.
     """
 
     cells: bool = False
@@ -61,10 +64,13 @@ SMOOTH = Style()
 
 
 def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = SMOOTH) -> Image.Image:
-    """The photo with one class's probability over it.
+    """Returns the photo with one class's probability drawn over it.
 
-    photo: uint8 (H, W, 3), the image that was scanned, at any size, which the picture has.
-    plane: float32 (rows, cols), 0 to 1: the probability of the class in each cell.
+    Args:
+        photo: uint8 (H, W, 3), the scanned image at any size. The picture has the same size.
+        plane: float32 (rows, cols), 0 to 1: the probability of the class in each cell.
+        grid: The grid of the map.
+        style: How the map is drawn.
     """
 
     def coloured(planes: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -76,10 +82,13 @@ def draw_plane(photo: Pixels, plane: FloatArray, grid: Grid, style: Style = SMOO
 
 @dataclass(frozen=True)
 class Winners:
-    """The most probable class of each place, ready to be drawn over a photo, and the key of its colours.
+    """The top class of each place, ready to be drawn over a photo, and the key of its colours.
 
-    planes: float32 (rows, cols, n), the probabilities of the classes that are named, and last of the others.
-    colours: float32 (n, 3). key: the classes that occur.
+    Attributes:
+        planes: float32 (rows, cols, n), the probabilities of the named classes, and last the probability of
+            the others.
+        colours: float32 (n, 3).
+        key: The classes that occur.
     """
 
     planes: FloatArray
@@ -97,11 +106,15 @@ class Winners:
         names: Sequence[str],
         at_least: float = FLOOR,
     ) -> Winners:
-        """The top classes of a map.
+        """Returns the top classes of a map.
 
-        class_idx, probability: (rows, cols, k): the k best classes of each cell, indices into `names`, and
-            their probabilities, best first. With more than one the borders between classes run smoothly.
-        at_least: probability under which nothing is coloured.
+        Args:
+            class_idx: (rows, cols, k): the k best classes of each cell, best first, as indices into `names`.
+                With k above 1 the borders between classes are smooth.
+            probability: (rows, cols, k): their probabilities.
+            grid: The grid of the map.
+            names: The names of the classes.
+            at_least: The probability below which nothing is coloured.
         """
         named, others = _ranked(class_idx[:, :, 0], probability[:, :, 0] >= at_least)
         colours = np.array([*distinct_colours(len(named)).tolist(), _OTHERS], np.float32)
@@ -119,7 +132,7 @@ class Winners:
         return cls(planes, colours, key, grid, at_least)
 
     def draw(self, photo: Pixels, style: Style = SMOOTH) -> Image.Image:
-        """The photo with the top class of each place over it, in a colour of its own that is paler where the
+        """Returns the photo with the top class of each place in the class's colour, which is paler where the
         class is less probable.
         """
 
@@ -130,7 +143,9 @@ class Winners:
 
 
 def _ranked(winner: npt.NDArray[np.integer], counts: npt.NDArray[np.bool_]) -> tuple[list[int], int]:
-    """The classes that are named, and the number of others that win somewhere. counts: where."""
+    """Returns the classes that the key names, and the number of other top classes. counts: the cells that
+    count.
+    """
     classes, times = np.unique(winner[counts], return_counts=True)
     ranked = classes[np.argsort(-times, kind="stable")].tolist()
     shown = ranked[: min(KEY_CLASSES, int((times >= KEY_SHARE * times.sum()).sum()))]
@@ -138,14 +153,14 @@ def _ranked(winner: npt.NDArray[np.integer], counts: npt.NDArray[np.bool_]) -> t
 
 
 def _level(share: FloatArray) -> npt.NDArray[np.intp]:
-    """The step of the colour scale for each value; what lies outside 0 to 1 gets its ends."""
+    """Returns the step of the colour scale for each value. Values outside 0 to 1 get its ends."""
     level: npt.NDArray[np.intp] = np.rint(np.clip(share, 0, 1) * (STEPS - 1)).astype(np.intp)
     return level
 
 
 def _opacity(probability: FloatArray, at_least: float) -> FloatArray:
-    """The share of the colour of top classes: nothing at the floor, so that no edge is seen there. It rises
-    with the square root, because colours of classes say nothing about how probable they are.
+    """Returns the opacity of the top class's colour: 0 at the floor, so that no edge appears there. It rises
+    with the square root, because the colours of classes do not show how probable they are.
     """
     above = np.clip((probability - at_least) / max(1 - at_least, 1e-6), 0, 1)
     share: FloatArray = np.float32(0.75) * np.sqrt(above)
@@ -153,7 +168,7 @@ def _opacity(probability: FloatArray, at_least: float) -> FloatArray:
 
 
 def _seen(colour: FloatArray, probability: float, at_least: float) -> tuple[int, ...]:
-    """A colour as it is seen over a middle grey, or so strong that a key can be read by it."""
+    """Returns how a colour appears over a middle grey, but strong enough for the key to be readable."""
     share = max(float(_opacity(np.array(probability, np.float32), at_least)), _READABLE)
     return tuple(np.round(share * colour + (1 - share) * _MIDDLE_GREY).astype(int).tolist())
 
@@ -165,10 +180,14 @@ def _tinted(
     coloured: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
     style: Style,
 ) -> Image.Image:
-    """The photo with colours over it.
+    """Returns the photo with colours blended over it.
 
-    planes: values (rows, cols, n) of the cells, NaN where they were not looked at.
-    coloured: makes the colours (h, w, 3) of pixels, and their opacity (h, w), of the values there, (h, w, n).
+    Args:
+        photo: uint8 (H, W, 3).
+        grid: The grid of the map.
+        planes: Values (rows, cols, n) of the cells, NaN outside the region of interest.
+        coloured: Maps the values of pixels, (h, w, n), to their colours (h, w, 3) and opacity (h, w).
+        style: How the map is drawn.
     """
     picture = np.empty_like(photo)
     for rows, values, weight in _strips(planes, grid, photo.shape[:2], style):
@@ -176,21 +195,27 @@ def _tinted(
         share = (opacity * weight)[:, :, None].astype(np.float32)
         under = photo[rows].astype(np.float32)
         grey = (under @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
-        under += np.minimum(_GREYED * share, 1) * (grey - under)  # whose hues cannot mislead
+        under += np.minimum(_GREYED * share, 1) * (grey - under)  # grey hues cannot mislead
         picture[rows] = np.round(share * colours + (1 - share) * under)
     return Image.fromarray(picture)
 
 
 _FINER = 4
-"""Lines are drawn so many times larger and then reduced, so that they are smooth."""
+"""Supersampling factor of lines: they are drawn larger by this factor and then reduced, so that they are
+smooth.
+"""
 
 
 def draw_outlines(
     picture: Image.Image, rings: Sequence[npt.NDArray[np.float64]], image_size: tuple[int, int]
 ) -> Image.Image:
-    """The picture with closed lines over it, white with a dark rim, so that they are seen on every colour.
+    """Returns the picture with closed lines over it, white with a dark rim, which are visible on every
+    colour.
 
-    rings: float64 (n, 2) each, x and y in pixels of the original image, which has `image_size`.
+    Args:
+        picture: The picture.
+        rings: float64 (n, 2) each, x and y in pixels of the original image.
+        image_size: The size of the original image.
     """
     width, height = picture.size
     thick = max(min(picture.size) / 300, 1.5)
@@ -203,7 +228,7 @@ def draw_outlines(
             draw = ImageDraw.Draw(mask)
             for ring in scaled:
                 points = [(x, y - top * _FINER) for x, y in [*ring.tolist(), ring[1].tolist()]]
-                draw.line(points, 255, round(wide * _FINER), "curve")  # the first corner is round as well
+                draw.line(points, 255, round(wide * _FINER), "curve")  # rounds the first corner as well
             strip.paste((colour, colour, colour), mask=mask.reduce(_FINER))
         picture.paste(strip, (0, top))
     return picture
@@ -212,13 +237,19 @@ def draw_outlines(
 def spread(
     plane: FloatArray, grid: Grid, size: tuple[int, int], style: Style = SMOOTH
 ) -> Iterator[tuple[slice, FloatArray]]:
-    """The probability of one class in the pixels of a picture: some rows, and their values, float32 (h,
-    width).
+    """Yields the probability of one class in the pixels of a picture: some rows, and their values, float32
+    (h, width).
 
-    plane: float32 (rows, cols), of the cells. size: (height, width) of the picture. Beyond the outermost
-    windows' centres the value is carried outward; of single cells it is 0 there.
+    Beyond the centres of the outermost windows the value is extended. With a style that draws single cells it
+    is 0 there.
+
+    Args:
+        plane: float32 (rows, cols), of the cells.
+        grid: The grid of the map.
+        size: (height, width) of the picture.
+        style: How the map is drawn.
     """
-    linear = Image.Resampling.BILINEAR  # unlike bicubic, never beyond the values of the cells
+    linear = Image.Resampling.BILINEAR  # unlike bicubic, it never exceeds the values of the cells
     for rows, values, weight in _strips(plane[:, :, None], grid, size, style, linear):
         yield rows, values[:, :, 0] * (weight if style.cells else np.float32(1))
 
@@ -230,8 +261,8 @@ def _strips(
     style: Style,
     filter: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
-    """The rows of a picture, a strip at a time, which is all the memory that a large one takes: which, the
-    values there (h, width, n), and how much of the map is seen there, 0 to 1, (h, width).
+    """Yields the rows of a picture strip by strip, which limits the memory for a large picture: the rows, the
+    values there (h, width, n), and the visibility of the map there, 0 to 1, (h, width).
     """
     down, across = (
         _Axis.of(length, scanned, grid, count)
@@ -255,7 +286,7 @@ def _strips(
 
 
 def _images(planes: FloatArray) -> list[Image.Image]:
-    """Planes (h, w, n) as images of 32-bit floats, which Pillow resizes."""
+    """Returns planes (h, w, n) as images of 32-bit floats, which Pillow can resize."""
     return [
         Image.fromarray(np.ascontiguousarray(planes[:, :, k], np.float32)) for k in range(planes.shape[2])
     ]
@@ -263,12 +294,16 @@ def _images(planes: FloatArray) -> list[Image.Image]:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Where the pixels of a picture lie among the cells, along one axis.
+    """The position of a picture's pixels among the cells along one axis.
 
-    cell: int (length,), the nearest cell. inside: bool (length,), whether the pixel is in that cell's square.
-    fade: float32 (length,), 0 to 1: how much of the interpolated map is seen.
-    pad: cells that are carried outward at either end. first, step: the place of the picture's edge among the
-        cells with these, and the cells per pixel, as Pillow counts: cell k covers k to k + 1.
+    Attributes:
+        cell: int (length,), the nearest cell.
+        inside: bool (length,), whether the pixel is in the square of that cell.
+        fade: float32 (length,), 0 to 1: the visibility of the interpolated map.
+        pad: The number of cells that are added at either end.
+        first: The position of the picture's edge among the padded cells, in Pillow's units: cell k covers k
+            to k + 1.
+        step: Cells per pixel.
     """
 
     cell: npt.NDArray[np.intp]
@@ -280,14 +315,16 @@ class _Axis:
 
     @classmethod
     def of(cls, length: int, scanned: int, grid: Grid, count: int) -> _Axis:
-        """An axis of `length` pixels, of an image that was scanned at `scanned`, with `count` cells."""
+        """Returns an axis of `length` pixels, for an image that was scanned at `scanned` pixels with `count`
+        cells.
+        """
         first, last = grid.centre(0.0), grid.centre(count - 1.0)
         pixel: npt.NDArray[np.float64] = (np.arange(length, dtype=np.float64) + 0.5) * (scanned / length)
         place = grid.place(pixel)  # 0 at the first window's centre, 1 at the second's
         cell = np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
         inside = (place >= -0.5) & (place < count - 0.5)
         inwards = np.clip(np.minimum(pixel / first, (scanned - pixel) / (scanned - last)), 0, 1)
-        fade = 1 - (1 - inwards) ** 2  # level where it joins the map; 0 at the border
+        fade = 1 - (1 - inwards) ** 2  # flat where it joins the map; 0 at the border
         if grid.window <= grid.stride * grid.phases:  # single feature cells, which cover the whole image
             fade = np.ones_like(fade)
         pad = ceil(max(first, scanned - last) / grid.stride) + 1
@@ -295,5 +332,5 @@ class _Axis:
         return cls(cell, inside, fade.astype(np.float32), pad, start, scanned / length / grid.stride)
 
     def edge(self, pixel: int) -> float:
-        """The place of a pixel's edge among the cells with those at either end."""
+        """Returns the position of a pixel's edge among the padded cells."""
         return self.first + pixel * self.step

@@ -1,5 +1,7 @@
-"""What stands below a picture to read it by: the class and how probable it is, a colour bar, a key of
-classes, and a line on how the map was made. Each is a band as wide as the picture, as high as its text needs.
+"""The legend below a picture: the class and its probability, a colour bar, a key of classes, and a line on
+how the map was made.
+
+Each is a band as wide as the picture and as high as its text needs.
 """
 
 from __future__ import annotations
@@ -19,18 +21,21 @@ _INK, _SOFT, _LINE = (240, 240, 240), (160, 164, 170), (70, 72, 76)
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Key = list[tuple[str, tuple[int, ...]]]
-"""What colours stand for: a class's name and its colour (R, G, B) as it is seen, the most frequent first."""
+"""The key of a picture: the name and the displayed colour (R, G, B) of each class, the most frequent first.
+"""
 
 MOST_COLUMNS = 4
 
 
 def text_size(picture: tuple[int, int]) -> int:
-    """The height of the text, in pixels, for a picture of this (width, height)."""
+    """Returns the height of the text, in pixels, for a picture of this (width, height)."""
     return max(11, round(sqrt(picture[0] * picture[1]) / 42))
 
 
 def scale_band(width: int, size: int, title: str, colormap: ColourMap, top: float = 1.0) -> Image.Image:
-    """A title, and the colours from 0 to `top` with their ticks, beside it or below. size: of the text."""
+    """Returns a band with a title and the colour bar from 0 to `top` with its ticks, on one line if there is
+    room, else below it. size: of the text.
+    """
     small = max(SMALLEST, size * 4 // 5)
     ticks = [f"{tick * top:.2g}" for tick in _TICKS]
     bar = min(size * 13, width - 2 * size)
@@ -49,7 +54,7 @@ def scale_band(width: int, size: int, title: str, colormap: ColourMap, top: floa
     strip = Image.fromarray(_seen(colormap)[None]).resize((bar, thick), Image.Resampling.BILINEAR)
     draw.rectangle((left - 1, upper - 1, left + bar, upper + thick), outline=_LINE)
     band.paste(strip, (left, upper))
-    free = float(left - size)  # where the next tick may begin
+    free = float(left - size)  # the least x of the next tick
     final = left + bar - width_of(ticks[-1], small)
     for tick, text in zip(_TICKS, ticks, strict=True):
         x, half = left + tick * (bar - 1), width_of(text, small) / 2
@@ -61,7 +66,7 @@ def scale_band(width: int, size: int, title: str, colormap: ColourMap, top: floa
 
 
 def _seen(colormap: ColourMap) -> Colours:
-    """uint8 (256, 3): the colours of probabilities 0 to 1 as they are seen on the legend's ground."""
+    """Returns uint8 (256, 3): the colours of probabilities 0 to 1 as displayed on the legend's background."""
     share = opacity_map()[:, None]
     share = share / share.max()
     seen: Colours = np.round(share * colour_map(colormap) + (1 - share) * np.array(GROUND)).astype(np.uint8)
@@ -69,7 +74,9 @@ def _seen(colormap: ColourMap) -> Colours:
 
 
 def key_band(width: int, size: int, key: Key) -> Image.Image:
-    """Coloured squares with the names of their classes, in columns where these are wide enough."""
+    """Returns a band of coloured squares with the names of their classes, in columns that are wide enough for
+    the names.
+    """
     line = line_height(size)
     widest = max(width_of(name, size) for name, _ in key) + 3.2 * size
     columns = max(1, min(int((width - size) / widest), len(key), MOST_COLUMNS))
@@ -90,13 +97,13 @@ def key_band(width: int, size: int, key: Key) -> Image.Image:
 
 
 def note_band(width: int, size: int, note: str) -> Image.Image:
-    """Smaller text, in as many lines as it needs."""
+    """Returns a band of smaller text, in as many lines as it needs."""
     small = max(SMALLEST, size * 4 // 5)
     return text_band(width, wrapped(note, small, width - 2 * small), small, _SOFT, GROUND)
 
 
 def stacked(width: int, images: Sequence[Image.Image]) -> Image.Image:
-    """Images, one below the other, in the middle of this width."""
+    """Returns images stacked vertically, centred in this width."""
     stack = Image.new("RGB", (width, sum(image.height for image in images)), GROUND)
     top = 0
     for image in images:

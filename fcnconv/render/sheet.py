@@ -1,7 +1,7 @@
-"""A picture to show: the map over the photo with its legend, or a sheet of several, a panel a class.
+"""A picture for display: the map over the photo with its legend, or a sheet of several panels, one per class.
 
-The legend is laid out first, then the photo is drawn in the room that is left, so that a picture has the size
-that was asked for and its text the size that can be read.
+The legend is laid out first, and the photo is drawn in the remaining room. So the picture has the requested
+size, and its text is large enough to read.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from fcnconv.render.legend import GROUND, Key, key_band, note_band, scale_band, 
 from fcnconv.scores import FloatArray
 
 LEGIBLE = 640
-"""Pixels of the longer side that a smaller photo is enlarged to, where a legend stands below it."""
+"""Longest side, in pixels, that a smaller photo is enlarged to if a legend stands below it."""
 
 NARROWEST = 320
-"""Pixels that a picture with a legend is at least wide, where its size allows it: room for words."""
+"""Least width of a picture with a legend, in pixels, if its size allows it: room for words."""
 
 FEWEST = 48
-"""Pixels of a photo's longer side under which a legend would take too much of the picture."""
+"""Longest side of a photo, in pixels, below which a legend would take too much of the picture."""
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What surrounds the photo of a picture.
+    """The surroundings of the photo in a picture.
 
-    legend: whether a legend stands below it. note: a line below everything, with the legend only.
-    side: pixels that no side of the whole picture is longer than.
+    Attributes:
+        legend: Whether a legend stands below the photo.
+        note: A line below everything, shown only with the legend.
+        side: The longest side of the whole picture, in pixels.
     """
 
     legend: bool = True
@@ -58,14 +60,19 @@ def class_sheet(
     outlines: Sequence[Sequence[npt.NDArray[np.float64]]] = (),
     frame: Frame = WITH_LEGEND,
 ) -> Image.Image:
-    """The photo with one class's probability over it; of several classes, a panel each.
+    """Returns the photo with one class's probability over it; for several classes, one panel each.
 
-    photo: uint8 (H, W, 3), the image that was scanned, at any size. It is enlarged to `LEGIBLE` where it is
-        smaller and has a legend, and made smaller where the picture would be longer than `frame.side`.
-    planes: float32 (rows, cols, len(titles)), 0 to 1: the probability of each class in each cell.
-    titles: what the legend says of each class.
-    stretch: the colours of each panel end at its highest probability instead of at 1, and the legend says so.
-    outlines: of each class the rings of its regions, see `draw_outlines`; none for no outlines.
+    Args:
+        photo: uint8 (H, W, 3), the scanned image at any size. It is enlarged to `LEGIBLE` if it is smaller
+            and has a legend, and reduced if the picture would be longer than `frame.side`.
+        planes: float32 (rows, cols, len(titles)), 0 to 1: the probability of each class in each cell.
+        grid: The grid of the map.
+        titles: The legend's text for each class.
+        style: How the map is drawn.
+        stretch: The colours of each panel end at its highest probability instead of at 1, and the legend says
+            so.
+        outlines: The rings of the regions of each class, see `draw_outlines`; empty for no outlines.
+        frame: What surrounds the photo.
     """
     tops = [_highest(planes[:, :, k]) if stretch else style.top for k in range(len(titles))]
 
@@ -88,9 +95,13 @@ def class_sheet(
 def winners_sheet(
     photo: Pixels, draw: Callable[[Pixels], Image.Image], key: Key, *, frame: Frame = WITH_LEGEND
 ) -> Image.Image:
-    """A picture of the top classes with its key below it.
+    """Returns a picture of the top classes with its key below it.
 
-    photo: as for `class_sheet`. draw: draws the classes over a photo. key: see `draw_winners`.
+    Args:
+        photo: As for `class_sheet`.
+        draw: Draws the classes over a photo.
+        key: The colours of the classes, see `draw.Winners`.
+        frame: What surrounds the photo.
     """
 
     def legends(width: int, size: int) -> list[list[Image.Image]]:
@@ -100,13 +111,13 @@ def winners_sheet(
 
 
 def _highest(plane: FloatArray) -> float:
-    """The end of a stretched scale: the highest value that is shown, or 1 where that is 0."""
+    """Returns the end of a stretched scale: the highest value that is shown, or 1 if that is 0."""
     return float(np.nanmax(plane, initial=0)) or 1.0
 
 
 def sheet_shape(count: int, size: Size) -> Size:
-    """(panels in a row, rows) of a sheet of `count` panels of this (width, height): up to three in a row,
-    more as a sheet about as wide as high.
+    """Returns (panels per row, rows) of a sheet of `count` panels of this (width, height): one row for up to
+    three panels, and more panels in a sheet that is about square.
     """
     square = max(1, round((count * size[1] / size[0]) ** 0.5))
     across = count if count <= 3 else min(square, count)
@@ -120,7 +131,9 @@ def _sheet(
     legends: Callable[[int, int], list[list[Image.Image]]],
     frame: Frame,
 ) -> Image.Image:
-    """`count` panels, each drawn over the photo, with what `legends` makes for a width and a text size."""
+    """Returns `count` panels, each drawn over the photo, with the bands that `legends` makes for a width and
+    a text size.
+    """
     height, width, _ = photo.shape
     panels = sheet_shape(count, (width, height))
     size = _within((width, height), panels, frame.side)
@@ -138,12 +151,14 @@ def _sheet(
 
 
 def _enlarged(size: Size) -> Size:
-    """A photo's size, enlarged where it is too small for a legible picture."""
+    """Returns a photo's size, enlarged if it is too small for a legible picture."""
     return _smaller(size, max(1.0, LEGIBLE / max(size)))
 
 
 def _within(size: Size, panels: Size, side: int) -> Size:
-    """The size of the photo in each panel where no side of all panels may be longer than `side`."""
+    """Returns the size of the photo in each panel if no side of all panels together may be longer than
+    `side`.
+    """
     share = min(1.0, *(side / (count * length) for count, length in zip(panels, size, strict=True)))
     gap = _gap(_smaller(size, share))
     room = [side - (count - 1) * gap for count in panels]
@@ -169,9 +184,13 @@ def _gap(size: Size) -> int:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything stands. size: of the whole. panel: (width, height) of a panel, its bands included.
+    """The position of everything in a picture.
 
-    bands: of each panel, what stands below its photo. foot: what stands below all panels.
+    Attributes:
+        size: The size of the whole picture.
+        panel: (width, height) of a panel, including its bands.
+        bands: The bands below the photo of each panel.
+        foot: The bands below all panels.
     """
 
     size: Size
@@ -202,7 +221,7 @@ class _Layout:
         return cls((whole, total), (width, height), gap, across, bands, foot)
 
     def drawn(self, photo: Pixels, draw: Callable[[Pixels, int], Image.Image]) -> Image.Image:
-        """The picture. photo: in the size that the layout was made for."""
+        """Returns the picture. photo: in the size that the layout was made for."""
         sheet = Image.new("RGB", self.size, GROUND)
         width, height = self.panel
         for number, bands in enumerate(self.bands):

@@ -1,8 +1,8 @@
 """Text in pictures: fonts that have every character of a name, and lines that are never cut.
 
-The package brings DejaVu Sans (Latin, Greek, Cyrillic, Arabic, Hebrew and thousands of signs). For names in
-other scripts a font of the system is used where one is found; a character that no font has is written as its
-code point, ``U+732B``, because an empty square says nothing.
+The package contains DejaVu Sans (Latin, Greek, Cyrillic, Arabic, Hebrew and thousands of signs). For other
+scripts, a system font is used if one is installed. A character that no font has is written as its code point,
+``U+732B``, instead of an empty square.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SYSTEM_FONTS = (
     "NotoSansThai-Regular.ttf",
     "NotoSansBengali-Regular.ttf",
 )
-"""Fonts of the system that are tried for what the package's own lacks."""
+"""System fonts that are tried for characters that the package's own font lacks."""
 
 _NOWHERE = "\U0010fffe"
 """A character that no font has."""
@@ -61,7 +61,7 @@ def _lacking(font: Font, text: str) -> int:
 
 
 def legible(text: str, size: int) -> tuple[str, Font]:
-    """The text and the font that it can be drawn in. size: of the text, in pixels.
+    """Returns the text and a font that can draw it. size: of the text, in pixels.
 
     Characters that the font lacks are replaced by code points, control characters and line breaks by spaces.
     """
@@ -79,9 +79,10 @@ def legible(text: str, size: int) -> tuple[str, Font]:
 
 
 def wrapped(text: str, size: int, width: float) -> list[str]:
-    """The text in lines of at most `width` pixels, broken between words; a word that is wider is broken too.
+    """Returns the text in lines of at most `width` pixels, broken between words. A word that is wider is
+    broken too.
 
-    Nothing is left out, except the spaces at a break. A line has one character at least, whatever the width.
+    Only the spaces at a break are dropped. A line has at least one character, whatever the width.
     """
     text, font = legible(text, size)
     lines, line = [], ""
@@ -100,7 +101,7 @@ def wrapped(text: str, size: int, width: float) -> list[str]:
 
 
 def width_of(text: str, size: int) -> float:
-    """Pixels that the text takes on one line."""
+    """Returns the width of the text on one line, in pixels."""
     text, font = legible(text, size)
     return font.getlength(text)
 
@@ -108,13 +109,13 @@ def width_of(text: str, size: int) -> float:
 def draw_text(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, colour: Colour, anchor: str
 ) -> None:
-    """Draws one line. anchor: which of its points lies at `place`, as Pillow names them."""
+    """Draws one line. anchor: the point of the line that is at `place`, in Pillow's notation."""
     text, font = legible(text, size)
     draw.text(place, text, font=font, fill=colour, anchor=anchor)
 
 
 def text_band(width: int, lines: list[str], size: int, colour: Colour, ground: Colour) -> Image.Image:
-    """Lines of text on an even ground, as wide as is asked for, with a margin of one `size`."""
+    """Returns lines of text on a uniform background of the requested width, with a margin of one `size`."""
     height = line_height(size)
     band = Image.new("RGB", (width, round(len(lines) * height + size * 0.5)), ground)
     draw = ImageDraw.Draw(band)
@@ -124,5 +125,5 @@ def text_band(width: int, lines: list[str], size: int, colour: Colour, ground: C
 
 
 def line_height(size: int) -> int:
-    """Pixels from one line of text to the next."""
+    """Returns the distance from one line of text to the next, in pixels."""
     return round(size * 1.45)
