@@ -1,7 +1,7 @@
 """The viewer: one HTML file with the photo and the probability of every class in every window.
 
-The page needs no network and no server. Its template, style and script are in ``data/viewer/``; here the
-scores and the photo are packed for it, and the page is put together.
+The page needs no network and no server. Its template, style and script are in ``data/viewer/``. This package
+packs the scores and the photo, and assembles the page.
 """
 
 from fcnconv.viewer.packing import MAX_VALUES, MIN_KEPT, Packed, pack

@@ -1,7 +1,7 @@
-"""The scores of a map as the viewer's page keeps them.
+"""The scores of a map in the form that the viewer's page stores.
 
-A probability is kept in 8 bits on a square-root scale, which spends most of its steps on small probabilities,
-then deflated. Maps of too many values keep only the best classes of each cell.
+A probability is stored in 8 bits on a square-root scale, which spends most of its steps on small
+probabilities, and then deflated. A map with too many values stores only the best classes of each cell.
 """
 
 from __future__ import annotations
@@ -17,34 +17,38 @@ from fcnconv.labels import Selection
 from fcnconv.scores import FloatArray, Mask, ScoreStream, shown, strength, top_k
 
 MAX_VALUES = 20_000_000
-"""Cells × classes up to which a page holds every class: such a page has 5 to 10 MB."""
+"""Largest number of cells × classes for which a page stores every class. Such a page has 5 to 10 MB."""
 
 MIN_KEPT = 16
-"""Classes kept of each cell in the largest maps. A map just over `MAX_VALUES` keeps a quarter of as many
-values, which with their indices take as much room.
+"""Classes stored per cell in the largest maps. A map just above `MAX_VALUES` stores a quarter of its values,
+which with their indices take as much room.
 """
 
 
 _AS_MUCH = 3
-"""A class that is kept with its index takes as many bytes as so many without."""
+"""Bytes of a class that is stored with its index, relative to a class without an index."""
 
 _LEVEL = 4
-"""Of zlib: its usual 6 takes five times as long for 5 % fewer bytes."""
+"""zlib level: the default 6 takes five times as long for 5 % fewer bytes."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The probabilities of a map as the page keeps them.
+    """The probabilities of a map as the page stores them.
 
-    kept: classes a cell, best first; 0 where every class is kept, in index order.
-    data: with every class, uint8 (num_classes, rows, cols); else class indices (kept, rows, cols), uint16 or
-        uint32 little-endian as `index_bytes` says, followed by their uint8 (kept, rows, cols). A byte q is
-        the probability (q / 255)².
-    error, concept_error: largest difference from the map's own probabilities, of a class and of a concept;
-        measured. A class that is not kept in a cell counts as 0 there.
-    exact: bool (rows, cols), the cells whose scores are those of real crops. looked_at: those that have any.
-    foremost: the class that shows most, see `scores.strength`.
-    best_scale: uint8 (rows, cols), of joined scales which one the best class of a cell is from; else zeros.
+    Attributes:
+        kept: Classes per cell, best first; 0 if every class is stored, in index order.
+        data: With every class, uint8 (num_classes, rows, cols). Otherwise class indices (kept, rows, cols),
+            uint16 or uint32 little-endian according to `index_bytes`, followed by their uint8 (kept, rows,
+            cols). A byte q represents the probability (q / 255)².
+        error: The measured largest difference from the map's own probabilities for a class. A class that is
+            not stored in a cell counts as 0 there.
+        concept_error: The same for a concept.
+        exact: bool (rows, cols), whether the cell was scored as a crop.
+        looked_at: bool (rows, cols), whether the cell has scores.
+        foremost: The class that shows most, see `scores.strength`.
+        best_scale: uint8 (rows, cols), if scales are joined, the scale of the best class of each cell; else
+            zeros.
     """
 
     kept: int
@@ -59,9 +63,12 @@ class Packed:
 
 
 def pack(stream: ScoreStream, max_values: int = MAX_VALUES, most_kept: int | None = None) -> Packed:
-    """The map's probabilities as a page keeps them, deflated, with the error that this costs.
+    """Returns the map's probabilities as a page stores them, deflated, with the error that this causes.
 
-    most_kept: classes of each cell that are kept at most; None keeps all, up to `max_values`.
+    Args:
+        stream: The map.
+        max_values: Cells × classes up to which every class is stored.
+        most_kept: The most classes stored per cell; None stores all of them, up to `max_values`.
     """
     rows, cols, num_classes = stream.about.shape
     kept = _kept(rows * cols, num_classes, max_values)
@@ -107,9 +114,9 @@ def _kept(cells: int, num_classes: int, max_values: int) -> int:
     return min(max(MIN_KEPT, max_values // (4 * cells)), num_classes)
 
 
-@lru_cache(maxsize=1)  # a batch asks for every image
+@lru_cache(maxsize=1)  # a batch calls this for every image
 def _membership(concepts: tuple[Selection, ...], num_classes: int) -> FloatArray:
-    """float32 (num_classes, concepts): 1 where a class belongs to a concept."""
+    """Returns float32 (num_classes, concepts): 1 if a class belongs to a concept, else 0."""
     member: npt.NDArray[np.float32] = np.zeros((num_classes, len(concepts)), np.float32)
     for column, concept in enumerate(concepts):
         member[list(concept.classes), column] = 1

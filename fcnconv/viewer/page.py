@@ -1,4 +1,4 @@
-"""The viewer's page, put together from its template and what it shows."""
+"""The viewer's page, assembled from its template and its content."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from fcnconv.viewer.packing import MAX_VALUES, Packed, pack
 from fcnconv.viewer.photo import TILE, PagePhoto, page_photo
 
 PAGE_BYTES = 60_000_000
-"""Bytes of a page that the photo's finer levels may fill up to. A map's own share is 5 to 20 MB."""
+"""Size in bytes that the finer levels of the photo may fill a page up to. A map's own data takes 5 to 20 MB.
+"""
 
 VEIL = 0.65
-"""Opacity of the even veil, which colours every probability alike."""
+"""Opacity of the uniform veil, which colours every probability with the same opacity."""
 
 OTHER_KEPT = 64
-"""Classes of each cell that a page keeps of the map's other kinds, so that they add less than the map has."""
+"""Classes per cell that a page stores of the map's other kinds, so that they add less than the map itself."""
 
 KIND_NAMES: Mapping[MapKind, str] = {"focused": "Focused", "windows": "Windows", "activations": "Activations"}
 
 SCRIPTS = ("scores", "view", "photo", "map", "panel", "regions", "search", "main")
-"""The parts of the page's script, in their order."""
+"""The modules of the page's script, in order."""
 
 
 def viewer_page(
@@ -46,17 +47,21 @@ def viewer_page(
     max_side: int | None = None,
     page_bytes: int = PAGE_BYTES,
 ) -> Iterator[str]:
-    """The whole page in pieces: HTML, to be written as UTF-8.
+    """Yields the whole page in chunks of HTML, to be written as UTF-8.
 
-    photo: the image that was scanned.
-    provenance: gives what the page's foot tells of the map's origin, as named scalars, once the map is read.
-    shown: what the page offers first; it opens with the first of them, or else with the foremost class.
-    max_values: cells × classes over which only the best classes of each cell are kept.
-    max_side: pixels that no side of the photo in the page is longer than; None is the photo's own size.
-    page_bytes: that the page may have, as far as its photo can be kept coarser for it.
+    Args:
+        stream: The map.
+        photo: The scanned image.
+        provenance: Returns the provenance for the foot of the page, as named scalars. It is called after the
+            map was read.
+        shown: The selections that the page offers first. It opens with the first of them, or else with the
+            class that shows most.
+        max_values: Cells × classes above which the page stores only the best classes of each cell.
+        max_side: The longest side of the photo in the page, in pixels; None is the photo's own size.
+        page_bytes: The target size of the page. The photo is stored at a coarser size to reach it.
     """
     packed = pack(stream, max_values)
-    about, told = stream.about, provenance()
+    about, origin = stream.about, provenance()
     maps = [(about, packed)]
     for kind in KIND_NAMES:
         if kind in about.others:
@@ -71,14 +76,14 @@ def viewer_page(
         "answer": _answer(about),
         "agreement": _agreement(about, int(packed.exact.sum()), int(packed.looked_at.sum())),
         "storage": " ".join(_storage(*one, whose=i > 0) for i, one in enumerate(maps)),
-        "provenance": terms(told),
+        "provenance": terms(origin),
         "kinds": "".join(_choice(kind) for kind in KIND_NAMES if kind in {one.kind for one, _ in maps}),
         "one-kind": "" if len(maps) > 1 else " hidden",
         "maps": "".join(_data(*one) for one in maps),
     }
     facts = _facts(name, about, packed, shown) | {"kinds": [_kind_facts(*one) for one in maps]}
     room = page_bytes - sum(len(value) for value in values.values()) - len(script_json(facts)) - 10_000
-    sharp = page_photo(photo, int(room * 0.99), max_side)  # what stands around the tiles is under 1 %
+    sharp = page_photo(photo, int(room * 0.99), max_side)  # the markup around the tiles is under 1 %
     facts["levels"] = [level.size for level in sharp.levels]
     values |= {
         "photo": f"data:image/jpeg;base64,{sharp.overview}",
@@ -89,12 +94,14 @@ def viewer_page(
 
 
 def _origins(packed: Packed) -> bytes:
-    """A byte a cell: 2 where it was not looked at, 1 where it is a real crop, else 0."""
+    """Returns one byte per cell: 2 outside the region of interest, 1 if the cell was scored as a crop, else
+    0.
+    """
     return np.where(packed.looked_at, packed.exact, 2).astype(np.uint8).tobytes()
 
 
 def _data(about: MapInfo, packed: Packed) -> str:
-    """A map's packed bytes, as elements that only the script reads."""
+    """Returns a map's packed bytes as elements that only the script reads."""
     parts = {
         "data": packed.data,
         "origins": zlib.compress(_origins(packed), 9),
@@ -111,7 +118,7 @@ def _choice(kind: MapKind) -> str:
 
 
 def _kind_facts(about: MapInfo, packed: Packed) -> dict[str, object]:
-    """What the page's script must know of one map."""
+    """Returns the facts about one map that the page's script needs."""
     grid = about.grid
     return {
         "kind": about.kind,
@@ -124,13 +131,13 @@ def _kind_facts(about: MapInfo, packed: Packed) -> dict[str, object]:
         "kept": packed.kept,
         "indexBytes": packed.index_bytes,
         "unit": about.unit,
-        "fades": grid.window > grid.stride * grid.phases,  # windows, which lie within the image's border
+        "fades": grid.window > grid.stride * grid.phases,  # windows lie within the image's border
         "subtitle": _subtitle(about),
     }
 
 
 def _facts(name: str, about: MapInfo, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
-    """What the page's script must know, whichever map it shows."""
+    """Returns the facts that the page's script needs for any of its maps."""
     labels = about.labels
     opacities = np.round(255 * opacity_map()).astype(np.uint8)[:, None]
     return {
@@ -156,7 +163,7 @@ def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tup
 
 
 def _answer(about: MapInfo) -> str:
-    """What the image shows as a whole, as HTML; empty where that is not known."""
+    """Returns the classes of the whole image as HTML; empty if they are unknown."""
     if about.answer is None:
         return ""
     listed = [f"{html.escape(p.category)} {p.probability:.2f}" for p in about.answer().predictions[:3]]
@@ -164,7 +171,7 @@ def _answer(about: MapInfo) -> str:
 
 
 def _foremost(about: MapInfo, packed: Packed) -> int:
-    """The class that the page opens with: what the image shows as a whole, where that is known."""
+    """Returns the class that the page opens with: the top class of the whole image, if it is known."""
     first = about.answer().predictions[0].class_idx if about.answer is not None else None
     return packed.foremost if first is None else first
 
@@ -179,7 +186,9 @@ def _subtitle(about: MapInfo) -> str:
 
 
 def _agreement(about: MapInfo, exact: int, cells: int) -> str:
-    """A sentence about how true the map is, as far as that is known. exact: real crops, of so many cells."""
+    """Returns a sentence about the map's agreement with crops, if it is known. exact: the number of crops
+    among so many cells.
+    """
     if exact == cells:
         return "Every window was scored as a crop."
     how = "Not compared with crops"
@@ -189,7 +198,9 @@ def _agreement(about: MapInfo, exact: int, cells: int) -> str:
 
 
 def _storage(about: MapInfo, packed: Packed, *, whose: bool) -> str:
-    """A sentence about what the page keeps of a map and how far it is from it. whose: name its kind."""
+    """Returns a sentence about which part of a map the page stores, and with which error. whose: name the
+    map's kind.
+    """
     rows, cols, num_classes = about.shape
     unit = about.unit
     kept = (
@@ -208,7 +219,7 @@ def _storage(about: MapInfo, packed: Packed, *, whose: bool) -> str:
 
 
 def _sharpness(photo: PagePhoto, size: tuple[int, int]) -> str:
-    """A sentence about how much of the photo the page has."""
+    """Returns a sentence about the size of the photo in the page."""
     if photo.finest == size:
         return "The photo is here at its own size."
     return "The photo is here at up to {:,} × {:,} px; its own size is {:,} × {:,} px.".format(
@@ -221,7 +232,7 @@ def _rounded_up(error: float) -> str:
 
 
 def _tiles(photo: PagePhoto) -> Iterator[str]:
-    """The tiles as elements that nothing draws until the script asks for them."""
+    """Yields the tiles as elements that the browser does not draw until the script uses them."""
     for number, level in enumerate(photo.levels):
         for row, tiles in enumerate(level.tiles):
             for col, tile in enumerate(tiles):

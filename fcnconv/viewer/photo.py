@@ -1,6 +1,6 @@
-"""The photo in the viewer's page: an overview, and finer levels in tiles, as far as their bytes are allowed.
+"""The photo in the viewer's page: an overview, and finer levels in tiles, as far as the page's size allows.
 
-Read strip by strip, so that memory follows the page and not the photo.
+The photo is read strip by strip, so that memory grows with the page and not with the photo.
 """
 
 from __future__ import annotations
@@ -18,27 +18,30 @@ from fcnconv.images import ImageSource, Pixels, area, read_within, resize
 from fcnconv.system.machine import usable_cpus
 
 MAX_SIDE = 2048
-"""Pixels of the overview's longer side; a larger photo has finer levels beside it."""
+"""Longest side of the overview in pixels. A larger photo also has finer levels."""
 
 TILE = 512
-"""Side of a tile in pixels; those at the right and the bottom are smaller."""
+"""Side of a tile in pixels. Tiles at the right and bottom edges are smaller."""
 
 OVERVIEW = "JPEG"
-"""Pillow's name of the overview's format. WebP has 12 % fewer bytes and takes 15 times as long: a tenth of
+"""Pillow's name of the overview's format. WebP has 12 % fewer bytes but takes 15 times as long: a tenth of
 the time that the page of an ordinary photo took.
 """
 
 QUALITIES = (80, 60)
-"""WebP's qualities of a level's tiles: the first with which it is small enough."""
+"""WebP qualities for the tiles of a level. The first one that makes the level small enough is used."""
 
 SAMPLE = 24
-"""Tiles of a level, spread over it, that tell its size before the others are encoded."""
+"""Number of tiles, spread over a level, that are encoded first to estimate its size."""
 
 
 @dataclass(frozen=True)
 class PhotoLevel:
-    """The photo at one size. size: (width, height). tiles: of each row from the top, those from the left, as
-    WebP in base64.
+    """The photo at one size.
+
+    Attributes:
+        size: (width, height).
+        tiles: The rows of tiles from the top, each from the left, as WebP in base64.
     """
 
     size: tuple[int, int]
@@ -46,14 +49,18 @@ class PhotoLevel:
 
     @property
     def length(self) -> int:
-        """Characters of all tiles."""
+        """The characters of all tiles."""
         return sum(len(tile) for row in self.tiles for tile in row)
 
 
 @dataclass(frozen=True)
 class PagePhoto:
-    """What the page has of the photo. overview: JPEG in base64, of `overview_size`. levels: finer ones, the
-    coarsest first.
+    """The photo as the page stores it.
+
+    Attributes:
+        overview: JPEG in base64.
+        overview_size: (width, height) of the overview.
+        levels: The finer levels, the coarsest first.
     """
 
     overview: str
@@ -67,9 +74,13 @@ class PagePhoto:
 
 
 def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> PagePhoto:
-    """The photo as far as `room` characters hold it; the overview always, so that it may be longer.
+    """Returns the photo with as many levels as fit `room` characters. It always has the overview, which may
+    exceed them.
 
-    max_side: pixels that no side is longer than; None is the photo's own.
+    Args:
+        source: The image.
+        room: Characters for the photo in base64.
+        max_side: The longest side in pixels; None is the photo's own.
     """
     whole = max(source.size)
     max_side = min(max_side or whole, whole)
@@ -88,7 +99,9 @@ def page_photo(source: ImageSource, room: int, max_side: int | None = None) -> P
 
 
 def _sizes(size: tuple[int, int], max_side: int) -> list[tuple[int, int]]:
-    """The sizes of the levels that are finer than the overview, the coarsest first: halves of the finest."""
+    """Returns the sizes of the levels that are finer than the overview, the coarsest first. Each is half of
+    the next.
+    """
     sizes = []
     side = float(max_side)
     while side > MAX_SIDE:
@@ -99,7 +112,7 @@ def _sizes(size: tuple[int, int], max_side: int) -> list[tuple[int, int]]:
 
 
 def _level(source: ImageSource, room: int, threads: Executor) -> PhotoLevel | None:
-    """The tiles of a source; None if they have more than `room` characters at every quality."""
+    """Returns the tiles of a source; None if they exceed `room` characters at every quality."""
     rows = _boxes(source.size)
     boxes = [box for row in rows for box in row]
     chosen = boxes[:: max(len(boxes) // SAMPLE, 1)]
@@ -121,14 +134,14 @@ def _tiles(
         parts = (strip[:, x0:x1] for x0, _, x1, _ in row)
         encoded = tuple(threads.map(lambda pixels: _encoded(pixels, quality), parts))
         room -= sum(map(len, encoded))
-        if room < 0:  # the sample told less
+        if room < 0:  # the sample underestimated the size
             return None
         tiles.append(encoded)
     return PhotoLevel(source.size, tuple(tiles))
 
 
 def _boxes(size: tuple[int, int]) -> list[list[Box]]:
-    """The place of each tile: of each row from the top, those from the left."""
+    """Returns the box of each tile: the rows from the top, each from the left."""
 
     def spans(length: int) -> Iterator[tuple[int, int]]:
         return ((start, min(start + TILE, length)) for start in range(0, length, TILE))
@@ -137,7 +150,9 @@ def _boxes(size: tuple[int, int]) -> list[list[Box]]:
 
 
 def _encoded(pixels: Pixels, quality: int, format: str = "WEBP") -> str:
-    """uint8 (h, w, 3) in base64."""
+    """Encodes uint8 (h, w, 3) as base64."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, quality=quality, method=2)  # 4 is half as fast for 3 % less
+    Image.fromarray(pixels).save(
+        file, format, quality=quality, method=2
+    )  # method 4 is half as fast for 3 % less
     return base64.b64encode(file.getvalue()).decode()
