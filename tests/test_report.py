@@ -275,9 +275,9 @@ def test_what_is_not_the_reports_is_not_replaced(photos: Path, run: Runs) -> Non
     assert "is the report's own name" in str(run("index")["index"])
     Image.new("RGB", (8, 6)).save(Path("maps", CARDS, "a.png.jpg"))
     shutil.copy(COFFEE, "a.png")
-    assert "a picture that is no map would be replaced" in str(run("a.png")["a.png"])
+    assert "a picture that is not a map would be replaced" in str(run("a.png")["a.png"])
     Path("maps", INDEX).write_text("<title>My own</title>")
-    with pytest.raises(OutputError, match=r"index\.html: exists and is no report"):
+    with pytest.raises(OutputError, match=r"index\.html: exists and is not a report"):
         run(COFFEE)
     assert Path("maps", INDEX).read_text() == "<title>My own</title>"
 

@@ -73,8 +73,8 @@ def test_classify_writes_the_same_table(fcnconv: Command, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("-o", "x.csv"), "x.csv: the classes of images are written as .parquet"),
-        (("-o", "x.parquet", "--json"), "--out writes a table, and nothing is printed; leave out --json"),
+        (("-o", "x.csv"), "x.csv: classifications are written as .parquet only"),
+        (("-o", "x.parquet", "--json"), "--out writes a table and prints nothing; leave out --json"),
         (("-o", "photos/coffee.png.parquet/x.parquet"), "cannot be written: the folder"),
     ],
 )
@@ -220,9 +220,9 @@ def test_parts_are_bounded(photos: Path, lite0: Any, monkeypatch: pytest.MonkeyP
         ),
         (("-f", "parquet", "-c", "dog"), "--class changes nothing in a table of images"),
         (("-f", "json", "--cells-table"), "--cells-table is for --format parquet"),
-        (("-f", "zarr.tar"), "a .zarr is a directory, which no archive is read for"),
+        (("-f", "zarr.tar"), "a .zarr is a directory and cannot be packed in a tar archive"),
         (("-f", "exe.tar"), "unknown format 'exe'"),
-        (("--workers", "2"), "--address and --workers are of --engine ray"),
+        (("--workers", "2"), "--address and --workers need --engine ray"),
     ],
 )
 def test_what_changes_nothing_is_refused(fcnconv: Command, photos: Path, arguments: Any, told: str) -> None:

@@ -1,11 +1,11 @@
-"""Many images, from top to bottom:
+"""Processing many images. The modules, from top to bottom:
 
-cluster, spread     the engine that works on many machines; one huge image on all of them
-runs                a run: an engine over the inputs, and what came of it
-job                 what is done with each image, so that it can be sent elsewhere
-packed, folder      answers in few large files, or each in a file of its own
-record, report      what a folder tells of itself; the page that leads to its maps
-workers             the engine of one process: a few images at a time
-store, claims       where answers lie, and who works on which
-inputs, made        images to come, and what became of one
+cluster, distributed    the engine for many machines; one huge image on all of them
+runs                    a run: an engine, its inputs and their outcomes
+job                     the work on each image, in a form that can be sent to another machine
+packed, map_folder      answers in few large files, or one file per image
+record, report          the record of a folder; the page that links to its maps
+workers                 the engine of one process: a few images at a time
+store, locks            where answers are stored, and which process works on which image
+inputs, outcome         the images to process, and the outcome of one
 """

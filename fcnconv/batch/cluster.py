@@ -1,8 +1,8 @@
-"""The engine that works on many machines: Ray Data, with one network in each of its actors.
+"""The engine for many machines: Ray Data, with one network in each of its actors.
 
-Ray distributes the images, starts again what dies, and asks for no more than its actors can take
-(https://docs.ray.io/en/latest/data/data.html). An actor does what a local run does, with a few threads, and
-writes its answers itself where each is a file. Without an address Ray is started on this machine alone.
+Ray distributes the images, restarts failed actors, and requests no more images than its actors can take
+(https://docs.ray.io/en/latest/data/data.html). An actor does the same as a local run, with a few threads, and
+writes its answers itself if each is a file. Without an address, Ray is started on this machine only.
 """
 
 from __future__ import annotations
@@ -36,20 +36,23 @@ from fcnconv.system.once import once
 log = logging.getLogger("fcnconv")
 
 TOGETHER = 32
-"""Images that an actor is given at a time: enough to keep its threads busy, and few to do again when it
-dies.
-"""
+"""Images that an actor is given at a time: enough to keep its threads busy, and few to repeat if it dies."""
 
 WAVE, WAVE_BYTES = 20_000, 256 << 20
-"""Images of a dataset, and bytes of those that come as their content; then comes the next dataset."""
+"""Largest number of images of a dataset, and of bytes of images that are passed as content. More images go
+into the next dataset.
+"""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray works.
+    """Where Ray runs.
 
-    address: of a cluster that runs; None starts one on this machine. workers: actors; None is one for every
-    two processors. gpus: of each actor. huge: pixels from which on all work on an image.
+    Attributes:
+        address: The address of a running cluster; None starts Ray on this machine.
+        workers: The number of actors; None is one for every two processors.
+        gpus: GPUs per actor.
+        huge: Number of pixels from which all workers share one image.
     """
 
     address: str | None = None
@@ -60,11 +63,14 @@ class Cluster:
 
 @contextmanager
 def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
-    """The engine, for as long as the block lasts. Raises UsageError without Ray, FcnconvError without a
-    cluster.
+    """Yields the engine, which lasts until the block ends.
+
+    Raises:
+        UsageError: Ray is not installed.
+        FcnconvError: The cluster cannot be reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors arrive as exceptions
     try:
         import ray
         import ray.data
@@ -96,7 +102,11 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises FcnconvError if nobody answers at the address of a cluster, for which Ray would wait minutes."""
+    """Checks that the address of a cluster accepts connections. Ray itself would wait minutes.
+
+    Raises:
+        FcnconvError: There is no answer at the address.
+    """
     found = re.fullmatch(r"(?:ray://)?\[?([^\]]+)\]?:(\d{1,5})", address)
     if found:
         try:
@@ -107,8 +117,8 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _on_this_machine(alone: bool) -> Iterator[None]:
-    """While it lasts Ray is started for this machine alone, so that it listens on the loopback address only,
-    as it does by itself where it knows no clusters (macOS, Windows).
+    """Makes Ray listen on the loopback address only, if it is started for this machine alone. Where Ray does
+    not support clusters (macOS, Windows), it does so by default.
     """
     from ray._private import ray_constants
 
@@ -122,7 +132,7 @@ def _on_this_machine(alone: bool) -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Discards what Ray's libraries write to standard error while it starts: nobody can act on it."""
+    """Discards the standard error of Ray's libraries while Ray starts. Users cannot act on it."""
     try:
         kept = os.dup(2)
     except OSError:  # closed
@@ -138,7 +148,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _engine(job: Job, cluster: Cluster, processors: int) -> Engine:
-    """processors: of each worker."""
+    """Returns the engine. processors: of each worker."""
     import ray
 
     workers, gpus = cluster.workers or 1, cluster.gpus
@@ -152,7 +162,7 @@ def _engine(job: Job, cluster: Cluster, processors: int) -> Engine:
             worked = ray.data.from_items(items, override_num_blocks=-(-len(items) // together)).map_batches(
                 Worker,
                 fn_constructor_args=(job, since, alone, workers, cluster.huge, str(Path.cwd())),
-                batch_size=None,  # a block at a time, whose answers come as soon as it is done
+                batch_size=None,  # one block at a time, whose answers arrive as soon as it is done
                 compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
                 **room,
             )
@@ -179,7 +189,7 @@ def _engine(job: Job, cluster: Cluster, processors: int) -> Engine:
 def _spread(
     job: Job, items: list[Input], since: int, alone: bool, workers: int, room: dict[str, Any]
 ) -> Iterator[Result]:
-    """What became of huge images, each worked on by all workers."""
+    """Yields the results of huge images. All workers share each image."""
     import ray
     from ray.util import ActorPool
 
@@ -202,7 +212,7 @@ def _spread(
 
 
 def _waves(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """The inputs in lists that are not too large."""
+    """Yields the inputs in lists of limited size."""
     remaining = iter(inputs)
     for first in remaining:
         wave, size = [first], 0
@@ -216,16 +226,20 @@ def _waves(inputs: Iterable[Input]) -> Iterator[list[Input]]:
 
 @dataclass(frozen=True)
 class Huge:
-    """An image that all workers shall work on."""
+    """An image that all workers share."""
 
     item: Input
 
 
 def open_elsewhere(job: Job, *, workers: int, here: str) -> MapFolder | Pack:
-    """A job's work on a worker's machine. workers: that may be on it, and have their parts of its memory.
-    here: the folder that paths start from.
+    """Opens a job on a worker's machine.
+
+    Args:
+        job: The job.
+        workers: The most workers on that machine, which share its memory.
+        here: The folder that relative paths start from.
     """
-    with suppress(OSError):  # elsewhere, where addresses and whole paths are meant
+    with suppress(OSError):  # on another machine, addresses and absolute paths are expected
         os.chdir(here)
     target = job.open()
     folder = target.folder if isinstance(target, Pack) else target
@@ -235,14 +249,14 @@ def open_elsewhere(job: Job, *, workers: int, here: str) -> MapFolder | Pack:
 
 
 class Worker:
-    """What an actor does: the images of a block of the data set, a few at a time."""
+    """An actor: it processes the images of a block of the dataset, a few at a time."""
 
     def __init__(self, job: Job, since: int, alone: bool, workers: int, huge: int, here: str):
         self.since, self.alone, self.huge = since, alone, huge
         self.target = once(partial(open_elsewhere, job, workers=workers, here=here))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What became of each image, pickled, in their order."""
+        """Returns the result of each image, pickled, in order."""
         items = [pickle.loads(item) for item in batch["item"]]
         results = np.empty(len(items), object)
         results[:] = [pickle.dumps(result) for result in self._results(items)]
@@ -261,5 +275,5 @@ class Worker:
             for result in map(partial(attempt, work), items) if self.alone else each(items, work):
                 done.add(result[0])
                 yield result
-        except FcnconvError as error:  # of the network, or of usage: it holds for all
+        except FcnconvError as error:  # an error of the network or of usage applies to all images
             yield from ((item.name, UsageError(str(error))) for item in items if item.name not in done)

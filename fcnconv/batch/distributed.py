@@ -1,7 +1,7 @@
-"""One huge image on many workers: rows of its blocks, and its real crops, are computed where there is room.
+"""One huge image on many workers: rows of its blocks, and its crops, are computed wherever a worker is free.
 
-The map is put together, corrected and written by one process, from the same blocks that it would have
-computed alone: so it is the same map.
+One process assembles, corrects and writes the map from the same blocks that it would compute alone, so the
+map is the same.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ from fcnconv.scan.tiling import Tiling
 from fcnconv.scores import Block, FloatArray, Mask
 
 HUGE = 100_000_000
-"""Pixels from which on an image is worked on by many: half a minute of one process."""
+"""Number of pixels from which many workers share an image: half a minute for one process."""
 
 BANDS = 4
-"""Bands of rows that each worker gets of an image, about: few, as each has a halo, and more than one, as not
-all take the same time."""
+"""Approximate number of bands of rows per worker. There are few, because each band has a halo, and more than
+one, because bands take different times.
+"""
 
 Each = Callable[[str, Sequence[tuple[Any, ...]]], Iterator[Any]]
-"""(what, arguments of each call) -> the results, in their order. what: the method of `Rows` that is
-called.
-"""
+"""(method, arguments of each call) -> the results, in order. The method is a name of a method of `Rows`."""
 
 
 def is_huge(item: Input, target: MapFolder | Pack, pixels: int) -> bool:
-    """Whether an image is to be worked on by many: one of at least so many pixels that is scanned at its own
-    size, by a network whose tiles equal the whole.
+    """Returns whether many workers share an image: it has at least so many pixels, is scanned at its own
+    size, and the network's tiles equal the whole image.
     """
     folder = target.folder if isinstance(target, Pack) else target
     sizes = folder.choice.options.sizes
@@ -56,8 +55,12 @@ def is_huge(item: Input, target: MapFolder | Pack, pixels: int) -> bool:
 
 @dataclass(frozen=True, repr=False)
 class Spread(Classifier):
-    """A classifier that lets others compute. item: the image. each: calls them. workers: how many they
-    are.
+    """A classifier that distributes its computation.
+
+    Attributes:
+        item: The image.
+        each: Makes the calls on the workers.
+        workers: The number of workers.
     """
 
     item: Input | None = None
@@ -66,11 +69,11 @@ class Spread(Classifier):
 
     @classmethod
     def of(cls, classifier: Classifier, item: Input, each: Each, workers: int) -> Spread:
-        """The same classifier."""
+        """Returns the classifier with its computation distributed."""
         return cls(**vars(classifier), item=item, each=each, workers=workers)
 
     def crops(self, source: ImageSource, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
-        """As the classifier's own."""
+        """Scores crops, see `Classifier.crops`."""
         count = min(self.workers, -(-len(cells) // CROP_BATCH))
         calls = [(self.item, grid, some) for some in np.array_split(cells, count)]
         return np.concatenate(list(self.each("crops", calls)))
@@ -83,19 +86,19 @@ class Spread(Classifier):
             ]
             calls = [(self.item, grid, tiling.in_parts, tiling.blocks, tiling.needed, band) for band in bands]
             for place, logits in chain.from_iterable(self.each("blocks", calls)):
-                own = np.array(logits)  # what came from elsewhere cannot be changed
+                own = np.array(logits)  # arrays from other processes are read-only
                 yield Block(grid, place[0], place[1], own)
 
 
 def _bands(region: RectangleGroup, count: int) -> list[RectangleGroup]:
-    """A region in about so many bands, of whole rows of pieces."""
+    """Divides a region into about so many bands of whole rows of blocks."""
     rows = [tuple(pieces) for _, pieces in groupby(region.pieces, key=lambda piece: piece.place[0].start)]
     size = -(-len(rows) // count)
     return [replace(region, pieces=sum(rows[i : i + size], ())) for i in range(0, len(rows), size)]
 
 
 class Rows:
-    """What a worker does for others' images."""
+    """The work of a worker on images of other processes."""
 
     def __init__(self, job: Job, open_target: Callable[[Job], MapFolder | Pack]):
         self.job, self.open_target = job, open_target
@@ -103,18 +106,18 @@ class Rows:
 
     @cached_property
     def folder(self) -> MapFolder:
-        """How images are opened, and the network."""
+        """The folder that opens images and the network."""
         target = self.open_target(self.job)
         return target.folder if isinstance(target, Pack) else target
 
     def source(self, item: Input) -> ImageSource:
-        """The image, opened once."""
+        """Returns the image, which is opened once."""
         if self.opened is None or self.opened[0] != item:
             self.opened = item, self.folder.open(item)
         return self.opened[1]
 
     def crops(self, item: Input, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
-        """See `Classifier.crops`."""
+        """Scores crops, see `Classifier.crops`."""
         return self.folder.share.crops(self.source(item), grid, cells)
 
     def blocks(
@@ -126,7 +129,7 @@ class Rows:
         needed: Mask | None,
         band: RectangleGroup,
     ) -> list[tuple[tuple[slice, slice], FloatArray]]:
-        """The places and logits of a band's blocks. in_parts, blocks, needed: of the tiling."""
+        """Returns the places and logits of a band's blocks. in_parts, blocks, needed: of the tiling."""
         classifier = self.folder.share
         parts = classifier.parts.cut() if in_parts else (classifier.parts.whole,)
         tiling = Tiling(parts, blocks, 0, 0, 0, needed)

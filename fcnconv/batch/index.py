@@ -1,7 +1,7 @@
-"""The page of the report: the images of a run as cards, to be searched, sorted and filtered by their classes.
+"""The page of the report: the images of a run as cards that can be searched, sorted and filtered by class.
 
-Its template, style and script are in ``data/report/``. It refers to thumbnails and pages by
-relative addresses, and to nothing else.
+Its template, style and script are in ``data/report/``. It refers only to thumbnails and pages, by relative
+addresses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GENERATOR = '<meta name="generator" content="fcnconv batch'
 
 @dataclass(frozen=True)
 class Linked:
-    """A card, with the paths of its page and of itself, which the report's folder is the start of."""
+    """A card with its path and the path of its page, both relative to the report's folder."""
 
     card: Card
     page: Path
@@ -37,7 +37,12 @@ class Linked:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that has no map. page: where its page would be, from the report's folder. message: why."""
+    """An image without a map.
+
+    Attributes:
+        page: The path that its page would have, relative to the report's folder.
+        message: The reason.
+    """
 
     page: str
     message: str
@@ -51,14 +56,19 @@ def index_page(
     chosen: Sequence[Selection],
     settings: Mapping[str, Any],
 ) -> str:
-    """The whole page: HTML, to be written as UTF-8.
+    """Returns the whole page as HTML, to be written as UTF-8.
 
-    folder: of the report, whose name is its title. chosen: the categories and concepts that were asked for.
-    settings: how the maps were made, by name.
+    Args:
+        folder: The folder of the report. Its name is the title.
+        linked: The cards.
+        failures: The images without a map.
+        labels: The labels of the network.
+        chosen: The categories and concepts that were requested.
+        settings: The settings of the maps, by name.
     """
     linked = sorted(linked, key=lambda one: _natural(one.card.path))
     title = readable(folder.resolve().name)
-    told = {key: value for key, value in settings.items() if value not in (None, "", False, [], ())}
+    shown_settings = {key: value for key, value in settings.items() if value not in (None, "", False, [], ())}
     return "".join(
         page(
             "report",
@@ -72,7 +82,7 @@ def index_page(
                 "colours": _colours(),
                 "least": f"{LEAST:g}",
                 "most": str(MOST),
-                "settings": terms(told),
+                "settings": terms(shown_settings),
                 "facts": script_json(_facts(linked, labels, chosen)),
             },
         )
@@ -80,18 +90,19 @@ def index_page(
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is such a page."""
+    """Returns whether a file is such a page."""
     with path.open("rb") as file:
         return _GENERATOR.encode() in file.read(1000)
 
 
 def _facts(linked: Sequence[Linked], labels: Labels, chosen: Sequence[Selection]) -> dict[str, Any]:
-    """What the script works with. A class is told once, and named by its number in that list elsewhere.
+    """Returns the script's data. Each class is listed once; elsewhere its position in that list represents
+    it.
 
-    classes: [index or null of a concept, name, whether other classes have the same name].
-    concepts: [name, other names, numbers of its classes that occur].
-    images: [path, address of the page and of the thumbnail, width, height, agreement or null, which of its
-        peaks is shown first, thumbnails in its file, [number of a class, its peak in ten-thousandths, …]].
+    - classes: [index, or null for a concept; name; whether other classes have the same name]
+    - concepts: [name, other names, positions of its classes that occur]
+    - images: [path, address of the page and of the thumbnail, width, height, agreement or null, index of the
+      peak that is shown first, thumbnails in its file, [position of a class, its peak in ten-thousandths, …]]
     """
     times = Counter(labels.categories)
     number: dict[tuple[int | None, str], int] = {}
@@ -125,18 +136,18 @@ def _facts(linked: Sequence[Linked], labels: Labels, chosen: Sequence[Selection]
 
 
 def _address(path: Path) -> str:
-    """The relative address of a file, whatever bytes its name has."""
+    """Returns the relative address of a file, whatever bytes its name has."""
     return quote(os.fsencode(path.as_posix()))
 
 
 def _natural(path: str) -> list[tuple[str, int]]:
-    """What puts ``img2`` before ``img10``."""
+    """Returns a sort key that places ``img2`` before ``img10``."""
     pairs = re.findall(r"(\D*)(\d*)", path.casefold())
     return [(text, int(digits or -1)) for text, digits in pairs]
 
 
 def _failures(failures: Sequence[Failure]) -> str:
-    """The section of failures; nothing if there are none."""
+    """Returns the section of failures; empty if there are none."""
     if not failures:
         return ""
     what = "1 image has" if len(failures) == 1 else f"{len(failures):,} images have"
@@ -148,7 +159,7 @@ def _failures(failures: Sequence[Failure]) -> str:
 
 
 def _colours() -> str:
-    """The colours of probabilities 0 to 1, as stops of a gradient."""
+    """Returns the colours of probabilities 0 to 1 as stops of a gradient."""
     places = range(0, 256, 15)
     return ", ".join(
         f"rgb({r} {g} {b} / {opacity_map()[i]:.2f})" for i in places for r, g, b in [colour_map()[i].tolist()]

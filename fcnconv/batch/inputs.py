@@ -1,5 +1,5 @@
-"""Where many images come from: paths and addresses, lists of them, folders, and tar archives; each as it
-comes.
+"""The sources of many images: paths and addresses, lists of them, folders, and tar archives. Each image is
+yielded as soon as it is known.
 """
 
 from __future__ import annotations
@@ -35,25 +35,35 @@ from fcnconv.parsing import Frame
 log = logging.getLogger("fcnconv")
 
 CARDS = "fcnconv.report"
-"""The folder of what a report shows, in a folder of maps: thumbnails, which are no images to map."""
+"""The folder of a report's files in a folder of maps. It contains thumbnails, which are not images to map."""
 
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar archive that is not compressed. offset, size: where its bytes lie."""
+    """A file in a tar archive that is not compressed.
+
+    Attributes:
+        archive: The path of the archive.
+        offset: The position of the file's first byte in the archive.
+        size: The number of its bytes.
+    """
 
     archive: str
     offset: int
     size: int
 
     def read(self) -> bytes:
-        """Its bytes. Raises ImageError."""
+        """Returns its bytes. Raises ImageError."""
         try:
             with Path(self.archive).open("rb") as file:
-                if self.offset + self.size > os.fstat(file.fileno()).st_size:  # before room is made for it
-                    raise ImageError(f"{self.archive}: cut short: a file in it ends behind its end")
+                if (
+                    self.offset + self.size > os.fstat(file.fileno()).st_size
+                ):  # checked before memory is allocated
+                    raise ImageError(
+                        f"{self.archive}: the archive is truncated: a file in it extends past its end"
+                    )
                 file.seek(self.offset)
                 return file.read(self.size)
         except OSError as error:
@@ -62,7 +72,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that is not read, and why."""
+    """A file that is not read, and the reason."""
 
     reason: str
 
@@ -72,15 +82,19 @@ class Refused:
 
 
 MOST_BYTES = 1 << 30
-"""Of a file in an archive that is read as a stream: more is no image but an attempt on the memory."""
+"""Largest size in bytes of a file in an archive that is read as a stream. A larger file is not an image but
+an attack on the memory.
+"""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One image to come. name: what messages and results call it. image: a path or an address, an encoded
-    file, or where that lies in an archive.
+    """An image to process.
 
-    frame: the number of one of its frames or pages, from 1; None is the first.
+    Attributes:
+        name: Its name in messages and results.
+        image: A path or an address, an encoded file, or its place in an archive.
+        frame: The number of one of its frames or pages, from 1; None is the first.
     """
 
     name: str
@@ -88,25 +102,29 @@ class Input:
     frame: int | None = None
 
     def content(self) -> str | bytes:
-        """A path, an address or an encoded file, for whoever opens it. Raises ImageError."""
+        """Returns a path, an address or an encoded file. Raises ImageError."""
         return self.image if isinstance(self.image, (str, bytes)) else self.image.read()
 
 
 def from_paths(paths: Iterable[str]) -> Iterator[Input]:
-    """Paths and addresses as they are; ``-`` is an image on standard input."""
+    """Yields paths and addresses without modification; ``-`` is an image on standard input."""
     return (Input(shown_address(path), path) for path in map(local_path, paths))
 
 
 def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path) -> Iterator[Input]:
-    """The images that files, folders and patterns name, each as it is found.
+    """Yields the images that files, folders and patterns name, each as soon as it is found.
 
-    Of a folder, all files below it with one of `suffixes` and all stores of zarr, in the order of their
-    names, but nothing hidden, nor what lies in the folder `besides` or a report's; see `_Folder`. Of a
-    pattern, which is one of the shell's, with ``**`` for any folders, the files with such a suffix. Of an
-    archive, ``.tar``, its files with such a suffix; its own path is the start of their names. All but
-    archives may lie elsewhere: see `images.remote`.
+    - A folder stands for all files below it with one of `suffixes` and all zarr stores, sorted by name.
+      Hidden files, the folder `besides` and the folders of reports are omitted; see `_Folder`.
+    - A pattern is a shell pattern; ``**`` matches any folders. It stands for the matching files with
+      such a suffix.
+    - An archive, ``.tar``, stands for its files with such a suffix. Their names begin with the archive's
+      path.
 
-    Raises UsageError at once if a pattern matches none.
+    Everything but archives may be remote: see `images.remote`.
+
+    Raises:
+        UsageError: A pattern matches no image. It is raised at once.
     """
     sources = [local_path(source) for source in sources]
     for source in sources:
@@ -141,7 +159,7 @@ def _is_pattern(source: str) -> bool:
 
 
 def _found_elsewhere(source: str, suffixes: Container[str]) -> Iterable[str]:
-    """What an address names: a file, all images below a folder, or those that match a pattern."""
+    """Returns the images of an address: one file, all images below a folder, or the matches of a pattern."""
     pattern = "*" in source
     if not (pattern or source.endswith("/") or not Path(source).suffix):
         return [source]
@@ -155,9 +173,7 @@ def _found_elsewhere(source: str, suffixes: Container[str]) -> Iterable[str]:
 
 
 def _members(path: str, suffixes: Container[str]) -> Iterator[Input]:
-    """The images in an archive that is not compressed, by where they lie in it: nothing but the names is
-    read.
-    """
+    """Yields the images in an uncompressed archive by their position in it. Only the names are read."""
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
@@ -166,16 +182,16 @@ def _members(path: str, suffixes: Container[str]) -> Iterator[Input]:
                     yield Input(f"{path}/{member.name}", Member(path, member.offset_data, member.size))
     except MemoryError:
         raise
-    except Exception as error:  # tarfile raises anything; and what else was found is worked on all the same
-        reason = f"{path}: not a whole tar archive: {error}; one that is compressed is read with --tar"
+    except Exception as error:  # tarfile raises any exception; the images found so far are processed anyway
+        reason = f"{path}: not a complete tar archive: {error}; to read a compressed one, use --tar"
         yield Input(path, Refused(reason))
 
 
 def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
-    """The images that a pattern of the shell's matches, each folder that links lead to once."""
+    """Yields the images that a shell pattern matches. A folder that several links lead to is listed once."""
     places: dict[str, str] = {}
     first: dict[str, str] = {}
-    paths = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - paths as they were named, "./" and all
+    paths = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - paths as the user wrote them, with "./"
     for path in paths:
         parent = os.path.dirname(path)  # noqa: PTH120 - likewise
         place = places.setdefault(parent, os.path.realpath(parent))
@@ -186,20 +202,20 @@ def _matching(pattern: str, suffixes: Container[str]) -> Iterator[str]:
 
 
 def _is_zarr(path: str) -> bool:
-    """Whether a path is the folder of a zarr store, by its name and what is in it."""
+    """Returns whether a path is the folder of a zarr store, by its name and content."""
     return Path(path).suffix.lower() in STORES and is_store(Path(path))
 
 
 STORES = (".zarr",)
-"""Suffixes of folders that hold one image each."""
+"""Suffixes of folders that contain one image each."""
 
 
 class _Folder:
-    """A folder whose images are listed, in the order of their names.
+    """A folder whose images are listed, sorted by name.
 
-    Links to folders are followed, and each folder is listed once, so that links in a circle end. A folder
-    that cannot be listed is an input that fails. Pipes, sockets and devices are no images. What is
-    passed over by its suffix is counted.
+    Links to folders are followed, and each folder is listed once, so that circular links end. A folder that
+    cannot be listed becomes an input that fails. Pipes, sockets and devices are not images. Files that are
+    skipped because of their suffix are counted.
     """
 
     def __init__(self, folder: str, suffixes: Container[str], besides: Path):
@@ -208,7 +224,7 @@ class _Folder:
         self.passed: Counter[str] = Counter()
 
     def images(self) -> Iterator[str | Input]:
-        """The images below the folder, and an input that fails for each folder that cannot be listed."""
+        """Yields the images below the folder, and a failing input for each folder that cannot be listed."""
         yield from self._below(self.folder)
         if self.passed:
             each = ", ".join(
@@ -218,7 +234,7 @@ class _Folder:
 
     def _below(self, folder: str) -> Iterator[str | Input]:
         try:
-            found = os.stat(folder)  # noqa: PTH116 - paths as they were named, "./" and all
+            found = os.stat(folder)  # noqa: PTH116 - paths as the user wrote them, with "./"
             if (found.st_dev, found.st_ino) in self.seen:
                 return
             self.seen.add((found.st_dev, found.st_ino))
@@ -243,25 +259,23 @@ class _Folder:
                 yield from self._below(entry.path)
 
 
-@lru_cache  # a batch lists its folders twice: to count their images, and to map them
+@lru_cache  # a batch lists its folders twice: to count the images, and to map them
 def _report_passed(folder: str, count: int, each: str) -> None:
-    log.info(
-        "%s: %d files are passed over, as their suffixes are not those of images (%s)", folder, count, each
-    )
+    log.info("%s: skipping %d files whose suffixes are not image suffixes (%s)", folder, count, each)
 
 
 def _may_be_image(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or a link that leads nowhere, which fails when it is opened."""
+    """Returns whether it is a file, or a broken link, which fails when it is opened."""
     try:
         return entry.is_file() or not Path(entry.path).exists()
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return True
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return False
 
 
@@ -271,17 +285,18 @@ def _is_source(path: str, suffixes: Container[str]) -> bool:
 
 
 def from_list(path: str, separator: bytes) -> Iterator[Input]:
-    """The paths in a file (``-``: standard input), one after each `separator`; empty ones are left out.
+    """Yields the paths in a file (``-``: standard input), which `separator` separates. Empty paths are
+    omitted.
 
-    A list of lines may be as Windows writes it: with carriage returns, a byte-order mark, in UTF-16, and with
-    quotes around a path. Each path is given as soon as it was read, so that a slow list can be answered while
-    it is written.
+    A list of lines may be in Windows style: with carriage returns, with a byte-order mark, in UTF-16, and
+    with quotes around a path. Each path is yielded as soon as it is read, so that a slow list can be
+    processed while it is written.
     """
     with _opened(path) as file:
         rest = b""
         decode: Callable[[bytes], bytes] | None = None
         lines = separator == b"\n"
-        read = getattr(file, "read1", file.read)  # what is there, without waiting for more
+        read = getattr(file, "read1", file.read)  # reads what is available, without waiting for more
         while chunk := read(_CHUNK):
             if decode is None:
                 decode = _decoder(chunk) if lines else bytes
@@ -291,7 +306,9 @@ def from_list(path: str, separator: bytes) -> Iterator[Input]:
 
 
 def _decoder(start: bytes) -> Callable[[bytes], bytes]:
-    """What makes UTF-8 without a byte-order mark of the pieces of a list that begins like this."""
+    """Returns a function that converts the chunks of a list that begins like this to UTF-8 without a
+    byte-order mark.
+    """
     for mark, name in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
         if start.startswith(mark):
             decoder = codecs.getincrementaldecoder(name)("replace")
@@ -311,7 +328,7 @@ def _paths(names: Iterable[bytes], lines: bool) -> Iterator[str]:
 
 
 def from_tar(path: str) -> Iterator[Input]:
-    """The files in a tar archive (``-``: standard input), compressed or not, read as a stream."""
+    """Yields the files in a tar archive (``-``: standard input), compressed or not, read as a stream."""
     with _opened(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*") as archive:
@@ -325,14 +342,16 @@ def from_tar(path: str) -> Iterator[Input]:
                         yield Input(member.name, content.read())
         except MemoryError:
             raise
-        except Exception as error:  # tarfile raises anything: a TypeError for a gzip file cut in its header
+        except (
+            Exception
+        ) as error:  # tarfile raises any exception: a TypeError for a gzip file with a truncated header
             name = "standard input" if path == "-" else path
-            raise ImageError(f"{name}: not a whole tar archive: {error}") from error
+            raise ImageError(f"{name}: not a complete tar archive: {error}") from error
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """A list or an archive."""
+    """Opens a list or an archive."""
     if path == "-":
         yield sys.stdin.buffer
         return
@@ -341,7 +360,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
             yield elsewhere
         return
     try:
-        file = Path(local_path(path)).open("rb")  # noqa: SIM115 - only the opening is explained
+        file = Path(local_path(path)).open("rb")  # noqa: SIM115 - only errors of opening are converted
     except OSError as error:
         raise cannot_open(path, error) from error
     with file:
@@ -351,7 +370,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 def listed_inputs(
     paths: Sequence[str], files_from: str | None, from0: str | None, tar: str | None
 ) -> Iterator[Input]:
-    """The images of a list or an archive, if one is given, else those of `paths`."""
+    """Yields the images of a list or an archive, if one is given, else the images at `paths`."""
     if files_from:
         return from_list(files_from, b"\n")
     if from0:
@@ -360,8 +379,8 @@ def listed_inputs(
 
 
 def framed(inputs: Iterable[Input], frame: Frame | None) -> Iterator[Input]:
-    """The frames or pages that are asked for of each input: one, or each. Those of a file that has several
-    are called by its name and their number, as in ``photo.gif#3``.
+    """Yields the requested frames or pages of each input: one, or all of them. A frame of a file with several
+    frames is named by the file's name and its number, as in ``photo.gif#3``.
     """
     for item in inputs:
         if frame is None:
@@ -369,7 +388,7 @@ def framed(inputs: Iterable[Input], frame: Frame | None) -> Iterator[Input]:
             continue
         try:
             image = rereadable(item.image) if isinstance(item.image, str) else item.content()
-        except ImageError:  # whoever opens it tells
+        except ImageError:  # opening it reports the error
             yield item
             continue
         count = count_frames(image)
@@ -379,13 +398,13 @@ def framed(inputs: Iterable[Input], frame: Frame | None) -> Iterator[Input]:
 
 
 def digest(name: str) -> int:
-    """A number of 64 bits for the name of an image, the same everywhere."""
+    """Returns a 64-bit number for the name of an image, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "big")
 
 
 def sharded(inputs: Iterable[Input], shard: tuple[int, int]) -> Iterator[Input]:
-    """The inputs that are the I-th of N parts: by their names, so that a list which grows moves none of them
-    to another part. shard: (I, N).
+    """Yields the inputs of the I-th of N parts. The part follows from the name, so that a growing list moves
+    no image to another part. shard: (I, N).
     """
     part, parts = shard
     return (item for item in inputs if parts == 1 or digest(os.path.normpath(item.name)) % parts == part - 1)

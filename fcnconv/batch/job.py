@@ -1,6 +1,4 @@
-"""What a batch does with each of its images, told so that it can be sent to another machine and opened
-there.
-"""
+"""The work of a batch on each of its images, in a form that can be opened on another machine."""
 
 from __future__ import annotations
 
@@ -21,11 +19,17 @@ from fcnconv.writers import COLLECTIONS, Choice, Writer, check_options, find_wri
 
 @dataclass(frozen=True)
 class Job:
-    """model, own: which network. network: how it is run. options: what is asked for of each image.
+    """The description of a batch.
 
-    out: where the answers go. format: a suffix; with ``.tar`` behind it maps go into archives, and
-    ``parquet`` is a table of images, or of cells if `cells_table`; a name of `COLLECTIONS` is one file of
-    the regions in all images. shard: (I, N), the part of the images.
+    Attributes:
+        model: The network.
+        own: The description of a custom model.
+        network: How the network is run.
+        options: The options of each image.
+        out: The destination of the answers.
+        format: A suffix. With ``.tar`` appended, maps go into archives. ``parquet`` is a table of images, or
+            of cells if `cells_table`. A name of `COLLECTIONS` is one file of the regions in all images.
+        shard: (I, N), the part of the images.
     """
 
     model: str
@@ -38,7 +42,7 @@ class Job:
     shard: tuple[int, int]
 
     def open(self) -> MapFolder | Pack:
-        """The work, ready to be done. Raises UsageError, OutputError, ModelError and ConversionError."""
+        """Opens the job. Raises UsageError, OutputError, ModelError and ConversionError."""
         writer, kind, options = self.writer(), self.kind, self.options
         if kind == "images":
             options = replace(options, scales=options.scales or EVALUATION_SIZE)
@@ -60,7 +64,7 @@ class Job:
 
     @property
     def kind(self) -> Literal["tar", "cells", "images"] | None:
-        """How answers are packed, see `Pack`; None where each is a file."""
+        """How answers are packed, see `Pack`; None if each is a file."""
         suffix = self.format.lstrip(".").lower()
         if suffix == "parquet":
             return "cells" if self.cells_table else "images"
@@ -68,11 +72,11 @@ class Job:
 
     @property
     def collection(self) -> str | None:
-        """The format that holds the regions of all images, by its name; None where maps are written."""
+        """The name of the format that collects the regions of all images; None if maps are written."""
         return self.format if self.format in COLLECTIONS else None
 
     def writer(self) -> Writer:
-        """What writes a map. Raises UsageError and OutputError."""
+        """Returns the writer of a map. Raises UsageError and OutputError."""
         if self.collection:
             check_options(self.collection, REGIONS.takes, self.options.looked_at())
             if self.cells_table:
@@ -86,6 +90,6 @@ class Job:
         writer = find_writer(f"map.{inner}", None, self.options)
         if self.kind == "tar" and writer.folder:
             raise UsageError(
-                f"a .{writer.suffix} is a directory, which no archive is read for; choose npz.tar"
+                f"a .{writer.suffix} is a directory and cannot be packed in a tar archive; choose npz.tar"
             )
         return writer

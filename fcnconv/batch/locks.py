@@ -1,12 +1,13 @@
-"""Who works on which image, in a folder that several processes share, on one machine or many.
+"""Locks on images, in a folder that several processes share, on one machine or many.
 
-A claim is a file that only one process can create. Its owner touches it now and then; whoever else wants the
-image takes the claim over when the owner is gone: at once where both see the same processes, else when
-nothing has touched the file for `STALE` seconds. These are counted on the waiting side's own clock that
-nobody sets, so that clocks which differ or jump do not matter.
+A claim is a file that only one process can create. Its owner touches it regularly. Another process takes the
+claim over when the owner is gone: at once if both see the same processes, else when the file was not touched
+for `STALE` seconds. The waiting process counts these seconds on its own monotonic clock, so that clocks which
+differ or jump do not matter.
 
-A claim that is taken over tells how many died with it: an image that takes all memory is not tried for ever.
-What somebody died with is taken over only by who works on it alone, lest its neighbours be blamed.
+A claim that is taken over records how many owners died with it, so that an image that exhausts the memory is
+not tried forever. An image that an owner died with is taken over only by a process that works on it alone, so
+that images processed at the same time are not blamed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from fcnconv.system.processes import here, is_alive, started
 from fcnconv.system.records import parse_json
 
 BEAT, STALE = 20.0, 150.0
-"""Seconds between two touches of a claim, and without one until it is taken over."""
+"""Seconds between two touches of a claim, and seconds without a touch until it is taken over."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told apart from all others.
+    """A process, distinguished from all others.
 
-    machine, pid, started: see `system.processes`.
+    Attributes:
+        machine: See `system.processes`.
+        pid: The number of the process.
+        started: When it began, see `system.processes`.
     """
 
     machine: str
@@ -42,18 +46,23 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        """This process."""
+        """Returns this process."""
         return cls(here(), os.getpid(), started(os.getpid()))
 
     def is_gone(self) -> bool:
-        """Whether it is known to have ended."""
+        """Returns whether the process is known to have ended."""
         return self.machine == here() and not (is_alive(self.pid) and started(self.pid) == self.started)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What is in a claim's file. name: what is claimed. deaths: of owners while they worked on it alone, or
-    with others the first time.
+    """The content of a claim's file.
+
+    Attributes:
+        name: What is claimed.
+        owner: The process that claims it.
+        deaths: The number of owners that died while they worked on it alone, or the first time while they
+            also worked on other images.
     """
 
     name: str
@@ -62,30 +71,37 @@ class Claim:
 
     @classmethod
     def none(cls, name: str) -> Claim:
-        """That of a place where nobody claims anything."""
+        """Returns the claim of a name that nobody claims."""
         return cls(name, Owner("", 0, ""))
 
 
 class Locks:
-    """The claims that this process has in a folder, and those of others. Threads may share it.
+    """The claims of this process in a folder, and the claims of others. Threads may share it.
 
-    folder: of the claims' files; it is made when it is needed.
+    Attributes:
+        folder: The folder of the claims' files, which is made when it is needed.
     """
 
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE):
         self.folder, self.beat, self.stale = folder, beat, stale
         self._owner = Owner.me()
         self._held: set[Path] = set()
-        self._seen: dict[Path, tuple[int, float]] = {}  # of others: when touched, and when that was seen
+        self._seen: dict[
+            Path, tuple[int, float]
+        ] = {}  # of others: the time of the last touch, and when that was seen
         self._lock = threading.Lock()
         self._beating = False
 
     def take(self, name: str, *, alone: bool = False) -> Claim | None:
-        """The claim to an image, which is this process's until `release`; None while another works on it.
+        """Claims an image for this process until `release`. Returns None while another process works on it.
 
-        alone: whether it will be worked on alone; else None also where the one who worked on it is gone.
+        Args:
+            name: The image.
+            alone: Whether the process will work on this image alone. If False, None is also returned if the
+                previous owner died.
 
-        Raises OSError.
+        Raises:
+            OSError: The claim cannot be read or written.
         """
         path = self._path(name)
         if self._create(path, claim := Claim(name, self._owner)):
@@ -104,8 +120,8 @@ class Locks:
             path.unlink()
 
     def is_alive(self, name: str) -> bool:
-        """Whether somebody else is known to hold a claim: on this machine at once, else when it was touched
-        since `take` saw it first.
+        """Returns whether another process is known to hold a claim: on this machine from the processes, else
+        whether it was touched since `take` first saw it.
         """
         path = self._path(name)
         found = self._read(path)
@@ -122,7 +138,7 @@ class Locks:
 
     @contextmanager
     def holding(self, name: str) -> Iterator[Claim]:
-        """A claim that is waited for. Raises OSError."""
+        """Waits for a claim and holds it until the block ends. Raises OSError."""
         while (claim := self.take(name, alone=True)) is None:
             time.sleep(0.05)
         try:
@@ -131,7 +147,7 @@ class Locks:
             self.release(name)
 
     def clear(self) -> None:
-        """Removes the claims of owners that are gone, once all images have been dealt with."""
+        """Removes the claims of dead owners, after all images have been processed."""
         remove_leftovers(self.folder, again=True)
         with suppress(OSError):
             for path in self.folder.iterdir():
@@ -144,7 +160,7 @@ class Locks:
         return self.folder / hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
 
     def _create(self, path: Path, claim: Claim) -> bool:
-        """Whether the claim's file could be created, being in nobody's hands. It appears whole."""
+        """Creates the claim's file, which appears complete. Returns False if another process has one."""
         temporary = beside(path, "tmp")
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -162,13 +178,13 @@ class Locks:
         return True
 
     def _take_over(self, path: Path, found: Claim) -> Claim | None:
-        """The claim instead of a stale one, unless another process is faster. One at a time tries, so that
-        none removes what another has just put there.
+        """Replaces a stale claim, or returns None if another process is faster. Only one process tries at a
+        time, so that none removes a claim that another has just made.
         """
         turn = path.with_name(f"{path.name}.turn")
         if not self._create(turn, Claim(found.name, self._owner)):
             other = self._read(turn)
-            if other is not None and self._is_stale(turn, other):  # it was killed within these lines
+            if other is not None and self._is_stale(turn, other):  # the process was killed within these lines
                 turn.unlink(missing_ok=True)
             return None
         try:
@@ -193,7 +209,7 @@ class Locks:
                     os.utime(path)
 
     def _read(self, path: Path) -> Claim | None:
-        """What a claim's file says; of one that is damaged, that nobody is known."""
+        """Returns the content of a claim's file. A damaged file counts as a claim by an unknown owner."""
         try:
             found = parse_json(path.read_bytes())
             return Claim(found["name"], Owner(**found["owner"]), int(found["deaths"]))
@@ -220,11 +236,11 @@ class Locks:
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Gives a file another name. Raises FileExistsError if that is taken."""
+    """Gives a file another name. Raises FileExistsError if the name is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links: the file is there a moment before its content
+    except OSError:  # a file system without links: the file exists for a moment without content
         with path.open("xb") as file:
             file.write(temporary.read_bytes())

@@ -1,4 +1,4 @@
-"""A folder of maps, one of each image, that a later run goes on with."""
+"""A folder with one map per image, which a later run can continue."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from fcnconv.version import __version__
 from fcnconv.writers import Choice, Writer, is_map
 
 DEADLY = 3
-"""Processes that may end while they work on an image alone, until it counts as one that cannot be mapped."""
+"""Number of processes that may die while working on an image alone, until the image counts as failed."""
 
 
 @dataclass(frozen=True)
 class MapFolder:
-    """Where the maps of many images go, and how they are made.
+    """The destination of the maps of many images, and how they are made.
 
-    network: how the classifier's network is run. shard: (I, N), the part of the images that is mapped.
+    Attributes:
+        network: How the classifier's network is run.
+        shard: (I, N), the part of the images that is mapped.
     """
 
     classifier: Classifier
@@ -45,7 +47,12 @@ class MapFolder:
     shard: tuple[int, int] = (1, 1)
 
     def check(self) -> None:
-        """Raises UsageError for what such a place cannot hold, OutputError for what would be lost in it."""
+        """Checks the destination.
+
+        Raises:
+            UsageError: The destination cannot hold the format.
+            OutputError: A file in the destination would be lost.
+        """
         if isinstance(self.store, Disk):
             if self.report:
                 self.report.check()
@@ -57,13 +64,21 @@ class MapFolder:
             )
 
     def make(self, item: Input, since: int, *, alone: bool = False) -> Outcome | Later:
-        """Writes an image's map, under the image's own path.
+        """Writes an image's map under the image's own path.
 
-        A map that is there already is kept, as files appear whole: a run that was stopped goes on where it
-        was. So are none that are older than `since`, which were made in the way of others.
-        An image that another process works on is left for later. alone: no other image is worked on here.
+        Files appear complete, so an existing map is kept and a stopped run continues where it was. Maps older
+        than `since` were made with other settings and are replaced. An image that another process works on is
+        returned as `Later`.
 
-        Raises ImageError, OutputError and UsageError.
+        Args:
+            item: The image.
+            since: The earliest time of change, in nanoseconds, of a map that is kept.
+            alone: Whether this process works on no other image.
+
+        Raises:
+            ImageError: The image cannot be read, or too many processes died with it.
+            OutputError: The map cannot be written.
+            UsageError: An option does not apply to the image.
         """
         name = answer_name(item.name, self.writer.suffix)
         card = self.report.card_name(name) if self.report else None
@@ -80,7 +95,7 @@ class MapFolder:
         if claim.deaths and isinstance(self.store, Disk):
             remove_leftovers(self.store.root.joinpath(name).parent, again=True)
         try:
-            if all(self.store.has(file, since) for file in files):  # by another, a moment ago
+            if all(self.store.has(file, since) for file in files):  # another process wrote it a moment ago
                 return Outcome(path, new=False)
             if claim.deaths >= DEADLY:
                 raise ImageError(
@@ -99,32 +114,34 @@ class MapFolder:
                 there = self.store.root / file
                 if there.exists() and not is_map(there):
                     raise OutputError(
-                        f"{there}: a picture that is no map would be replaced by the map of {item.name}; "
+                        f"{there}: a picture that is not a map would be replaced by the map of {item.name}; "
                         "name another folder with --out"
                     )
         source = self.open(item)
         stream = self.share.stream(source, options)
-        told: AbstractContextManager[ScoreStream] = nullcontext(stream)
+        watched: AbstractContextManager[ScoreStream] = nullcontext(stream)
         if self.report and card:
-            told = self.report.following(stream, item.name, card, since)
-        with told as stream, self.store.writing(name, since, folder=self.writer.folder) as temporary:
+            watched = self.report.following(stream, item.name, card, since)
+        with watched as stream, self.store.writing(name, since, folder=self.writer.folder) as temporary:
             write_map(stream, temporary, self.writer, self.choice)
         return Outcome(
             self.store.place(name), True, stream.about.provenance.agreement, area(source.size) / 1e6
         )
 
     def open(self, item: Input) -> ImageSource:
-        """An image as it will be scanned. Raises ImageError."""
+        """Opens an image for scanning. Raises ImageError."""
         sizes = self.choice.options.sizes
         return self.share.open(item.content(), sizes, name=item.name, frame=item.frame)
 
     @cached_property
     def share(self) -> Classifier:
-        """The classifier, with the memory that each of the images has that are worked on at a time."""
+        """Returns the classifier with the memory limit that applies to each of the images that are processed
+        at a time.
+        """
         return self.classifier.share(IN_FLIGHT)
 
     def finish(self, failures: dict[str, str], since: int) -> None:
-        """Writes the report on the maps, where their format has one. failures: images, and why."""
+        """Writes the report on the maps, if their format has one. failures: images and the reasons."""
         if self.report:
             suffix = self.writer.suffix
             failed = [Failure(answer_name(name, suffix), reason) for name, reason in failures.items()]
@@ -132,18 +149,18 @@ class MapFolder:
 
     @cached_property
     def report(self) -> Report | None:
-        """The report on the maps, where their format has one."""
+        """Returns the report on the maps, if their format has one."""
         if not (self.writer.reported and isinstance(self.store, Disk)):
             return None
         return Report(self.store, self.classifier.labels, self.choice.selections)
 
     def settings(self) -> dict[str, Any]:
-        """All that a map depends on beside its image, by name."""
+        """Returns everything except the image that a map depends on, by name."""
         classifier, made = self.classifier, self.classifier.provenance
         network = asdict(self.network) | {"temperature": classifier.temperature}
         network["precision"] = made.arithmetic.number
         del network["max_pixels"]
-        if classifier.geometry.local:  # tiles equal the whole, however much memory cut them
+        if classifier.geometry.local:  # tiles equal the whole image, whatever the memory limit
             del network["max_memory"]
         options = asdict(self.choice.options)
         options["scales"] = ",".join(map(str, self.choice.options.sizes))
@@ -162,12 +179,12 @@ class MapFolder:
 
 
 def answer_name(name: str, suffix: str) -> str:
-    """Where an image's answer lies in a folder of them: its own path and name, with the suffix behind it, so
-    that no two images share one. With slashes.
+    """Returns the path of an image's answer in a folder, with slashes: the image's own path and name with the
+    suffix appended, so that no two images share one.
     """
     if is_address(name):
         name = name.replace("://", "/", 1)
-    path = PurePath(name.replace("\0", "\ufffd"))  # a null byte, which no file can be called by
+    path = PurePath(name.replace("\0", "\ufffd"))  # a null byte cannot occur in a file name
     if ".." in path.parts:
         path = Path(path).resolve()
     *parents, last = path.relative_to(path.anchor).parts or ("image",)

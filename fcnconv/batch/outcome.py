@@ -1,4 +1,4 @@
-"""What becomes of an image of a batch."""
+"""The outcome of one image of a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from fcnconv.provenance import Agreement
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer about an image.
+    """The outcome of an image.
 
-    path: the file that it is in. new: whether it was made now; else it was there already.
-    agreement: of a new map, with real crops. megapixels: of the image, where it was made now.
-    content: what goes into that file, where many share one and it is not written yet.
+    Attributes:
+        path: The file that contains the answer.
+        new: Whether the answer was computed in this run; otherwise it existed already.
+        agreement: The agreement of a new map with crops.
+        megapixels: The size of the image, if the answer is new.
+        content: The answer, if many answers share the file and it is not written yet.
     """
 
     path: str
@@ -27,8 +30,6 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Later:
-    """An image that another process works on, or that one died with: to be looked at once the rest is
-    done.
-    """
+    """An image that another process works on, or that a process died with. It is processed last."""
 
     item: Input

@@ -1,8 +1,7 @@
 """Answers of many images in few files: Parquet tables, or maps in tar archives.
 
-A file, a part, holds the answers of some thousand images and appears whole, so that what is lost with a
-machine is little. The parts of a shard are written by one process: where workers elsewhere make the answers,
-they come here.
+A file, called a part, holds the answers of some thousand images and appears complete, so that little is lost
+if a machine fails. One process writes the parts of a shard; workers on other machines send it their answers.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from fcnconv.writers.answers import TableFile, image_rows, image_schema, stored
 from fcnconv.writers.tables import cell_rows, cell_schema
 
 IMAGES, BYTES, ROWS = 10_000, 1 << 30, 5_000_000
-"""Of a part, at most: images; bytes of maps; rows."""
+"""Limits of a part: images; bytes of maps; rows."""
 
 
 class PackedFile(Protocol):
@@ -45,14 +44,14 @@ class PackedFile(Protocol):
         """Adds the answer of an image."""
 
     def is_full(self) -> bool:
-        """Whether the next answer goes into another file."""
+        """Returns whether the next answer goes into a new file."""
 
     def close(self) -> None:
         """Completes the file."""
 
 
 class PackedTable:
-    """A Parquet file. An answer is a list of columns by name, each some rows."""
+    """A Parquet file. An answer is a list of records, each with columns of some rows by name."""
 
     def __init__(self, path: Path, cells: bool, settings: dict[str, Any]):
         self.table = TableFile(path, cell_schema() if cells else image_schema(), settings)
@@ -65,7 +64,7 @@ class PackedTable:
         self.images += 1
 
     def is_full(self) -> bool:
-        """Whether it has `IMAGES` or `ROWS`."""
+        """Returns whether it has `IMAGES` or `ROWS`."""
         return self.images >= IMAGES or self.table.rows >= ROWS
 
     def close(self) -> None:
@@ -74,12 +73,12 @@ class PackedTable:
 
 
 class PackedArchive:
-    """A tar archive, as webdataset reads them. An answer is the bytes of a file, which is called as it would
-    be in a folder of maps.
+    """A tar archive that webdataset can read. An answer is the bytes of a file, which has the same name as in
+    a folder of maps.
     """
 
     def __init__(self, path: Path):
-        self.archive = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by `close`
+        self.archive = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - `close` closes it
         self.images = 0
 
     def add(self, name: str, content: bytes) -> None:
@@ -90,7 +89,7 @@ class PackedArchive:
         self.images += 1
 
     def is_full(self) -> bool:
-        """Whether it has `IMAGES` or `BYTES`."""
+        """Returns whether it has `IMAGES` or `BYTES`."""
         return self.images >= IMAGES or self.archive.offset >= BYTES
 
     def close(self) -> None:
@@ -99,8 +98,8 @@ class PackedArchive:
 
 
 PackedKind = Literal["tar", "cells", "images"]
-"""What a part is: an archive with a file of each map; a table with a row for each cell and rank; or with one
-row for each image and rank, of its classification.
+"""The kinds of parts: an archive with one file per map; a table with one row for each cell and rank; or a
+table with one row for each image and rank of its classification.
 """
 
 
@@ -114,31 +113,31 @@ class PackedFiles:
 
     @property
     def suffix(self) -> str:
-        """Of a part."""
+        """The suffix of a part."""
         return "tar" if self.kind == "tar" else "parquet"
 
     @property
     def format(self) -> str:
-        """What a folder of such parts tells of its format."""
+        """The format that the record of a folder with such parts contains."""
         return f"{self.inner}.tar" if self.kind == "tar" else f"parquet of {self.kind}"
 
     def key(self, name: str) -> str:
-        """What the answer about an image is found by."""
+        """Returns the key that identifies an image's answer."""
         return answer_name(name, self.inner) if self.kind == "tar" else stored(name)
 
     def names(self) -> list[str]:
-        """All parts, whatever shard they are of."""
+        """Returns all parts of all shards."""
         return [name for name in self.store.files() if _PART.fullmatch(name) and name.endswith(self.suffix)]
 
     def answered(self, since: int) -> npt.NDArray[np.uint64]:
-        """The digests of the keys of all answers, sorted; without those of parts that are older than
-        `since`.
+        """Returns the digests of the keys of all answers, sorted, without the answers in parts that are older
+        than `since`.
         """
         parts = (part for part in self.names() if self.store.has(part, since))
         return np.unique(np.fromiter((digest(key) for part in parts for key in self._keys(part)), np.uint64))
 
     def _keys(self, part: str) -> Iterator[str]:
-        """The keys of the answers in a part. Raises OutputError for a file that is none."""
+        """Yields the keys of the answers in a part. Raises OutputError for a file that is not a part."""
         if self.kind == "tar":
             yield from (self.store.read(index_of(part), "surrogateescape") or "").split("\0")[:-1]
             return
@@ -155,35 +154,35 @@ class PackedFiles:
 
 
 def among(number: int, sorted_numbers: npt.NDArray[np.uint64]) -> bool:
-    """Whether a number is one of many."""
+    """Returns whether a number is in a sorted array."""
     place = int(np.searchsorted(sorted_numbers, np.uint64(number)))
     return place < len(sorted_numbers) and int(sorted_numbers[place]) == number
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Where the answers about many images go, and how they are made. folder: makes the maps."""
+    """The destination of the packed answers of many images, and how they are made. folder: makes the maps."""
 
     folder: MapFolder
     kind: PackedKind
 
     @property
     def parts(self) -> PackedFiles:
-        """What is there already."""
+        """The parts in the destination."""
         return PackedFiles(self.store, self.kind, self.folder.writer.suffix)
 
     @property
     def store(self) -> AnswerStore:
-        """Where the parts go."""
+        """Where the parts are stored."""
         return self.folder.store
 
     @property
     def shard(self) -> tuple[int, int]:
-        """(I, N), the part of the images that is worked on."""
+        """(I, N), the part of the images that is processed."""
         return self.folder.shard
 
     def check(self) -> None:
-        """Raises UsageError for what changes nothing in a table of images."""
+        """Raises UsageError for an option that has no effect on a table of images."""
         options = self.folder.choice.options
         if self.kind == "images":
             plain = MapOptions(scales=options.scales, top_k=options.top_k)
@@ -195,11 +194,11 @@ class Pack:
                     )
 
     def settings(self) -> dict[str, Any]:
-        """All that an answer depends on beside its image, by name."""
+        """Returns everything except the image that an answer depends on, by name."""
         return self.folder.settings() | {"format": self.parts.format}
 
     def make(self, item: Input, since: int, *, alone: bool = False) -> Outcome:
-        """The answer about an image, which is not written yet. Raises ImageError and OutputError."""
+        """Returns the answer about an image, which is not written yet. Raises ImageError and OutputError."""
         folder, options = self.folder, self.folder.choice.options
         source = folder.open(item)
         content: Any
@@ -220,14 +219,18 @@ class Pack:
         return Outcome("", True, agreement, area(source.size) / 1e6, content)
 
     def finish(self, failures: dict[str, str], since: int) -> None:
-        """Does nothing: there is no report."""
+        """Does nothing: packed answers have no report."""
 
     @contextmanager
     def packing(self, since: int) -> Iterator[Packer]:
-        """What fills the parts of this shard, while nobody else does. Answers that came when the block
-        ends, however it ends, are in a part.
+        """Yields the packer of this shard, which no other process fills. When the block ends, in whatever
+        way, all answers so far are in a part.
 
-        since: as for `Disk.writing`. Raises OutputError.
+        Args:
+            since: As for `Disk.writing`.
+
+        Raises:
+            OutputError: A part cannot be written, or another process packs this shard.
         """
         name = "shard {} of {}".format(*self.shard)
         claims = self.store.claims
@@ -237,7 +240,7 @@ class Pack:
                     f"{self.store.place('')}: another process packs {name} there; wait for it, or give each "
                     "a --shard of its own"
                 )
-            time.sleep(1)  # until it is clear whether a machine that cannot be seen from here is gone
+            time.sleep(1)  # until it is clear whether a machine that is not visible from here is gone
         try:
             yield Packer(self, since)
         finally:
@@ -245,7 +248,7 @@ class Pack:
                 claims.release(name)
 
     def open_part(self, path: Path) -> PackedFile:
-        """A file to fill."""
+        """Returns a file to fill."""
         if self.kind == "tar":
             return PackedArchive(path)
         return PackedTable(path, self.kind == "cells", self.settings())
@@ -254,7 +257,7 @@ class Pack:
 class Packer:
     """Fills the parts of a shard, one after another. Raises OutputError.
 
-    Answers are in a part once `add` or `close` has given them back.
+    Answers are in a part once `add` or `close` has returned them.
     """
 
     def __init__(self, pack: Pack, since: int):
@@ -265,7 +268,7 @@ class Packer:
         numbers = (int(match[1]) for match in map(own.fullmatch, names) if match)
         self._start, self._number = start, 1 + max(numbers, default=-1)
         self._there, self._made = self.parts.answered(since), set[int]()
-        # What was made in another way goes, but for what other shards of as many care for.
+        # Parts that were made with other settings go, except parts of other shards of the same division.
         for part in names:
             if not pack.store.has(part, since) and (own.fullmatch(part) or not others.fullmatch(part)):
                 pack.store.remove(part)
@@ -274,12 +277,12 @@ class Packer:
         self._waiting: list[tuple[str, Outcome]] = []
 
     def has(self, name: str) -> bool:
-        """Whether an image has its answer already, in whatever part."""
+        """Returns whether an image has its answer in any part."""
         number = digest(self.parts.key(name))
         return number in self._made or among(number, self._there)
 
     def add(self, name: str, made: Outcome) -> list[tuple[str, Outcome]]:
-        """Takes an answer; gives those that are in a whole part by now."""
+        """Takes an answer, and returns the answers whose part is complete by now."""
         with self._explained():
             if self._part is None:
                 path = self._writing.enter_context(self.pack.store.writing(self._file, self.since))
@@ -290,12 +293,12 @@ class Packer:
         return self.close() if self._part.is_full() else []
 
     def close(self) -> list[tuple[str, Outcome]]:
-        """Completes the part that is being filled, if there is one; gives the answers that are in it."""
+        """Completes the current part, if there is one, and returns the answers in it."""
         if self._part is None:
             return []
         with self._explained():
             self._part.close()
-            if self.pack.kind == "tar":  # before the part, which is there only with its index
+            if self.pack.kind == "tar":  # before the part, which counts only with its index
                 keys = "".join(f"{self.parts.key(name)}\0" for name, _ in self._waiting)
                 self.pack.store.write(index_of(self._file), keys)
             self._writing.close()
@@ -305,7 +308,7 @@ class Packer:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Lets the part go that cannot be completed, and its answers, which the next run makes again."""
+        """Discards a part that cannot be completed, and its answers, which the next run computes again."""
         try:
             yield
         except (OSError, FcnconvError) as error:
@@ -326,5 +329,5 @@ _PART = re.compile(r"(answers|maps)-\d+-of-\d+-\d+\.(parquet|tar)")
 
 
 def index_of(part: str) -> str:
-    """The file beside an archive that lists what is in it, with a null byte after each name."""
+    """Returns the index file of an archive. It lists the archive's names, with a null byte after each."""
     return part.removesuffix(".tar") + ".names"

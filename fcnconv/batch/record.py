@@ -1,8 +1,8 @@
-"""What a folder of answers tells of itself: how they were made, what came of each run, and what failed.
+"""The record of a folder of answers: the settings, the outcome of each run, and the failures.
 
-``fcnconv.json`` holds the settings, and under ``runs`` the counts of the last run of each shard;
-``failures.jsonl`` a line for each image that has no answer, with the reason. Processes that share the folder
-change them one at a time.
+``fcnconv.json`` holds the settings, and under ``runs`` the counts of the last run of each shard.
+``failures.jsonl`` holds one line with the reason for each image that has no answer. Processes that share the
+folder change these files one at a time.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ from fcnconv.system.records import parse_json
 MANIFEST, FAILURES = "fcnconv.json", "failures.jsonl"
 
 SINCE, RUNS = "since", "runs"
-"""What fcnconv.json holds beside the settings: the time of change in nanoseconds that answers made with them
-are not older than; and the runs."""
+"""Keys of fcnconv.json besides the settings: the earliest time of change, in nanoseconds, of answers made
+with these settings; and the runs.
+"""
 
 BEAT = 60.0
-"""Seconds between two times that a run tells how far it is; more where many shards share the file."""
+"""Seconds between two updates of a run's counts. The interval is longer if many shards share the file."""
 
 
 @dataclass
 class Counts:
-    """What came of the images of a run so far.
+    """The counts of a run so far.
 
-    made, there, failed: images. megapixels: of those that were made. seconds: that it took.
-    finished: whether all images have been looked at.
+    Attributes:
+        made: Images whose answer was computed.
+        there: Images whose answer existed.
+        failed: Images that failed.
+        megapixels: The size of the images in `made`.
+        seconds: The time that the run took.
+        finished: Whether all images have been processed.
     """
 
     made: int = 0
@@ -47,17 +53,20 @@ class Counts:
 
 @dataclass(frozen=True)
 class FolderRecord:
-    """What is told in a folder of answers. shard: (I, N), whose runs these are."""
+    """The record of a folder of answers. shard: (I, N), the shard of these runs."""
 
     store: AnswerStore
     shard: tuple[int, int]
 
     def agree(self, settings: Mapping[str, Any], *, overwrite: bool) -> int:
-        """Keeps the settings in the folder, or checks that those in it are the same; gives the time since
-        which answers are made so, see `SINCE`. Settings without an answer, of a run that failed, count for
-        nothing.
+        """Stores the settings in the folder, or checks that the stored ones are the same.
 
-        Raises UsageError if there are answers that were made in another way, OutputError.
+        Returns the time since which answers are made with them, see `SINCE`. Settings without any answer,
+        from a run that failed, are ignored.
+
+        Raises:
+            UsageError: The folder contains answers that were made with other settings.
+            OutputError: The record cannot be read or written.
         """
         try:
             return self._agree(json.loads(json.dumps(settings)), overwrite)
@@ -77,7 +86,7 @@ class FolderRecord:
                         f"{self.store.place('')}: holds maps made with {changed} {old!r}, not {new!r}; "
                         f"name another folder{again}"
                     )
-                # later than what is there already, also where the clock was set back since
+                # later than every existing file, even if the clock was set back since
                 since = max(time.time_ns(), self.store.newest() + 1)
                 before = {**settings, SINCE: since, RUNS: {}}
                 self._write(before)
@@ -86,40 +95,45 @@ class FolderRecord:
         return time.time_ns() if overwrite else 0
 
     def since(self, format: str) -> int:
-        """See `SINCE`; 0 where nothing is there. Raises UsageError if the answers there have another
-        format.
+        """Returns the time of `SINCE`; 0 if the folder has no record.
+
+        Raises:
+            UsageError: The answers in the folder have another format.
         """
-        told = self._read()
-        if told.get("format", format) != format:
+        stored = self._read()
+        if stored.get("format", format) != format:
             raise UsageError(
-                f"{self.store.place('')}: holds answers in {told['format']}, not {format}; name that"
+                f"{self.store.place('')}: holds answers in {stored['format']}, not {format}; name that"
             )
-        return int(told.get(SINCE, 0)) if isinstance(self.store, Disk) else 0
+        return int(stored.get(SINCE, 0)) if isinstance(self.store, Disk) else 0
 
     def count(self, counts: Counts) -> None:
-        """Tells what came of this shard's run so far."""
+        """Records the counts of this shard's run so far."""
         with self._alone():
-            told = self._read(damaged=True)
-            if told:
-                runs = told.get(RUNS)
+            stored = self._read(damaged=True)
+            if stored:
+                runs = stored.get(RUNS)
                 own = {
                     **asdict(counts),
                     "megapixels": round(counts.megapixels, 3),
                     "seconds": round(counts.seconds, 1),
                 }
-                told[RUNS] = {**(runs if isinstance(runs, dict) else {}), "/".join(map(str, self.shard)): own}
-                self._write(told)
+                stored[RUNS] = {
+                    **(runs if isinstance(runs, dict) else {}),
+                    "/".join(map(str, self.shard)): own,
+                }
+                self._write(stored)
 
     def beat(self) -> float:
-        """Seconds between two calls of `count` while a run lasts."""
+        """Returns the seconds between two calls of `count` during a run."""
         return max(BEAT, float(self.shard[1]))
 
     def failures(self) -> dict[str, str]:
-        """The images that have no answer, with the reason."""
+        """Returns the images that have no answer, with the reasons."""
         return {line["path"]: line["error"] for line in self._failures()}
 
     def keep_failures(self, new: dict[str, str], has_answer: Callable[[str], bool]) -> None:
-        """Adds failures to those that are kept, of which those go that have an answer by now."""
+        """Adds failures to the recorded ones, and removes those that have an answer by now."""
         with self._alone():
             kept = {name: reason for name, reason in self.failures().items() if not has_answer(name)} | new
             if kept or self.store.read(FAILURES) is not None:
@@ -135,11 +149,13 @@ class FolderRecord:
                 continue
 
     def _alone(self) -> AbstractContextManager[object]:
-        """While it lasts no other process changes what is told here."""
+        """Locks the record against changes by other processes until the block ends."""
         return self.store.claims.holding(MANIFEST) if self.store.claims else nullcontext()
 
     def _read(self, *, damaged: bool = False) -> dict[str, Any]:
-        """What fcnconv.json holds. damaged: whether it may be no JSON, and counts for nothing then."""
+        """Returns the content of fcnconv.json. damaged: accept a file that is not JSON, which then counts as
+        empty.
+        """
         try:
             return dict(parse_json(self.store.read(MANIFEST) or "{}"))
         except (ValueError, TypeError) as error:
@@ -149,8 +165,8 @@ class FolderRecord:
                 f"{self.store.place(MANIFEST)}: damaged ({error}); remove it, or give --overwrite"
             ) from error
 
-    def _write(self, told: Mapping[str, Any]) -> None:
-        self.store.write(MANIFEST, json.dumps(told, indent=1) + "\n")
+    def _write(self, stored: Mapping[str, Any]) -> None:
+        self.store.write(MANIFEST, json.dumps(stored, indent=1) + "\n")
 
     @staticmethod
     def _is_answer(name: str) -> bool:

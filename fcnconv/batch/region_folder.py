@@ -1,4 +1,6 @@
-"""A folder of regions: a file for each image, so that a later run goes on, and one that collects them all."""
+"""A folder of regions: one file per image, so that a later run can continue, and a file that collects them
+all.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,14 @@ REGIONS = Writer(
     takes=OF_REGIONS,
     looked_at=True,
 )
-"""What is kept of each image."""
+"""The writer for the regions of one image."""
 
 
 @dataclass(frozen=True)
 class RegionFolder(MapFolder):
-    """Where the regions of many images go. format: of the file that collects them, one of `COLLECTIONS`."""
+    """The destination of the regions of many images. format: of the file that collects them, one of
+    `COLLECTIONS`.
+    """
 
     format: str = field(kw_only=True)
 
@@ -57,7 +61,7 @@ class RegionFolder(MapFolder):
         return Outcome(self.store.place(name), True, None, area(source.size) / 1e6)
 
     def finish(self, failures: dict[str, str], since: int) -> None:
-        """Collects the regions of all images that are there, whoever located them, in one file."""
+        """Collects the regions of all images in the folder in one file, whichever process located them."""
         from fcnconv.writers.region_formats import REGION_FORMATS
 
         form = REGION_FORMATS[self.format]
@@ -75,7 +79,7 @@ class RegionFolder(MapFolder):
                         shutil.copyfile(file, temporary)
 
     def _located(self, since: int) -> Iterator[Located]:
-        """The regions of each image that has some file of them, in the order of their names."""
+        """Yields the regions of each image that has a file of regions, sorted by name."""
         from fcnconv.regions import Located
 
         for name in sorted(self.store.files()):

@@ -1,7 +1,7 @@
-"""The report of a folder of pages: ``index.html``, and beside it the folder of what it shows.
+"""The report of a folder of pages: ``index.html`` and the folder of its files.
 
-A page ``photos/cat.jpg.html`` has its card in ``fcnconv.report/photos/cat.jpg.jpg``. The report is made of
-the cards that are there, whoever made them, and of the failures that the folder's record lists.
+A page ``photos/cat.jpg.html`` has its card in ``fcnconv.report/photos/cat.jpg.jpg``. The report is made from
+all cards in the folder, whichever process made them, and from the failures in the folder's record.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ INDEX = "index.html"
 
 
 def is_reports(name: str) -> bool:
-    """Whether a file in a folder of maps belongs to its report. name: below the folder, with slashes."""
+    """Returns whether a file in a folder of maps belongs to its report. name: its path, with slashes."""
     return name == INDEX or name.startswith(f"{CARDS}/")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run adds to the report of a folder, and the making of it.
+    """Writes the cards of a run and the report of a folder.
 
-    labels: of the network. chosen: the categories and concepts that were asked for.
+    Attributes:
+        labels: The labels of the network.
+        chosen: The categories and concepts that were requested.
     """
 
     store: Disk
@@ -44,17 +46,19 @@ class Report:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of the report."""
         return self.store.root
 
     def check(self) -> None:
-        """Raises OutputError if the report would replace a page that is none."""
+        """Raises OutputError if the report would replace a page that is not a report."""
         path = self.folder / INDEX
         if path.exists() and not is_index(path):
-            raise OutputError(f"{path}: exists and is no report of fcnconv; name another folder with --out")
+            raise OutputError(
+                f"{path}: exists and is not a report of fcnconv; name another folder with --out"
+            )
 
     def card_name(self, page: str) -> str:
-        """Where the card of an image lies. page: its page. Raises OutputError for the report's own name."""
+        """Returns the name of an image's card. page: its page. Raises OutputError for the report's name."""
         if page == INDEX:
             raise OutputError(
                 f"{self.store.place(page)}: is the report's own name; rename the image, or name it by its "
@@ -64,16 +68,24 @@ class Report:
 
     @contextmanager
     def following(self, stream: ScoreStream, name: str, card: str, since: int) -> Iterator[ScoreStream]:
-        """The stream, to be read instead of it; when the block ends well, the image's card is written.
+        """Yields a stream to read instead of `stream`. When the block ends without an error, the image's card
+        is written.
 
-        name: the image. card: where its card goes. since: see `Disk.writing`.
-        Raises ImageError and OutputError.
+        Args:
+            stream: The map.
+            name: The name of the image.
+            card: The name of its card.
+            since: See `Disk.writing`.
+
+        Raises:
+            ImageError: The image cannot be read.
+            OutputError: The card cannot be written.
         """
         glance = MapSummary(stream.about, self.chosen)
         stream = glance.watching(stream)
         yield stream
         source, agreement = stream.about.source, stream.about.provenance.agreement
-        assert source is not None  # a scan has one
+        assert source is not None  # a scan has an image
         share = None if agreement is None else round(agreement.first_class, 4)
         drawn = draw_card(name, read_within(source, SIDE), glance, share)
         with self.store.writing(card, since) as temporary:
@@ -82,10 +94,14 @@ class Report:
     def write(self, failures: Sequence[Failure], since: int, settings: Mapping[str, Any]) -> None:
         """Writes the page.
 
-        failures: images without a map. since: cards that are older, in nanoseconds, are of maps that were
-        made in another way. settings: how the maps were made, which the foot of the page tells.
+        Args:
+            failures: The images without a map.
+            since: The earliest time of change, in nanoseconds. Older cards belong to maps with other
+                settings.
+            settings: The settings of the maps, shown at the foot of the page.
 
-        Raises OutputError.
+        Raises:
+            OutputError: The cards cannot be read, or the page cannot be written.
         """
         try:
             linked = list(self._linked(since))
@@ -99,7 +115,7 @@ class Report:
                 path.write_text(page, encoding="utf-8")
 
     def _linked(self, since: int) -> Iterator[Linked]:
-        """The cards that are there, each with its page."""
+        """Yields the existing cards, each with its page."""
         cards = self.folder / CARDS
         for path in cards.rglob("*.jpg"):
             page = path.relative_to(cards).with_suffix(".html")

@@ -1,7 +1,7 @@
-"""One run over the images of a batch: an engine does the work, and here it is told what came of it.
+"""A run over the images of a batch: an engine does the work, and `BatchRun` records the outcomes.
 
-An engine is a function of inputs and of whether each is to be worked on alone. It gives what became of each,
-in their order; what is left for later is asked for again once the rest is done.
+An engine is a function of the inputs and of whether each is processed alone. It yields the result of each
+input in order. Images that are left for later are passed to it again after the others.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ log = logging.getLogger("fcnconv")
 Target = MapFolder | Pack
 
 Result = tuple[str, Outcome | Later | FcnconvError]
-"""An image's name, and what became of it."""
+"""The name and the result of an image."""
 
 Engine = Callable[[Iterable[Input], int, bool], Generator[Result, None, None]]
-"""(inputs, since, alone) -> what became of each, in their order. since, alone: as of `MapFolder.make`."""
+"""(inputs, since, alone) -> the result of each input, in order. since, alone: as for `MapFolder.make`."""
 
 WAIT = 0.5
-"""Seconds between two looks at images that other processes work on."""
+"""Seconds between two checks of images that other processes work on."""
 
 
 def unanswered(job: Job, inputs: Iterable[Input]) -> Iterator[Input]:
-    """The inputs that have no answer yet. Raises UsageError if the folder holds answers in another format."""
+    """Yields the inputs that have no answer yet. Raises UsageError if the folder holds answers in another
+    format.
+    """
     store, suffix = open_store(job.out), job.writer().suffix
     record = FolderRecord(store, job.shard)
     if job.kind is None:
@@ -52,7 +54,9 @@ def unanswered(job: Job, inputs: Iterable[Input]) -> Iterator[Input]:
 
 
 def local_engine(target: Target) -> Engine:
-    """Threads of this process. Of images that are worked on alone, one after another."""
+    """Returns an engine that uses threads of this process. Images that must be processed alone are processed
+    one after another.
+    """
 
     def engine(inputs: Iterable[Input], since: int, alone: bool) -> Generator[Result, None, None]:
         def work(item: Input) -> Outcome | Later:
@@ -69,11 +73,13 @@ def local_engine(target: Target) -> Engine:
 
 @dataclass
 class BatchRun:
-    """A run, and what came of it so far.
+    """A run and its results so far.
 
-    engine: does the work; None is this process. max_failures: after which it is given up; None is never.
-    earlier: the failures of runs before, of which some are `mended` now.
-    watch: is told what became of each image, as soon as it is known.
+    Attributes:
+        engine: Does the work; None is this process.
+        max_failures: The run is given up after more failures than this; None is never.
+        earlier: The failures of earlier runs, some of which are `mended` now.
+        watch: Called with the result of each image as soon as it is known.
     """
 
     target: Target
@@ -87,24 +93,28 @@ class BatchRun:
     mended: set[str] = field(default_factory=set)
 
     def __call__(self, inputs: Iterable[Input]) -> Generator[tuple[str, Outcome | FcnconvError], None, None]:
-        """What became of each image, as soon as its answer is in a file.
+        """Yields the result of each image as soon as its answer is in a file.
 
-        In the end, also if it is closed early, the folder tells of it: counts, failures, and the report where
-        the format has one.
+        At the end, even if the generator is closed early, the folder's record is written: counts, failures,
+        and the report if the format has one.
 
-        Raises UsageError if the folder holds answers that were made in another way, OutputError, and
-        FcnconvError after too many failures.
+        Raises:
+            UsageError: The folder holds answers that were made with other settings.
+            OutputError: The folder cannot be read or written.
+            FcnconvError: There were too many failures.
         """
         target = self.target
         target.check()
         record = FolderRecord(target.store, target.shard)
         since = record.agree(target.settings(), overwrite=self.overwrite)
         self.earlier = record.failures()
-        start = told = time.monotonic()
+        start = recorded = time.monotonic()
         packer: Packer | None = None
 
         def is_over(name: str) -> bool:
-            """Whether a failure of an earlier run is none any more: there is an answer, or no image."""
+            """Returns whether a failure of an earlier run is obsolete: the image has an answer, or no longer
+            exists.
+            """
             return name in self.mended or not (is_address(name) or Path(name).exists())
 
         def tell(*, at_end: bool) -> None:
@@ -114,8 +124,8 @@ class BatchRun:
                 record.keep_failures(self.failures, is_over)
                 if at_end:
                     target.finish(record.failures(), since)
-            except (OSError, FcnconvError) as error:  # the answers are what matters, and each was told of
-                log.warning("what came of the run could not be written: %s", first_line(error))
+            except (OSError, FcnconvError) as error:  # the answers matter most, and each was reported
+                log.warning("the record of the run could not be written: %s", first_line(error))
 
         with ExitStack() as stack:
             if isinstance(target, Pack):
@@ -123,9 +133,9 @@ class BatchRun:
             try:
                 for name, result in self._results(inputs, since, packer):
                     yield name, result
-                    if time.monotonic() - told > record.beat():
+                    if time.monotonic() - recorded > record.beat():
                         tell(at_end=False)
-                        told = time.monotonic()
+                        recorded = time.monotonic()
                 self.counts.finished = True
             finally:
                 tell(at_end=True)
@@ -135,7 +145,7 @@ class BatchRun:
     def _results(
         self, inputs: Iterable[Input], since: int, packer: Packer | None
     ) -> Iterator[tuple[str, Outcome | FcnconvError]]:
-        """The results, with all those of a part once it is whole."""
+        """Yields the results. Results of packed answers are yielded once their part is complete."""
         if packer is None:
             yield from self._worked(inputs, since)
             return
@@ -167,7 +177,7 @@ class BatchRun:
         yield from done
 
     def _worked(self, inputs: Iterable[Input], since: int) -> Iterator[tuple[str, Outcome | FcnconvError]]:
-        """The results as they come; those of images that are left for later at the end."""
+        """Yields each result as soon as it is known; images that are left for later come last."""
         engine = self.engine or local_engine(self.target)
         waiting, alone = inputs, False
         while True:
@@ -182,12 +192,15 @@ class BatchRun:
                     if self.max_failures is not None and len(self.failures) > self.max_failures:
                         raise FcnconvError(
                             f"given up after {len(self.failures)} failures, the last of {name}; "
-                            "what was made is kept: mend it and start again, or raise --max-failures"
+                            "existing answers are kept: fix the cause and run again, or raise --max-failures"
                         )
             if not later:
                 return
             if not alone:
-                log.info("waiting for %d images that other processes work on, or ended at", len(later))
+                log.info(
+                    "waiting for %d images of other processes that are working on them, or that died",
+                    len(later),
+                )
             waiting, alone = later, True
             time.sleep(WAIT)
 

@@ -1,7 +1,7 @@
-"""Where the answers of a batch lie: a folder on a disk, or below the address of an object store.
+"""Storage for the answers of a batch: a folder on a disk, or an address of an object store.
 
-What is written appears whole or not at all, in both. A disk that several machines share also tells who works
-on what; an object store does not, as most have no file that only one can create.
+In both, a file appears complete or not at all. A disk that several machines share also holds their claims on
+images. An object store does not, because most have no file that only one process can create.
 """
 
 from __future__ import annotations
@@ -27,44 +27,49 @@ INNER = ".fcnconv"
 
 @dataclass(frozen=True)
 class Disk:
-    """A folder. Its methods take names of files below it, with slashes; they raise OSError."""
+    """A folder on a disk. The methods take names of files below it, with slashes, and raise OSError."""
 
     root: Path
     claims: Locks = field(compare=False, repr=False)
 
     @classmethod
     def at(cls, root: Path) -> Disk:
-        """A folder, whether it is there yet or not."""
+        """Returns the store for a folder, which need not exist."""
         return cls(root, Locks(root / INNER / "claims"))
 
     def place(self, name: str) -> str:
-        """What people call a file."""
+        """Returns the path of a file for messages."""
         return str(self.root / name)
 
     def has(self, name: str, since: int) -> bool:
-        """Whether a file is there that is not older than `since`, nanoseconds of its time of change."""
+        """Returns whether a file exists whose time of change, in nanoseconds, is not before `since`."""
         try:
             return self.root.joinpath(name).stat().st_mtime_ns >= since
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def read(self, name: str, errors: str = "strict") -> str | None:
-        """The text of a file; None if it is not there. errors: of decoding, as `bytes.decode` has them."""
+        """Returns the text of a file; None if it does not exist. errors: as for `bytes.decode`."""
         try:
             return self.root.joinpath(name).read_text(encoding="utf-8", errors=errors)
         except FileNotFoundError:
             return None
 
     def write(self, name: str, text: str) -> None:
-        """Replaces the text of a file, in which names of files that are not UTF-8 keep their bytes."""
+        """Replaces the text of a file. File names in it that are not UTF-8 keep their bytes."""
         self.root.mkdir(parents=True, exist_ok=True)
         with whole_file(self.root / name) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     @contextmanager
     def writing(self, name: str, since: int, *, folder: bool = False) -> Iterator[Path]:
-        """A path to write a file to, or a zarr store, which appears under its name when the block ends well,
-        and is not older than `since` then, whatever the clock says. Raises OutputError.
+        """Yields a path for writing a file or a zarr store, which appears under its name when the block ends
+        without an error.
+
+        Its time of change is then not before `since`, whatever the clock says.
+
+        Raises:
+            OutputError: The file cannot be written.
         """
         path = self.root / name
         try:
@@ -82,27 +87,27 @@ class Disk:
                 os.utime(temporary, ns=(since, since))
 
     def open(self, name: str) -> BinaryIO:
-        """A file, to be read from any place."""
+        """Opens a file for random access."""
         return self.root.joinpath(name).open("rb")
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
         self.root.joinpath(name).unlink(missing_ok=True)
 
     def files(self) -> Iterator[str]:
-        """The names of all files, without the claims."""
+        """Yields the names of all files except the claims."""
         for path in self.root.rglob("*"):
             name = path.relative_to(self.root)
             if path.is_file() and name.parts[0] != INNER:
                 yield name.as_posix()
 
     def newest(self) -> int:
-        """The latest time of change of a file, in nanoseconds; 0 if there is none."""
+        """Returns the latest time of change of a file, in nanoseconds; 0 if there are no files."""
         times = (self.root.joinpath(name).stat().st_mtime_ns for name in self.files())
         return max(times, default=0)
 
     def clear(self) -> None:
-        """Removes what is left of processes that ended too early."""
+        """Removes temporary files of processes that were killed."""
         self.claims.clear()
         with suppress(OSError):
             self.root.joinpath(INNER).rmdir()
@@ -110,24 +115,25 @@ class Disk:
 
 @dataclass(frozen=True)
 class Bucket:
-    """All that is below an address, such as ``s3://bucket/maps``, by fsspec. Its methods are those of `Disk`.
+    """All files below an address, such as ``s3://bucket/maps``, accessed with fsspec. It has the same methods
+    as `Disk`.
 
-    What is there already is listed once, so that a million images do not take a million questions.
+    Existing files are listed once, so that a million images do not need a million requests.
     """
 
     address: str
     claims: None = None
 
     def place(self, name: str) -> str:
-        """What people call a file."""
+        """Returns the address of a file for messages."""
         return f"{shown_address(self.address)}/{name}"
 
     def has(self, name: str, since: int) -> bool:
-        """Whether a file was there when the batch began. since: 0, or later than anything that is there."""
+        """Returns whether a file existed when the batch began. since: 0, or later than any existing file."""
         return not since and name in self._there
 
     def read(self, name: str, errors: str = "strict") -> str | None:
-        """The text of a file; None if it is not there. errors: of decoding, as `bytes.decode` has them."""
+        """Returns the text of a file; None if it does not exist. errors: as for `bytes.decode`."""
         with self._explained(name):
             try:
                 return bytes(self._system.cat_file(f"{self._root}/{name}")).decode(errors=errors)
@@ -135,19 +141,21 @@ class Bucket:
                 return None
 
     def write(self, name: str, text: str) -> None:
-        """Replaces the text of a file, as `Disk.write`."""
+        """Replaces the text of a file, see `Disk.write`."""
         with self._explained(name):
             self._system.pipe_file(f"{self._root}/{name}", text.encode(errors="surrogateescape"))
 
     @contextmanager
     def writing(self, name: str, since: int, *, folder: bool = False) -> Iterator[Path]:
-        """A path to write a file to, which is sent when the block ends well. Raises OutputError."""
+        """Yields a path for writing a file, which is uploaded when the block ends without an error. Raises
+        OutputError.
+        """
         with tempfile.TemporaryDirectory(prefix="fcnconv-") as place:
             temporary = Path(place, "out")
             try:
                 yield temporary
             except OSError as error:
-                raise no_room(error, f"what goes to {self.place(name)}") from error
+                raise no_room(error, f"the output for {self.place(name)}") from error
             with self._explained(name):
                 target = f"{self._root}/{name}"
                 self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -155,23 +163,23 @@ class Bucket:
 
     @contextmanager
     def open(self, name: str) -> Iterator[Any]:
-        """A file, to be read from any place."""
+        """Opens a file for random access."""
         with self._explained(name):
             file = self._system.open(f"{self._root}/{name}", "rb")
         with file:
             yield file
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
         with self._explained(name), suppress(FileNotFoundError):
             self._system.rm_file(f"{self._root}/{name}")
 
     def files(self) -> Iterator[str]:
-        """The names of all files."""
+        """Yields the names of all files."""
         return iter(self._there)
 
     def newest(self) -> int:
-        """0: times elsewhere are not compared."""
+        """Returns 0: the times of remote files are not compared."""
         return 0
 
     def clear(self) -> None:
@@ -201,7 +209,7 @@ class Bucket:
         return frozenset(name.lstrip("/").removeprefix(start) for name in found)
 
     def _explained(self, name: str) -> AbstractContextManager[None]:
-        """While it lasts, what the storage raises becomes an OutputError."""
+        """Converts errors of the storage inside the block to OutputError."""
         return explained(self.address, "cannot be reached", OutputError, self.place(name))
 
 
@@ -209,5 +217,5 @@ AnswerStore = Disk | Bucket
 
 
 def open_store(out: str) -> AnswerStore:
-    """Where answers go, by a path or an address."""
+    """Returns the storage for a path or an address."""
     return Bucket(out.rstrip("/")) if is_address(out) else Disk.at(Path(out))

@@ -1,6 +1,6 @@
-"""A map at a glance: how probable each class gets in it, and where the foremost one is.
+"""The summary of a map: the highest probability of each class, and the plane of the class that shows most.
 
-It is taken while the pieces of the map pass by on their way to a writer, so that a map is read once.
+It is computed while the blocks of the map pass through to a writer, so that the map is read once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fcnconv.scores import (
 )
 
 LEAST, MOST = 0.05, 20
-"""The classes that are told of an image: those that reach this probability in a window, at most so many."""
+"""The lowest peak of a class that is listed for an image, and the largest number of such classes."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ class Peak:
 
 
 class MapSummary:
-    """What is kept of a map that passes by.
+    """The summary of a map, computed while the map is read.
 
-    chosen: the categories and concepts that were asked for. The foremost is one of them, or else of all
-        categories: the one that shows most, see `scores.strength`.
+    One class counts as the foremost: the one that shows most, see `scores.strength`, among the requested
+    ones, or else among all categories. It is known only at the end, and a report can be searched for any
+    class, so a plane of each class is kept, in 8 bits on a square-root scale: first the categories, then the
+    requested selections. In large maps one value stands for a square of cells and is the highest of their
+    values, so that all planes together have no more values than a block.
 
-    Which one that is shows at the end only, and any class may be searched for in a report, so a plane of each
-    class is kept, in 8 bits on a square-root scale: of the categories, and then of what was chosen. In
-    large maps one value stands for a square of cells, the highest of theirs, so that all planes together have
-    no more values than a piece.
+    Attributes:
+        chosen: The categories and concepts that were requested.
     """
 
     def __init__(self, about: MapInfo, chosen: Sequence[Selection]):
@@ -65,7 +66,9 @@ class MapSummary:
         self._planes: npt.NDArray[np.uint8] = np.zeros((-(-rows // step), -(-cols // step), count), np.uint8)
 
     def watching(self, stream: ScoreStream) -> ScoreStream:
-        """The same stream, to be read instead of it: what is read is seen here."""
+        """Returns the stream for reading instead of `stream`. The blocks that are read from it are
+        summarised.
+        """
 
         def passing() -> Iterator[Block]:
             for block in stream.blocks:
@@ -92,21 +95,21 @@ class MapSummary:
         np.maximum(self._planes[rows, cols], seen, out=self._planes[rows, cols])
 
     def peaks(self) -> tuple[Peak, ...]:
-        """The peaks that are worth telling, highest first: the first class and those that reach `LEAST`, at
-        most `MOST`, and whatever was chosen, or else the foremost.
+        """Returns the peaks that are listed, highest first: the first class and those that reach `LEAST`, at
+        most `MOST`, and all requested selections, or else the foremost class.
         """
         labels = self.about.labels
         first, *others = top_k(self.highest, MOST).tolist()
-        told = [first, *(i for i in others if self.highest[i] >= LEAST)]
+        listed = [first, *(i for i in others if self.highest[i] >= LEAST)]
         if not self.selections:
-            told.append(self._foremost())
-        found = {labels.category(i): self.highest[i] for i in told}
+            listed.append(self._foremost())
+        found = {labels.category(i): self.highest[i] for i in listed}
         found.update(zip(self.selections, self.highest_chosen, strict=True))
         peaks = (Peak(s.class_idx, s.name, round(float(highest), 6)) for s, highest in found.items())
         return tuple(sorted(peaks, key=lambda peak: -peak.probability))
 
     def foremost(self) -> tuple[Selection, FloatArray]:
-        """What shows most in the image, with its plane, float32 (rows, cols), 0 to 1."""
+        """Returns the class that shows most in the image, with its plane, float32 (rows, cols), 0 to 1."""
         index = self._foremost()
         num_classes = len(self.highest)
         labels = self.about.labels
@@ -114,14 +117,14 @@ class MapSummary:
         return self.selections[index - num_classes] if chosen else labels.category(index), self._plane(index)
 
     def plane(self, peak: Peak) -> FloatArray:
-        """float32 (rows, cols), 0 to 1: the probability of one of `peaks` in each cell."""
+        """Returns float32 (rows, cols), 0 to 1: the probability of one of `peaks` in each cell."""
         if peak.class_idx is not None:
             return self._plane(peak.class_idx)
         place = [(s.class_idx, s.name) for s in self.selections].index((None, peak.category))
         return self._plane(len(self.highest) + place)
 
     def _foremost(self) -> int:
-        """The index of what shows most: of what was chosen, where something was."""
+        """Returns the index of the class that shows most, among the requested ones if there are any."""
         first = len(self.highest) if self.selections else 0
         return first + int(self.strong[first:].argmax())
 

@@ -1,8 +1,9 @@
-"""The cards of the report: the thumbnails of an image, one per class, and what else the report says of it.
+"""The cards of the report: the thumbnails of an image, one per class, and the other data of the report about
+it.
 
-A card is one file, a JPEG with the rest as JSON in its EXIF image description. The thumbnails stand in it one
-below the other, so that the report can show the map of the class that is searched for. One file appears
-whole, machines that share a folder need no common journal, and the report can be made from the folder alone.
+A card is one JPEG file. Its EXIF image description contains the data as JSON. The thumbnails are stacked in
+it, so that the report can show the map of any class that is searched for. One file appears complete, machines
+that share a folder need no common log, and the report can be made from the folder alone.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from fcnconv.system.records import parse_json
 from fcnconv.writers.output_spec import MADE_BY
 
 SIDE = 320
-"""Pixels of a thumbnail's longer side."""
+"""Longest side of a thumbnail in pixels."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the report tells of an image.
+    """The data of the report about an image.
 
-    path: the image, as it was named. width, height: its pixels.
-    peaks: see `MapSummary.peaks`. shown: which of these the thumbnail shows the map of, from 0.
-    agreement: with crops, 0 to 1, estimated; None where nothing was compared.
-    panels: thumbnails in the file: one for each of `peaks`, or a single one for the class that is `shown`.
+    Attributes:
+        path: The image's path as the user named it.
+        width, height: The image's size in pixels.
+        peaks: See `MapSummary.peaks`.
+        shown: The index of the peak whose map the thumbnail shows.
+        agreement: The estimated agreement with crops, 0 to 1; None if nothing was compared.
+        panels: The number of thumbnails in the file: one for each of `peaks`, or a single one for the class
+            `shown`.
     """
 
     path: str
@@ -45,9 +50,13 @@ class Card:
 def draw_card(
     name: str, photo: Pixels, glance: MapSummary, agreement: float | None
 ) -> tuple[Card, Image.Image]:
-    """The card of an image, and its thumbnails: one for each of its peaks, below each other.
+    """Returns the card of an image, and its thumbnails: one for each of its peaks, stacked.
 
-    name: the image. photo: uint8 (H, W, 3), as large as a thumbnail shall be. agreement: see `Card`.
+    Args:
+        name: The name of the image.
+        photo: uint8 (H, W, 3), in the size of a thumbnail.
+        glance: The summary of the map.
+        agreement: See `Card`.
     """
     (shown, _), peaks, grid = glance.foremost(), glance.peaks(), glance.about.grid
     place = [(peak.class_idx, peak.category) for peak in peaks].index((shown.class_idx, shown.name))
@@ -68,11 +77,11 @@ def write_card(path: Path, card: Card, thumbnails: Image.Image) -> None:
 
 
 def read_card(path: Path) -> Card | None:
-    """What a card tells; None where the file is no card, or is damaged."""
+    """Returns the data of a card; None if the file is not a card, or is damaged."""
     try:
         with Image.open(path) as image:
-            told = parse_json(image.getexif()[ExifTags.Base.ImageDescription])
-        peaks = tuple(Peak(**peak) for peak in told.pop("peaks"))
-        return Card(**told, peaks=peaks)
+            fields = parse_json(image.getexif()[ExifTags.Base.ImageDescription])
+        peaks = tuple(Peak(**peak) for peak in fields.pop("peaks"))
+        return Card(**fields, peaks=peaks)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None

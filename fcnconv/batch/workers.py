@@ -1,5 +1,5 @@
-"""Working on a few images at a time, in threads, so that one is read and resized while another is in the
-network. Each gives a result or an error, and an error does not stop the rest.
+"""Processing a few images at a time, in threads, so that one is read and resized while another is in the
+network. Each input gives a result or an error, and an error does not stop the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fcnconv.writers import Choice
 
 IN_FLIGHT = 3
-"""Images that are in memory at a time; each may take its share of a classifier's memory."""
+"""Images that are in memory at a time. Each may use its share of a classifier's memory."""
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 def classify_each(
     classifier: Classifier, inputs: Iterable[Input], options: ClassifyOptions
 ) -> Iterator[tuple[str, Classification | FcnconvError]]:
-    """Each input's name with its classification, or with the error that it met, in the order given."""
+    """Yields each input's name with its classification or its error, in the given order."""
     share = classifier.share(IN_FLIGHT)
     return each(inputs, lambda item: _classify(share, item, options))
 
@@ -40,7 +40,7 @@ def classify_each(
 def classify_one(
     classifier: Classifier, item: Input, options: ClassifyOptions
 ) -> tuple[str, Classification | FcnconvError]:
-    """The same of one input alone, in this thread and with all of the classifier's memory."""
+    """Classifies one input in this thread, with all of the classifier's memory."""
     return attempt(lambda item: _classify(classifier, item, options), item)
 
 
@@ -52,13 +52,13 @@ def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> 
 def locate_each(
     classifier: Classifier, inputs: Iterable[Input], choice: Choice
 ) -> Iterator[tuple[str, Located | FcnconvError]]:
-    """Each input's name with the regions in it, or with the error that it met, in the order given."""
+    """Yields each input's name with its regions or its error, in the given order."""
     share = classifier.share(IN_FLIGHT)
     return each(inputs, lambda item: _locate(share, item, choice))
 
 
 def locate_one(classifier: Classifier, item: Input, choice: Choice) -> tuple[str, Located | FcnconvError]:
-    """The same of one input alone, in this thread and with all of the classifier's memory."""
+    """Locates the regions of one input in this thread, with all of the classifier's memory."""
     return attempt(lambda item: _locate(classifier, item, choice), item)
 
 
@@ -72,16 +72,16 @@ def _locate(classifier: Classifier, item: Input, choice: Choice) -> Located:
 def each(
     inputs: Iterable[Input], work: Callable[[Input], T]
 ) -> Generator[tuple[str, T | FcnconvError], None, None]:
-    """Each input's name with what `work` makes of it, or with the error that it met, in the order given.
+    """Yields each input's name with the result of `work` or its error, in the given order.
 
-    A result is given as soon as it and all before it are there, also while `inputs` is still waiting for
-    more. An error of usage is raised: an argument is wrong, and so it is for every other image.
+    A result is yielded as soon as it and all earlier results are available, even while `inputs` is waiting
+    for more. A UsageError is raised, because a wrong argument is wrong for every image.
     """
     return in_threads(partial(attempt, work), inputs)
 
 
 def attempt(work: Callable[[Input], T], item: Input) -> tuple[str, T | FcnconvError]:
-    """An input's name with what `work` makes of it, or with the error that it met. Raises UsageError."""
+    """Returns an input's name with the result of `work` or its error. Raises UsageError."""
     try:
         return item.name, work(item)
     except UsageError:
@@ -90,19 +90,19 @@ def attempt(work: Callable[[Input], T], item: Input) -> tuple[str, T | FcnconvEr
         return item.name, error
     except MemoryError:
         return item.name, ImageError(f"{item.name}: out of memory; choose a smaller --scales")
-    except Exception as error:  # a mistake of ours, or a library without memory: the rest is done
+    except Exception as error:  # a bug in fcnconv, or a library without memory: the others continue
         reason = f"unexpected {type(error).__name__}: {first_line(error)}; --debug shows where"
         if lacks_memory(error):
             reason = f"out of memory: {first_line(error)}"
-        told = FcnconvError(f"{item.name}: {reason}")
-        told.__cause__ = error
-        return item.name, told
+        failure = FcnconvError(f"{item.name}: {reason}")
+        failure.__cause__ = error
+        return item.name, failure
 
 
 def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Generator[T, None, None]:
-    """The results of `attempt` for each input, in order, `IN_FLIGHT` of them worked on at a time.
+    """Yields the results of `attempt` for each input, in order. `IN_FLIGHT` inputs are processed at a time.
 
-    Those in work when it is closed are finished first, so that nothing is made behind its back.
+    Closing the generator waits for inputs in progress, so that nothing is written afterwards.
     """
     pool = ThreadPoolExecutor(IN_FLIGHT)
     waiting: Queue[Future[T] | None] = Queue(IN_FLIGHT)
@@ -111,13 +111,13 @@ def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Genera
         try:
             for item in inputs:
                 waiting.put(pool.submit(attempt, item))
-        except Exception as error:  # of the inputs' own source: it reaches the reader in its turn
+        except Exception as error:  # an error of the inputs' own source: the reader gets it in order
             failed: Future[T] = Future()
             failed.set_exception(error)
             waiting.put(failed)
         waiting.put(None)
 
-    # A daemon, as it may be waiting for standard input when the reader of the results has gone.
+    # A daemon, because it may be waiting for standard input after the reader of the results has gone.
     threading.Thread(target=feed, daemon=True).start()
     with busy(IN_FLIGHT):
         try:
