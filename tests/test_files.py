@@ -139,8 +139,8 @@ def test_what_cannot_be_written_is_told_beforehand(tmp_path: Path) -> None:
     assert f"the folder {file} is a file" in refused(file / "x.png")
     assert "a folder, not a file" in refused(store)
     assert "a folder, not a file" in refused(f"{tmp_path}/new/")
-    assert "exists and is no zarr store" in refused(store, folder=True)
-    assert "exists and is no zarr store" in refused(file, folder=True)
+    assert "exists and is not a zarr store" in refused(store, folder=True)
+    assert "exists and is not a zarr store" in refused(file, folder=True)
     assert "File name too long" in refused(tmp_path / ("城" * 86))
     assert "null" in refused(f"{tmp_path}/a\0b")
     assert "symbolic links" in refused(tmp_path / "loop.png")
@@ -238,7 +238,7 @@ def test_folders_that_are_replaced_at_once_are_each_whole(tmp_path: Path) -> Non
 
 def test_what_comes_to_the_place_of_a_store_meanwhile_is_not_lost(tmp_path: Path) -> None:
     out = tmp_path / "map.zarr"
-    with pytest.raises(OutputError, match="exists and is no zarr store"), whole_folder(out) as folder:
+    with pytest.raises(OutputError, match="exists and is not a zarr store"), whole_folder(out) as folder:
         folder.mkdir()
         (folder / "zarr.json").touch()
         out.mkdir()
@@ -255,5 +255,5 @@ def test_folders_appear_whole_too(tmp_path: Path) -> None:
             path.mkdir()
             (path / "zarr.json").write_text("{}")
     assert list(tmp_path.iterdir()) == [out] and (out / "zarr.json").exists()
-    with pytest.raises(OutputError, match="is no zarr store"), whole_folder(SAMPLES):
+    with pytest.raises(OutputError, match="is not a zarr store"), whole_folder(SAMPLES):
         pass

@@ -36,10 +36,10 @@ def test_a_queue_tells_the_part(environment: dict[str, str], part: tuple[int, in
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({}, "no queue tells which part this is"),
+        ({}, "no queue has set the number of this part"),
         ({"JOB_COMPLETION_INDEX": "1"}, "JOB_COMPLETIONS is '', not a number"),
         ({"PMI_RANK": "-1", "PMI_SIZE": "4"}, "PMI_RANK is '-1'"),
-        ({**SLURM, "SLURM_ARRAY_TASK_ID": "6"}, "task 6 is none of 3 in a row from 3 on"),
+        ({**SLURM, "SLURM_ARRAY_TASK_ID": "6"}, "task 6 is not one of 3 consecutive tasks from 3"),
         (
             {**SLURM, "SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "2"},
             "give the array numbers without gaps",
@@ -55,7 +55,7 @@ def test_the_command_asks_the_queue(fcnconv: Command, monkeypatch: pytest.Monkey
     for queue in QUEUES:
         monkeypatch.delenv(queue.index, raising=False)
     done = fcnconv("batch", "x.jpg", "-o", "maps", "--shard", "auto")
-    assert done.returncode == 2 and b"--shard auto: no queue tells" in done.stderr
+    assert done.returncode == 2 and b"--shard auto: no queue has set" in done.stderr
     monkeypatch.setenv("PMI_RANK", "2")
     monkeypatch.setenv("PMI_SIZE", "5")
     assert parse_shard("auto") == (3, 5)

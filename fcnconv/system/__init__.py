@@ -1,1 +1,1 @@
-"""What the machine gives: files that appear whole, scratch space, memory and processors, standard output."""
+"""The machine's resources: complete files, scratch space, memory and processors, standard output."""

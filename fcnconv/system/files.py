@@ -1,7 +1,8 @@
-"""Where results go: files and folders that appear whole or not at all, devices, pipes and standard output.
+"""Output destinations: files and folders that appear complete or not at all, devices, pipes and standard
+output.
 
-A file or a folder is written under a temporary name beside its place, and then renamed. Whatever else is
-there, as a device or a FIFO, is written through and stays what it is.
+A file or a folder is written under a temporary name next to its final path, and then renamed. If the path is
+a device or a FIFO, the bytes are written to it, and it is not replaced.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 @contextmanager
 def written(out: str, *, folder: bool = False) -> Iterator[Path]:
-    """A path to write the output `out` to, which takes its place when the block ends well.
+    """Yields a path to write the output `out` to. The output appears when the block ends without an error.
 
-    out: a file, or a folder; ``-`` is standard output. That, a FIFO or a device gets its bytes at the end.
-    folder: whether what is written is a zarr store.
+    Args:
+        out: A file, or a folder; ``-`` is standard output. Standard output, a FIFO or a device gets its bytes
+            at the end.
+        folder: Whether the output is a zarr store.
 
-    Raises OutputError for whatever the system refuses, but BrokenPipeError where the reader has gone.
+    Raises:
+        OutputError: The system refuses the output.
+        BrokenPipeError: The reader has closed the pipe.
     """
     path = Path(out)
     try:
@@ -54,7 +59,9 @@ def written(out: str, *, folder: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _passed_on(out: str) -> Iterator[Path]:
-    """A temporary path whose content goes to standard output, a FIFO or a device when the block ends well."""
+    """Yields a temporary path whose content goes to standard output, a FIFO or a device when the block ends
+    without an error.
+    """
     place = Path(tempfile.gettempdir())
     remove_leftovers(place)
     with tempfile.TemporaryDirectory(prefix=f"{beside(place / 'fcnconv', 'tmp').name}-") as folder:
@@ -63,7 +70,7 @@ def _passed_on(out: str) -> Iterator[Path]:
             yield temporary
         except OSError as error:
             if error.errno in FULL:
-                raise no_room(error, f"what goes to {out}") from error
+                raise no_room(error, f"the output for {out}") from error
             raise
         with temporary.open("rb") as made:
             if out in STANDARD_OUTPUT:
@@ -75,35 +82,42 @@ def _passed_on(out: str) -> Iterator[Path]:
 
 
 def check_writable(out: str, *, folder: bool = False) -> None:
-    """Raises UsageError if `out` cannot be written, as far as that shows before there is anything to write.
+    """Checks before a computation that `out` can be written.
 
-    out, folder: as for `written`.
+    Args:
+        out: As for `written`.
+        folder: As for `written`.
+
+    Raises:
+        UsageError: The output cannot be written.
     """
     if out in STANDARD_OUTPUT:
         return
     try:
         target = _resolved(Path(out))
         with suppress(FileNotFoundError, NotADirectoryError):
-            target.stat()  # a name that is too long, a folder that may not be entered
+            target.stat()  # a name that is too long, or a folder without permission
         if folder and target.exists() and not _replaceable(target):
             raise UsageError(_no_store(out))
         if not folder and (target.is_dir() or out.endswith("/")):
-            raise UsageError(f"{out}: a folder, not a file; name a file in it")
+            raise UsageError(f"{out}: this is a folder, not a file; name a file in it")
         if not target.parent.is_dir():
             missing = "is a file, not a folder" if target.parent.exists() else "is missing; make it first"
             raise UsageError(f"{out}: cannot be written: the folder {target.parent} {missing}")
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if not _is_passage(target):  # only trying tells of file systems that are read-only or full
+        if not _is_passage(target):  # only trying reveals file systems that are read-only or full
             tempfile.TemporaryFile(dir=target.parent).close()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UsageError(f"{out}: cannot be written: {_reason(error)}") from error
 
 
 def refuse_overwriting(out: str, inputs: Iterable[str | Path]) -> None:
-    """Raises UsageError if the output `out` is one of the inputs, by whatever name.
+    """Raises UsageError if the output `out` is one of the inputs, under any name.
 
-    inputs: paths; ``-`` is standard input, which may come from a file.
+    Args:
+        out: The output.
+        inputs: Paths; ``-`` is standard input, which may come from a file.
     """
     for name in inputs:
         if out not in STANDARD_OUTPUT and _is_same(out, str(name)):
@@ -116,7 +130,7 @@ def _is_same(out: str, name: str) -> bool:
     try:
         there = os.fstat(sys.stdin.fileno()) if name == "-" else Path(name).stat()
         return (path.is_file() or path.is_dir()) and os.path.samestat(path.stat(), there)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return name != "-" and os.path.realpath(path) == os.path.realpath(name)
     except (ValueError, AttributeError):  # a null byte in a name; no standard input
         return False
@@ -124,8 +138,8 @@ def _is_same(out: str, name: str) -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which becomes `path` when the block ends well and vanishes when it does
-    not. What killed processes left in that folder goes.
+    """Yields a temporary path next to `path`, which replaces `path` when the block ends without an error and
+    is removed otherwise. Temporary files of killed processes in the folder are removed too.
     """
     target = _resolved(path)
     temporary = beside(target, "tmp")
@@ -141,21 +155,24 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` for a zarr store, which takes the place of `path` when the block ends
-    well and vanishes when it does not.
+    """Yields a temporary path next to `path` for a zarr store. The store replaces `path` when the block ends
+    without an error and is removed otherwise.
 
-    Raises OutputError where `path` is anything but a zarr store or an empty folder: it would be lost.
+    Raises:
+        OutputError: `path` is neither a zarr store nor an empty folder, and would be lost.
     """
     target = _resolved(path)
     remove_leftovers(target.parent)
     if target.exists() and not _replaceable(target):
         raise OutputError(_no_store(path))
     temporary, old = beside(target, "tmp"), beside(target, "old")
-    gone = temporary.with_name(f"{temporary.name}-gone")  # under `old` it would be put back, if we are killed
+    gone = temporary.with_name(
+        f"{temporary.name}-gone"
+    )  # under the name `old` it is restored if this process is killed
     try:
         yield temporary
         while not _exchanged(target, temporary, old):
-            with suppress(FileNotFoundError):  # another has put its own there meanwhile
+            with suppress(FileNotFoundError):  # another process has put its own there meanwhile
                 shutil.rmtree(old.replace(gone), ignore_errors=True)
     except BaseException:
         _remove(temporary)
@@ -167,10 +184,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchanged(target: Path, temporary: Path, old: Path) -> bool:
-    """Moves what is at `target` to `old`, and `temporary` to `target`; whether nothing was there again."""
+    """Moves `target` to `old`, and `temporary` to `target`. Returns whether `target` was free in between."""
     with suppress(FileNotFoundError):
         target.replace(old)
-        if not _replaceable(old):  # it came meanwhile; whoever catches this puts it back
+        if not _replaceable(old):  # it appeared meanwhile; the caller restores it
             raise OutputError(_no_store(target))
     try:
         temporary.replace(target)
@@ -182,16 +199,16 @@ def _exchanged(target: Path, temporary: Path, old: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a store that zarr's threads may still be writing to, if one of them failed."""
+    """Removes a store that zarr's threads may still write to after one of them failed."""
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.1)
-        if not folder.exists():  # also a moment later
+        if not folder.exists():  # and once more a moment later
             return
 
 
 def _replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or a zarr store, or just being replaced by one."""
+    """Returns whether a folder is empty, is a zarr store, or is just being replaced by one."""
     try:
         names = {entry.name for entry in folder.iterdir()}
     except OSError as error:
@@ -200,16 +217,18 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _no_store(path: str | Path) -> str:
-    return f"{path}: exists and is no zarr store; choose another name, or remove it"
+    return f"{path}: exists and is not a zarr store; choose another name, or remove it"
 
 
 def _is_passage(path: Path) -> bool:
-    """Whether what is there is a device, a FIFO or a socket."""
+    """Returns whether a path is a device, a FIFO or a socket."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _resolved(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # `resolve` raises another error for a loop of links in each Python
+    return Path(
+        os.path.realpath(path)
+    )  # `resolve` raises a different error for circular links in each Python version
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -1,5 +1,5 @@
-"""Which part of a job this process is, where a queue started the same command many times: by the variables
-that queues set for each of their tasks.
+"""The part of a job that this process is, if a queue started the same command many times. Queues set
+variables for each of their tasks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from fcnconv.errors import UsageError
 
 @dataclass(frozen=True)
 class Queue:
-    """How a queue tells a task what it is.
+    """The variables of a queue that number its tasks.
 
-    name: of the queue, or of what it calls its tasks. index: the variable of the task's number. count: that
-    of how many there are. first: that of the first number, which is 0 where there is none. step: that of what
-    lies between two numbers.
+    Attributes:
+        name: The queue's name, or its name for tasks.
+        index: The variable of the task's number.
+        count: The variable of the number of tasks.
+        first: The variable of the first number; without one, it is 0.
+        step: The variable of the difference between two numbers.
     """
 
     name: str
@@ -28,7 +31,9 @@ class Queue:
     step: str = ""
 
     def part(self, environment: Mapping[str, str]) -> tuple[int, int]:
-        """(I, N), from 1 on. Raises UsageError where the numbers are not those of a whole row of tasks."""
+        """Returns (I, N), I from 1. Raises UsageError if the numbers do not form a complete sequence of
+        tasks.
+        """
         index, count = (
             self._number(environment, self.index, None),
             self._number(environment, self.count, None),
@@ -37,7 +42,8 @@ class Queue:
         place, rest = divmod(index - first, max(step, 1))
         if rest or not 0 <= place < count:
             raise UsageError(
-                f"--shard auto: task {index} is none of {count} in a row from {first} on ({self.name}); "
+                f"--shard auto: task {index} is not one of {count} consecutive tasks from {first} "
+                f"({self.name}); "
                 "give the array numbers without gaps, or name the shard as I/N"
             )
         return place + 1, count
@@ -69,15 +75,19 @@ QUEUES = (
     Queue("an array of AWS Batch", "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
     Queue("a task of Google Cloud Batch", "BATCH_TASK_INDEX", "BATCH_TASK_COUNT"),
 )
-"""Those that are known, the first whose variables are set before the others: an array's tasks may be started
-by srun. Kubernetes sets no count, so the job sets JOB_COMPLETIONS itself.
+"""The known queues. The first queue whose variables are set applies: srun may start the tasks of an array.
+Kubernetes sets no count, so the job must set JOB_COMPLETIONS itself.
 """
 
 
 def part_of_job(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """(I, N): this process is the I-th of N, from 1 on. Raises UsageError where no queue tells it."""
+    """Returns (I, N): this process is the I-th of N, from 1. Raises UsageError if no known queue set its
+    variables.
+    """
     for queue in QUEUES:
         if environment.get(queue.index):
             return queue.part(environment)
     known = ", ".join(queue.index for queue in QUEUES)
-    raise UsageError(f"--shard auto: no queue tells which part this is ({known}); name it as I/N, as in 1/8")
+    raise UsageError(
+        f"--shard auto: no queue has set the number of this part ({known}); name it as I/N, as in 1/8"
+    )

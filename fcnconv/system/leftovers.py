@@ -1,10 +1,12 @@
-"""Temporary names that tell who writes under them, and the end of what killed processes left there.
+"""Temporary names that identify the process that writes under them, and the removal of files that killed
+processes left.
 
-A process that is killed cannot clean up, so the next one that writes in the same folder does. It must not
-take what another is still writing, which may run in another container or on another machine that shares the
-folder, where the numbers of processes mean other ones. So a name holds where it was given beside the number:
-``.map.npy.1f0c9a3e-4711-139872345678912.tmp``. From here, a number that no process has tells that it is
-left over. From elsewhere, only that nothing was written to it for a day.
+A process that is killed cannot clean up, so the next process that writes in the same folder does. It must not
+remove files that another process is still writing. That process may run in another container or on another
+machine that shares the folder, where process numbers have another meaning. Therefore a name contains the
+place where the number was assigned, as well as the number: ``.map.npy.1f0c9a3e-4711-139872345678912.tmp``.
+For a number from this place, the file is left over if no process has that number. For a number from another
+place, it is left over if nothing was written to it for a day.
 """
 
 from __future__ import annotations
@@ -21,33 +23,40 @@ from typing import Literal
 from fcnconv.system.processes import here, is_alive
 
 NAME_BYTES = 100
-"""Of a file's name, the bytes that its temporary name has, which is then no longer than file systems allow:
-255 bytes, or 143 in an encrypted home.
+"""Bytes of a file's name that its temporary name keeps. The temporary name is then no longer than file
+systems allow: 255 bytes, or 143 in an encrypted home.
 """
 
 A_DAY = 86400.0
-"""Seconds without a change after which the temporary of a process that cannot be asked for is left over."""
+"""Seconds without a change after which a temporary file from another place counts as left over."""
 
 _GIVEN = re.compile(
     r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<process>\d+)-\d+\.(?P<kind>tmp|old)(?:[-.].*)?", re.DOTALL
 )
-"""A name of ours; a library's own temporary beside it has more behind."""
+"""A name that fcnconv gave. A library's own temporary file next to it has a longer suffix."""
 
 _cleaned: set[Path] = set()
-"""Folders that this process has cleaned: once each, as listing one takes as long as it has files."""
+"""Folders that this process has cleaned. Each is cleaned once, because listing takes time in proportion to
+its files.
+"""
 
 
 def beside(target: Path, kind: Literal["tmp", "old"]) -> Path:
-    """A name beside `target` that no other thread uses. kind: ``tmp`` for what is half-written, ``old`` for
-    what was whole at `target` and is about to be replaced.
+    """Returns a name next to `target` that no other thread uses.
+
+    Args:
+        target: The final path.
+        kind: ``tmp`` for an incomplete file, ``old`` for a complete one that was at `target` and is about to
+            be replaced.
     """
     name = os.fsencode(target.name)[:NAME_BYTES].decode(errors="ignore")  # not in the middle of a character
     return target.with_name(f".{name}.{here()}-{os.getpid()}-{threading.get_ident()}.{kind}")
 
 
 def remove_leftovers(folder: Path, *, again: bool = False) -> None:
-    """Removes what killed processes left half-written in a folder, and puts back what one had moved aside to
-    replace it. What cannot be removed stays. again: also if this process did so before.
+    """Removes incomplete files that killed processes left in a folder, and restores files that such a process
+    had moved aside to replace them. Files that cannot be removed stay. again: also if this process has
+    cleaned the folder before.
     """
     if folder in _cleaned and not again:
         return
@@ -65,7 +74,9 @@ def remove_leftovers(folder: Path, *, again: bool = False) -> None:
 def _clean(path: Path, given: re.Match[str]) -> None:
     if given["kind"] == "old":
         target = path.with_name(given["name"])
-        if len(os.fsencode(target.name)) > NAME_BYTES - 4:  # it may have been cut, at most by a character
+        if (
+            len(os.fsencode(target.name)) > NAME_BYTES - 4
+        ):  # the name may have been cut, by at most one character
             return
         if not target.exists():
             path.replace(target)
@@ -77,7 +88,9 @@ def _clean(path: Path, given: re.Match[str]) -> None:
 
 
 def _left_over(path: Path, given: re.Match[str]) -> bool:
-    if given["place"] == here() and os.name == "posix":  # elsewhere asking for a process would end it
+    if (
+        given["place"] == here() and os.name == "posix"
+    ):  # on other systems, checking for a process would end it
         return not is_alive(int(given["process"]))
     try:
         changed = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))

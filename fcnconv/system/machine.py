@@ -1,10 +1,10 @@
-"""What this machine gives to us: memory and processors, within the limits of a container and of the shell.
+"""The resources of the machine: memory and processors, within the limits of a container and of the shell.
 
-Linux tells the limits of a container as those of control groups, in two versions of files, which may both be
-there: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/memory.html beside it. A group's
-limits hold for all groups below it, so that each is asked from the process's own up to the top.
+Linux reports the limits of a container as limits of control groups, in two versions of files, which may both
+exist: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/memory.html on the same site. A
+group's limits apply to all groups below it, so each group from the process's own up to the top is read.
 
-Every `root` here is the folder that all of these files are below: ``/``, but in tests.
+Every `root` here is the folder that contains all of these files: ``/``, except in tests.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ ROOT = Path("/")
 
 
 def free_memory(root: Path = ROOT) -> int:
-    """Bytes that this process can still take, as far as the system tells."""
+    """Returns the bytes that this process can still allocate, as far as the system reports them."""
     rooms = [_room_in_group(folder) for folder in _groups(root, "memory")]
     return max(int(min(_unused(root), _room_in_address_space(root), *rooms)), 0)
 
 
 def usable_cpus(root: Path = ROOT) -> int:
-    """Processors that this process may keep busy: those it may run on, and no more than the time it is given
-    is worth, rounded up, or than OMP_NUM_THREADS allows, which schedulers set.
+    """Returns the number of processors that this process may keep busy.
+
+    It is the number of processors that the process may run on, but at most its share of processor time,
+    rounded up, and at most OMP_NUM_THREADS, which schedulers set.
     """
     try:
         count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
+    except AttributeError:  # not available on this system
         count = os.cpu_count() or 1
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     limits = [int(allowed)] if allowed.isascii() and allowed.isdigit() and int(allowed) else []
@@ -40,8 +42,8 @@ def usable_cpus(root: Path = ROOT) -> int:
 
 
 def processor(root: Path = ROOT) -> str:
-    """What tells processors apart that compute differently, or as fast: the name, a digest of what it can do,
-    and how many of it there are to use. Short, and the same from run to run.
+    """Returns a text that distinguishes processors by their results and their speed: the name, a digest of
+    the features, and the number of usable processors. It is short and does not change from run to run.
     """
     name, features = _cpu(root)
     digest = hashlib.sha256(features.encode()).hexdigest()[:8]
@@ -49,7 +51,9 @@ def processor(root: Path = ROOT) -> str:
 
 
 def has_bfloat16(root: Path = ROOT) -> bool | None:
-    """Whether the processor multiplies numbers in bfloat16 itself; None where the system does not tell."""
+    """Returns whether the processor multiplies bfloat16 numbers in hardware; None if the system does not
+    report it.
+    """
     _, features = _cpu(root)
     if not features:
         return None
@@ -57,18 +61,18 @@ def has_bfloat16(root: Path = ROOT) -> bool | None:
 
 
 def processor_name(root: Path = ROOT) -> str:
-    """The processor's name; empty where the system does not report it."""
+    """Returns the processor's name; empty if the system does not report it."""
     return _cpu(root)[0]
 
 
 def processor_features(root: Path = ROOT) -> frozenset[str] | None:
-    """The processor's features, as Linux spells them; None where the system does not report them."""
+    """Returns the processor's features, as Linux spells them; None if the system does not report them."""
     features = _cpu(root)[1]
     return frozenset(features.split()) if features else None
 
 
 def _cpu(root: Path) -> tuple[str, str]:
-    """The first processor's name, and what it can do, as Linux tells them; empty where it does not."""
+    """Returns the first processor's name and features, as Linux reports them; empty elsewhere."""
     text = _text(root / "proc/cpuinfo")
     name = re.search(r"^model name\s*:\s*(.+)", text, re.M)
     features = re.search(r"^(?:flags|Features)\s*:\s*(.+)", text, re.M)
@@ -77,8 +81,8 @@ def _cpu(root: Path) -> tuple[str, str]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """While it lasts so many pieces of work are done at a time in this process, of which one mostly waits for
-    its data.
+    """Declares that this process does so many tasks at a time until the block ends. One of them usually waits
+    for its data.
     """
     threads = max(usable_cpus() // max(count - 1, 1), 1)
     _threads_each.append(threads)
@@ -89,7 +93,9 @@ def busy(count: int) -> Iterator[None]:
 
 
 def threads_each() -> int | None:
-    """How many threads each of several pieces of work should take; None where one has them all."""
+    """Returns the number of threads for each of several concurrent tasks; None if there is a single task,
+    which may use all threads.
+    """
     return min(_threads_each, default=None)
 
 
@@ -97,15 +103,15 @@ _threads_each: list[int] = []
 
 
 def fewer_threads() -> int | None:
-    """How many threads a library should take, where it may keep fewer processors busy than the machine has;
-    None where its own choice, which knows of the cores' kinds, is better.
+    """Returns the number of threads for a library, if it may use fewer processors than the machine has.
+    Otherwise returns None: the library's own choice, which considers the kinds of cores, is better.
     """
     count = usable_cpus()
     return count if count < (os.cpu_count() or 1) else None
 
 
 def _unused(root: Path) -> int:
-    """Bytes that are free on the whole machine, or can be made so."""
+    """Returns the bytes that are free on the whole machine, or can be freed."""
     if (free := _numbers(root / "proc/meminfo").get("MemAvailable")) is not None:
         return free * 1024
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -114,10 +120,10 @@ def _unused(root: Path) -> int:
 
 
 def _room_in_address_space(root: Path) -> float:
-    """Bytes that are left of what the shell allows (``ulimit -v``)."""
+    """Returns the bytes that the limit of the shell leaves (``ulimit -v``)."""
     try:
         import resource
-    except ImportError:  # not on this system
+    except ImportError:  # not available on this system
         return inf
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
@@ -127,17 +133,17 @@ def _room_in_address_space(root: Path) -> float:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the groups, in both versions, whose limits hold for this process."""
+    """Yields the folders of the groups, in both versions, whose limits apply to this process."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2: one tree for all of them
+        if not controllers:  # version 2: one tree for all controllers
             homes = ["", "unified"]
         elif controller in controllers.split(","):
             homes = [controllers, controller]
         else:
             continue
-        # In a container the path may be that of the host, of which it sees the last folder only, as its top:
-        # what is not there tells nothing.
+        # In a container the path may be the host's path. The container sees only its last folder, as its top:
+        # a missing file sets no limit.
         parts = PurePosixPath(path).parts[1:]
         for home in homes:
             for depth in range(len(parts) + 1 if ".." not in parts else 1):
@@ -145,20 +151,22 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _room_in_group(folder: Path) -> float:
-    """Bytes that are left of a group's limits. Pages of files that nobody used lately count as free: they go
-    when memory is wanted.
+    """Returns the bytes that a group's limits leave. File pages that were not used recently count as free,
+    because the system drops them when it needs memory.
     """
     limits = [_amount(folder / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
     if min(limits) == inf:
         return inf
     used = min(_amount(folder / name) for name in ("memory.current", "memory.usage_in_bytes"))
     stat = _numbers(folder / "memory.stat")
-    idle = stat.get("total_inactive_file", stat.get("inactive_file", 0))  # version 1 counts twice: all groups
+    idle = stat.get(
+        "total_inactive_file", stat.get("inactive_file", 0)
+    )  # version 1 has two counters: all groups
     return min(limits) - max(used - idle, 0) if used < inf else min(limits)
 
 
 def _cpus_of_group(folder: Path) -> float:
-    """The processors that a group's share of time is worth."""
+    """Returns the number of processors that a group's share of processor time is worth."""
     quota, period = [*_text(folder / "cpu.max").split(), "max", "max"][:2]
     if not quota.isdigit():
         quota, period = (_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
@@ -166,13 +174,13 @@ def _cpus_of_group(folder: Path) -> float:
 
 
 def _amount(path: Path) -> float:
-    """The number in a file; infinity if it is ``max``, or not there."""
+    """Returns the number in a file; infinity if it is ``max``, or if the file does not exist."""
     text = _text(path).strip()
     return int(text) if text.isdigit() else inf
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """The lines of a name and a number in a file."""
+    """Returns the numbers in a file whose lines consist of a name and a number."""
     return {name: int(number) for name, number in re.findall(r"^(\w+):?\s+(\d+)", _text(path), re.M)}
 
 

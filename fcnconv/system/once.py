@@ -1,4 +1,4 @@
-"""Making something once, whatever thread asks for it first."""
+"""Making a value once, whichever thread asks for it first."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Value = TypeVar("Value")
 
 
 def once(make: Callable[[], Value]) -> Callable[[], Value]:
-    """A function that calls `make` when it is first called, and gives what that made ever after.
+    """Returns a function that calls `make` on its first call, and always returns that result.
 
-    Threads that ask meanwhile wait for it (those of `functools.cache` would each make their own). If `make`
-    raises, the next call tries again.
+    Threads that call it meanwhile wait for the result (with `functools.cache`, each would compute its own).
+    If `make` raises, the next call tries again.
     """
     lock, made = threading.Lock(), list[Value]()
 

@@ -1,4 +1,4 @@
-"""Processes, told apart from those of other machines and containers, and whether they have ended."""
+"""Processes, distinguished from processes of other machines and containers, and whether they have ended."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from fcnconv.system.once import once
 
 @once
 def here() -> str:
-    """Eight hexadecimal digits for where numbers of processes mean what they mean here: a container on a
-    machine, since it was started. Machines and containers may have the same name.
+    """Returns eight hexadecimal digits that identify the scope of process numbers: a container on a machine,
+    since it was started. Names of machines and containers need not be unique.
     """
-    told = [platform.node()]
+    scope = [platform.node()]
     with suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        told.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - what it leads to is no path
-    return f"{zlib.crc32(''.join(told).encode(errors='replace')):08x}"
+        scope.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        scope.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - the link's target is not a path
+    return f"{zlib.crc32(''.join(scope).encode(errors='replace')):08x}"
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this place, by its number, is there."""
+    """Returns whether a process of this place with this number exists."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is another user's
+    except OSError:  # another user's process
         return True
     return True
 
 
 def started(process: int) -> str:
-    """When a process of this place began, as Linux tells it, in ticks; nothing for one that has ended, also
-    if its parent has not asked yet how, and elsewhere, where its number alone must do.
+    """Returns when a process of this place began, in ticks, as Linux reports it.
+
+    It is empty for a process that has ended, even if its parent has not yet collected its status. It is also
+    empty on other systems, where the number alone must do.
     """
     try:
-        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        state, *numbers = told.rpartition(")")[2].split()  # a name may hold anything
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *numbers = status.rpartition(")")[2].split()  # a name may contain any characters
         return "" if state == "Z" else numbers[18]
     except (OSError, ValueError, IndexError):
         return ""

@@ -1,10 +1,10 @@
-"""How far a piece of work is: one account that everything that works on it reports to.
+"""The progress of a task: one account that all of its work reports to.
 
-The work is measured in megapixels that the network has to look at, of the image and of crops alike, and in
-rows that are written; a batch is measured in images. The pace so far tells how long the rest takes.
+The unit of work is megapixels that the network processes, of the image and of crops alike, and rows that are
+written; for a batch it is images. The pace so far predicts the remaining time.
 
-Whoever wants to know makes a `Progress` and works inside `following`. Reports from elsewhere, such as other
-threads that work on images of their own, go nowhere.
+To observe the progress, create a `Progress` and work inside `following`. Reports from elsewhere, such as
+other threads that work on their own images, are ignored.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 HEAD, HEAD_SECONDS = 0.1, 10.0
-"""Share that the bar comes close to before the first report, and the seconds in which it gets to 63 % of it:
-an image that is scanned in one piece has no other report.
+"""Fraction that the bar approaches before the first report, and the seconds after which it reaches 63 % of
+that fraction. An image that is scanned in one pass has no other report.
 """
 
 WRITING = 0.1
-"""Share of the bar for the writing of a file, once all is scanned. Most formats take less time."""
+"""Fraction of the bar for the writing of a file, after the scan. Most formats take less time."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Work that is to be done.
+    """Work to be done.
 
     Attributes:
-        name: Of its stage, under which it is reported.
-        doing: What people read meanwhile, such as "scanning".
-        amount: How much of it there is, in units of the stage.
-        each: What one unit is in the unit that all stages of an account share, such as megapixels.
+        name: The stage under which it is reported.
+        doing: The description for people, such as "scanning".
+        amount: The amount of work, in units of the stage.
+        each: The size of one unit in the unit that all stages of a progress share, such as megapixels.
     """
 
     name: str
@@ -51,20 +51,22 @@ class _Stage:
     @property
     def rest(self) -> float:
         rest = self.expected - self.done
-        return rest if rest > 1e-6 * self.done else 0.0  # less is rounding
+        return rest if rest > 1e-6 * self.done else 0.0  # anything smaller is rounding
 
 
 class Progress:
-    """The account of some work.
+    """The progress of some work.
 
     Attributes:
-        unit: What `Work.each` is measured in.
-        usual: What people read while no stage is under way.
-        note: What they read beside it, such as a count.
+        unit: The unit of `Work.each`.
+        usual: The description for people while no stage is under way.
+        note: An additional text, such as a count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        """clock: Seconds since some moment."""
+        """Args:
+        clock: Returns the seconds since some moment.
+        """
         self.clock = clock
         self.start = self.began = self.last = clock()
         self.stages: dict[str, _Stage] = {}
@@ -73,7 +75,7 @@ class Progress:
         self._highest = 0.0
 
     def expect(self, *works: Work) -> None:
-        """Adds work that is to be done, in the order in which it will be."""
+        """Adds works to be done, in the order in which they will be done."""
         if not self.stages:
             self.restart()
         for work in works:
@@ -88,43 +90,45 @@ class Progress:
             stage.done += amount
 
     def more(self, name: str, amount: float) -> None:
-        """Corrects how much of a stage is expected, upwards or downwards."""
+        """Corrects the expected amount of a stage, upwards or downwards."""
         if (stage := self.stages.get(name)) is not None:
             stage.expected += amount
 
     def finished(self, name: str) -> None:
-        """Nothing of a stage is left, whatever was expected."""
+        """Marks a stage as complete, whatever amount was expected."""
         if (stage := self.stages.get(name)) is not None:
             stage.expected = stage.done
 
     def written(self, rows: int, of: int) -> None:
-        """So many rows of a file are written."""
+        """Counts the rows of a file that are written so far."""
         self.last = self.clock()
         self.rows = rows, of
 
     def restart(self) -> None:
-        """The time until now says nothing of the pace."""
+        """Excludes the time until now from the pace."""
         self.began = self.last = self.clock()
 
     def elapsed(self) -> float:
-        """Seconds since the beginning."""
+        """Returns the seconds since the beginning."""
         return self.clock() - self.start
 
     def left(self) -> float | None:
-        """Seconds until all is done, at the pace so far; None until some of it is, or if nothing is left."""
+        """Returns the seconds until all work is done, at the pace so far; None before the first work is done,
+        or if nothing is left.
+        """
         share = self.share()
         if share is None or share == 1 or not self._reached():
             return None
         return (self.clock() - self.began) * (1 - share) / share
 
     def share(self) -> float | None:
-        """The share of the work that is done; None until work is expected.
+        """Returns the fraction of the work that is done; None until work is expected.
 
-        Between two reports it goes on at the pace so far, ever more slowly. It never goes back:
+        Between two reports it continues at the pace so far, ever more slowly. It never decreases:
 
             share = 1 - (1 - s) · exp(-p · t / (1 - s))
 
-        for t seconds after a report of the share s, reached at p a second.
+        for t seconds after a report of the fraction s, reached at p per second.
         """
         reached, passed = self._reached(), self.clock() - self.last
         rest, pace = 1 - reached, reached / max(self.last - self.began, 1e-9)
@@ -135,8 +139,8 @@ class Progress:
         return self._highest or None
 
     def _reached(self) -> float:
-        """The share that has been reported."""
-        stages = list(self.stages.values())  # others may add to them meanwhile
+        """Returns the fraction that has been reported."""
+        stages = list(self.stages.values())  # other threads may add works meanwhile
         total = sum(stage.expected * stage.work.each for stage in stages)
         left = sum(stage.rest * stage.work.each for stage in stages)
         scanned = 1 - left / total if total else 0.0
@@ -146,14 +150,14 @@ class Progress:
         return (1 - WRITING) * scanned + WRITING * rows / max(of, 1) if total else rows / max(of, 1)
 
     def doing(self) -> str:
-        """What is being done, in words: the first stage that is not complete."""
+        """Returns the description of the first stage that is not complete."""
         names = [stage.work.doing for stage in list(self.stages.values()) if stage.rest]
         if names:
             return names[0]
         return "writing" if self.rows else self.usual
 
     def measure(self) -> str:
-        """How much of it is done, in its unit."""
+        """Returns the amount of the stage that is done, in its unit."""
         stages = list(self.stages.values())
         if self.rows and self.rows[0] and not any(stage.rest for stage in stages):
             return "{:,} of {:,} rows".format(*self.rows)
@@ -167,7 +171,7 @@ _following: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 @contextmanager
 def following(progress: Progress) -> Iterator[Progress]:
-    """Reports from inside, in this thread, go to `progress`."""
+    """Directs reports from inside the block, in this thread, to `progress`."""
     token = _following.set(progress)
     try:
         yield progress
@@ -177,7 +181,7 @@ def following(progress: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def during(doing: str) -> Iterator[None]:
-    """Work that cannot be measured: people read what is being done."""
+    """Describes work that cannot be measured while the block lasts."""
     progress = _following.get()
     if progress is None:
         yield
@@ -190,7 +194,7 @@ def during(doing: str) -> Iterator[None]:
 
 
 def expect(*works: Work) -> None:
-    """Adds work that is to be done, see `Progress.expect`."""
+    """Adds works to be done, see `Progress.expect`."""
     if (progress := _following.get()) is not None:
         progress.expect(*works)
 
@@ -202,25 +206,25 @@ def done(name: str, amount: float = 1.0) -> None:
 
 
 def more(name: str, amount: float) -> None:
-    """Corrects how much is expected, see `Progress.more`."""
+    """Corrects the expected amount, see `Progress.more`."""
     if (progress := _following.get()) is not None:
         progress.more(name, amount)
 
 
 def finished(name: str) -> None:
-    """Nothing of a stage is left, see `Progress.finished`."""
+    """Marks a stage as complete, see `Progress.finished`."""
     if (progress := _following.get()) is not None:
         progress.finished(name)
 
 
 def written(rows: int, of: int) -> None:
-    """So many rows of a file are written, see `Progress.written`."""
+    """Counts the rows of a file that are written so far, see `Progress.written`."""
     if (progress := _following.get()) is not None:
         progress.written(rows, of)
 
 
 def duration(seconds: float) -> str:
-    """A time in words, as exactly as it can be foreseen."""
+    """Returns a time in words, as exactly as it can be predicted."""
     if seconds < 90:
         return f"{max(round(seconds), 1)} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written or damaged, and records of our own, which show damage."""
+"""JSON from files that may be damaged or come from anybody, and records that reveal damage."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 from typing import Any
 
 _MOST_DIGITS = 19
-"""Of a whole number: those of 64 bits. JSON has no limit, and a longer one fits no float and no array."""
+"""Most digits of an integer: a 64-bit integer has no more. JSON has no limit, but a longer integer fits no
+float and no array.
+"""
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a text in JSON says. Raises ValueError, whatever is wrong with it: also where it is nested too
-    deeply for Python, or has a whole number of more than 19 digits.
+    """Parses a JSON text. Raises ValueError for any error, including text that is nested too deeply for
+    Python and integers with more than 19 digits.
     """
     try:
         return json.loads(text, parse_int=_whole)
@@ -21,16 +23,16 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def sealed(record: Any) -> str:
-    """A record as a text in JSON, with its SHA-256."""
+    """Returns a record as a JSON text that includes its SHA-256."""
     return json.dumps({"record": record, "sha256": _sha256(record)})
 
 
 def unsealed(text: str | bytes) -> Any:
-    """The record in a text that `sealed` made. Raises ValueError if it is not what was written."""
-    told = parse_json(text)
-    if not isinstance(told, dict) or told.get("sha256") != _sha256(told.get("record")):
-        raise ValueError("its SHA-256 is another")
-    return told["record"]
+    """Returns the record in a text that `sealed` made. Raises ValueError if the text was changed."""
+    parsed = parse_json(text)
+    if not isinstance(parsed, dict) or parsed.get("sha256") != _sha256(parsed.get("record")):
+        raise ValueError("its SHA-256 does not match")
+    return parsed["record"]
 
 
 def _sha256(record: Any) -> str:

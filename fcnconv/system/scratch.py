@@ -1,4 +1,4 @@
-"""Arrays that are too large for memory, in temporary files whose room on the disk is taken beforehand."""
+"""Arrays that are too large for memory, in temporary files whose disk space is allocated beforehand."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 IN_MEMORY = 1 << 28
-"""Bytes up to which a scratch array is held in memory."""
+"""Largest size in bytes of a scratch array that is held in memory."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of the errors of a disk, or of a user's share of it, that is full."""
+"""Error numbers of a full disk, or of an exhausted quota."""
 
 
 def scratch_array(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """A float32 array to be filled: in memory, or in a file that has no name if it is large.
+    """Returns a float32 array to be filled: in memory, or in an unnamed temporary file if it is large.
 
-    Raises OutputError if there is no room for the file.
+    Raises:
+        OutputError: There is no room for the file.
     """
-    import numpy as np  # here, as `files` takes the words for a full disk from this file and needs none of it
+    import numpy as np  # here, because `files` imports this module and does not need NumPy
 
     size = 4 * math.prod(shape)
     if size <= IN_MEMORY:
         return np.empty(shape, np.float32)
     try:
-        with tempfile.TemporaryFile() as file:  # its mapping keeps it until the array goes
+        with tempfile.TemporaryFile() as file:  # its mapping keeps the file until the array is deleted
             _allocate(file, size)
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
@@ -41,14 +42,14 @@ def scratch_array(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 def let_go(array: npt.NDArray[np.float32]) -> None:
-    """Gives back the memory that a large scratch array took so far; what is in it is kept in its file."""
+    """Releases the memory of a large scratch array. Its content stays in its file."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: what was written stays written
+        mapped.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: written data is kept
 
 
 def _allocate(file: BinaryIO, size: int) -> None:
-    """Takes the room for a whole file. Without, a disk that is full when the mapped file is written to would
+    """Allocates the disk space of a whole file. Otherwise, writing to the mapped file on a full disk would
     end the process with a bus error.
     """
     try:
@@ -63,7 +64,7 @@ def _allocate(file: BinaryIO, size: int) -> None:
 
 
 def no_room(error: OSError, what: str) -> OutputError:
-    """The error to raise when a temporary file met one. what: would have been in it."""
+    """Returns the error to raise when a temporary file cannot be written. what: the intended content."""
     place = tempfile.tempdir or "the temporary folder"
     reason = error.strerror or error
     return OutputError(f"{place}: no room for {what}: {reason}; TMPDIR=FOLDER chooses another place")

@@ -1,9 +1,9 @@
-"""Standard output, which belongs to data: nothing else can reach it, whatever standard error is.
+"""Standard output, which is reserved for data: nothing else can reach it, wherever standard error goes.
 
-While a command runs, the real standard output is kept under a descriptor of its own for what the command
-makes. Descriptor 1 and ``sys.stdout`` are standard error meanwhile, so that no progress bar, log or C library
-can put a byte among the data or take the data elsewhere: rich replaces ``sys.stdout`` while it shows a bar,
-and answers that were redirected to a file went to the terminal.
+While a command runs, the real standard output is kept under a separate descriptor for the command's data.
+Meanwhile, descriptor 1 and ``sys.stdout`` are standard error, so that no progress bar, log or C library can
+write between the data or redirect it: rich replaces ``sys.stdout`` while it shows a bar, and answers that
+were redirected to a file went to the terminal.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _kept: TextIO | None = None
 
 
 def data_stream() -> TextIO:
-    """The stream for data: the kept one inside `guarded`, else ``sys.stdout``. Raises OutputError if there is
-    none.
+    """Returns the stream for data: the separate one inside `guarded`, else ``sys.stdout``. Raises OutputError
+    if it is closed.
     """
     stream: TextIO | None = _kept or sys.stdout
     if stream is None:
@@ -36,9 +36,9 @@ def print_data(*columns: object) -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Keeps standard output for `data_stream` alone, until the block ends; what was printed is out by then.
+    """Reserves standard output for `data_stream` until the block ends. All data has been written by then.
 
-    A ``sys.stdout`` without a descriptor, as a notebook has, or none at all, stays as it is.
+    A ``sys.stdout`` without a descriptor, as in a notebook, or no ``sys.stdout`` at all, stays unchanged.
     """
     global _kept
     try:
@@ -61,7 +61,7 @@ def guarded() -> Iterator[None]:
         _kept, sys.stdout = None, before
         try:
             stream.flush()
-        except OSError:  # what is still buffered has no reader: let it go
+        except OSError:  # buffered data has no reader: discard it
             _point_nowhere(descriptor)
         stream.close()
         os.dup2(back, own)
