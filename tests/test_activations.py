@@ -127,7 +127,7 @@ def test_probabilities_of_the_networks_own_are_taken_as_they_are() -> None:
         load(3, nn.Softmax(1))(PIXELS)
     with pytest.raises(UsageError, match="no measure of how sure"):
         own(PIXELS, refine=0.1)
-    with pytest.raises(UsageError, match="nothing can be compared"):
+    with pytest.raises(UsageError, match="no probabilities to compare"):
         measure(own, [PIXELS])
     assert own(PIXELS, anchors=4).provenance.agreement is None
 

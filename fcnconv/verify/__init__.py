@@ -1,4 +1,5 @@
-"""How true a network and its maps are.
+"""The accuracy of a network and its maps.
 
-`proof` of its conversion; `compare`, its plain map with real crops; `ways` to make a map and their cost.
+`conversion` proves a conversion, `compare` compares the dense map with crops, and `ways` measures the
+accuracy and the cost of several ways to make a map.
 """

@@ -1,8 +1,9 @@
-"""How far the dense map is from real crops, measured on a user's own images.
+"""The difference between the dense map and crops, measured on the user's own images.
 
-With padding, a dense cell is not the crop's score: a crop sees zeros at its border, the dense network its
-neighbours. This compares the two on a sample of windows, fits the one temperature that brings the dense
-probabilities closest to the crops', and tries several ways to correct the map by real crops.
+With padding, a dense cell differs from the crop's score: a crop has zeros beyond its border, where the dense
+network has the neighbouring pixels. This module compares the two on a sample of windows, fits the one
+temperature that brings the dense probabilities closest to the crops' probabilities, and tries several ways to
+correct the map by crops.
 """
 
 from __future__ import annotations
@@ -28,18 +29,21 @@ from fcnconv.verify.ways import HEADING, Tried, try_ways
 log = logging.getLogger("fcnconv")
 
 CONFIDENCE_BINS = (0.0, 0.2, 0.5, 0.8, 1.0)
-"""Edges of the ranges of the crop's own confidence for which agreement is told."""
+"""Edges of the ranges of the crop's own confidence for which agreement is reported."""
 
 _TOP = 5
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far dense probabilities q are from those of the crops, p, over a set of windows.
+    """The distance of dense probabilities q from the crops' probabilities p, over a set of windows.
 
-    agreement: share of windows with the same answer: top class, or of independent classes those of over 1/2.
-    kl: mean of KL(p ‖ q), nats. tv: mean total variation, 0 to 1, of independent classes of each.
-    confidence: mean probability of the dense answer.
+    Attributes:
+        agreement: Fraction of windows with the same answer: the top class, or for independent classes the
+            classes above 1/2.
+        kl: Mean of KL(p ‖ q), in nats.
+        tv: Mean total variation, 0 to 1; for independent classes the mean over the classes.
+        confidence: Mean probability of the dense answer.
     """
 
     agreement: float
@@ -50,7 +54,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Bin:
-    """Agreement where the crop's own confidence lies in [low, high)."""
+    """Agreement on windows where the crop's own confidence is in [low, high)."""
 
     low: float
     high: float
@@ -60,19 +64,23 @@ class Bin:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the comparison of a dense map with real crops found.
+    """The result of comparing a dense map with crops.
 
-    windows, images: how many were compared.
-    all: over all windows, without a temperature.
-    in_top5: share of windows whose crop's top class is among the dense five best; None where there are no
-        more, or where classes are independent.
-    correlation: mean over windows of the correlation of dense and crop logits over the classes.
-    logit_spread: standard deviation of the dense logits as a share of the crops'.
-    crop_confidence: mean probability of the crops' answer.
-    bins: agreement by the crop's confidence.
-    temperature: fitted on one half of the windows; the rest is measured on the other half.
-    before, after: the other half without and with it.
-    ways: what a map made in each of several ways costs and gives.
+    Attributes:
+        windows: The number of compared windows.
+        images: The number of compared images.
+        all: The distance over all windows, without a temperature.
+        in_top5: Fraction of windows whose crop's top class is among the five best dense classes; None if
+            there are no more than five classes, or if classes are independent.
+        correlation: Mean over windows of the correlation of dense and crop logits over the classes.
+        logit_spread: Standard deviation of the dense logits, divided by the standard deviation of the crops'
+            logits.
+        crop_confidence: Mean probability of the crops' answer.
+        bins: Agreement by the crop's confidence.
+        temperature: Fitted on one half of the windows. The other half gives `before` and `after`.
+        before: The distance on the other half without the temperature.
+        after: The distance on the other half with the temperature.
+        ways: The accuracy and the cost of each way to make a map.
     """
 
     windows: int
@@ -89,9 +97,9 @@ class Comparison:
     ways: tuple[Tried, ...] = ()
 
     def text(self) -> str:
-        """The measures in lines for people."""
+        """Returns the measures as lines for people."""
         rows = [
-            f"dense map against real crops, {self.windows} windows of {self.images} images",
+            f"dense map against crops, {self.windows} windows of {self.images} images",
             f"  same top class               {self.all.agreement:7.1%}",
             *(
                 f"    crop {b.low:.0%} to {b.high:.0%} sure".ljust(31) + f"{b.agreement:7.1%}  of {b.windows}"
@@ -121,15 +129,25 @@ def measure(
     seed: int = 0,
     temperature: float = 1.0,
 ) -> Comparison:
-    """Compares a classifier in `fcn` mode with real crops on windows of some images.
+    """Compares a classifier in `fcn` mode with crops on windows of some images.
 
-    scales: sizes to scan at. max_windows: if the images have more windows, a random sample of so many, drawn
-        evenly from all of them with `seed`, is compared, and as many are tried in several ways.
-    temperature: of the plain network's map, among these ways.
+    Args:
+        classifier: The classifier.
+        images: The images.
+        scales: Sizes to scan at.
+        max_windows: If the images have more windows, a random sample of this size, drawn uniformly with
+            `seed`, is compared. As many windows are used to try the ways to make a map.
+        seed: The seed of the random sample.
+        temperature: The temperature of the dense map among these ways.
+
+    Raises:
+        UsageError: The classifier has no activation, or there are too few windows.
     """
     activation = classifier.labels.activation
     if activation == "none":
-        raise UsageError("with --activation none nothing can be compared; verify without images")
+        raise UsageError(
+            "with --activation none there are no probabilities to compare; run verify without images"
+        )
     dense, crops = _sample(classifier, images, as_scales(scales), max_windows, np.random.default_rng(seed))
     if len(dense) < 4:
         raise UsageError(f"{len(dense)} windows are too few to compare; give larger or more images")
@@ -142,11 +160,11 @@ def measure(
 def compare(
     dense: FloatArray, crops: FloatArray, *, images: int, seed: int = 0, activation: Activation = "softmax"
 ) -> Comparison:
-    """The measures of `Comparison` for dense and crop logits, each float32 (windows, num_classes)."""
+    """Computes a `Comparison` of dense and crop logits, each float32 (windows, num_classes)."""
     read = ACTIVATIONS[activation]
     same, sure = read.same(dense, crops), _confidence(crops, activation)
     ranked = activation == "softmax" and crops.shape[1] > _TOP
-    # Of one output the logits have nothing to vary over but the windows.
+    # With one output, logits vary over the windows only.
     pairs = zip(dense, crops, strict=True) if crops.shape[1] > 1 else [(dense[:, 0], crops[:, 0])]
     order = np.random.default_rng(seed).permutation(len(dense))
     fitted, held = order[::2], order[1::2]
@@ -171,12 +189,13 @@ def compare(
 
 
 def fit_temperature(logits: FloatArray, crops: FloatArray, activation: Activation = "softmax") -> float:
-    """The T for which the probabilities of ``logits / T`` have the least mean KL from those of `crops` (Guo
-    et al., "On Calibration of Modern Neural Networks", 2017), by golden-section search over log T from 1/8 to
-    8, where that KL is unimodal.
+    """Returns the T for which the probabilities of ``logits / T`` have the least mean KL from the
+    probabilities of `crops` (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+
+    It uses golden-section search over log T from 1/8 to 8, where that KL is unimodal.
     """
     divergence = ACTIVATIONS[activation].divergence
-    assert divergence is not None  # else nothing is compared
+    assert divergence is not None  # loaded only for comparisons
 
     def off(log_temperature: float) -> float:
         return float(divergence(crops, logits * np.float32(np.exp(-log_temperature))).mean())
@@ -193,8 +212,8 @@ def fit_temperature(logits: FloatArray, crops: FloatArray, activation: Activatio
 
 
 def _confidence(logits: FloatArray, activation: Activation) -> FloatArray:
-    """float32 (windows,): the probability of the answer; of independent classes, of what is said of the least
-    sure one.
+    """Returns float32 (windows,): the probability of the answer; for independent classes, of the least
+    certain class.
     """
     if activation == "sigmoid":
         return sigmoid(np.abs(logits).min(1))
@@ -210,7 +229,7 @@ def _in_top(dense: FloatArray, crops: FloatArray) -> float:
 
 def _distance(crops: FloatArray, dense: FloatArray, activation: Activation) -> Distance:
     read = ACTIVATIONS[activation]
-    assert read.divergence is not None  # else nothing is compared
+    assert read.divergence is not None  # loaded only for comparisons
     apart = np.abs(read.probabilities(crops) - read.probabilities(dense))
     return Distance(
         agreement=float(read.same(crops, dense).mean()),
@@ -227,7 +246,7 @@ def _sample(
     max_windows: int,
     random: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:
-    """Dense and crop logits of sampled windows: two arrays (windows, num_classes)."""
+    """Returns dense and crop logits of sampled windows: two arrays (windows, num_classes)."""
     sources = [classifier.open(image, scales) for image in images]
     scans = [(source, grid) for source in sources for grid in classifier.grids(source, scales)]
     counts = [grid.rows * grid.cols for _, grid in scans]

@@ -10,7 +10,7 @@ from fcnconv.provenance import EXACT, Conversion
 
 
 def prove(spec: ModelSpec) -> Conversion:
-    """Converts a model and proves it. Raises ConversionError if that fails."""
+    """Converts a model and proves the conversion. Raises ConversionError if that fails."""
     spec.require_fcn()
     from fcnconv.convert import convolutionize
 
@@ -18,7 +18,7 @@ def prove(spec: ModelSpec) -> Conversion:
 
 
 def proof_text(model: str, conversion: Conversion) -> str:
-    """A proof in lines for people. model: its name."""
+    """Returns a proof as lines for people. model: its name."""
     geometry, proof = conversion.geometry, conversion.proof
     local = "local" if geometry.local else f"not local: {geometry.cause} looks at the whole image"
     return "\n".join(
@@ -37,6 +37,8 @@ def proof_text(model: str, conversion: Conversion) -> str:
 
 
 def proof_record(conversion: Conversion) -> dict[str, Any]:
-    """A proof for programs: the geometry's fields, the proof's and ``tolerance``, and ``changes``."""
+    """Returns a proof for programs: the fields of the geometry and of the proof, ``tolerance``, and
+    ``changes``.
+    """
     geometry, proof = asdict(conversion.geometry), asdict(conversion.proof)
     return {**geometry, **proof, "tolerance": EXACT, "changes": conversion.changes}

@@ -1,4 +1,4 @@
-"""Ways to make a map, tried on a user's own images: what each costs, and how far it is from real crops."""
+"""Ways to make a map, tried on the user's own images: the cost of each, and its distance from crops."""
 
 from __future__ import annotations
 
@@ -29,17 +29,22 @@ WAYS = (
     Correction(2),
     Correction(1),
 )
-"""What is tried, about from cheap to dear."""
+"""The ways that are tried, roughly from cheap to expensive."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a way to make a map gave.
+    """The result of one way to make a map.
 
-    anchors, refine: as in `options.MapOptions`. crops: share of the windows that were scored as real crops.
-    agreement: share of windows with the first class of their crop. divergence: mean Kullback-Leibler
-    divergence of the map's probabilities from the crops', in nats. time: of what all crops take, from the
-    measured times of the scan and of the crops.
+    Attributes:
+        anchors: See `options.MapOptions`.
+        refine: See `options.MapOptions`.
+        crops: Fraction of the windows that were scored as crops.
+        agreement: Fraction of windows with the top class of their crop.
+        divergence: Mean Kullback-Leibler divergence of the map's probabilities from the crops' probabilities,
+            in nats.
+        time: Time as a fraction of the time for scoring every window as a crop, from the measured times of
+            the scan and of the crops.
     """
 
     anchors: int
@@ -55,7 +60,7 @@ class Tried:
 
 
 HEADING = f"  {'a map made with':<26}{'crops':>7}{'agrees':>10}{'KL, nats':>11}{'time':>10}"
-"""Over a table of `Tried`."""
+"""The heading of a table of `Tried`."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,15 @@ def try_ways(
     temperature: float,
     max_windows: int = 500,
 ) -> tuple[Tried, ...]:
-    """What each of `WAYS` gives on some images.
+    """Returns the results of `WAYS` on some images.
 
-    classifier: in `fcn` mode. temperature: of the plain network's map.
-    max_windows: of larger maps, a rectangle in the middle of each is tried, of so many windows in all.
+    Args:
+        classifier: The classifier, in `fcn` mode.
+        sources: The images.
+        scales: Sizes to scan at.
+        temperature: The temperature of the dense map.
+        max_windows: The number of windows that are tried in all. For larger maps, a rectangle in the middle
+            of each is tried.
     """
     scans = [(source, grid) for source in sources for grid in classifier.grids(source, scales)]
     windows, dense_time, crop_time = [], 0.0, 0.0
@@ -101,8 +111,9 @@ def try_ways(
 
 
 def _middle(grid: Grid, most: int) -> tuple[slice, slice]:
-    """The rows and columns of a rectangle in the middle of a grid, of its proportions and at most so many
-    windows."""
+    """Returns the rows and columns of a rectangle in the middle of a grid, with the grid's proportions and at
+    most so many windows.
+    """
     share = min((max(most, 16) / (grid.rows * grid.cols)) ** 0.5, 1.0)
     counts = [max(int(count * share + 1e-9), 1) for count in (grid.rows, grid.cols)]
     starts = [(count - n) // 2 for count, n in zip((grid.rows, grid.cols), counts, strict=True)]
@@ -113,9 +124,11 @@ def _middle(grid: Grid, most: int) -> tuple[slice, slice]:
 def _tried(
     way: Correction, windows: Sequence[_Window], temperature: float, dense: float, activation: Activation
 ) -> Tried:
-    """dense: time of a window of the plain map, as a share of that of a crop."""
+    """Returns the result of one way. dense: the time per window of the dense map, relative to the time per
+    crop.
+    """
     read, scored, same, total = ACTIVATIONS[activation], 0, 0, 0
-    assert read.divergence is not None  # else nothing is compared
+    assert read.divergence is not None  # loaded only for comparisons
     off = 0.0
     for window in windows:
         rows, cols, num_classes = window.dense.shape
