@@ -166,7 +166,7 @@ def test_heatmap_writes_a_file_for_each_frame(fcnconv: Command, gif: Path, tmp_p
     assert (maps["map.0001.npy"] == maps["one.npy"]).all() and (maps["map.0002.npy"] == maps["two.npy"]).all()
     assert (maps["one.npy"] != maps["two.npy"]).any()
     done = fcnconv("heatmap", gif, "--frame", "all", "-f", "npy", "-o", "-")
-    assert done.returncode == 2 and b"--frame all writes a file for each frame" in done.stderr
+    assert done.returncode == 2 and b"--frame all writes one file per frame" in done.stderr
 
 
 def test_batch_maps_each_frame(fcnconv: Command, gif: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The commands: each parses, makes one call, and prints or writes. A command is a file and a function."""
+"""The commands of the command line. A command is one file with one function, which parses, makes one call,
+and prints or writes.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ COMMANDS = (
     *("classify", "heatmap", "locate", "batch", "classes", "models"),
     *("verify", "prepare", "export", "doctor"),
 )
-"""Their names, in the order of the help."""
+"""The names of the commands, in the order of the help."""
 
 HELP_ALL = "fcnconv.help_all"
-"""The key of a context's `meta` that is true while all options of a command are shown."""
+"""The key of a context's `meta` that is true while the help shows all options of a command."""
 
 
 def command(name: str) -> Callable[..., None]:
-    """The function of a command, imported when it is asked for."""
+    """Imports and returns the function of a command."""
     function: Callable[..., None] = getattr(import_module(f"fcnconv.cli.{name}"), name)
     return function

@@ -1,6 +1,7 @@
-"""The command line as a process: the commands under one name, their errors as one line and an exit status.
+"""The command line as a process: it combines the commands and turns their errors into one line and an exit
+status.
 
-What it says goes to stderr, what it makes to stdout.
+Messages go to stderr, results to stdout.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from fcnconv.system.stdout import guarded
 from fcnconv.version import __version__
 
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
-"""What typer raises for any argument that it does not understand."""
+"""The exception that typer raises for any argument that it does not understand."""
 
 
 class _Group(TyperGroup):
-    """The commands, with every error of theirs told in one line and turned into the exit status."""
+    """The group of all commands. It reports each of their errors in one line and turns it into the exit
+    status.
+    """
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         read_directly(self.get_params(ctx), {})
-        if args[:1] == ["help"]:  # "help heatmap" is "heatmap --help"
+        if args[:1] == ["help"]:  # "help heatmap" means "heatmap --help"
             args = [*args[1:], "--help"]
         return super().parse_args(ctx, args)
 
@@ -56,7 +59,7 @@ class _Group(TyperGroup):
             if ctx.meta.get("fcnconv.debug"):
                 raise
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
-        except BrokenPipeError as error:  # the reader has enough: end as SIGPIPE would, without a word
+        except BrokenPipeError as error:  # the reader has closed the pipe: end silently, as SIGPIPE would
             raise typer.Exit(141) from error
         except OSError as error:
             complain(FcnconvError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
@@ -71,11 +74,11 @@ class _Group(TyperGroup):
 
 
 class _Command(TyperCommand):
-    """A command, whose standard output nothing but its data can reach."""
+    """A command whose standard output receives nothing but its data."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         read_directly(self.get_params(ctx), getattr(self.callback, READERS, {}))
-        ctx.allow_extra_args = True  # they come back, to be told in our words
+        ctx.allow_extra_args = True  # raised again, to be reported in fcnconv's own words
         extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
             named = [ctx.params[p.name] for p in self.params if p.param_type_name == "argument"] + extra
@@ -103,24 +106,27 @@ HELP_GROUPS = (
     *("Arguments", "Options", "Map", "Where to look", "Picture"),
     *("Network", "Custom model", "Input", "Running"),
 )
-"""The headings of a command's help, what most need first."""
+"""The headings of a command's help, the most important first."""
 
 
 FIRST = 10
-"""The options that the short help of a command shows; `PREFERRED` says which, where it has more."""
+"""The number of options that the short help of a command shows. `PREFERRED` selects them if a command has
+more.
+"""
 
 PREFERRED = (
     *("--out", "--class", "--model", "--format", "--scales", "--stride", "--top-k", "--json", "--at-least"),
     *("--argmax", "--region", "--mode", "--device", "--dry-run"),
     *("--level", "--preview", "--overwrite", "--shard", "--arch", "--categories", "--quiet"),
 )
-"""Options that most people need, the most needed first."""
+"""The options that most people need, the most important first."""
 
 
 def _short(groups: dict[str, list[Entry]]) -> tuple[dict[str, list[Entry]], list[str]]:
-    """The arguments and the first options of a command; and a line for each group of the others.
+    """Returns the arguments and the first options of a command, and one line for each group of the remaining
+    options.
 
-    A command with few options shows them all.
+    A command with few options shows all of them.
     """
     options = {
         flag: entry
@@ -143,13 +149,13 @@ def _short(groups: dict[str, list[Entry]]) -> tuple[dict[str, list[Entry]], list
 
 
 def _flags(entries: list[Entry], most: int = 4) -> str:
-    """The long flags of some options, the first few of many."""
+    """Returns the long flags of some options; of many options only the first few."""
     flags = [re.findall(r"--[\w-]+", typed)[-1] for typed, _ in entries]
     return ", ".join(flags[:most]) + (f" and {len(flags) - most} more" if len(flags) > most else "")
 
 
 def _entries(parameters: Iterable[Any]) -> dict[str, list[Entry]]:
-    """What the help says of each parameter, under its heading."""
+    """Returns the help entries of the parameters, by heading."""
     groups: dict[str, list[Entry]] = {name: [] for name in HELP_GROUPS}
     for parameter in parameters:
         if parameter.param_type_name == "argument":
@@ -171,7 +177,7 @@ ABOUT = """Run an image classifier on images of any size, and see where each cla
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The command line with the commands of these names."""
+    """Returns the command line with the commands of these names."""
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     app = typer.Typer(
         cls=_Group,
@@ -189,18 +195,21 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Runs the command line and exits with its status: 0 all done, 1 some input failed, 2 wrong usage."""
-    for name in ("SIGTERM", "SIGHUP"):  # asked to stop: temporary files go before the process does
+    for name in (
+        "SIGTERM",
+        "SIGHUP",
+    ):  # on a request to stop, temporary files are removed before the process ends
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # file names are bytes: print them as they came
+        if hasattr(stream, "reconfigure"):  # file names are bytes: print them unchanged
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     end_process(_run())
 
 
 def _run() -> int:
-    """Runs the command line and gives the status."""
-    named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports are enough
+    """Runs the command line and returns the exit status."""
+    named = [name for name in sys.argv[1:2] if name in COMMANDS]  # its own imports suffice
     try:
         return int(make_app(named or COMMANDS)(prog_name="fcnconv", standalone_mode=False) or 0)
     except SystemExit as ended:
@@ -211,7 +220,7 @@ def _run() -> int:
         return 130
     except _WrongUsage as error:
         return _tell_usage(error)
-    except Exception as error:  # what --debug asked to see, or a mistake of ours
+    except Exception as error:  # requested by --debug, or a bug in fcnconv
         if "--debug" in sys.argv:
             raise
         if lacks_memory(error):
@@ -222,9 +231,9 @@ def _run() -> int:
 
 
 def _tell_usage(error: Any) -> int:
-    """Tells what typer did not understand, and gives the exit status."""
+    """Reports what typer did not understand, and returns the exit status."""
     said, context = error.format_message().strip(), error.ctx
-    if not said or "\n" in said:  # it is the help, asked for by naming no command
+    if not said or "\n" in said:  # the user named no command, so the help was printed
         error.show()
         return int(error.exit_code)
     path = context.command_path if context else "fcnconv"
@@ -232,12 +241,12 @@ def _tell_usage(error: Any) -> int:
         complain(unknown_option(path.split()[-1], error.option_name, flags_of_commands()))
         return 2
     said = said[0].lower() + said[1:].rstrip(".").replace("Value error, ", "")
-    complain(UsageError(f"{said}; '{path} -h' lists what there is"))
+    complain(UsageError(f"{said}; '{path} -h' lists the options"))
     return 2
 
 
 def flags_of_commands() -> dict[str, set[str]]:
-    """The flags of each command."""
+    """Returns the flags of each command."""
     commands: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
     return {
         name: {

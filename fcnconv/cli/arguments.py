@@ -1,7 +1,7 @@
-"""The options of the command line. An option means the same in every command that has it.
+"""The options of the command line. An option has the same meaning in every command.
 
-What can be asked for is told in `fcnconv.options` and `models.own`; here it becomes what typer takes. Which
-command has which, beside its own:
+`fcnconv.options` and `models.own` define the options; this module converts them to typer's parameters.
+Besides their own options, the commands have:
 
     classify   ClassifyOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
     heatmap    MapOptions, NetworkOptions, OwnModel, --model
@@ -39,7 +39,7 @@ log = logging.getLogger("fcnconv")
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what ``sys.stderr`` is at the time: above a progress bar while there is one."""
+    """A stream to the current ``sys.stderr``: above a progress bar while there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -47,7 +47,9 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _OneLine(logging.Formatter):
-    """What is said holds names of files, and what files say of themselves: no terminal shall obey them."""
+    """A formatter that puts a message on one line and escapes control characters. Messages contain file names
+    and texts from files, which must not control the terminal.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -75,7 +77,7 @@ def _show_all_help(ctx: typer.Context, value: bool) -> None:
 
 
 MANY = 15
-"""Options over which a command has a short help, and all of them in --help-all."""
+"""Number of options above which a command has a short help, and --help-all for all of them."""
 
 HelpAll = Annotated[
     bool,
@@ -123,13 +125,13 @@ Format = Annotated[
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The names of models that start so."""
+    """Returns the names of models that begin with a text."""
     return [name for name in models() if name.startswith(incomplete)]
 
 
 def complete_class(incomplete: str) -> list[tuple[str, str]]:
-    """The names of ImageNet's categories and concepts that start so, as words that need no quotes in a shell,
-    each with what it is.
+    """Returns the names of ImageNet's categories and concepts that begin with a text, each with a
+    description, as words that need no quotes in a shell.
     """
     start = folded(incomplete)
     words = {}
@@ -165,18 +167,20 @@ NamedModel = Annotated[
 
 
 def named_once(argument: str | None, option: str | None, default: str | None = None) -> str:
-    """The model that a command names, as its argument or by --model. Raises UsageError for both, or none."""
+    """Returns the model that a command names, as its argument or by --model. Raises UsageError for both or
+    neither.
+    """
     if argument is not None and option is not None:
         raise UsageError(f"the model is named twice, {argument!r} and --model {option}; leave out one")
     model = argument or option or default
     if model is None:
-        raise UsageError("name a model; 'fcnconv models' lists those that have a name")
+        raise UsageError("name a model; 'fcnconv models' lists the known names")
     return model
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Images that are named in a file or held in an archive, instead of as arguments."""
+    """Images that a file lists or an archive contains, as an alternative to arguments."""
 
     files_from: Annotated[
         str | None,
@@ -193,23 +197,24 @@ class Listed:
     ] = None
 
     def values(self) -> tuple[str | None, str | None, str | None]:
-        """The three, in their order."""
+        """The three values, in order."""
         return self.files_from, self.from0, self.tar
 
     def is_file(self) -> bool:
-        """Whether a list is a file, which can be read twice."""
+        """Whether the list is a file, which can be read twice."""
         path = self.files_from or self.from0
         return path not in (None, "-") and Path(str(path)).is_file()
 
     def check(self, named: bool) -> None:
-        """Raises UsageError if images are named in more than one way. named: whether arguments name some."""
+        """Raises UsageError if images are named in several ways. named: whether arguments name images."""
         if sum(map(bool, (named, self.files_from, self.from0, self.tar))) > 1:
             raise UsageError("name images in one way: as arguments, or by --files-from, --from0 or --tar")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as typer takes it, which knows single parameters only: one that is a dataclass of options
-    becomes a parameter for each of its fields, and the command gets the dataclass that they make.
+    """Returns a command in typer's form. typer supports single parameters only, so a parameter that is a
+    dataclass of options becomes one parameter per field. The command receives the dataclass made from their
+    values.
 
     The function has a dictionary as its attribute `READERS`: the reader of each parameter that typer need not
     convert, see `cli.fast_start`.
@@ -232,7 +237,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        given.pop("help_all", None)  # it has been obeyed
+        given.pop("help_all", None)  # it has taken effect already
         made = {}
         for name, kind in groups.items():
             of_it = {field: given.pop(field) for field in option_info(kind)}
@@ -248,12 +253,14 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _value(given: Any) -> Any:
-    """What typer gives for an option, as the dataclasses hold it."""
+    """Converts typer's value of an option to the value in the dataclass."""
     return tuple(given) if isinstance(given, list) else given
 
 
 def _typer_parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    """A parameter with what typer wants to know of it, where its annotation says it in our way."""
+    """Returns a parameter with the information that typer needs, if its annotation uses fcnconv's own
+    notation.
+    """
     value, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     if notes and isinstance(notes[0], OptionInfo):
         value, option, default = _typer_option(name, value, notes[0], default)
@@ -262,7 +269,7 @@ def _typer_parameter(name: str, annotation: Any, default: Any) -> inspect.Parame
 
 
 def _typer_option(name: str, value: Any, note: OptionInfo, default: Any) -> tuple[Any, Any, Any]:
-    """The type, the option and the default of a field, as typer takes them."""
+    """Returns the type, the option and the default of a field in typer's form."""
     flags = note.flags or (f"--{name.replace('_', '-')}",)
     kinds = (value, *get_args(value))
     number = next((kind for kind in (int, float) if kind in kinds), None)

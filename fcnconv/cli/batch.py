@@ -1,4 +1,4 @@
-"""`fcnconv batch`: the answers about many images, in a folder."""
+"""`fcnconv batch`: writes the answers of many images to a folder."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def batch(
     cells_table: Annotated[
         bool, OptionInfo("With -f parquet: rows for each window.", flags=("--cells-table",), group="")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing answers.")] = False,
     missing: Annotated[
         bool, OptionInfo("Only list the images that have no answer yet.", flags=("--missing",), group="")
     ] = False,
     retry_failed: Annotated[
         bool,
         OptionInfo(
-            "Only those that FOLDER/failures.jsonl lists.",
+            "Process only the images in FOLDER/failures.jsonl.",
             flags=("--retry-failed",),
             group="",
         ),
@@ -73,7 +73,7 @@ def batch(
     address: Annotated[
         str | None,
         OptionInfo(
-            "Of Ray's cluster; auto finds it. [default: started here]",
+            "Address of Ray's cluster; auto finds it. [default: start Ray here]",
             metavar="ADDRESS",
             group=_RUNNING,
         ),
@@ -81,7 +81,7 @@ def batch(
     workers: Annotated[
         int | None,
         OptionInfo(
-            "How many of Ray's. [default: one for two processors]", metavar="N", group=_RUNNING, least=1
+            "Number of Ray workers. [default: one per two processors]", metavar="N", group=_RUNNING, least=1
         ),
     ] = None,
     max_failures: Annotated[
@@ -115,7 +115,7 @@ def batch(
     if not sources and listed == Listed() and not retry_failed:
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
     if engine == "local" and (address or workers):
-        raise UsageError("--address and --workers are of --engine ray; add it, or leave them out")
+        raise UsageError("--address and --workers need --engine ray; add it, or leave them out")
     from fcnconv.backends import faster_precision
     from fcnconv.batch.inputs import Input, framed, from_paths, from_sources, listed_inputs, sharded
     from fcnconv.batch.job import Job
@@ -176,11 +176,11 @@ def batch(
                 counter.count(result)
                 return
             counter.count(result, new=result.new, megapixels=result.megapixels)
-            while hints and result.new:  # once, and not where the run is refused or all is there
+            while hints and result.new:  # once, and not if the run is refused or all answers exist
                 log.info("%s", hints.pop())
 
         run = BatchRun(target, engine_of_run, overwrite, max_failures, watch)
-        # At its end, or when it is interrupted, the folder's record and report are written.
+        # At its end, or on an interrupt, the folder's record and report are written.
         with closing(run(images)) as results:
             failed = report(results, show, as_json=as_json, debug=debug)
     log.info("%s", _summary(made[True], made[False], failed))
@@ -191,7 +191,7 @@ def batch(
 
 
 def _summary(written: int, kept: int, failed: int) -> str:
-    """What became of the images, in words. Numbers of 0 are left out."""
+    """Describes the outcome of the images. Numbers of 0 are omitted."""
     parts = [f"{written} written" if written else "", f"{kept} kept from an earlier run" if kept else ""]
     parts.append(f"{failed} failed" if failed else "")
     count = written + kept + failed

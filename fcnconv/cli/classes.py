@@ -1,4 +1,4 @@
-"""`fcnconv classes`: the names that --class knows."""
+"""`fcnconv classes`: lists the names that --class accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fcnconv classify`: the classes of images, one answer after another."""
+"""`fcnconv classify`: prints the classes of images, one answer after another."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def classify(
         )
     if out is not None:
         if as_json or preview:
-            raise UsageError("--out writes a table, and nothing is printed; leave out --json and --preview")
+            raise UsageError("--out writes a table and prints nothing; leave out --json and --preview")
         from fcnconv.writers.answers import check_table
 
         check_table(out)

@@ -1,4 +1,4 @@
-"""`fcnconv doctor`: what is installed, what the machine offers, and what would make fcnconv faster."""
+"""`fcnconv doctor`: reports the installation, the machine, and what would make fcnconv faster."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def doctor(
 
 
 def _rows(found: Installation) -> Iterator[tuple[str, str, str]]:
-    """One row per fact: its topic, its name and its value."""
+    """Yields one row per fact: its topic, its name and its value."""
     for name, version in found.versions.items():
         yield "version", name, version or "not installed"
     yield "machine", "processor", found.processor or "unknown"
     yield "machine", "processors", f"{found.cpus} of {found.cpus_total} usable"
-    features = "unknown" if found.features is None else " ".join(found.features) or "none that matter"
+    features = "unknown" if found.features is None else " ".join(found.features) or "none relevant"
     yield "machine", "features", features
     yield "machine", "free memory", f"{found.memory_free / 1e9:.1f} GB"
     for gpu in found.gpus:

@@ -1,4 +1,4 @@
-"""`fcnconv export`: a converted network for other programs."""
+"""`fcnconv export`: writes a converted network for other programs."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def export(
 ) -> None:
     """Export the converted network for other programs.
 
-    A program of ONNX (.onnx) or of torch (.pt2). Its input "pixels" is float32 (N, 3, H, W), (intensity 0 to
-    1 - mean) / std, of at least one window; its output "logits" (N, classes, rows, cols). Mean, std, window,
-    stride and categories are in the file, as JSON under the name "fcnconv".
+    The format is ONNX (.onnx) or torch (.pt2). The input "pixels" is float32 (N, 3, H, W), (intensity 0 to 1
+    - mean) / std, of at least one window; the output "logits" is (N, classes, rows, cols). The file contains
+    mean, std, window, stride and categories as JSON under the name "fcnconv".
 
         fcnconv export efficientnet_lite0 -o lite0.onnx
         fcnconv export efficientnet_lite0 --stride 16 -o finer.onnx
@@ -58,6 +58,6 @@ def export(
     about, error = write(spec, out, kind, stride)
     geometry = about.conversion.geometry
     log.info(
-        "%s, window %d px, stride %d px: proved, its logits differ from torch's by %.1e of the largest",
+        "%s, window %d px, stride %d px: proved: its logits differ from torch's by %.1e of the largest logit",
         *(about.identity.model, geometry.window, geometry.stride, error),
     )

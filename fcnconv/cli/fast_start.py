@@ -1,17 +1,17 @@
-"""Why the command starts fast: every trick that is played for it, and what each one saves.
+"""Fast start of the command: each optimisation and what it saves.
 
-A warm ``fcnconv classify photo.jpg`` takes about 0.3 s, most of it imports. Four things keep it there:
+A warm ``fcnconv classify photo.jpg`` takes about 0.3 s, most of it imports. Four measures keep it fast:
 
 1. Modules import heavy packages inside the functions that need them: `fcnconv.__getattr__` for public names,
-   `commands.command` for one command's own imports, torch and rich everywhere else. tests/test_package.py
+   `cli.command` for one command's own imports, torch and rich everywhere else. tests/test_package.py
    lists what a warm run may import.
-2. `read_directly` turns what was typed into values without typer's own conversion, which imports pydantic: a
+2. `read_directly` converts arguments without typer's own conversion, which imports pydantic: a
    fifth of a warm start.
-3. `end_process` leaves the process without taking the libraries apart: a seventh of a warm start (45 ms).
-4. A plan is kept as ONNX Runtime optimised it for this processor, which opens in a quarter of the time: see
-   `backends.onnx`.
+3. `end_process` ends the process without finalising the libraries: a seventh of a warm start (45 ms).
+4. A plan is cached in the form that ONNX Runtime optimised for this processor, which loads in a quarter of
+   the time: see `backends.onnx`.
 
-Without 2 and 3 the command does the same, only later.
+Without 2 and 3 the command behaves the same, only slower.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 Reader = Callable[[Any], Any]
-"""Makes a parameter's value of what was typed, of the default, or of None.
+"""Converts the typed value of a parameter, its default, or None to the parameter's value.
 
-Raises LookupError if what was typed is not one of the choices.
+Raises LookupError if the typed value is not one of the choices.
 """
 
 READERS = "readers"
-"""The attribute of a command's function that holds its readers: a dictionary from parameter names."""
+"""The attribute of a command's function that holds its readers: a dictionary from parameter names to readers.
+"""
 
 
 def reader_for(annotation: Any) -> Reader | None:
-    """The reader of a parameter with this annotation; None if only typer can convert it."""
+    """Returns the reader of a parameter with this annotation; None if only typer can convert it."""
     value, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     parser: Reader | None = next((getattr(note, "parser", None) for note in notes), None)
     if parser:
@@ -51,9 +52,9 @@ def reader_for(annotation: Any) -> Reader | None:
 
 
 def read_directly(parameters: Iterable[Any], readers: Mapping[str, Reader]) -> None:
-    """Makes click parameters get their values from `readers`, by name; a flag keeps its value.
+    """Makes click parameters get their values from `readers`, by name. A flag keeps its value.
 
-    Typer converts all others. It also reports what is missing or wrong, in its own words.
+    Typer converts all other parameters. It also reports missing or wrong ones in its own words.
     """
     for parameter in parameters:
         reader = readers.get(parameter.name, _unchanged if getattr(parameter, "is_flag", False) else None)
@@ -77,9 +78,9 @@ def _unchanged(given: Any) -> Any:
 
 
 def end_process(status: int) -> None:
-    """Ends the process: at once, if all output is written and only daemon threads still run."""
+    """Ends the process: immediately, if all output is written and only daemon threads still run."""
     if all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        with suppress(OSError, ValueError, AttributeError):  # closed, not writable: Python reports it below
+        with suppress(OSError, ValueError, AttributeError):  # closed or not writable: Python reports it below
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`fcnconv heatmap`: the score map of an image, in a file or on the terminal."""
+"""`fcnconv heatmap`: makes the score map of an image, in a file or on the terminal."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def heatmap(
 ) -> None:
     """Make the score map of an image, for every class.
 
-    FILE's suffix names the format: .png, .jpg, .webp show a class over the photo, .html every class in the
-    browser; .npz, .npy, .zarr, .tif hold the scores; .json, .csv, .geojson, .gpkg list the cells. Without
-    FILE the map is drawn on the terminal.
+    FILE's suffix names the format: .png, .jpg and .webp show a class over the photo; .html shows every class
+    in the browser; .npz, .npy, .zarr and .tif hold the scores; .json, .csv, .geojson and .gpkg list the
+    cells. Without FILE the map is drawn on the terminal.
 
-        fcnconv heatmap photo.jpg -o map.png           # its foremost class
+        fcnconv heatmap photo.jpg -o map.png           # its top class
         fcnconv heatmap photo.jpg -o map.png -c cat    # a class by its name
     """
     path = image or standard_input()
     if frame == "all" and out in STANDARD_OUTPUT:
-        raise UsageError("--frame all writes a file for each frame; name them with --out")
+        raise UsageError("--frame all writes one file per frame; name them with --out")
     from fcnconv.scan.correction import check_together
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
@@ -120,7 +120,7 @@ def heatmap(
 
 
 def _numbered(out: str, frame: int) -> str:
-    """The file of a frame's map: the number stands before the suffix, as in ``map.0003.png``."""
+    """Returns the file of a frame's map, with the number before the suffix, as in ``map.0003.png``."""
     from fcnconv.writers import suffix_of
 
     suffix = suffix_of(out)

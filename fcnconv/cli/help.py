@@ -1,4 +1,4 @@
-"""The help of a command: what most need on the first screen, then the other options in groups."""
+"""The help of a command: the most important options on the first screen, then the others in groups."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 Entry = tuple[str, str]
-"""What is typed, and what it means."""
+"""The typed form of an option or argument, and its meaning."""
 
 LEFT = 18
-"""The widest that the column of what is typed becomes; what is longer has a line of its own."""
+"""The largest width of the left column. A longer entry has a line of its own."""
 
 
 def help_page(usage: str, about: str, groups: Mapping[str, Sequence[Entry]], width: int) -> str:
-    """The help, with each group that has entries under its heading.
+    """Returns the help, with a heading for each group that has entries.
 
-    about: paragraphs; those that are indented are examples, which come last and are not wrapped.
-    width: of a line, in characters.
+    Args:
+        usage: The usage line.
+        about: Paragraphs. Indented paragraphs are examples, which come last and are not wrapped.
+        groups: The entries of each group.
+        width: The width of a line, in characters.
     """
     paragraphs = about.strip().split("\n\n")
     examples = [text for text in paragraphs if text.startswith(" ")]
@@ -40,6 +43,6 @@ def _entry(typed: str, meaning: str, left: int, width: int) -> str:
 
 
 def examples_in(about: str) -> list[str]:
-    """The commands among the examples of a help, without what is said of them."""
+    """Returns the commands among the examples of a help text, without their comments."""
     lines = [line for line in about.splitlines() if line.startswith(" ") and line.strip()]
     return [line.split("  #")[0].strip() for line in lines]

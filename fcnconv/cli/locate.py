@@ -1,4 +1,4 @@
-"""`fcnconv locate`: the regions in images that a class is found in."""
+"""`fcnconv locate`: finds the regions of images that show a class."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def locate(
 ) -> None:
     """Find the regions of each image that show a class.
 
-    On a terminal a table; in a pipe one line for each region: path, category, probability and box
+    A terminal shows a table. A pipe gets one line per region: path, category, probability and box
     (x0,y0,x1,y1 in pixels of the image), separated by tabs. --json adds the outline, and --out writes a file
     for GIS or for annotation tools.
 
@@ -69,9 +69,9 @@ def locate(
     """
     listed.check(bool(images))
     if format is not None and out is None:
-        raise UsageError(f"--format {format} is for a file; name it with --out, '-' is standard output")
+        raise UsageError(f"--format {format} applies to a file; name it with --out, '-' is standard output")
     if out is not None and as_json:
-        raise UsageError("--out writes a file, and nothing is printed; leave out --json")
+        raise UsageError("--out writes a file and prints nothing; leave out --json")
     if out is None and options.projected:
         raise UsageError("--projected writes map coordinates to a .geojson; name it with --out")
     paths = images or ([] if listed != Listed() else [standard_input()])
@@ -135,7 +135,9 @@ def _answer(
     debug: bool,
     count: Callable[[Located | FcnconvError], None] = lambda _: None,
 ) -> int:
-    """Prints the regions as they come, or writes them to a file; the number of images that failed."""
+    """Prints the regions as they are found, or writes them to a file. Returns the number of images that
+    failed.
+    """
     if form is None or out is None:
         return report(results, located_printer(as_json=as_json), as_json=as_json, debug=debug, count=count)
     failures = 0
@@ -155,7 +157,7 @@ def _answer(
             answers.clear()
 
     answers = iter(found())
-    for first in answers:  # without any there is nothing to write
+    for first in answers:  # without any answer there is nothing to write
         with written(out, folder=form.folder) as path:
             if form.folder:
                 path.mkdir()

@@ -1,4 +1,4 @@
-"""What was typed and cannot be meant, told in one line with what to type instead."""
+"""Messages for wrong commands and arguments: one line that says what to type instead."""
 
 from __future__ import annotations
 
@@ -19,39 +19,42 @@ ELSEWHERE = {
     "--verbose": "--debug",
     "--weights": "--model FILE",
 }
-"""Options that people look for by what other programs call them."""
+"""Options that users may know from other programs, with fcnconv's options."""
 
 
 def too_many_arguments(command: str, named: Sequence[str], out: str | None = None) -> UsageError:
-    """The error of more arguments than the command takes, which is one, or none of `doctor`.
+    """Returns the error for too many arguments. A command takes one argument, and `doctor` takes none.
 
-    named: all of them. out: the value of --out, where one is given.
+    Args:
+        command: The name of the command.
+        named: All arguments.
+        out: The value of --out, if it is given.
     """
     if command == "doctor":
         return UsageError(f"doctor takes no arguments, but got {_line('doctor', *named).split(' ', 2)[2]}")
     first, last = named[0], named[-1]
     if out is None and len(named) == 2 and _is_output(command, last):
-        return UsageError(f"{last}: to write there, say --out: {_line(command, first, '--out', last)}")
+        return UsageError(f"{last}: to write to this file, use --out: {_line(command, first, '--out', last)}")
     if command == "heatmap":
         format = ["-f", suffix] if out and (suffix := Path(out).suffix[1:]) else []
         many = _line("batch", *named, "--out", "maps", *format)
-        return UsageError(f"heatmap maps one image, and {len(named)} are named; for all of them: {many}")
+        return UsageError(f"heatmap maps one image, and {len(named)} are named; to map all of them: {many}")
     if command in ("classes", "models"):
         whole = _line(command, " ".join(named))
         return UsageError(f"{command} takes one pattern; quote words that belong together: {whole}")
-    return UsageError(f"{command} takes one model, and {len(named)} are named; give a command for each")
+    return UsageError(f"{command} takes one model, and {len(named)} are named; run one command for each")
 
 
 def _is_output(command: str, name: str) -> bool:
-    """Whether an argument can only be meant as a file to write."""
-    from fcnconv.writers import WRITERS  # numpy with it: only where something went wrong
+    """Returns whether an argument can only be meant as an output file."""
+    from fcnconv.writers import WRITERS  # imports numpy: only after a mistake
 
     known = {"heatmap": WRITERS, "export": ("onnx", "pt2")}.get(command, ())
     return Path(name).suffix[1:].lower() in known and not Path(name).exists()
 
 
 def _line(command: str, *words: str) -> str:
-    """What to type, shortened where it has many words before its first option."""
+    """Returns the command to type, shortened if many words precede its first option."""
     named = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
     shown = [*map(shlex.quote, words[:named])]
     shown = shown if named <= 3 else [*shown[:2], "…"]
@@ -59,7 +62,7 @@ def _line(command: str, *words: str) -> str:
 
 
 def unknown_option(command: str, option: str, known: Mapping[str, Collection[str]]) -> UsageError:
-    """The error of an option that a command does not have. known: the flags of each command."""
+    """Returns the error for an option that a command does not have. known: the flags of each command."""
     said = f"{command} has no option {option}"
     meant = ELSEWHERE.get(option)
     if meant is None or meant.split()[0] not in known[command]:
@@ -68,16 +71,20 @@ def unknown_option(command: str, option: str, known: Mapping[str, Collection[str
         return UsageError(f"{said}; did you mean {meant}?")
     if able := [name for name, flags in known.items() if option in flags]:
         return UsageError(f"{said}; it belongs to {', '.join(able)}")
-    return UsageError(f"{said}; 'fcnconv {command} -h' lists what it has")
+    return UsageError(f"{said}; 'fcnconv {command} -h' lists its options")
 
 
 def unknown_command(name: str, known: Sequence[str]) -> UsageError:
-    """The error of a first word that is no command: an image perhaps, for which one was forgotten."""
+    """Returns the error for a first word that is not a command. It may be an image whose command was
+    forgotten.
+    """
     if Path(name).is_dir():
-        return UsageError(f"{name} is no command; to map its images: {_line('batch', name, '--out', 'maps')}")
+        return UsageError(
+            f"{name} is not a command; to map its images: {_line('batch', name, '--out', 'maps')}"
+        )
     if Path(name).suffix or Path(name).exists():
         ways = f"{_line('classify', name)}, or {_line('heatmap', name, '--out', 'map.png')}"
-        return UsageError(f"{name} is no command; say what to do with it: {ways}")
+        return UsageError(f"{name} is not a command; name one, as in: {ways}")
     if near := get_close_matches(name, known, 1):
         return UsageError(f"unknown command {name!r}; did you mean {near[0]!r}? 'fcnconv -h' lists them all")
     return UsageError(f"unknown command {name!r}; known: {', '.join(known)}")

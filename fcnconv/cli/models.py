@@ -1,4 +1,4 @@
-"""`fcnconv models`: the networks that --model knows."""
+"""`fcnconv models`: lists the networks that --model accepts by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from fcnconv.system.stdout import data_stream
 @with_options
 def models(
     pattern: Annotated[
-        str, typer.Argument(metavar="[PATTERN]", help="Only names that contain this.", show_default=False)
+        str,
+        typer.Argument(metavar="[PATTERN]", help="List only names that contain this.", show_default=False),
     ] = "",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -23,8 +24,8 @@ def models(
 ) -> None:
     """List the models that --model accepts by name.
 
-    window, stride and field (the receptive field) are in pixels; accuracy is the published top-1 on ImageNet,
-    in percent; local models give tiles the scores of the whole image; "here" are weights that need no
+    Window, stride and field (the receptive field) are in pixels. Accuracy is the published top-1 on ImageNet,
+    in percent. Local models give tiles the scores of the whole image. "here" marks weights that need no
     download. A model without a stride runs in --mode windows only.
 
         fcnconv models

@@ -1,4 +1,4 @@
-"""`fcnconv prepare`: a plan ahead of its first use."""
+"""`fcnconv prepare`: makes a plan ahead of its first use."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def prepare(
 ) -> None:
     """Convert and cache a model ahead of its first use.
 
-    Makes its plan, proves it, keeps it in the cache and prints its path: a run that finds it starts without
-    torch. Each --stride has one of its own. Beside it are the plan for the class activations of focused maps,
-    the parts that images too large for memory are scanned with, and the plan of the real crops that maps are
-    corrected by. With --precision bfloat16 it also
-    measures how far that is from float32, and how much faster. Deleting them is safe.
+    Makes the model's plan, proves it, stores it in the cache and prints its path. Later runs find it and
+    start without torch. Each --stride has its own plan. The cache also gets the plan for the class
+    activations of focused maps, the stages for scanning images too large for memory, and the plan of the
+    crops that correct maps. With --precision bfloat16 the command also measures the difference from float32
+    and the speed-up. Deleting these files is safe.
 
         fcnconv prepare
         fcnconv prepare efficientnet_lite0 --stride 16

@@ -1,8 +1,8 @@
-"""A score map on a terminal: the photo and the map side by side, in half-blocks, two pixels to a character.
+"""A score map on a terminal: the photo and the map side by side, in half-blocks, two pixels per character.
 
-Colours follow the terminal: 24 bits, 256 or 16. For 256 the picture is dithered with the terminal's fixed
-palette, because the nearest colour of each pixel alone would turn a photo into patches. Without colours (a
-dumb terminal, or NO_COLOR set) the pixels are letters, the denser the brighter.
+Colours follow the terminal: 24 bits, 256 or 16. For 256 colours the picture is dithered with the terminal's
+fixed palette, because the nearest colour of each pixel alone would turn a photo into patches. Without colours
+(a dumb terminal, or NO_COLOR set) the pixels are characters, denser for brighter pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fcnconv.render.draw import Style as MapStyle
 from fcnconv.render.legend import Key
 
 MAX_COLUMNS = 64
-"""Characters across one picture; more show no more of a map of a few dozen cells."""
+"""Width of one picture in characters. A wider picture shows no more of a map of a few dozen cells."""
 
 _RAMP = " .:-=+*#%@"
 _GAP = "  "
@@ -41,11 +41,16 @@ def draw_map(
     share: float = 1,
     at_least: float = FLOOR,
 ) -> None:
-    """Prints the photo and the map of each selection, two pictures in a row; without selections the winner of
-    each window, and the colours' names.
+    """Prints the photo and the map of each selection, two pictures per row. Without selections, prints the
+    top class of each window, and a key of the colours.
 
-    photo: uint8 (H, W, 3), the image that was scanned. share: of the console's width that a row may take.
-    at_least: probability under which the winner of a window is not coloured.
+    Args:
+        console: The terminal.
+        photo: uint8 (H, W, 3), the scanned image.
+        score_map: The map.
+        selections: The selected classes.
+        share: The fraction of the console's width that a row may take.
+        at_least: The probability below which the top class of a window is not coloured.
     """
     columns = min(int((console.width - len(_GAP)) / 2 * share), MAX_COLUMNS)
     if columns < 4:
@@ -55,9 +60,9 @@ def draw_map(
     small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX))
     grid = replace(score_map.grid, image_size=size)
     colour = console.color_system is not None and not console.no_color
-    ground = small if colour else np.zeros_like(small)  # letters cannot show photo and map at once
+    ground = small if colour else np.zeros_like(small)  # characters cannot show photo and map at once
     system = console.color_system if colour else None
-    style = MapStyle() if colour else MapStyle(colormap="viridis")  # whose lightness letters can show
+    style = MapStyle() if colour else MapStyle(colormap="viridis")  # its lightness can be shown by characters
     pictures, key = [_picture("photo", small, system)], Key()
     for selection in selections:
         plane = score_map.class_map(selection)
@@ -80,7 +85,9 @@ def draw_map(
 
 
 def _picture(title: str, pixels: Pixels, system: str | None) -> RenderableType:
-    """The heading and the lines of a picture. system: the colours of the terminal, as rich names them."""
+    """Returns the heading and the lines of a picture. system: the colours of the terminal, in rich's
+    notation.
+    """
     heading = Text(title, style="bold", overflow="fold")
     if system is None:
         return Group(heading, *map(_letters, pixels[::2], pixels[1::2]))
@@ -93,11 +100,12 @@ def _of_pixels(pixels: Pixels) -> list[list[Color]]:
 
 
 FIRST_FIXED = 16
-"""The first of a terminal's 256 colours that is the same everywhere; users choose those before."""
+"""The first of a terminal's 256 colours that is the same on all terminals. Users can change the ones before.
+"""
 
 
 def _of_palette(pixels: Pixels) -> list[list[Color]]:
-    """The pixels in the 240 fixed colours of a terminal: a cube of 6 × 6 × 6 and 24 greys."""
+    """Returns the pixels in the 240 fixed colours of a terminal: a cube of 6 × 6 × 6 and 24 greys."""
     levels = (0, 95, 135, 175, 215, 255)
     cube = [(r, g, b) for r in levels for g in levels for b in levels]
     fixed = cube + [(8 + 10 * i,) * 3 for i in range(24)]

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, tab-separated lines and JSON for programs."""
+"""The output of the commands: tables for people, tab-separated lines and JSON for programs."""
 
 from __future__ import annotations
 
@@ -31,27 +31,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREVIEW_SCALE = "448px"
-"""Two windows high: enough cells for a small picture, whatever the image's own size."""
+"""The scan size of a preview, two windows high: enough cells for a small picture, whatever the image's size.
+"""
 
 
 PREVIEW_SIDE = 2048
-"""Pixels of the photo's longest side, many more than a terminal has."""
+"""The longest side of the photo in pixels, many more than a terminal has."""
 
 
 def complain(error: FcnconvError) -> None:
-    """Tells an error on stderr, in one line."""
+    """Reports an error on stderr, in one line."""
     print(f"fcnconv: {printable(command_line_text(error))}", file=sys.stderr)
 
 
 def standard_input() -> str:
-    """The name of standard input as an image. Raises UsageError if that is a terminal."""
+    """Returns the name of standard input as an image. Raises UsageError if it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("no image given: name a file, or send one to standard input")
     return "-"
 
 
 def refuse_terminal(out: str, what: str) -> None:
-    """Raises UsageError if `out` is standard output and that is a terminal. what: would be written there."""
+    """Raises UsageError if `out` is standard output and a terminal. what: the output, as the message names
+    it.
+    """
     if out in STANDARD_OUTPUT and data_stream().isatty():
         raise UsageError(f"{what} will not be written to a terminal; redirect it, or name a file with --out")
 
@@ -64,10 +67,14 @@ def report(
     debug: bool,
     count: Callable[[T | FcnconvError], None] = lambda _: None,
 ) -> int:
-    """Shows each result as it comes, and tells each error; the number of these.
+    """Shows each result as soon as it is available, and reports each error. Returns the number of errors.
 
-    results: a name and what became of it. as_json: an error is an answer too. debug: raises the first one.
-    count: is told each result, once it was shown.
+    Args:
+        results: Names and their results.
+        show: Shows a result.
+        as_json: Whether an error is printed as JSON as well.
+        debug: Whether the first error is raised.
+        count: Called with each result after it was shown.
     """
     failed = 0
     for name, result in results:
@@ -86,7 +93,9 @@ def report(
 
 
 def printer(classifier: Classifier, *, as_json: bool, preview: bool) -> Callable[[str, Classification], None]:
-    """What shows a classification: as JSON, as a table on a terminal, else as lines of columns."""
+    """Returns a function that shows a classification: as JSON, as a table on a terminal, else as
+    tab-separated lines.
+    """
     show = print_json if as_json else print_table if data_stream().isatty() else print_lines
     if not preview:
         return show
@@ -99,26 +108,26 @@ def printer(classifier: Classifier, *, as_json: bool, preview: bool) -> Callable
 
 
 def print_lines(path: str, result: Classification) -> None:
-    """One line a prediction: path, rank, category, probability and box, separated by tabs."""
+    """Prints one line per prediction: path, rank, category, probability and box, separated by tabs."""
     for p in result.predictions:
         box = ",".join(map(str, p.box))
         print_data(_one_line(path), p.rank, p.category, f"{p.probability:.4f}", box)
 
 
 def print_regions(path: str, located: Located) -> None:
-    """One line a region: path, category, probability and box, separated by tabs."""
+    """Prints one line per region: path, category, probability and box, separated by tabs."""
     for region in located.regions:
         box = ",".join(map(str, region.box))
         print_data(_one_line(path), region.category, f"{region.probability:.4f}", box)
 
 
 def print_regions_json(path: str, located: Located) -> None:
-    """One JSON object on a line: the image, and its regions with their outlines."""
+    """Prints one JSON object on a line: the image, and its regions with their outlines."""
     print_json_line(located.record())
 
 
 def print_regions_table(path: str, located: Located) -> None:
-    """A table of the regions for people: category, probability with a bar, and box."""
+    """Prints a table of the regions for people: category, probability with a bar, and box."""
     from rich.console import Console
     from rich.text import Text
 
@@ -134,14 +143,16 @@ def print_regions_table(path: str, located: Located) -> None:
 
 
 def located_printer(*, as_json: bool) -> Callable[[str, Located], None]:
-    """What shows the regions of an image: as JSON, as a table on a terminal, else as lines of columns."""
+    """Returns a function that shows the regions of an image: as JSON, as a table on a terminal, else as
+    tab-separated lines.
+    """
     if as_json:
         return print_regions_json
     return print_regions_table if data_stream().isatty() else print_regions
 
 
 def print_made(name: str, made: Outcome, *, as_json: bool) -> None:
-    """The file that an image's answer is in on a line, or what became of the image as JSON."""
+    """Prints the file of an image's answer on a line, or the image's outcome as JSON."""
     if as_json:
         record: dict[str, Any] = {"path": name, "map": made.path, "new": made.new}
         print_json_line(record | (made.agreement.record() if made.agreement else {}))
@@ -150,12 +161,12 @@ def print_made(name: str, made: Outcome, *, as_json: bool) -> None:
 
 
 def _one_line(path: str) -> str:
-    """A file name with what would break a line of columns written as in C."""
+    """Returns a file name in which characters that would break a line of columns are escaped as in C."""
     return path.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def print_json(path: str, result: Classification) -> None:
-    """One JSON object on a line: the image, how it was scanned, and its predictions."""
+    """Prints one JSON object on a line: the image, how it was scanned, and its predictions."""
     predictions = [asdict(p) | {"probability": round(p.probability, 6)} for p in result.predictions]
     rest = {"width": result.width, "height": result.height, "model": result.model}
     scales = [round(scale, 4) for scale in result.scales]
@@ -164,19 +175,19 @@ def print_json(path: str, result: Classification) -> None:
 
 
 def print_json_line(record: dict[str, Any]) -> None:
-    """A record as one line of JSON, with characters as they are where UTF-8 can hold them."""
+    """Prints a record as one line of JSON. Characters are escaped only if UTF-8 cannot hold them."""
     text = json.dumps(record, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8: JSON can hold it only escaped
+    except UnicodeEncodeError:  # a file name that is not UTF-8: JSON can only hold it escaped
         text = json.dumps(record)
     print_data(text)
 
 
 def show_map(score_map: ScoreMap, choice: Choice) -> None:
-    """Draws the photo and its maps on the terminal, then lists the classes that are best in some window.
+    """Draws the photo and its maps on the terminal, then lists the top classes of the windows.
 
-    Without a choice the map is that of the foremost class.
+    Without a selection, it draws the map of the top class.
     """
     from rich.console import Console
 
@@ -200,7 +211,7 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
 
 
 def preview_best(classifier: Classifier, path: str, result: Classification) -> None:
-    """Draws a small picture of the photo, and one of where its first class is."""
+    """Draws a small picture of the photo, and one of the place of its first class."""
     from rich.console import Console
 
     from fcnconv.cli.preview import draw_map
@@ -214,7 +225,7 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
 
 
 def print_table(path: str, result: Classification) -> None:
-    """A table for people: rank, category, probability with a bar, and box."""
+    """Prints a table for people: rank, category, probability with a bar, and box."""
     from rich.console import Console
     from rich.text import Text
 
@@ -229,7 +240,7 @@ def print_table(path: str, result: Classification) -> None:
 
 
 def _titled_table(path: str, width: int, height: int, *columns: str) -> Table:
-    """An empty table about an image: these columns, and those of probabilities and boxes."""
+    """Returns an empty table about an image, with these columns and columns of probabilities and boxes."""
     from rich.table import Table
     from rich.text import Text
 
@@ -243,11 +254,14 @@ def _titled_table(path: str, width: int, height: int, *columns: str) -> Table:
 
 
 SHORTEST_BAR, LONGEST_BAR = 8, 40
-"""Characters of the bar of probability 1, for which the width of the terminal leaves room."""
+"""Shortest and longest length, in characters, of the bar of probability 1. The width of the terminal decides.
+"""
 
 
 def _longest_bar(console: Console, rows: Sequence[Prediction | Region], others: int = 0) -> int:
-    """The length of the bar of probability 1. others: width of the columns beside class, bar and box."""
+    """Returns the length of the bar of probability 1. others: the width of all columns but class, bar and
+    box.
+    """
     if not rows:
         return LONGEST_BAR
     category, box = max(len(row.category) for row in rows), max(len(_box_text(row.box)) for row in rows)
@@ -266,8 +280,8 @@ def _box_text(box: Box) -> str:
 
 
 def print_classes(rows: Iterable[tuple[str, str, str]], *, aligned: bool) -> None:
-    """One line a class: index, WordNet id and names, separated by tabs; or in columns, where names that are
-    longer than the terminal is wide go on below.
+    """Prints one line per class: index, WordNet id and names, separated by tabs; or in columns, where names
+    that are longer than the terminal is wide continue on the next line.
     """
     if not aligned:
         for row in rows:
@@ -289,9 +303,9 @@ _MODEL_COLUMNS = ("name", "source", "parameters", "accuracy", "window", "stride"
 
 
 def model_record(spec: ModelSpec) -> dict[str, Any]:
-    """What is known of a model of the table before it is opened, for programs; None where nothing is."""
+    """Returns the known facts about a listed model without opening it, for programs; None if unknown."""
     facts = spec.published
-    assert facts is not None, "a model of one's own is in no list"
+    assert facts is not None, "custom models are not listed"
     return {
         "name": spec.name,
         "source": facts.source,
@@ -324,7 +338,7 @@ def _model_row(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def print_models(listed: list[ModelSpec], *, aligned: bool) -> None:
-    """One line a model: with a heading in columns as wide as what is in them, or separated by tabs."""
+    """Prints one line per model: in columns of sufficient width with a heading, or separated by tabs."""
     if not aligned:
         for spec in listed:
             print_data(*_model_row(spec))
@@ -334,7 +348,7 @@ def print_models(listed: list[ModelSpec], *, aligned: bool) -> None:
     others = sum(width + 2 for width in widths[1:])
     widths[0] = min(widths[0], max(shutil.get_terminal_size().columns - others, len("name")))
     for name, *rest in rows:
-        if len(name) > widths[0]:  # too long for a column: a line of its own
+        if len(name) > widths[0]:  # too long for a column: it gets its own line
             print_data(name)
             name = ""
         cells = zip((name, *rest), widths, strict=True)

@@ -1,7 +1,7 @@
-"""What standard error shows while something takes long: how far it is, and how long it will still take.
+"""The progress that standard error shows while a task runs: how much is done, and the remaining time.
 
-On a terminal a bar, once a second has passed, which goes when all is done; elsewhere nothing, or a line now
-and then for a log. It is drawn by a thread of its own, and nothing waits for it.
+On a terminal it is a bar, which appears after one second and disappears at the end. Elsewhere it is nothing,
+or a line now and then for a log. A separate thread draws it, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ log = logging.getLogger("fcnconv")
 ProgressKind = Literal["auto", "plain", "none"]
 
 LONG, REFRESH = 1.0, 0.2
-"""Seconds after which a bar appears, and then is drawn again."""
+"""Seconds until a bar appears, and seconds between two updates."""
 
 MOST = 0.99
-"""The share that is shown at most: the rest is that the file appears, and then the bar goes."""
+"""The largest fraction that is shown. The bar disappears once the file appears."""
 
 FIRST_LINE, NEXT_LINE = 10.0, 60.0
-"""Seconds after which a line tells how far it is, and then again."""
+"""Seconds until the first line of progress, and seconds between two lines."""
 
 
 @contextmanager
 def shown(kind: ProgressKind, *, quiet: bool, among_answers: bool = False) -> Iterator[Progress]:
-    """An account that the work inside reports to, and that is shown meanwhile.
+    """Yields a progress that the work inside the block reports to, and shows it meanwhile.
 
-    quiet: show nothing. among_answers: answers appear on the same terminal, where a bar would be among them.
+    Args:
+        kind: How it is shown.
+        quiet: Show nothing.
+        among_answers: Whether answers appear on the same terminal, where a bar would be mixed with them.
     """
     progress, stop = Progress(), threading.Event()
     show = None
@@ -56,7 +59,7 @@ def shown(kind: ProgressKind, *, quiet: bool, among_answers: bool = False) -> It
 
 
 def lines(progress: Progress, stop: threading.Event) -> None:
-    """A line of log after `FIRST_LINE` seconds, and then after each `NEXT_LINE`, until `stop`."""
+    """Logs a line after `FIRST_LINE` seconds, and then every `NEXT_LINE` seconds, until `stop`."""
     wait = FIRST_LINE
     while not stop.wait(wait):
         log.info("%s", described(progress))
@@ -64,7 +67,7 @@ def lines(progress: Progress, stop: threading.Event) -> None:
 
 
 def bar(progress: Progress, stop: threading.Event) -> None:
-    """A bar on standard error from when it is clear that it is worth it, until `stop`."""
+    """Draws a bar on standard error, once the task proves long enough, until `stop`."""
     wait = LONG
     while not stop.wait(wait):
         left = progress.left()
@@ -80,9 +83,9 @@ def bar(progress: Progress, stop: threading.Event) -> None:
     columns = (
         TextColumn("{task.fields[doing]}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[told]}", markup=False),
+        TextColumn("{task.fields[times]}", markup=False),
     )
-    # Lines for standard error stand above the bar; standard output is none of its business.
+    # Lines for standard error stand above the bar. Standard output is not redirected.
     console = Console(stderr=True)
     with suppress(OSError), Bar(*columns, console=console, transient=True, redirect_stdout=False) as shown:
         task = shown.add_task("", **_looks(progress))
@@ -91,15 +94,15 @@ def bar(progress: Progress, stop: threading.Event) -> None:
 
 
 def _looks(progress: Progress) -> dict[str, Any]:
-    """The fields of the bar's task. While nothing is measured, the bar only shows that something goes on."""
+    """Returns the fields of the bar's task. While nothing is measured, the bar only shows activity."""
     share = progress.share()
     known: dict[str, Any] = {"total": None} if share is None else {"total": 1, "completed": min(share, MOST)}
     doing = " ".join(filter(None, (progress.doing(), progress.note)))
-    return known | {"doing": doing, "told": _times(progress)}
+    return known | {"doing": doing, "times": _times(progress)}
 
 
 def described(progress: Progress) -> str:
-    """How far it is, on a line."""
+    """Describes the progress in one line."""
     return ": ".join(filter(None, (progress.doing(), progress.note, _times(progress))))
 
 
@@ -116,10 +119,11 @@ IMAGES = "images"
 
 
 class Counter:
-    """Counts images on an account.
+    """Counts images on a progress.
 
-    doing: what is told that is done with them. inputs: gives all that will come, where they can be gone
-    through beforehand, to know how many; None where that is not known.
+    Attributes:
+        doing: The description of the work on them.
+        inputs: Returns all inputs, which can be counted beforehand; None if they cannot.
     """
 
     def __init__(self, progress: Progress, doing: str, inputs: Callable[[], Iterable[object]] | None):
@@ -127,18 +131,23 @@ class Counter:
         self.seen = self.failed = 0
         self.total: int | None = None
         self.megapixels = self.seconds = 0.0
-        progress.usual, progress.unit = doing, ""  # the note tells the images
+        progress.usual, progress.unit = doing, ""  # the note counts the images
         progress.expect(Work(IMAGES, doing, 0))
         if inputs:
             threading.Thread(target=self._look_ahead, args=(inputs,), daemon=True).start()
 
     def _look_ahead(self, inputs: Callable[[], Iterable[object]]) -> None:
-        with suppress(FcnconvError, OSError):  # whoever works on them meets the same
+        with suppress(FcnconvError, OSError):  # the work itself meets the same error
             self.total = sum(1 for _ in inputs())
 
     def count(self, result: object, *, new: bool = True, megapixels: float = 0.0) -> None:
-        """Counts an image by what became of it. new: whether it took time; what was there already tells
-        nothing of how long others will take. megapixels: of the image, where that is known.
+        """Counts an image by its result.
+
+        Args:
+            result: The result of the image.
+            new: Whether it took time. An answer that existed already does not help to predict the time of
+                others.
+            megapixels: The size of the image, if it is known.
         """
         self.seen += 1
         self.megapixels += megapixels

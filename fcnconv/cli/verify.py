@@ -1,4 +1,4 @@
-"""`fcnconv verify`: the proof of a conversion, and how far dense maps are from real crops."""
+"""`fcnconv verify`: proves a conversion, and measures how far dense maps are from crops."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from fcnconv.system.stdout import print_data
 def verify(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The network.")] = None,
     images: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Images to compare real crops on.")
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Images on which to compare maps with crops."),
     ] = None,
     option: NamedModel = None,
     as_json: Json = False,
     scales: Scales = OWN_SIZE,
     max_windows: Annotated[
-        int, OptionInfo("Compare at most so many windows, drawn at random.", metavar="N", group="", least=4)
+        int, OptionInfo("Compare at most N windows, drawn at random.", metavar="N", group="", least=4)
     ] = 500,
     seed: Annotated[int, OptionInfo("Seed of the random windows.", metavar="N", group="")] = 0,
     quiet: Quiet = False,
@@ -36,8 +37,8 @@ def verify(
 ) -> None:
     """Prove a converted network, and compare maps with crops.
 
-    Without images, the proof at the model's native size; a model that fails it gives exit status 1. With
-    images, also the comparison of maps with real crops, on windows of these images.
+    Without images, the command proves the conversion at the model's native size; a model that fails it gives
+    exit status 1. With images, it also compares maps with crops on windows of these images.
 
         fcnconv verify efficientnet_lite0
         fcnconv verify efficientnet_lite0 photos/*.jpg --max-windows 40
@@ -48,8 +49,7 @@ def verify(
     name = named_once(model, option)
     if network.mode == "windows" or network.temperature is not None:
         raise UsageError(
-            "verify compares the converted network, as it is, with real crops; leave out --mode "
-            "and --temperature"
+            "verify compares the converted network with crops; leave out --mode and --temperature"
         )
     from fcnconv.classifier import open_classifier
     from fcnconv.verify.compare import measure
