@@ -542,7 +542,7 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
         ({"plain": True, "raw": True}, "leave out --raw"),
         ({"top": 2, "argmax": True}, "use one of them"),
         ({"top": 2, "classes": ("cat",)}, "--class names them"),
-        ({"cells": True, "raw": True}, "--cells draws none"),
+        ({"cells": True, "raw": True}, "--cells draws no smooth map"),
         ({"plain": True, "outline": True}, "leave out --outline"),
         ({"argmax": True, "outline": True}, "use one of them"),
         ({"threshold": 0.5}, "--threshold is about regions, and a picture shows them with --outline"),
