@@ -159,10 +159,10 @@ def test_from_the_command(
 
 
 def test_what_does_not_fit_is_told(weights: Path, tile: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="mean is of 5 channels, and std of 3"):
+    with pytest.raises(UsageError, match="mean has 5 channels, and std has 3"):
         find_model(str(weights), OwnModel(arch="resnet18", mean=MEAN))
     three = find_model(str(weights), OwnModel(arch="resnet18", window=WINDOW))
-    with pytest.raises(ModelError, match="takes images of 5 channels, and mean and std are of 3"):
+    with pytest.raises(ModelError, match="takes images of 5 channels, and mean and std are for 3"):
         three.build(weights)
     with pytest.raises(UsageError, match="--bands names 3 bands, and the network takes 5"):
         package.load(str(weights), rescale="0,4000", bands="1,2,3", **TOLD)

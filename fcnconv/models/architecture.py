@@ -1,4 +1,4 @@
-"""A network without its weights, and how a file of weights fills it and names its classes."""
+"""A network without its weights: how a weights file fills it, and how the file names its classes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ log = logging.getLogger("fcnconv")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network without its weights, and how they are used unless something else is said.
+    """A network without its weights, with the defaults for using it.
 
-    name: what `OwnModel.arch` calls it.
-    make: builds it for a window in pixels and a number of classes, in evaluation mode.
-    finish: makes of it, when it has its weights, what gives logits and nothing else; None if it does.
-    weights: how a file of weights is read.
-    rename: gives a file's tensors the names that the network has for them; None if they have these.
-    The rest is as in `ModelSpec`.
+    The remaining fields are as in `ModelSpec`.
+
+    Attributes:
+        name: its name in `OwnModel.arch`.
+        make: builds the network for a window in pixels and a number of classes, in evaluation mode.
+        finish: makes the network with its weights return logits and nothing else; None if it already does.
+        weights: how to read a weights file.
+        rename: renames the tensors of a file to the names that the network uses; None if they match.
     """
 
     name: str
@@ -50,9 +52,15 @@ class Architecture:
     rename: Callable[[Tensors], Tensors] | None = None
 
     def build(self, window: int, channels: int, weights: Path) -> nn.Module:
-        """The network of a file of weights, made for as many classes as they have.
+        """Builds the network of a weights file, with as many classes as the weights have.
 
-        channels: of its images. Raises ModelError if the weights are for others.
+        Args:
+            window: side of the input, in pixels.
+            channels: channels of its images.
+            weights: the file.
+
+        Raises:
+            ModelError: the weights are for another number of channels.
         """
         from fcnconv.models.fitting import fill, take_channels
 
@@ -63,7 +71,7 @@ class Architecture:
         return network if self.finish is None else self.finish(network)
 
     def _fitted(self, window: int, weights: Path) -> tuple[Fit, tuple[str, ...] | None]:
-        """How a file's tensors become the network's, and the names of classes in it."""
+        """How the tensors of a file become the network's, and the class names in the file."""
         from fcnconv.models.checkpoint import read_checkpoint
         from fcnconv.models.fitting import fit
 
@@ -79,11 +87,20 @@ class Architecture:
         weights: Path,
         activation: Activation | None = None,
     ) -> Labels:
-        """The labels of a file of weights: the names that were given, else those in the file, else one for
-        each class that it has.
+        """The labels of a weights file.
 
-        The classes are counted when the file is first seen, which takes torch; after that they are known by
-        its SHA-256. Raises ModelError if there are more or fewer names.
+        The names are the given ones, else the names in the file, else one label per class. Counting the
+        classes takes torch and happens when the file is first seen; after that, the count is known by the
+        SHA-256 of the file.
+
+        Args:
+            window: side of the input, in pixels.
+            categories: the given names, in index order; None if no names were given.
+            weights: the file.
+            activation: as for `Labels.under`.
+
+        Raises:
+            ModelError: the number of given names differs from the number of classes.
         """
 
         def found() -> Facts:
@@ -104,9 +121,16 @@ class Architecture:
 def named_or_numbered(
     categories: tuple[str, ...] | None, num_classes: int, name: str, activation: Activation | None = None
 ) -> Labels:
-    """The labels of a network of so many classes: those given; else ImageNet's if there are as many, or
-    numbers. name: of the network. activation: as for `Labels.under`. Raises ModelError if there are more or
-    fewer names.
+    """The labels of a network: the given names, else ImageNet's if it has 1000 classes, else numbers.
+
+    Args:
+        categories: the given names, in index order; None if no names were given.
+        num_classes: number of classes of the network.
+        name: name of the network, for messages.
+        activation: as for `Labels.under`.
+
+    Raises:
+        ModelError: the number of names differs from the number of classes.
     """
     return _named_or_numbered(categories, num_classes, name).under(activation)
 

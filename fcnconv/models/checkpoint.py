@@ -1,7 +1,7 @@
-"""Files of weights: reading them as data, never as code, and putting them into a network.
+"""Reads weights files as data, never as code, and prepares networks to be filled with them.
 
-A pickle can run any code when it is loaded, so torch's restricted unpickler reads ``.pth`` and ``.pt``, and
-whatever it would not read is refused. ``.safetensors`` holds nothing but tensors.
+A pickle can run any code when it is loaded. So torch's restricted unpickler reads ``.pth`` and ``.pt``, and
+fcnconv refuses every file that this unpickler rejects. ``.safetensors`` contains only tensors.
 """
 
 from __future__ import annotations
@@ -33,27 +33,29 @@ NAMES = (
     *("class_to_idx", "idx_to_class", "classes", "class_names", "categories", "id2label", "label2id"),
     *("label_names", "labels", "names"),
 )
-"""Keys under which checkpoints hold the names of classes, the most certain ones first."""
+"""Keys under which checkpoints store class names, the most reliable keys first."""
 
 _NOT_WEIGHTS = re.compile(r"opt\w*|(lr_)?sched\w*|scaler|amp|loops|callbacks|rng\w*", re.IGNORECASE)
-"""Keys of a training script's other states, whose tensors are no weights of the network."""
+"""Keys of other states that a training script saves. Their tensors are not weights of the network."""
 
 _EMA = re.compile(r"(^|[._])(ema|swa|averaged|average)(?=$|[._])|ema_|_ema", re.IGNORECASE)
-"""What names of averaged weights contain."""
+"""Matches the names of averaged weights."""
 
 _DENSENET_1 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
 _SHOWN = 5
 _DEPTH = 8
-"""How deep dictionaries are searched for weights."""
+"""Maximum depth at which nested dictionaries are searched for weights."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of weights holds.
+    """The content of a weights file.
 
-    tensors: the state dict, its names as the file has them. categories: the names of its classes, in index
-    order; None if the file has none. place: under which keys the state dict was found, as ``model.ema``;
-    empty for a file that is a state dict itself.
+    Attributes:
+        tensors: the state dict, with the names of the file.
+        categories: the class names, in index order; None if the file has no names.
+        place: the keys that lead to the state dict, such as ``model.ema``; empty if the file itself is a
+            state dict.
     """
 
     tensors: Tensors
@@ -62,18 +64,18 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
-    """Reads a file of weights: ``.safetensors``, or what ``torch.save`` wrote of tensors and plain values.
+    """Reads a weights file: ``.safetensors``, or tensors and plain values written by ``torch.save``.
 
-    The state dict may lie at any depth under any keys. Where there are several, the averaged one (``ema``) is
-    taken, as by the scripts that write them, and that is logged.
+    The state dict may lie at any depth under any keys. If there are several, the averaged one (``ema``) is
+    used, as in the scripts that write such files, and the choice is logged.
 
     Args:
         path: the file.
-        ema: whether to take averaged weights; None takes them where there are some.
+        ema: whether to use averaged weights; None uses them if the file has any.
 
     Raises:
-        ModelError: the file is missing, holds no state dict, holds several that could be meant, has none of
-            the kind that `ema` asks for, or would run code.
+        ModelError: the file is missing, contains no state dict, contains several candidates, has no weights
+            of the kind that `ema` asks for, or would run code.
     """
     try:
         found = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
@@ -84,18 +86,18 @@ def read_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
 
 
 def read_tensors(path: Path) -> Tensors:
-    """The state dict of a file of weights, see `read_checkpoint`."""
+    """The state dict of a weights file, see `read_checkpoint`."""
     return read_checkpoint(path).tensors
 
 
 @cache
 def log_once(message: str) -> None:
-    """Logs what is found each time that a file is read."""
+    """Logs a message once per process, although the file that causes it is read several times."""
     log.info("%s", message)
 
 
 def is_averaged(name: str) -> bool:
-    """Whether a key or a prefix of tensors' names says that the weights are an average."""
+    """Whether a key or a prefix of tensor names marks averaged weights."""
     return _EMA.search(name.rstrip(".")) is not None
 
 
@@ -113,21 +115,23 @@ def _torch_file(path: Path) -> object:
             f"({_global(reason)}); save model.state_dict() instead of the model, or pass the model to "
             "fcnconv.load in Python"
         ) from error
-    except Exception as error:  # what is damaged makes the unpickler raise anything
+    except Exception as error:  # the unpickler raises any kind of error for a damaged file
         raise ModelError(
             f"{path}: not a file of weights that torch can read ({first_line(error)})"
         ) from error
 
 
 def _global(reason: str) -> str:
-    """What a file asks for, from torch's line about it."""
+    """The class or function that a file asks for, from torch's message."""
     match = re.search(r"GLOBAL (\S+)", reason)
     return match[1] if match else reason.strip() or "not a plain state dict"
 
 
 def _refuse_programs(path: Path) -> None:
-    """TorchScript and torch.export files hold programs, which torch cannot load without trusting them; and an
-    archive that unpacks to more than it is would be a bomb: torch's own are not compressed.
+    """Refuses archives with programs, which torch could not load safely, and archives that unpack to more.
+
+    TorchScript and torch.export files contain programs. An archive that unpacks to more than its size could
+    be a zip bomb; torch does not compress its own archives.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -137,7 +141,7 @@ def _refuse_programs(path: Path) -> None:
         unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > path.stat().st_size:
         raise ModelError(
-            f"{path}: refused: {path.stat().st_size:,} bytes claim to hold {unpacked:,}; weights are not "
+            f"{path}: refused: {path.stat().st_size:,} bytes claim to contain {unpacked:,}; weights are not "
             "compressed; load them with torch, and save the state dict again"
         )
 
@@ -157,8 +161,10 @@ def _safetensors(path: Path) -> object:
 
 
 def _state_dicts(found: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every dictionary with tensors in it, by the keys that lead to it; what a tensor's name may be a key of
-    is searched no further."""
+    """Every dictionary that contains tensors, with the keys that lead to it.
+
+    Values under keys that can be tensor names are not searched further.
+    """
     if isinstance(found, (list, tuple)) and depth < _DEPTH:
         for index, value in enumerate(found[:_SHOWN]):
             yield from _state_dicts(value, f"{place}.{index}".lstrip("."), depth + 1)
@@ -176,12 +182,12 @@ def _state_dicts(found: object, place: str = "", depth: int = 0) -> Iterator[tup
 def _chosen(
     places: dict[str, Mapping[str, Any]], found: object, ema: bool | None, path: Path
 ) -> tuple[str, Mapping[str, Any]]:
-    """The state dict that is meant, and where it is."""
+    """The state dict to use, and the keys that lead to it."""
     if not places:
         keys = f" (it has {', '.join(map(repr, list(found)[:_SHOWN]))})" if isinstance(found, Mapping) else ""
         raise ModelError(f"{path}: no state dict in it{keys}; save model.state_dict()")
     most = max(map(_count, places.values()))
-    # Beside the weights there may be single tensors: class weights of a loss, a mean.
+    # A file may also contain single tensors, such as the class weights of a loss or a mean.
     large = {place: state for place, state in places.items() if 2 * _count(state) >= most}
     averaged = {place: state for place, state in large.items() if is_averaged(place)}
     plain = {place: state for place, state in large.items() if place not in averaged}
@@ -192,7 +198,7 @@ def _chosen(
     wanted = choose_average(averaged, plain, ema, str(path))
     if len(wanted) > 1 and len(set(map(_fingerprint, wanted.values()))) > 1:
         raise ModelError(
-            f"{path}: holds several state dicts, under {' and '.join(map(repr, wanted))}, and does not say "
+            f"{path}: contains several state dicts, under {' and '.join(map(repr, wanted))}, and does not say "
             "which is meant; save one of them to a file of its own"
         )
     place, state = next(iter(wanted.items()))
@@ -202,10 +208,10 @@ def _chosen(
 def choose_average(
     averaged: Mapping[str, Any], plain: Mapping[str, Any], ema: bool | None, source: str
 ) -> Mapping[str, Any]:
-    """Which of a file's weights to take: the averaged or the plain ones, both by name."""
+    """Chooses between the averaged and the plain weights of a file, both given by name."""
     if averaged and plain and ema is None:
         names = ", ".join(repr(name.rstrip(".")) for name in averaged)
-        log_once(f"{source}: took the averaged weights, {names}; --no-ema takes the others")
+        log_once(f"{source}: using the averaged weights, {names}; --no-ema uses the others")
     return averaged if averaged and ema is not False else plain
 
 
@@ -218,7 +224,7 @@ def _fingerprint(state: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _categories(found: object, path: Path, depth: int = 0) -> tuple[str, ...] | None:
-    """The names of classes that a file has beside its weights; None if there are none that can be read."""
+    """The class names that a file contains in addition to its weights; None if it has no readable names."""
     if not isinstance(found, Mapping) or depth > 3:
         return None
     for key in NAMES:
@@ -227,7 +233,7 @@ def _categories(found: object, path: Path, depth: int = 0) -> tuple[str, ...] | 
             try:
                 return names_of_object(names)
             except NamesError as error:
-                log.warning("%s: its %r are no names of classes (%s)", path, key, error)
+                log.warning("%s: ignoring %r, which does not contain class names (%s)", path, key, error)
     return next(
         (
             names
@@ -254,8 +260,10 @@ def _checked(state: Mapping[str, Any], path: Path) -> Tensors:
 
 
 def _is_held(tensor: torch.Tensor) -> bool:
-    """Whether a file holds all values of a tensor. One that repeats some by a stride of 0, or has no values,
-    claims any size, and takes that much memory when it is first computed with.
+    """Whether a file contains all values of a tensor.
+
+    A tensor that repeats values with a stride of 0, or that has no values, can claim any size, and takes that
+    much memory when it is first used.
     """
     if tensor.layout is not torch.strided or tensor.is_meta:
         return False
@@ -263,17 +271,17 @@ def _is_held(tensor: torch.Tensor) -> bool:
 
 
 def modern_name(key: str) -> str:
-    """A tensor's name in today's networks: DenseNet's published files still say ``norm.1`` for ``norm1``."""
+    """The current name of a tensor. DenseNet's published files still use ``norm.1`` for ``norm1``."""
     return _DENSENET_1.sub(r"\1\2", key)
 
 
 def sides(tensor: torch.Tensor) -> str:
-    """A tensor's shape, for people."""
+    """The shape of a tensor as text for messages."""
     return " × ".join(map(str, tensor.shape)) or "a number"
 
 
 class _Unallocated(TorchFunctionMode):
-    """Inside, new parameters get a shape but no memory, and their initialisation is skipped."""
+    """Inside this mode, new parameters get a shape but no memory, and their initialisation is skipped."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -287,6 +295,6 @@ class _Unallocated(TorchFunctionMode):
 
 
 def skeleton(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network that waits for `fill`: no memory and no time is spent on weights that are replaced anyway."""
+    """Builds a network for `fill`, without spending memory or time on weights that are replaced anyway."""
     with _Unallocated():
         return make()

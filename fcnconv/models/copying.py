@@ -1,5 +1,7 @@
-"""Copies of torch modules as people hold them: wrapped, scripted, quantised, or with activations in
-attributes."""
+"""Copies torch modules in the states that users have them in.
+
+Modules can be wrapped, scripted or quantised, or keep activations in attributes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def check_weights(model: nn.Module) -> None:
     for name, tensor in named_tensors(model):
         if tensor.is_meta:
             raise ModelError(
-                f"{name} has no values, as it is on the meta device; load the weights before converting"
+                f"{name} has no values because it is on the meta device; load the weights before converting"
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
@@ -42,14 +44,16 @@ def check_weights(model: nn.Module) -> None:
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers with their names; those of TorchScript and of quantised modules too."""
+    """Parameters and buffers with their names, also for TorchScript and quantised modules."""
     yield from model.named_parameters()
     yield from model.named_buffers()
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of a module. Activations that it keeps in attributes are copied without their gradient,
-    which torch refuses to copy.
+    """A deep copy of a module.
+
+    Activations that the module keeps in attributes are copied without their gradient, because torch refuses
+    to copy them otherwise.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -60,7 +64,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def _tensors(values: Iterable[Any], depth: int = 3) -> Iterator[torch.Tensor]:
-    """The tensors in values, and in lists, tuples and dictionaries among them."""
+    """The tensors among the values, and inside lists, tuples and dictionaries among them."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -69,9 +73,9 @@ def _tensors(values: Iterable[Any], depth: int = 3) -> Iterator[torch.Tensor]:
 
 
 def float_copy(model: nn.Module) -> nn.Module:
-    """A copy of a module on the processor, in float32 and evaluation mode, without gradients.
+    """Copies a module to the CPU, in float32 and evaluation mode, without gradients.
 
-    A TorchScript module is copied by saving and loading it; a quantised one keeps its types.
+    A TorchScript module is copied by saving and loading it. A quantised module keeps its types.
     """
     if isinstance(model, torch.jit.ScriptModule):
         with BytesIO() as file:
@@ -86,8 +90,7 @@ def float_copy(model: nn.Module) -> nn.Module:
 
 
 class OneByOne(nn.Module):
-    """A classifier that is given one image at a time: for one whose answer depends on the batch that an image
-    is in."""
+    """Passes one image at a time to a classifier whose output depends on the other images of a batch."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -99,23 +102,30 @@ class OneByOne(nn.Module):
 
 
 def checked_copy(model: nn.Module, channels: int, window: int) -> nn.Module:
-    """A copy of a classifier that answers for each image by itself, see `image_by_image`."""
+    """A copy of a classifier that scores each image independently, see `image_by_image`."""
     return image_by_image(float_copy(model), channels, window, type(model).__name__)
 
 
 def image_by_image(duplicate: nn.Module, channels: int, window: int, name: str) -> nn.Module:
-    """A classifier that answers for each image by itself, also where the given one needs them one by one.
+    """Returns a classifier that scores each image independently of the others in a batch.
 
-    duplicate: in evaluation mode. name: of the classifier, for messages.
+    A classifier that depends on the batch is wrapped, so that it gets the images one at a time.
 
-    Raises ModelError if it answers differently each time, or gives no logits (N, num_classes).
+    Args:
+        duplicate: the classifier, in evaluation mode.
+        channels: channels of its images.
+        window: side of its input, in pixels.
+        name: name of the classifier, for messages.
+
+    Raises:
+        ModelError: its output changes from call to call, or is not logits (N, num_classes).
     """
     x = torch.rand(2, channels, window, window, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         try:
             single = duplicate(x[:1])
             again = duplicate(x[:1])
-        except Exception as error:  # the model's own code raises whatever it likes
+        except Exception as error:  # the model's own code can raise any kind of error
             raise ModelError(
                 f"{name} fails on an image of {window} × {window}: {first_line(error)}"
             ) from error
@@ -134,5 +144,6 @@ def image_by_image(duplicate: nn.Module, channels: int, window: int, name: str) 
         )
     quantised = any(".quantized" in type(layer).__module__ for layer in duplicate.modules())
     same = pair is not None and float((pair[:1] - single).abs().max()) <= 1e-3 * scale
-    alone = same and single.ndim == 2 and not quantised  # whose rounding depends on the other images
+    # The rounding of quantised layers depends on the other images.
+    alone = same and single.ndim == 2 and not quantised
     return duplicate if alone else OneByOne(duplicate).eval()

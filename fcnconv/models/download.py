@@ -1,4 +1,4 @@
-"""Fetching published weights into the folder that torch's own hub uses, whole and checked or not at all."""
+"""Downloads published weights to the folder of torch.hub, and checks them before they appear there."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from fcnconv.models.packaged import file_sha256, know_sha256
 log = logging.getLogger("fcnconv")
 
 TIMEOUT_S = 30
-"""Seconds without a byte after which a download is given up."""
+"""Seconds without data after which a download stops."""
 
 _CHUNK = 1 << 20
 _SHA256_PREFIX = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 
 
 def hub_folder() -> Path:
-    """Where torch.hub keeps weights: below ``TORCH_HOME``, else ``XDG_CACHE_HOME``, else ``~/.cache``. Of a
-    user without a home a place in which nothing can be kept, as of `cache_path`.
+    """The folder where torch.hub keeps weights: below ``TORCH_HOME``, else ``XDG_CACHE_HOME``, else
+    ``~/.cache``.
+
+    For a user without a home, it is a path where nothing can be stored, as in `cache_path`.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")  # noqa: PTH118
@@ -39,33 +41,38 @@ def hub_folder() -> Path:
 
 
 def hub_path(url: str) -> Path:
-    """The place of a URL's file in `hub_folder`, whether or not it is there."""
+    """The path in `hub_folder` for a URL. The file need not exist."""
     return hub_folder() / url.rsplit("/", 1)[-1]
 
 
 def fetch(url: str) -> Path:
-    """The path of a URL's file in `hub_folder`, downloaded first if it is not there.
+    """Returns the path of a URL's file in `hub_folder`, and downloads the file first if it is missing.
 
-    A file that is named after its SHA-256 (``resnet18-f37072fd.pth``) is checked against it each time.
+    A file name that contains a SHA-256 (``resnet18-f37072fd.pth``) is checked against it each time.
 
-    Raises ModelError, naming the file and the folder to put it in, if it cannot be had or is altered.
+    Raises:
+        ModelError: the file cannot be downloaded, or is altered. The message names the file and its folder.
     """
     path = hub_path(url)
     if not path.is_file():
         try:
             _download(url, path)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # also a redirection to no address
+        except (
+            OSError,
+            http.client.HTTPException,
+            ValueError,
+        ) as error:  # includes a redirection without an address
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             raise ModelError(
-                f"{path.name}: the weights are not here, and cannot be downloaded ({reason}); "
+                f"{path.name}: the weights are missing and cannot be downloaded ({reason}); "
                 f"get {url} and put it in {path.parent}"
             ) from error
     else:
         found = file_sha256(path)
         if not _fits(path.name, found):
             raise ModelError(
-                f"{path}: altered weights: its SHA-256 begins with {found[:8]}; delete the file, and it is "
-                "downloaded again"
+                f"{path}: altered weights: its SHA-256 begins with {found[:8]}; delete the file, and "
+                "fcnconv downloads it again"
             )
     return path
 
@@ -76,8 +83,9 @@ def _fits(name: str, sha256: str) -> bool:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a server to another place only where nobody on the way can alter what comes: by TLS, or to the
-    same host if it was not asked by TLS either.
+    """Follows a redirect only if nobody on the way can alter the data.
+
+    The target must use TLS, or be the same host if the request did not use TLS either.
     """
 
     def redirect_request(
@@ -90,7 +98,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """Follows, and closes the answer where it leads to no address."""
+        """Follows a redirect, and closes the response if the redirect has no address."""
         try:
             return super().http_error_302(req, fp, code, msg, headers)
         except ValueError:
@@ -111,7 +119,9 @@ def _download(url: str, path: Path) -> None:
             try:
                 sha256 = _copy(response, file, size)
                 if not _fits(path.name, sha256):
-                    raise OSError(f"what came has another SHA-256, {sha256[:8]}…, or is not whole")
+                    raise OSError(
+                        f"the download is incomplete or altered: its SHA-256 begins with {sha256[:8]}"
+                    )
                 file.close()
                 temporary.chmod(0o644)
                 temporary.replace(path)
@@ -123,7 +133,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> str:
-    """Copies all, showing how far it is on a terminal. Returns the SHA-256."""
+    """Copies everything, shows the progress on a terminal, and returns the SHA-256."""
     digest, done = hashlib.sha256(), 0
     shown = size > 0 and sys.stderr.isatty() and log.isEnabledFor(logging.INFO)
     while chunk := source.read(_CHUNK):

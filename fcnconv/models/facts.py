@@ -1,4 +1,4 @@
-"""What was found out about a model at some cost, kept in the user's cache for the next start."""
+"""Keeps facts about a model that are expensive to find, in the user's cache."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from fcnconv.system.files import whole_file
 from fcnconv.system.records import sealed, unsealed
 
 Facts = dict[str, Any]
-"""As JSON holds them."""
+"""Values that JSON can store."""
 
 Read = TypeVar("Read")
 
 
 def remembered(key: Sequence[str], find: Callable[[], Facts], read: Callable[[Facts], Read]) -> Read:
-    """What `read` makes of the facts of that key: those that were kept, else what `find` gives, which is kept
-    then if that is possible.
+    """Returns facts from the cache, or finds them and stores them if possible.
 
-    key: what the facts are about, and all that they depend on. read: raises KeyError, TypeError or ValueError
-    for facts that do not hold any more; they are found again, as those are that were damaged on disk.
+    Args:
+        key: what the facts are about, and everything that they depend on.
+        find: finds the facts if they are not in the cache.
+        read: converts the facts. It raises KeyError, TypeError or ValueError for facts that are outdated or
+            damaged, which are then found again.
+
+    Returns:
+        The result of `read`.
     """
     path = _path(key)
     with suppress(OSError, KeyError, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Putting the tensors of a file into a network, under whatever prefix they lie and with the head they have.
+"""Puts the tensors of a file into a network, under any prefix and with any head that the file describes.
 
-The body must fit to the last tensor. A head that differs from the network's own is built from the names of
-its tensors, as far as these tell how it computes; what they do not tell is asked for.
+The body must fit exactly. A head that differs from the network's own is built from the names of its tensors,
+as far as these names determine the computation. For anything else, the error asks the user.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TRAINING = re.compile(
     r"(.*[._])?(criterion|loss\w*|\w+_loss|metrics?|\w+_metrics?|\w*acc(uracy)?|auroc|f1\w*|teacher|ema|momentum\w*|"
     r"train_\w+|valid_\w+|val_\w+|test_\w+|mixup|cutmix|normalize|normalization|preprocess\w*)\..*"
 )
-"""Names of what training adds beside the network: losses, metrics, teachers."""
+"""Names of modules that training adds to the network: losses, metrics, teachers."""
 _SHOWN = 5
 
 
@@ -37,17 +37,17 @@ def fit(
     name: str,
     options: WeightOptions = AS_THEY_ARE,
 ) -> Fit:
-    """Finds a network's tensors in a file, and its head.
+    """Finds the tensors of a network in a file, and its head.
 
     Args:
-        make: builds the network for a number of classes. Its last layer is what changes with that number.
-        tensors: of the file, by the names that they have there.
+        make: builds the network for a number of classes. Only its last layer changes with this number.
+        tensors: the tensors of the file, with the names of the file.
         source: the file, for messages.
-        name: of the network, for messages.
-        options: what the user says of the file.
+        name: name of the network, for messages.
+        options: the user's choices for the file.
 
     Raises:
-        ModelError: the body is another network's, or the head cannot be built from what the file says.
+        ModelError: the body belongs to another network, or the head cannot be built from the file.
     """
     one, other = (skeleton(lambda n=n: make(n)).state_dict() for n in (1000, 1001))  # type: ignore[misc]
     heads = [key for key, tensor in one.items() if tensor.shape != other[key].shape]
@@ -61,19 +61,19 @@ def fit(
         misfits = _misfits({key: value for key, value in one.items() if key not in heads}, inside)
         if not misfits:
             raise ModelError(
-                f"{source}: has the body of {name} and no head ({' or '.join(heads)}), so that it gives "
-                "features, and no classes"
+                f"{source}: has the body of {name} and no head ({' or '.join(heads)}), so it computes "
+                "features instead of classes"
             )
         raise ModelError(_not_of(source, name, misfits, tensors))
     left = _left_over(found, one, inside, outside)
     named = inside | outside
     if foreign := [key for key in left if not _harmless(key, named[key])]:
         raise ModelError(
-            f"{source}: has layers beside those of {name}: {some(foreign)}; how they are used is not known. "
+            f"{source}: has more layers than {name}: {some(foreign)}; how they are used is not known. "
             "Build the network in Python and pass it to fcnconv.load, or save it with torch.onnx.export"
         )
     if layers := [key for key in left if named[key].ndim]:
-        log_once(f"{source}: left out {some(layers)}, which training adds")
+        log_once(f"{source}: ignoring {some(layers)}, which only training uses")
     unused = {*left, *filter(_AUXILIARY.match, found.tensors)}
     return replace(found, tensors={key: value for key, value in found.tensors.items() if key not in unused})
 
@@ -81,13 +81,13 @@ def fit(
 def _prefixes(
     wanted: Mapping[str, Any], tensors: Tensors, ema: bool | None, source: str
 ) -> tuple[str, tuple[str, ...]]:
-    """What stands before the names of most of a network's tensors in a file, and before those of the averaged
-    or plain ones that are not taken.
+    """The prefix of most of the network's tensor names in a file, and the prefixes of the weights that are
+    not used.
     """
     counts: dict[str, int] = defaultdict(int)
     for key in tensors:
         place = 0
-        while True:  # every part of a name after a dot may be the network's own name of it
+        while True:  # the network's own name may start after any dot
             if key[place:] in wanted:
                 counts[key[:place]] += 1
             place = key.find(".", place) + 1
@@ -102,14 +102,14 @@ def _prefixes(
     chosen = list(choose_average(averaged, plain, ema, source)) if len(best) > 1 else best
     if len(chosen) > 1:
         raise ModelError(
-            f"{source}: holds several networks, under {' and '.join(map(repr, chosen))}, and does not say "
+            f"{source}: contains several networks, under {' and '.join(map(repr, chosen))}, and does not say "
             "which is meant; save one of them to a file of its own"
         )
     return chosen[0], tuple(prefix for prefix in best if prefix != chosen[0])
 
 
 def _misfits(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
-    """What is missing of some tensors, or of another shape; counters do not count."""
+    """The tensors that are missing or have another shape, as text. Counters are ignored."""
     misfits = []
     for key, tensor in wanted.items():
         if key.endswith("num_batches_tracked"):
@@ -122,7 +122,9 @@ def _misfits(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tenso
 
 
 def _other_channels(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether two weights are a first convolution's for other numbers of channels, see `take_channels`."""
+    """Whether two weights belong to a first convolution with different numbers of channels, see
+    `take_channels`.
+    """
     a, b = list(found.shape), list(wanted.shape)
     return len(a) == len(b) == 4 and b[1] == 3 and a[:1] + a[2:] == b[:1] + b[2:]
 
@@ -135,7 +137,7 @@ def _modules(keys: list[str]) -> list[str]:
 
 
 def _own_head(one: Mapping[str, torch.Tensor], heads: list[str], inside: Tensors) -> Fit | None:
-    """The network's own head, for whatever number of classes; one without biases has biases of 0."""
+    """The network's own head, for any number of classes. A head without biases gets biases of 0."""
     weights = [key for key in heads if one[key].ndim > 1]
     if not weights or not all(key in inside and inside[key].ndim == one[key].ndim for key in weights):
         return None
@@ -162,7 +164,9 @@ def _other_head(
     name: str,
     options: WeightOptions,
 ) -> Fit | None:
-    """The head in the place of the network's, or of a container around it, or beside the network."""
+    """The head in the place of the network's own, in the place of a container around it, or next to the
+    network.
+    """
     modules = _modules(heads)
     if len(modules) != 1:
         return None
@@ -184,7 +188,7 @@ def _below(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def _beside(one: Mapping[str, torch.Tensor], inside: Tensors, outside: Tensors) -> Tensors:
-    """The tensors of the only module that stands beside a network without a head."""
+    """The tensors of the only other module next to a network without a head."""
     others = outside | {key: value for key, value in inside.items() if key not in one}
     groups = dict.fromkeys(
         key.partition(".")[0] for key in others if not _TRAINING.fullmatch(key) and "." in key
@@ -194,13 +198,15 @@ def _beside(one: Mapping[str, torch.Tensor], inside: Tensors, outside: Tensors) 
 
 
 def _features(one: Mapping[str, torch.Tensor], place: str) -> int:
-    """How many features enter the head that stands at a place: those of the first layer there."""
+    """The number of features that enter the head at a place, which is the input size of the first layer
+    there.
+    """
     first = next(value for key, value in one.items() if key.startswith(f"{place}.") and value.ndim > 1)
     return int(first.shape[1])
 
 
 def _left_over(found: Fit, one: Mapping[str, Any], inside: Tensors, outside: Tensors) -> list[str]:
-    """The names of the tensors that are none of the network's."""
+    """The names of the tensors that do not belong to the network."""
     used = {id(value) for value in found.tensors.values()}
     known = [key for key in inside if key in one or _AUXILIARY.match(key)]
     skipped = {id(inside[key]) for key in known}
@@ -209,7 +215,7 @@ def _left_over(found: Fit, one: Mapping[str, Any], inside: Tensors, outside: Ten
 
 
 def _harmless(key: str, tensor: torch.Tensor) -> bool:
-    """Whether a tensor may be left out: a counter, or what training adds beside a network."""
+    """Whether a tensor can be ignored: a counter, or a tensor that training adds."""
     return tensor.ndim == 0 or key.endswith(COUNTER) or _TRAINING.fullmatch(key) is not None
 
 
@@ -225,9 +231,15 @@ def _not_of(source: str, name: str, misfits: list[str], tensors: Tensors) -> str
 
 
 def fill(model: nn.Module, tensors: Tensors, source: str) -> nn.Module:
-    """The model with these tensors, in float32 and evaluation mode.
+    """Fills a model with tensors and returns it, in float32 and evaluation mode.
 
-    source: the file, for the error. Raises ModelError with the names that are missing, unknown or misshapen.
+    Args:
+        model: the network.
+        tensors: the tensors, with the names of the network.
+        source: the file, for messages.
+
+    Raises:
+        ModelError: names are missing or unknown, or shapes differ. The message lists them.
     """
     wanted = model.state_dict()
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}
@@ -253,7 +265,7 @@ def fill(model: nn.Module, tensors: Tensors, source: str) -> nn.Module:
         raise ModelError(
             f"{source}: not the weights of this {type(model).__name__}: {'; '.join(misfits[:_SHOWN])}{more}"
         )
-    # The network's own metadata go with the tensors: without a version, MNASNet takes them for old ones.
+    # Pass the network's own metadata along: without a version, MNASNet assumes an old format.
     state = wanted | {name: torch.zeros((), dtype=torch.long) for name in counters} | tensors
     model.load_state_dict(_with_metadata(state, wanted), assign=True)
     return model.requires_grad_(False).eval()
@@ -268,9 +280,16 @@ def _with_metadata(state: Mapping[str, torch.Tensor], like: Mapping[str, torch.T
 
 
 def take_channels(model: nn.Module, tensors: Tensors, channels: int, source: str) -> nn.Module:
-    """The model, its first convolution made for images of as many channels as its weights are.
+    """Adapts the first convolution of a model to the number of channels in its weights.
 
-    channels: that its images will have. Raises ModelError if these are others.
+    Args:
+        model: the network.
+        tensors: its weights.
+        channels: channels of the images.
+        source: the file, for messages.
+
+    Raises:
+        ModelError: the weights and the images have different numbers of channels.
     """
     convolutions = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
     images = ((name, layer) for name, layer in convolutions if layer.in_channels in (3, channels))
@@ -280,8 +299,8 @@ def take_channels(model: nn.Module, tensors: Tensors, channels: int, source: str
         return model
     if weight.shape[1] != channels:
         raise ModelError(
-            f"{source}: the network takes images of {weight.shape[1]} channels, and mean and std are of "
-            f"{channels}; give --mean and --std with a number for each channel"
+            f"{source}: the network takes images of {weight.shape[1]} channels, and mean and std are for "
+            f"{channels}; give --mean and --std with one number per channel"
         )
     if first.in_channels != channels:
         first.in_channels = channels

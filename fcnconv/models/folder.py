@@ -1,7 +1,7 @@
-"""Models as they are shared: a folder, or a repository of the hub, with weights and a ``config.json`` beside
-them.
+"""Reads shared models: a folder, or a repository of the hub, with weights and a ``config.json``.
 
-Three kinds are read, each by what its ``config.json`` has: timm's, transformers' and WSInfer's.
+Three kinds are supported: timm's, transformers' and WSInfer's. The keys in ``config.json`` determine the
+kind.
 """
 
 from __future__ import annotations
@@ -25,42 +25,47 @@ from fcnconv.system.records import parse_json
 log = logging.getLogger("fcnconv")
 
 FOLDER = "local-dir:"
-"""What the name of a folder begins with; a path of one does as well."""
+"""Prefix for the name of a folder. The path of a folder works without it."""
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt", "pytorch_model.pth", "model.pth")
-"""The file of weights in a folder, the first of these that is there."""
+"""Names of weights files in a folder. The first one that exists is used."""
 
 TORCHSCRIPT = "torchscript_model.pt"
-"""The program in a folder of WSInfer's zoo, which is run only if the user allows it."""
+"""The program in a folder from WSInfer's zoo. It runs only if the user allows it."""
 
 DESCRIPTIONS = ("config.json", "preprocessor_config.json")
-"""What tells of the weights in a folder."""
+"""The files that describe the weights in a folder."""
 
 Files = Callable[[str], Path | None]
-"""The files of a folder: name -> path, or None if there is none."""
+"""The files of a folder: name -> path, or None if the file does not exist."""
 
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a folder tells of its model: what gives the network without weights, and how it is used."""
+    """The description of a model in a folder: how to build the network, and how to use it."""
 
     architecture: Callable[[], Architecture]
     own: OwnModel
 
 
 def is_folder(name: str) -> bool:
-    """Whether `name` is a folder of a model, or a repository of the hub."""
+    """Whether `name` is the folder of a model, or a repository of the hub."""
     return name.startswith((HUB, FOLDER)) or Path(name).joinpath("config.json").is_file()
 
 
 def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelSpec:
     """The spec of a folder or a repository.
 
-    own: what was said beside, which goes before what is told there. table: the known models.
+    Args:
+        name: the folder or the repository.
+        own: the user's description, which overrides the description in the folder.
+        table: the known models.
 
-    Raises UsageError, and ModelError for a folder that cannot be read or is of no known kind.
+    Raises:
+        UsageError: the options contradict the folder.
+        ModelError: the folder cannot be read, or its kind is unknown.
     """
     if name.startswith(HUB):
         files = files_of(*parse_repository(name))
@@ -68,13 +73,13 @@ def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelS
         files = _of_folder(Path(name.removeprefix(FOLDER)))
     path = files("config.json")
     if path is None:
-        raise ModelError(f"{name}: has no config.json, which says what its weights are")
+        raise ModelError(f"{name}: has no config.json, which describes its weights")
     config = read_json(path)
     kind = next((kind for key, kind in KINDS.items() if key in config), None)
     if kind is None:
         raise ModelError(
-            f"{path}: is of none of the kinds that are known, which have {', '.join(map(repr, KINDS))}; name "
-            "the file of weights itself, with --arch"
+            f"{path}: unknown kind of model: it has none of the keys {', '.join(map(repr, KINDS))}; name "
+            "the weights file itself, with --arch"
         )
     try:
         described = kind(_Found(name, config, files, table, own))
@@ -83,14 +88,16 @@ def folder_spec(name: str, own: OwnModel, table: dict[str, ModelSpec]) -> ModelS
             return torchscript_spec(name, partial(_required, name, files, _torchscript), own)
         architecture = described.architecture()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
-        raise ModelError(f"{path}: cannot be read as what it seems to be: {error!r}") from error
+        raise ModelError(
+            f"{path}: cannot be read as the kind of model that it describes: {error!r}"
+        ) from error
     if own.allow_torchscript:
-        log.info("%s: has weights without code, which are taken: no permission is needed", name)
+        log.info("%s: using the weights without code; no permission is needed", name)
     return described_spec(name, partial(_required, name, files, _weights), own, architecture)
 
 
 def files_of_folder(name: str) -> list[Path]:
-    """The files that a folder of a model may be read from; none of other models."""
+    """The files that a folder of a model may be read from; an empty list for other models."""
     if name.startswith(HUB) or not is_folder(name):
         return []
     return [Path(name.removeprefix(FOLDER), filename) for filename in (*DESCRIPTIONS, *WEIGHTS, TORCHSCRIPT)]
@@ -103,7 +110,7 @@ def _of_folder(folder: Path) -> Files:
 
 
 def _weights(files: Files) -> Path | None:
-    """The first file of weights in a folder that contains no code."""
+    """The first weights file in a folder that contains no code."""
     found = (path for filename in WEIGHTS if (path := files(filename)))
     return next((path for path in found if program_kind(path) is None), None)
 
@@ -115,13 +122,17 @@ def _torchscript(files: Files) -> Path | None:
 
 
 def _required(name: str, files: Files, find: Callable[[Files], Path | None]) -> Path:
-    """The file that `find` finds in a folder. Raises ModelError, with what can be done, if there is none."""
+    """The file that `find` finds in a folder.
+
+    Raises:
+        ModelError: the file does not exist. The message says what to do.
+    """
     if (path := find(files)) is not None:
         return path
     missing = f"{name}: has no file of weights, {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}"
     if find is _torchscript:
         raise ModelError(f"{missing}, and no {TORCHSCRIPT}")
-    if name.startswith(HUB):  # whose files would be downloaded only to be refused
+    if name.startswith(HUB):  # do not download a program only to refuse it
         raise ModelError(
             f"{missing}. If it has {TORCHSCRIPT}, which contains code, and you trust that, add "
             f"{ALLOW_TORCHSCRIPT}"
@@ -131,19 +142,19 @@ def _required(name: str, files: Files, find: Callable[[Files], Path | None]) -> 
 
 
 def read_json(path: Path) -> Config:
-    """The object that a JSON file holds. Raises ModelError."""
+    """Reads the object in a JSON file. Raises ModelError if this fails."""
     try:
         record = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if not isinstance(record, dict):
-        raise ModelError(f"{path}: an object was expected, not a {type(record).__name__}")
+        raise ModelError(f"{path}: expected a JSON object, not a {type(record).__name__}")
     return record
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A folder whose ``config.json`` was read. own: what the user says."""
+    """A folder whose ``config.json`` has been read. `own` is the user's description."""
 
     name: str
     config: Config
@@ -153,11 +164,11 @@ class _Found:
 
 
 def _timm(found: _Found) -> Described:
-    """timm's: ``architecture``, ``pretrained_cfg``, ``label_names``, ``model_args``."""
+    """A timm model: ``architecture``, ``pretrained_cfg``, ``label_names``, ``model_args``."""
     config = found.config
     from fcnconv.models.timm import timm_architecture
 
-    used = config.get("pretrained_cfg") or config  # its first files had all in one
+    used = config.get("pretrained_cfg") or config  # timm's first files had a single level
     _, window, _ = used.get("input_size") or (3, 224, 224)
     names, texts = config.get("label_names"), config.get("label_descriptions") or {}
     categories = tuple(str(texts.get(name, name)) for name in names) if names else None
@@ -172,7 +183,9 @@ def _timm(found: _Found) -> Described:
 
 
 def _transformers(found: _Found) -> Described:
-    """transformers': ``model_type``, ``id2label``, and beside it how images are prepared."""
+    """A transformers model: ``model_type``, ``id2label``, and a separate file for the preprocessing of
+    images.
+    """
     from fcnconv.models.transformers import preparation, transformers_architecture
 
     config, own = found.config, found.own
@@ -184,16 +197,17 @@ def _transformers(found: _Found) -> Described:
         side = own.window or config.get("image_size")
         if not isinstance(side, int) or own.mean is None or own.std is None:
             raise ModelError(
-                f"{found.name}: has no preprocessor_config.json, which says how images are prepared; put it "
-                "beside config.json, or give --window, --mean and --std"
+                f"{found.name}: has no preprocessor_config.json, which describes the preprocessing; put it "
+                "next to config.json, or give --window, --mean and --std"
             )
         return Described(network, OwnModel(categories=categories, window=side))
     return Described(network, preparation(read_json(prepared), categories, str(prepared)))
 
 
 def _wsinfer(found: _Found) -> Described:
-    """WSInfer's (its ``schemas/model-config.schema.json``): tiles of ``patch_size_pixels`` at
-    ``spacing_um_px``, which a transform may resize.
+    """A WSInfer model (see its ``schemas/model-config.schema.json``).
+
+    Its tiles have ``patch_size_pixels`` at ``spacing_um_px``, and a transform may resize them.
     """
     config, table = found.config, found.table
     window, mean, std = config["patch_size_pixels"], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -205,8 +219,11 @@ def _wsinfer(found: _Found) -> Described:
         elif step["name"] == "Normalize":
             mean, std = tuple(given["mean"]), tuple(given["std"])
         elif step["name"] != "ToTensor":
-            raise ModelError(f"its images pass through {step['name']}, which is not known here")
-    name, spacing = config["architecture"], float(config["spacing_um_px"])  # a list would be repeated
+            raise ModelError(f"its images pass through {step['name']}, which fcnconv does not support")
+    name, spacing = (
+        config["architecture"],
+        float(config["spacing_um_px"]),
+    )  # float refuses a list, which * repeats
     own = OwnModel(
         categories=tuple(config["class_names"]),
         window=window,
@@ -220,7 +237,9 @@ def _wsinfer(found: _Found) -> Described:
 
 KINDS: dict[str, Callable[[_Found], Described]] = {
     "spacing_um_px": _wsinfer,
-    "architecture": _timm,  # which may name transformers' wrapper of it too
+    "architecture": _timm,  # may also name transformers' wrapper
     "model_type": _transformers,
 }
-"""What a ``config.json`` has that those of a kind have, and none of a kind below, and what reads it."""
+"""A key of ``config.json`` that distinguishes each kind from the kinds after it -> the function that reads
+it.
+"""

@@ -1,4 +1,4 @@
-"""The head of a network, built from the names of its tensors, as far as these say how it computes."""
+"""Builds the head of a network from its tensors, as far as their names determine the computation."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file's tensors become a network's.
+    """How the tensors of a file become a network's.
 
-    tensors: by the network's own names. num_classes: that the head gives.
-    head: makes the head where it is another than the network's own, and `place` says where it goes.
+    Attributes:
+        tensors: the tensors, with the names of the network.
+        num_classes: number of classes that the head returns.
+        head: builds the head if it differs from the network's own.
+        place: where this head goes.
     """
 
     tensors: Tensors
@@ -44,11 +47,11 @@ class Fit:
     head: Callable[[], nn.Module] | None = None
 
     def network(self, make: Callable[[int], nn.Module]) -> nn.Module:
-        """The network without its weights, with the head that these have."""
+        """Builds the network without its weights, with the head that fits the weights."""
         network: nn.Module = skeleton(lambda: make(self.num_classes))
         saved = network.state_dict().keys()
         if any(buffer.is_meta for name, buffer in network.named_buffers() if name not in saved):
-            network = make(self.num_classes)  # it computes what no file has, such as relative positions
+            network = make(self.num_classes)  # values that no file contains, such as relative positions
         if self.head is not None:
             parent, _, name = self.place.rpartition(".")
             setattr(network.get_submodule(parent), name, skeleton(self.head))
@@ -57,9 +60,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class HeadBuilder:
-    """What builds a head from the names and shapes of its tensors.
+    """Builds a head from the names and shapes of its tensors.
 
-    place: where it goes. features: that enter it. activation: between its linear layers, if one is named.
+    Attributes:
+        place: where the head goes.
+        features: number of features that enter it.
+        activation: function between its linear layers, if the user named one.
     """
 
     place: str
@@ -69,13 +75,15 @@ class HeadBuilder:
     features: int
 
     def fit(self, tensors: Tensors, body: Tensors) -> Fit:
-        """The network with this head. Raises ModelError for what the names of its tensors do not tell."""
+        """The network with this head. Raises ModelError if the names of the tensors leave the computation
+        open.
+        """
         groups: dict[str, Tensors] = defaultdict(dict)
         for key, value in tensors.items():
             module, _, parameter = key.rpartition(".")
             groups[module][parameter] = value
         if len(groups) > 1 and not all(name.replace(".", "").isdigit() for name in groups):
-            raise self._unknown(tensors, f"in which order {some(list(groups))} compute")
+            raise self._unknown(tensors, f"the order of {some(list(groups))}")
         names = sorted(groups, key=_numbers) if len(groups) > 1 else list(groups)
         layers: list[Callable[[], nn.Module]] = []
         named: Tensors = {}
@@ -102,10 +110,10 @@ class HeadBuilder:
         return Fit(body | named, width, self.place, lambda: nn.Sequential(*(layer() for layer in layers)))
 
     def _layer(self, name: str, tensors: Tensors, head: Tensors) -> tuple[Callable[[], nn.Module], int, int]:
-        """What makes the layer that has these tensors, and how many features enter and leave it."""
+        """The function that builds the layer with these tensors, and the numbers of features in and out."""
         weight, bias = tensors.get("weight"), "bias" in tensors
         if weight is None or set(tensors) - {"weight", "bias", "running_mean", "running_var", COUNTER}:
-            raise self._unknown(head, f"what computes with {some([f'{name}.{key}' for key in tensors])}")
+            raise self._unknown(head, f"which layer uses {some([f'{name}.{key}' for key in tensors])}")
         out = len(weight)
         if "running_mean" in tensors:
             return partial(nn.BatchNorm1d, out), out, out
@@ -113,20 +121,22 @@ class HeadBuilder:
             return partial(nn.Linear, weight.shape[1], out, bias=bias), weight.shape[1], out
         if weight.ndim == 4 and tuple(weight.shape[2:]) == (1, 1):
             return partial(nn.Conv2d, weight.shape[1], out, 1, bias=bias), weight.shape[1], out
-        raise self._unknown(head, f"what computes with {name}.weight, {sides(weight)}")
+        raise self._unknown(head, f"which layer uses {name}.weight, {sides(weight)}")
 
     def _between(self, head: Tensors, before: str, linear: list[str]) -> Callable[[], nn.Module]:
         if self.activation is None:
             after = next(name for name in linear if _numbers(name) > _numbers(before))
-            raise self._unknown(head, f"what stands between {self.place}.{before} and {self.place}.{after}")
+            raise self._unknown(
+                head, f"which function is between {self.place}.{before} and {self.place}.{after}"
+            )
         return ACTIVATIONS[self.activation]
 
     def _unknown(self, tensors: Tensors, what: str) -> ModelError:
-        """The error for what a file of weights does not say, with the lines of Python that say it."""
+        """The error for a computation that the file leaves open, with Python code that defines it."""
         layers = [f"nn.Linear({w.shape[1]}, {w.shape[0]})" for w in tensors.values() if w.ndim == 2]
         return ModelError(
             f"{self.source}: has the body of {self.name} and another head at {self.place}, and does not say "
-            f"{what}. If it is a sequence, --head-activation names what stands between its linear layers: "
+            f"{what}. If it is a sequence, --head-activation names the function between its linear layers: "
             f"{', '.join(ACTIVATIONS)}. Or build it in Python: model.{self.place} = "
             f"nn.Sequential({', nn.ReLU(), '.join(layers)}); model.load_state_dict(weights), and pass the "
             "model to fcnconv.load, or save it with torch.onnx.export"
@@ -142,7 +152,7 @@ def _numbers(name: str) -> list[int]:
 
 
 def _gap(before: str, after: str) -> bool:
-    """Whether a layer without tensors may stand between two layers of a sequence."""
+    """Whether a layer without tensors can stand between two layers of a sequence."""
     a, b = _numbers(before), _numbers(after)
     return a[:-1] != b[:-1] or b[-1] - a[-1] > 1
 
@@ -157,12 +167,13 @@ def _layout(layers: list[Callable[[], nn.Module]]) -> str:
 
 
 def unparametrized(tensors: Tensors) -> Tensors:
-    """Tensors with the weights that weight and spectral normalisation keep in pieces, both as torch has named
-    these pieces before 2.0 and since.
+    """Combines weights that weight normalisation and spectral normalisation store in parts.
 
-    Weight normalisation (Salimans and Kingma, 2016): w = g · v / ‖v‖, with a norm for each index of the axes
-    where g is longer than 1. Spectral normalisation (Miyato et al., 2018): w / (uᵀ W v), with W the
-    matrix that w is.
+    The names of these parts in torch before 2.0 and the current names are both recognised.
+
+    - Weight normalisation (Salimans and Kingma, 2016): w = g · v / ‖v‖, with one norm per index of the axes
+      where g is longer than 1.
+    - Spectral normalisation (Miyato et al., 2018): w / (uᵀ W v), with W the matrix form of w.
     """
     found = dict(tensors)
     for key in tensors:

@@ -1,5 +1,6 @@
-"""Files of the Hugging Face hub, by its own client (``huggingface_hub``, which comes with timm and
-transformers).
+"""Gets files from the Hugging Face hub with the hub's own client (``huggingface_hub``).
+
+The client comes with timm and transformers.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from fcnconv.errors import ModelError, UsageError, first_line
 from fcnconv.models.facts import Facts, remembered
 
 HUB = "hf-hub:"
-"""What the name of a model of the hub begins with: ``hf-hub:user/repo`` or ``hf-hub:user/repo@revision``."""
+"""Prefix for models of the hub: ``hf-hub:user/repo`` or ``hf-hub:user/repo@revision``."""
 
 _REACHED_S = 5.0
-"""Seconds in which the hub must answer at all. Its client would try for 24 s where there is no network."""
+"""Seconds that the hub has to answer at all. Its client would try for 24 s without a network."""
 
 
 def parse_repository(name: str) -> tuple[str, str]:
-    """The repository and the revision of a name of the hub. Raises UsageError."""
+    """Splits the name of a hub model into repository and revision. Raises UsageError if it is not one."""
     match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
     if match is None:
         raise UsageError(
@@ -32,10 +33,19 @@ def parse_repository(name: str) -> tuple[str, str]:
 
 
 def hub_file(repository: str, revision: str, filename: str) -> Path | None:
-    """The path of a file of a repository in the hub's own cache, downloaded first if it is not there; None if
-    the repository has no such file.
+    """Returns the path of a repository's file in the hub's own cache, and downloads it first if it is
+    missing.
 
-    Raises ModelError, with what to do, if it cannot be had.
+    Args:
+        repository: ``user/repo``.
+        revision: branch, tag or commit.
+        filename: path inside the repository.
+
+    Returns:
+        The path, or None if the repository has no such file.
+
+    Raises:
+        ModelError: the file cannot be downloaded. The message says what to do.
     """
 
     def fetched() -> Facts:
@@ -46,11 +56,11 @@ def hub_file(repository: str, revision: str, filename: str) -> Path | None:
         path.stat()
         return path
 
-    # Its client is slow to import, and asks the hub each time.
+    # The client is slow to import, and contacts the hub each time.
     where = (os.environ.get(name, "") for name in ("HF_ENDPOINT", "HF_HOME"))
     try:
         return remembered(("hub", *where, repository, revision, filename), fetched, there)
-    except _AbsentError:  # which is not remembered: it may come
+    except _AbsentError:  # not cached: the file may be added later
         return None
 
 
@@ -74,25 +84,29 @@ def _fetched(repository: str, revision: str, filename: str) -> str:
         return get(here=True)
     except errors.EntryNotFoundError:  # not in its cache
         pass
-    way_out = f"put its files in a folder, and name that local-dir:FOLDER (here {filename} is missing)"
+    way_out = f"put its files in a folder and use local-dir:FOLDER ({filename} is missing)"
     if constants.HF_HUB_OFFLINE:
-        raise ModelError(f"{name}: is not here, and HF_HUB_OFFLINE forbids to ask the hub; {way_out}")
+        raise ModelError(f"{name}: is not in the cache, and HF_HUB_OFFLINE forbids downloads; {way_out}")
     if unreachable := _unreachable(constants.ENDPOINT):
-        raise ModelError(f"{name}: is not here, and the hub cannot be reached ({unreachable}); {way_out}")
+        raise ModelError(
+            f"{name}: is not in the cache, and the hub cannot be reached ({unreachable}); {way_out}"
+        )
     try:
         return get(here=False)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise ModelError(f"{name}: the hub has no such repository, or shows it to its owner only") from error
+        raise ModelError(f"{name}: the hub has no such repository, or it is private") from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(f"{name}: the hub does not answer ({first_line(error)}); {way_out}") from error
     except errors.EntryNotFoundError as error:
         raise _AbsentError from error
-    except Exception as error:  # its errors, of many libraries, share no parent
-        raise ModelError(f"{name}: {filename} cannot be fetched ({first_line(error)}); {way_out}") from error
+    except Exception as error:  # its errors come from many libraries without a common base class
+        raise ModelError(
+            f"{name}: {filename} cannot be downloaded ({first_line(error)}); {way_out}"
+        ) from error
 
 
 def _unreachable(endpoint: str) -> str:
-    """Why the hub cannot be reached; empty if it can, as far as that shows: a proxy is trusted."""
+    """Why the hub cannot be reached; empty if it can be, or if a proxy is set."""
     parts = urlsplit(endpoint)
     proxies = (f"{scheme}_proxy" for scheme in ("all", parts.scheme))
     if any(os.environ.get(case(proxy)) for proxy in proxies for case in (str.lower, str.upper)):
@@ -106,5 +120,5 @@ def _unreachable(endpoint: str) -> str:
 
 
 def files_of(repository: str, revision: str) -> Callable[[str], Path | None]:
-    """The files of a repository: name -> path, or None, as `hub_file` gives them."""
+    """The files of a repository: name -> path or None, as from `hub_file`."""
     return lambda filename: hub_file(repository, revision, filename)

@@ -1,7 +1,8 @@
-"""Stand-ins for what training scripts save beside weights: settings, paths, numbers of numpy.
+"""Stand-ins for objects that training scripts save with weights: settings, paths, NumPy numbers.
 
-torch's restricted unpickler refuses a whole checkpoint for one of them. It gets an empty class for each of a
-fixed list of names instead: nothing is imported, nothing of the file's is called, and the values are dropped.
+torch's restricted unpickler refuses a whole checkpoint that contains one of them. For a fixed list of names,
+it gets an empty class instead. Nothing is imported, no code of the file is called, and the values are
+dropped.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _DICTIONARIES = {
 
 
 class _Value:
-    """Takes whatever it is given, and keeps nothing."""
+    """Accepts any arguments, and stores nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -54,7 +55,7 @@ class _Value:
 
 
 class _Dictionary:
-    """Becomes the one kind of dictionary that the unpickler fills and gives attributes."""
+    """Replaces the one kind of dictionary that the unpickler fills and gives attributes."""
 
     def __new__(cls, *_: Any) -> Any:
         return OrderedDict()
@@ -73,4 +74,4 @@ INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *_stand_ins(_Value, _VALUES),
     *_stand_ins(_Dictionary, _DICTIONARIES),
 ]
-"""For `torch.serialization.safe_globals`: a class for each name, which does nothing."""
+"""For `torch.serialization.safe_globals`: one class per name, which does nothing."""

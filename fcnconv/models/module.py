@@ -1,4 +1,4 @@
-"""A classifier that was built in Python: any module that makes logits of images."""
+"""A classifier that was built in Python: any module that computes logits from images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from fcnconv.models.spec import ModelSpec
 def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
     """The spec of a classifier in memory: float (N, channels, window, window) -> logits (N, num_classes).
 
-    own: its window (224 if it is not said), preprocessing (ImageNet's), of as many channels as its images
-        have, and categories.
+    Args:
+        model: the classifier.
+        own: its window (default 224), its mean and std (default ImageNet's; their length is the number of
+            image channels), and its categories.
     """
     if own.arch is not None:
-        raise UsageError(f"arch: a module is its own architecture, and needs no {own.arch!r}")
+        raise UsageError(f"arch: a module is its own architecture; leave out {own.arch!r}")
     if own.allow_torchscript is not None:
-        raise UsageError("allow_torchscript: only a file is asked about; leave it out for a loaded module")
+        raise UsageError("allow_torchscript: this is for files only; leave it out for a loaded module")
     model = unwrapped(model)
     check_weights(model)
     name, window = type(model).__name__, own.window or 224
@@ -44,7 +46,7 @@ def module_spec(model: nn.Module, own: OwnModel) -> ModelSpec:
         temperature=own.temperature or 1.0,
         pixel_size=own.pixel_size,
         sha256=lambda _: state_sha256(model),
-        no_plan=f"{name} was built in Python: its code has no name by which a plan could be found",
+        no_plan=f"{name} was built in Python: nothing identifies its code, so a plan cannot be reused",
     )
 
 
@@ -57,8 +59,10 @@ def _labels(model: nn.Module, window: int, own: OwnModel) -> Labels:
 
 
 def state_sha256(model: nn.Module) -> str:
-    """The SHA-256 of a network's state dict: each tensor's name, type, shape and bytes, in its order. Of what
-    is no tensor, such as the packed weights of a quantised layer, its text.
+    """The SHA-256 of the state dict of a network.
+
+    It covers the name, type, shape and bytes of each tensor, in order. For values that are not tensors, such
+    as the packed weights of a quantised layer, it covers their text.
     """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():

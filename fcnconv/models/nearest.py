@@ -1,4 +1,4 @@
-"""Which known networks some tensors are nearest to, by their names and shapes."""
+"""Finds the known networks that are nearest to some tensors, by names and shapes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ USUAL_OF_TIMM = (
     *("swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224", "rexnet_100", "ghostnet_100"),
     *("mixnet_s", "res2net50_26w_4s", "cspdarknet53", "repvgg_b0", "edgenext_small", "maxvit_tiny_tf_224"),
 )
-"""Networks of timm that are compared too where timm is installed; all of them would take minutes."""
+"""Networks of timm that are also compared if timm is installed. Comparing all of timm would take minutes."""
 
 
 def nearest(tensors: Tensors, count: int = 3) -> list[tuple[str, int, int]]:
     """The known networks with the most tensors of the same names and shapes.
 
     Returns:
-        (name, how many tensors fit, how many the network has), the nearest first.
+        (name, number of tensors that fit, number of tensors in the network), the nearest network first.
     """
     names = list(tensors)
     first = next((name for name in names if tensors[name].ndim == 4), names[0] if names else "")
@@ -57,12 +57,12 @@ def nearest(tensors: Tensors, count: int = 3) -> list[tuple[str, int, int]]:
 
 
 def nearest_text(tensors: Tensors) -> str:
-    """The same in words; empty where no known network is like it."""
+    """The nearest networks as text; empty if no known network is similar."""
     return ", ".join(f"{name} ({fits} of its {of} tensors fit)" for name, fits, of in nearest(tensors))
 
 
 def signature(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> set[int]:
-    """What stands for tensors in a comparison: a checksum of each name after `prefix` and its shape."""
+    """A checksum of each tensor's name (after `prefix`) and shape, for comparisons."""
     return {
         zlib.crc32(f"{name[len(prefix) :]} {tuple(tensor.shape)}".encode())
         for name, tensor in tensors.items()
@@ -71,7 +71,7 @@ def signature(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> set[int]
 
 
 def _known() -> dict[str, set[int]]:
-    """The signature of each known network, found once for an installed version of the libraries."""
+    """The signature of each known network, computed once per installed version of the libraries."""
     versions = []
     for library in ("torchvision", "timm"):
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -98,5 +98,5 @@ def _signatures() -> Iterator[tuple[str, set[int]]]:
     import timm
 
     for name in USUAL_OF_TIMM:
-        with suppress(Exception):  # of a name that this version of timm does not have
+        with suppress(Exception):  # this version of timm does not have this network
             yield f"timm/{name}", signature(skeleton(partial(timm.create_model, name)).state_dict())

@@ -1,7 +1,7 @@
-"""ONNX files as data: opened without executing anything, and what their graph says of a classifier.
+"""Reads ONNX files as data, without executing them, and finds out how their graph works as a classifier.
 
-Weights beside a file (external data) are read only from its own folder. What a graph says of its input and
-output is completed by looking at its first and last operations: channels last, normalisation inside, a
+Weights in separate files (external data) are read only from the folder of the ONNX file. The first and last
+operations of a graph complete the description of its input and output: channels last, normalisation inside, a
 softmax at the end.
 """
 
@@ -23,27 +23,32 @@ from fcnconv.provenance import Activation
 Array = npt.NDArray[Any]
 
 MOST_CHANNELS = 32
-"""An axis of at most so many values is taken for the channels of an image, and not for a side of it."""
+"""Longest axis that is read as the channels of an image. A longer axis is a side of the image."""
 
 _NAME_KEYS = ("names", "class_names", "classes", "labels", "categories", "id2label")
 _PASSED = ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear")
-"""Operations that leave values as they are, as far as normalisation goes."""
+"""Operations that do not matter for the normalisation."""
 
 
 @dataclass(frozen=True)
 class Graph:
     """A classifier in an ONNX file.
 
-    model: with its weights. input, output: names of the image and the scores.
-    channels, height, width: of the image; a side is None where the graph takes any. channels_last: the
-        layout.
-    batch: the only number of images that the graph takes at a time; None where it takes any.
-    scale, shift: float64 (channels,): the normalisation that the graph begins with, scale · x + shift. It is
-        left out: `input` is its result. None where there is none.
-    activation: that the graph ends in, left out of `output`; None where it ends in logits.
-    order: which channel of the image each channel of `input` is, where the graph first reorders them, as from
-        RGB to BGR; None where it does not.
-    categories: names of classes in its metadata. type: of the image's values, as ONNX numbers types.
+    Attributes:
+        model: the ONNX model with its weights.
+        input: name of the image.
+        output: name of the scores.
+        channels, height, width: size of the image; a side is None if the graph accepts any.
+        channels_last: whether the channels are the last axis.
+        batch: the only batch size that the graph accepts; None if it accepts any.
+        scale, shift: float64 (channels,), the normalisation at the start of the graph, scale · x + shift;
+            None if there is no normalisation. It is skipped: `input` is its result.
+        activation: activation at the end of the graph, which `output` skips; None if the graph ends in
+            logits.
+        order: for each channel of `input`, the image channel that it is, if the graph reorders channels first
+            (such as RGB to BGR); None if it does not.
+        categories: class names in the metadata.
+        type: type of the image values, as ONNX numbers types.
     """
 
     model: onnx.ModelProto
@@ -63,7 +68,7 @@ class Graph:
 
     @property
     def whole_numbers(self) -> bool:
-        """Whether the image is one of whole numbers, 0 to 255."""
+        """Whether the image consists of whole numbers, 0 to 255."""
         return self.type not in (
             onnx.TensorProto.FLOAT,
             onnx.TensorProto.FLOAT16,
@@ -76,13 +81,14 @@ def read_graph(path: Path) -> Graph:
     """Reads an ONNX file.
 
     Raises:
-        ModelError: it cannot be read, its weights lie outside its folder, or it is no classifier of images.
+        ModelError: the file cannot be read, its weights lie outside its folder, or it is not an image
+            classifier.
     """
     model = parse(path)
     if external_files(model, path):
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
-        except Exception as error:  # the library's errors share no class but this
+        except Exception as error:  # the library's errors have no other common base class
             raise ModelError(f"{path}: its weights cannot be read ({first_line(error)})") from error
     _sort(model.graph)
     if model.functions:
@@ -93,12 +99,12 @@ def read_graph(path: Path) -> Graph:
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Puts each node behind those whose results it takes: some converters write them in another order."""
+    """Puts each node after the nodes that compute its inputs. Some converters write them in another order."""
     made = {name for node in graph.node for name in node.output}
     waiting, done, ordered = list(graph.node), set[str](), []
     while waiting:
         ready = [node for node in waiting if not any(n in made and n not in done for n in _taken(node))]
-        if not ready:  # a graph in a circle, which ONNX Runtime refuses
+        if not ready:  # a cyclic graph, which ONNX Runtime refuses
             return
         ordered += ready
         done.update(name for node in ready for name in node.output)
@@ -109,18 +115,18 @@ def _sort(graph: onnx.GraphProto) -> None:
 
 
 def _taken(node: onnx.NodeProto) -> list[str]:
-    """The names of what a node takes, also in graphs of its own."""
+    """The names of a node's inputs, including the inputs of its subgraphs."""
     inner = [each for attribute in node.attribute for each in (attribute.g, *attribute.graphs)]
     return [*node.input, *(name for graph in inner for part in graph.node for name in _taken(part))]
 
 
 def parse(path: Path) -> onnx.ModelProto:
-    """What an ONNX file holds, without weights that lie beside it. Raises ModelError."""
+    """Parses an ONNX file, without weights in separate files. Raises ModelError if it is not one."""
     try:
         model = onnx.load(str(path), load_external_data=False)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # of protobuf, whose errors differ between versions
+    except Exception as error:  # protobuf's errors differ between versions
         raise ModelError(f"{path}: not an ONNX file ({first_line(error)})") from error
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX file: it has no graph")
@@ -128,7 +134,11 @@ def parse(path: Path) -> onnx.ModelProto:
 
 
 def external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
-    """The files beside an ONNX file that hold its weights. Raises ModelError for one outside its folder."""
+    """The separate files that contain weights of an ONNX file.
+
+    Raises:
+        ModelError: a file lies outside the folder of the ONNX file, or is missing.
+    """
     found: dict[Path, None] = {}
     folder = path.parent.resolve()
     for tensor in _tensors(model.graph):
@@ -141,7 +151,7 @@ def external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
                 f"{path}: refused: the weights of {tensor.name} lie outside its folder, at {location!r}"
             )
         if not file.is_file():
-            raise ModelError(f"{path}: its weights are in {location!r}, which is not beside it")
+            raise ModelError(f"{path}: its weights are in {location!r}, which is missing from its folder")
         found[file] = None
     return list(found)
 
@@ -164,12 +174,14 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
     images = [each for each in inputs if len(each.type.tensor_type.shape.dim) == 4]
     if len(inputs) != 1 or not images:
         shapes = "; ".join(f"{each.name} {_sides(each)}" for each in inputs)
-        raise ModelError(f"{path}: takes no single image (N, channels, height, width): {shapes or 'nothing'}")
+        raise ModelError(
+            f"{path}: does not take one image (N, channels, height, width), but {shapes or 'nothing'}"
+        )
     image = images[0]
     dims = [dim.dim_value or None for dim in image.type.tensor_type.shape.dim]
     last, channels = _layout(graph, image.name, dims)
     if channels is None:
-        raise ModelError(f"{path}: its input {_sides(image)} does not say how many channels an image has")
+        raise ModelError(f"{path}: its input {_sides(image)} does not state the number of image channels")
     height, width = (dims[1], dims[2]) if last else (dims[2], dims[3])
     output, activation = _output(graph, path)
     kind = image.type.tensor_type.elem_type
@@ -197,8 +209,8 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
 def program(graph: Graph) -> bytes:
     """The graph as an ONNX file: float32 (N, channels, height, width) -> logits (N, num_classes).
 
-    Channels are put last and values made whole numbers inside, where the graph wants that; what follows the
-    logits is left out.
+    If the graph expects channels last or whole numbers, the program converts them inside. Operations after
+    the logits are removed.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -234,18 +246,18 @@ def program(graph: Graph) -> bytes:
 
 
 def nodes_of(graph: Graph) -> list[onnx.NodeProto]:
-    """The nodes from the image to the logits, in their order."""
+    """The nodes from the image to the logits, in order."""
     nodes = [node for node in graph.model.graph.node if graph.input not in node.output]
     return _needed(nodes, graph.output)
 
 
 def _has_graphs(graph: onnx.GraphProto) -> bool:
-    """Whether a node has a graph of its own, which may use any of the weights."""
+    """Whether a node has a subgraph, which may use any of the weights."""
     return any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute)
 
 
 def _needed(nodes: list[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    """The nodes that lead to an output, in their order."""
+    """The nodes that lead to an output, in order."""
     needed, kept = {output}, []
     for node in reversed(nodes):
         if needed & set(node.output):
@@ -273,7 +285,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def _layout(graph: onnx.GraphProto, image: str, dims: list[int | None]) -> tuple[bool, int | None]:
-    """Whether the channels of an image are last, and how many there are; None if nothing says it."""
+    """Whether the channels of an image are the last axis, and their number; None if it is unknown."""
     first, last = dims[1], dims[3]
     if first is not None and first <= MOST_CHANNELS and not (last is not None and last <= MOST_CHANNELS):
         return False, first
@@ -297,20 +309,20 @@ def _layout(graph: onnx.GraphProto, image: str, dims: list[int | None]) -> tuple
 
 
 def _output(graph: onnx.GraphProto, path: Path) -> tuple[str, Activation | None]:
-    """The name of the logits, and the activation that follows them."""
+    """The name of the logits, and the activation after them."""
     made = {name: node for node in graph.node for name in node.output}
     scores = [each for each in graph.output if each.name in made]
     floats = [each for each in scores if len(each.type.tensor_type.shape.dim) in (0, 2)]
     if not floats:
         shapes = "; ".join(f"{each.name} {_sides(each)}" for each in scores)
-        raise ModelError(f"{path}: gives no scores (N, classes): {shapes or 'nothing'}")
+        raise ModelError(f"{path}: does not return scores (N, classes), but {shapes or 'nothing'}")
     name = floats[0].name
     while made[name].op_type in ("Identity", "Cast") and made[name].input[0] in made:
         name = made[name].input[0]
     node = made[name]
     if node.op_type in ("ArgMax", "TopK", "ZipMap"):
         raise ModelError(
-            f"{path}: ends in {node.op_type}, and gives labels without scores; export the scores"
+            f"{path}: ends in {node.op_type}, which returns labels without scores; export the scores"
         )
     if node.op_type in ("Softmax", "LogSoftmax") and node.input[0] in made:
         return node.input[0], "softmax"
@@ -322,10 +334,12 @@ def _output(graph: onnx.GraphProto, path: Path) -> tuple[str, Activation | None]
 def _normalisation(
     graph: onnx.GraphProto, image: str, channels: int, last: bool
 ) -> tuple[str, bool, Array | None, Array | None, tuple[int, ...] | None]:
-    """What is computed of the image with constants alone, before anything else.
+    """The operations with constants at the start of a graph.
 
-    The name of the result, whether its channels are last, the scale and shift that lead to it, by the image's
-    channels, and their new order; the image itself if there is nothing.
+    Returns:
+        The name of the result, whether its channels are last, the scale and shift that lead to it, in the
+        order of the image's channels, and the new order of the channels. Without such operations, the name of
+        the image itself.
     """
     constants = {each.name: each for each in graph.initializer}
     for node in graph.node:
@@ -350,7 +364,7 @@ def _normalisation(
             if value is None or (node.input[0] != name and node.op_type in ("Sub", "Div")):
                 break
             found = True
-            value = value[np.argsort(order)]  # by the image's own channels
+            value = value[np.argsort(order)]  # in the order of the image's channels
             if node.op_type in ("Mul", "Div"):
                 factor = value if node.op_type == "Mul" else 1 / value
                 scale, shift = scale * factor, shift * factor
@@ -369,7 +383,7 @@ def _normalisation(
 def _reordered(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], channels: int, axis: int
 ) -> list[int] | None:
-    """Which channel each channel of a node's result is, if all that the node does is to reorder them."""
+    """The image channel of each channel in a node's result, if the node only reorders channels; else None."""
     given = [numpy_helper.to_array(constants[n]).reshape(-1) for n in node.input[1:] if n in constants]
     if len(given) != len(node.input) - 1 or node.input[0] in constants:
         return None
@@ -377,7 +391,7 @@ def _reordered(
         taken = [int(n) % channels for n in given[0]]
     elif node.op_type == "Slice" and len(given) == 4 and list(given[2]) in ([axis], [axis - 4]):
         start, end, step = (int(given[n][0]) for n in (0, 1, 3))
-        # an end far below 0 goes on to the first, which Python says with None
+        # an end far below 0 means up to and including the first, which is None in Python
         taken = list(range(channels))[start : None if end < -channels else end : step]
     else:
         return None
@@ -385,7 +399,7 @@ def _reordered(
 
 
 def _per_channel(value: Array, channels: int, last: bool) -> Array | None:
-    """float64 (channels,): a constant of one value, or of one for each channel."""
+    """float64 (channels,): a constant that has one value, or one value per channel."""
     shape = [1] * (4 - value.ndim) + list(value.shape) if value.ndim <= 4 else []
     axis = 3 if last else 1
     if not shape or any(length != 1 for n, length in enumerate(shape) if n != axis):

@@ -1,4 +1,4 @@
-"""A custom model in an ONNX file: how it is used, its network in torch, and the program of its crops."""
+"""A custom model in an ONNX file: how to use it, its network in torch, and the program for its crops."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ log = logging.getLogger("fcnconv")
 
 SUFFIX = ".onnx"
 WINDOW = 224
-"""Side of the window of a graph that takes images of any size, unless one is given."""
+"""Default side of the window for a graph that accepts images of any size."""
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit between the network as torch computes it and ONNX Runtime, as a share of the
-largest logit."""
+"""Maximum difference between the logits of the network in torch and in ONNX Runtime, as a share of the
+largest logit.
+"""
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a file says of its network. window: None where it takes any. beside: the files of its weights."""
+    """Facts about the network in a file.
+
+    `window` is None if the network accepts any size, and `beside` lists the separate files of weights.
+    """
 
     window: int | None
     channels: int
@@ -51,11 +55,13 @@ class _Facts:
 def onnx_spec(path: Path, own: OwnModel) -> ModelSpec:
     """The spec of a classifier in an ONNX file.
 
-    The window, the channels, the number of classes, the normalisation inside the graph, the activation at its
-    end and the names of classes in its metadata are read from the file. `own` and the JSON file beside it say
-    the rest, and go before.
+    The file determines the window, the channels, the number of classes, the normalisation inside the graph,
+    the activation at its end and the class names in its metadata. `own` and the JSON file next to the ONNX
+    file complete this, and override it.
 
-    Raises ModelError for a file that is no classifier of images, and UsageError for what contradicts it.
+    Raises:
+        ModelError: the file is not an image classifier.
+        UsageError: an option contradicts the file.
     """
     beside = path.with_suffix(".json")
     own = own.over(read_spec(beside)) if beside.is_file() else own
@@ -69,8 +75,8 @@ def onnx_spec(path: Path, own: OwnModel) -> ModelSpec:
     mean, std = _normalisation(str(path), found, own)
     if len(mean) != found.channels:
         raise UsageError(
-            f"{path}: the network takes images of {found.channels} channels; give --mean and --std with a "
-            "number for each"
+            f"{path}: the network takes images of {found.channels} channels; give --mean and --std with "
+            "one number per channel"
         )
     activation = own.activation or found.activation
     return ModelSpec(
@@ -99,12 +105,12 @@ def _labels(
 def _normalisation(name: str, found: _Facts, own: OwnModel) -> tuple[Channels, Channels]:
     if found.mean is not None and found.std is not None:
         if own.mean is not None or own.std is not None:
-            raise UsageError(f"{name}: normalises images itself; leave out --mean and --std")
+            raise UsageError(f"{name}: the graph normalises images itself; leave out --mean and --std")
         return found.mean, found.std
     if own.mean is None and own.std is None:
         log.info(
-            "%s: does not say how images are normalised; ImageNet's mean and std are used, unless --mean and "
-            "--std give others",
+            "%s: does not contain the normalisation of images; using ImageNet's mean and std, unless "
+            "--mean and --std give others",
             name,
         )
     if found.channels != 3:
@@ -114,7 +120,7 @@ def _normalisation(name: str, found: _Facts, own: OwnModel) -> tuple[Channels, C
 
 
 def _sha256(beside: tuple[str, ...], path: Path) -> str:
-    """The SHA-256 of an ONNX file and of the files beside it that hold its weights."""
+    """The SHA-256 of an ONNX file together with its separate files of weights."""
     if not beside:
         return file_sha256(path)
     parts = [file_sha256(path.parent / name) for name in (path.name, *beside)]
@@ -154,10 +160,10 @@ def _facts(path: Path, window: int | None) -> _Facts:
 
 
 def _inside(graph: Graph) -> tuple[Channels | None, Channels | None]:
-    """The mean and std by which a graph normalises images itself; None where it does not.
+    """The mean and std of the normalisation inside a graph; None if the graph does not normalise.
 
-    Whether it takes intensities from 0 to 1 or from 0 to 255 shows in its constants: a factor of about 1/255,
-    or an offset of about 128.
+    The constants show whether the graph expects intensities from 0 to 1 or from 0 to 255: a factor of about
+    1/255 or an offset of about 128 means 0 to 255.
     """
     if graph.whole_numbers:
         return (0.0,) * graph.channels, (1 / 255,) * graph.channels
@@ -180,7 +186,7 @@ def _count(path: Path, graph: Graph, window: int) -> int:
         session = onnxruntime.InferenceSession(program(graph), _quiet(), providers=["CPUExecutionProvider"])
         shape = (graph.batch or 1, graph.channels, window, window)
         (scores,) = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
-    except Exception as error:  # ONNX Runtime's errors share no class but this
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise ModelError(f"{path}: does not run at {window} × {window} px ({first_line(error)})") from error
     if scores.ndim != 2:
         sides = " × ".join(map(str, scores.shape))
@@ -189,7 +195,7 @@ def _count(path: Path, graph: Graph, window: int) -> int:
 
 
 def _quiet() -> Any:
-    """Options of a session that says nothing but errors."""
+    """Options of a session that logs only errors."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -205,7 +211,7 @@ def crops_program(path: Path, window: int) -> bytes:
 
 
 def _network(window: int, path: Path) -> nn.Module:
-    """The graph as a network of torch, checked against ONNX Runtime. Raises ConversionError if it is none."""
+    """The graph as a torch network, checked against ONNX Runtime. Raises ConversionError if this fails."""
     import numpy as np
     import onnxruntime
     import torch
@@ -219,7 +225,7 @@ def _network(window: int, path: Path) -> nn.Module:
     except UnreadableError as error:
         raise ConversionError(f"{error}; {WAY_OUT}") from error
     session = onnxruntime.InferenceSession(program(graph), _quiet(), providers=["CPUExecutionProvider"])
-    count = graph.batch or 1  # computed one batch after another, and by torch all at once
+    count = graph.batch or 1  # ONNX Runtime gets one batch at a time, and torch gets all at once
     shape = (2 * count, graph.channels, window, window)
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     if graph.whole_numbers:

@@ -1,6 +1,6 @@
-"""A model of one's own: a file of weights, the architecture that it fits, and how images are prepared for it.
+"""A custom model: a weights file, the architecture that it fits, and the preprocessing of images.
 
-What is not said comes from the JSON file beside the weights, then from the architecture.
+Values that are not given come from the JSON file next to the weights, then from the architecture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 _OWN = "Custom model"
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".pt2", ".bin", ".ckpt", ".torchscript", ".onnx")
-"""What a file of weights ends in. Those that are programs are refused with the reason when they are read."""
+"""Suffixes of weights files. Reading a file that turns out to be a program fails with the reason."""
 
 
 def _text(name: str, value: object) -> str:
@@ -64,7 +64,9 @@ def _channels(name: str, value: object) -> Channels:
         if not channels or not all(map(math.isfinite, channels)):
             raise ValueError
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is numbers, one a channel, as 0.5,0.5,0.5, not {value!r}") from error
+        raise UsageError(
+            f"{name} needs one number per channel, such as 0.5,0.5,0.5, not {value!r}"
+        ) from error
     if name == "std" and not min(channels) > 0:
         raise UsageError(f"std must be over 0, not {value!r}")
     return channels
@@ -81,7 +83,7 @@ def _spec(_name: str, value: object) -> OwnModel:
 
 
 Check = Callable[[str, object], Any]
-"""(name, value) -> the value of a field, from whatever may stand for it. Raises UsageError."""
+"""(name, value) -> the value of a field, from any accepted form of it. Raises UsageError."""
 
 _CHECKS: dict[str, Check] = {
     "arch": _text,
@@ -101,11 +103,11 @@ _CHECKS: dict[str, Check] = {
 }
 
 _NOT_IN_FILES = ("spec", "allow_torchscript")
-"""Fields that no JSON file may set: only the user can allow code to run, not a file beside that code."""
+"""Fields that a JSON file cannot set. Only the user can allow code to run, not a file next to that code."""
 
 
 def _told(help: str, metavar: str, read: str = "", least: float | None = None) -> OptionInfo:
-    """read: the field whose check makes the value from text; of a FILE that is done when all is said."""
+    """An option. `read` is the field whose check converts its text. Files are read later."""
     reader: Callable[[str], Any] | None = str if metavar == "FILE" else None
     if read:
         reader = partial(_CHECKS[read], read)
@@ -114,26 +116,31 @@ def _told(help: str, metavar: str, read: str = "", least: float | None = None) -
 
 @dataclass(frozen=True)
 class OwnModel:
-    """What is said about a model of one's own; None where nothing is.
+    """The user's description of a custom model. Each field is None if it is not given.
 
-    It comes from the command line, a call in Python or a JSON file, and is checked here whatever way it
-    comes. Raises UsageError, naming the field, for a value that cannot be meant.
+    The values come from the command line, a Python call or a JSON file, and are checked here in all three
+    cases.
 
-    arch: the network: a name of torchvision's (``resnet18``) or of timm's (``timm/resnet18d``).
-    categories: one name a class, in index order; or the path of a file of them.
-    window: side of its native input, in pixels.
-    mean, std: of each channel, for intensities 0 to 1; or text such as ``0.5,0.5,0.5``.
-    eval_size: short side, in pixels, to which an image is resized by ``--scales fit``.
-    temperature: by which dense logits are divided, where it was measured.
-    activation: ``softmax`` of classes that exclude each other, ``sigmoid`` of independent ones, ``none`` of a
-        network that ends in an activation of its own; None is softmax, and sigmoid for a single output.
-    mpp, gsd: how large the pixels were that it learned from, in micrometres on a slide, or metres on the
-        ground; images are scanned at that size. None is any.
-    ema: whether to take the averaged weights of a file that also has others; None takes them.
-    head_activation: what stands between the linear layers of a head that is not the architecture's own.
-    allow_torchscript: whether to run the code in a TorchScript file. No JSON file can set it.
-    spec: what is said beside; or the path of a JSON file of it, see `read_spec`.
-    files: those that were read for all this, which no output may replace.
+    Attributes:
+        arch: the network: a torchvision name (``resnet18``) or a timm name (``timm/resnet18d``).
+        categories: one name per class, in index order; or the path of a file with the names.
+        window: side of the native input, in pixels.
+        mean, std: one value per channel, for intensities 0 to 1; or text such as ``0.5,0.5,0.5``.
+        eval_size: short side, in pixels, to which ``--scales fit`` resizes an image.
+        temperature: divisor of the dense logits, if it was measured.
+        activation: ``softmax`` for exclusive classes, ``sigmoid`` for independent classes, ``none`` for a
+            network that ends in its own activation; None is softmax, or sigmoid for a single output.
+        mpp, gsd: pixel size of the training images, in micrometres on a slide or in metres on the ground.
+            Images are scanned at this size; None accepts any size.
+        ema: whether to use the averaged weights of a file that has both kinds; None uses them.
+        head_activation: the function between the linear layers of a head that differs from the architecture's
+            own.
+        allow_torchscript: whether to run the code in a TorchScript file. A JSON file cannot set it.
+        spec: further fields; or the path of a JSON file with them, see `read_spec`.
+        files: the files that were read for this description. No output may overwrite them.
+
+    Raises:
+        UsageError: a value has no meaning. The message names the field.
     """
 
     arch: Annotated[str | None, _told("Architecture of a file of weights, such as resnet18.", "NAME")] = None
@@ -199,40 +206,43 @@ class OwnModel:
         if self.mpp is not None and self.gsd is not None:
             raise UsageError("mpp and gsd both say how large pixels are; leave out one")
         if self.activation == "none" and self.temperature is not None:
-            raise UsageError("a temperature divides logits, and with activation none there are none")
+            raise UsageError(
+                "activation none leaves no logits for a temperature to divide; leave out one of the two"
+            )
         if self.spec is not None:
             object.__setattr__(self, "files", (*self.files, *self.spec.files))
 
     @property
     def pixel_size(self) -> float | None:
-        """Metres across a pixel of what it learned from."""
+        """Pixel size of the training images, in metres."""
         return self.gsd if self.mpp is None else self.mpp / 1e6
 
     def given(self) -> list[str]:
-        """The names of what is said."""
+        """The names of the fields that are given."""
         return [name for name in _CHECKS if getattr(self, name) is not None]
 
     def completed(self) -> OwnModel:
-        """This, with what its JSON file says."""
+        """This description, completed by its JSON file."""
         return self if self.spec is None else replace(self, spec=None).over(self.spec)
 
     def over(self, other: OwnModel) -> OwnModel:
-        """This, completed by `other`."""
+        """This description, completed by `other`."""
         said: dict[str, Any] = {name: getattr(self, name) for name in self.given()}
         return replace(other, **said, files=(*self.files, *other.files))
 
 
 def is_weights(name: str) -> bool:
-    """Whether `name` is a file of weights rather than a name of the table."""
+    """Whether `name` is a weights file rather than a name in the table."""
     return Path(name).suffix.lower() in SUFFIXES or Path(name).is_file()
 
 
 def read_spec(path: Path) -> OwnModel:
-    """The `OwnModel` that a JSON file holds: an object of its field names.
+    """Reads an `OwnModel` from a JSON file: an object with the field names as keys.
 
-    ``categories`` is a list of names, or the name of a file of them beside this one.
+    ``categories`` is a list of names, or the name of a file in the same folder.
 
-    Raises UsageError, naming the key, for one that is unknown or whose value cannot be meant.
+    Raises:
+        UsageError: a key is unknown, or its value has no meaning. The message names the key.
     """
     try:
         record = parse_json(path.read_text(encoding="utf-8-sig"))
@@ -253,12 +263,15 @@ def read_spec(path: Path) -> OwnModel:
 
 
 def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> ModelSpec:
-    """The spec of a file of weights.
+    """The spec of a weights file.
 
-    own: what was said; the JSON file beside the weights (``weights.json``) completes it.
-    table: the known models, whose architectures and preprocessing it may use.
+    Args:
+        weights: the file.
+        own: the user's description, completed by the JSON file next to the weights (``weights.json``).
+        table: the known models, whose architectures and preprocessing the file may use.
 
-    Raises UsageError if no known architecture is named.
+    Raises:
+        UsageError: no known architecture is named.
     """
     beside = weights.with_suffix(".json")
     own = own.over(read_spec(beside)) if beside.is_file() else own
@@ -272,10 +285,13 @@ def own_spec(weights: Path, own: OwnModel, table: dict[str, ModelSpec]) -> Model
 def described_spec(
     name: str, weights: Callable[[], Path], own: OwnModel, architecture: Architecture
 ) -> ModelSpec:
-    """The spec of a network whose weights are somewhere.
+    """The spec of a network with a known architecture.
 
-    name: what it is called. weights: gives their path. own: how the network is used, where that is not as
-    `architecture` is.
+    Args:
+        name: name of the model.
+        weights: returns the path of the weights.
+        own: the user's description, which overrides `architecture`.
+        architecture: the network, and the defaults for using it.
     """
     options = WeightOptions(own.ema, own.head_activation)
     architecture = replace(architecture, weights=options, name=architecture.name + options.key)
@@ -299,20 +315,27 @@ def described_spec(
 
 
 def colours(name: str, own: OwnModel, mean: Channels, std: Channels) -> tuple[Channels, Channels]:
-    """What the images of a network are centred on and divided by: as told, else `mean` and `std`.
+    """The mean and std of a network: from `own` if given, else `mean` and `std`.
 
-    name: of the network. Raises UsageError if these are of different numbers of channels.
+    Args:
+        name: name of the network, for messages.
+        own: the user's description.
+        mean, std: the defaults.
+
+    Raises:
+        UsageError: mean and std have different numbers of channels.
     """
     mean, std = own.mean or mean, own.std or std
     if len(mean) != len(std):
         raise UsageError(
-            f"{name}: mean is of {len(mean)} channels, and std of {len(std)}; give both, one number a channel"
+            f"{name}: mean has {len(mean)} channels, and std has {len(std)}; give both, "
+            "with one number per channel"
         )
     return mean, std
 
 
 def find_architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
-    """The network of a name: one of torchvision's, or ``timm/NAME``. Raises UsageError and ModelError."""
+    """The network with this name: a torchvision name, or ``timm/NAME``. Raises UsageError and ModelError."""
     if arch.startswith("timm/"):
         from fcnconv.models.timm import timm_architecture
 
@@ -329,7 +352,7 @@ def find_architecture(arch: str, table: dict[str, ModelSpec]) -> Architecture:
 
 
 def existing(weights: Path) -> Path:
-    """The path of a file of weights. Raises ModelError if it is not there."""
+    """The path of a weights file. Raises ModelError if the file does not exist."""
     if not weights.is_file():
         raise ModelError(f"{weights}: no such file of weights")
     return weights

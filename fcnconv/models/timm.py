@@ -1,4 +1,4 @@
-"""Networks of timm (the extra ``timm``): for one's own weights, or with those of its hub."""
+"""Networks from timm (the extra ``timm``), for custom weights or with the weights from timm's hub."""
 
 from __future__ import annotations
 
@@ -36,14 +36,13 @@ TRANSFORMERS = frozenset(
         *("vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam"),
     )
 )
-"""Modules of timm's whose networks have no fully convolutional form. For all others, an attempt to convert
-shows it."""
+"""Modules of timm whose networks have no fully convolutional form. All others are converted to find out."""
 
 
 @dataclass(frozen=True)
 class _Config:
-    """What timm tells of a network: how its default weights are used, where its hub has them, and which of
-    timm's modules it comes from.
+    """timm's facts about a network: how to use its default weights, where they are, and which module defines
+    it.
     """
 
     window: int
@@ -56,10 +55,15 @@ class _Config:
 
 
 def timm_architecture(name: str, arguments: Mapping[str, Any] | None = None) -> Architecture:
-    """timm's network of this name, used as its default weights are.
+    """The timm network with this name, with the settings of its default weights.
 
-    name: such as ``resnet18`` or ``resnet18.a1_in1k``. arguments: of its constructor. Raises ModelError
-    without timm, and UsageError.
+    Args:
+        name: such as ``resnet18`` or ``resnet18.a1_in1k``.
+        arguments: arguments of its constructor.
+
+    Raises:
+        ModelError: timm is not installed.
+        UsageError: timm has no such network.
     """
     config = _config(name)
     given = dict(arguments or {})
@@ -77,7 +81,7 @@ def timm_architecture(name: str, arguments: Mapping[str, Any] | None = None) -> 
 
 
 def timm_spec(name: str) -> ModelSpec:
-    """timm's network of this name with the weights that its hub has for it."""
+    """The timm network with this name, with its weights from timm's hub."""
     config, architecture = _config(name), timm_architecture(name)
     return ModelSpec(
         name=architecture.name,
@@ -94,7 +98,7 @@ def timm_spec(name: str) -> ModelSpec:
 
 
 def _remembered(kind: str, name: str, find: Callable[[], Facts], read: Callable[[Facts], Any]) -> Any:
-    """As `facts.remembered`, for what depends on the installed timm and nothing else. Raises ModelError."""
+    """Like `facts.remembered`, for facts that depend only on the installed timm. Raises ModelError."""
     try:
         version = importlib.metadata.version("timm")
     except importlib.metadata.PackageNotFoundError as error:
@@ -112,7 +116,7 @@ def _config(name: str) -> _Config:
             raise UsageError(f"timm has no model {name!r}{hint}")
         try:
             config = timm.models.get_pretrained_cfg(name)
-        except RuntimeError as error:  # of the tag, which `is_model` does not look at
+        except RuntimeError as error:  # the tag is wrong; `is_model` ignores it
             tagged = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")[:3])
             raise UsageError(
                 f"timm has no weights {name!r}; it has {tagged or 'none of this model'}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fcnconv")
 
 WINDOW = 224
-"""Side of the window where none is given: a TorchScript file does not state the size of its input."""
+"""Default side of the window. A TorchScript file does not state the size of its input."""
 
 NO_FCN = "it is a TorchScript program, whose code cannot be traced"
 
@@ -38,12 +38,12 @@ def torchscript_spec(name: str, weights: Callable[[], Path], own: OwnModel) -> M
     """The spec of a TorchScript file: float32 (N, channels, window, window) -> logits (N, num_classes).
 
     Args:
-        name: what the model is called.
-        weights: gives the path of the file, which the user has allowed to run.
-        own: its window, normalisation and classes; the file states none of them.
+        name: name of the model.
+        weights: returns the path of the file, which the user has allowed to run.
+        own: its window, normalisation and classes. The file contains none of them.
 
     Raises:
-        UsageError: `own` names an architecture or an option that is about files of weights.
+        UsageError: `own` has an architecture, or an option that applies only to weights files.
     """
     for field in ("arch", "ema", "head_activation"):
         if getattr(own, field) is not None:
@@ -73,9 +73,10 @@ def torchscript_spec(name: str, weights: Callable[[], Path], own: OwnModel) -> M
 
 
 def torchscript_file(path: Path, own: OwnModel) -> ModelSpec:
-    """The spec of a TorchScript file that is named by its path; the JSON file beside it completes `own`.
+    """The spec of a TorchScript file, given by its path. The JSON file next to it completes `own`.
 
-    Raises ModelError if the user did not allow it to run.
+    Raises:
+        ModelError: the user has not allowed it to run.
     """
     if not own.allow_torchscript:
         raise refuse_program(path, "TorchScript")
@@ -89,7 +90,7 @@ def _listed(channels: tuple[float, ...]) -> str:
 
 
 def _labels(name: str, weights: Callable[[], Path], own: OwnModel, window: int, channels: int) -> Labels:
-    """The labels, of as many classes as the network has. They are counted by running it once."""
+    """The labels, one per class of the network. Running the network once counts the classes."""
     path = weights()
 
     def found() -> Facts:
@@ -105,14 +106,14 @@ def _labels(name: str, weights: Callable[[], Path], own: OwnModel, window: int, 
 
 
 def _network(window: int, channels: int, path: Path) -> nn.Module:
-    """The network in a file, which answers for each image by itself. Raises ModelError."""
+    """The network in a file, which scores each image independently. Raises ModelError."""
     import torch
     from torch import nn
 
     from fcnconv.models.copying import check_weights, image_by_image
 
     class Logits(nn.Module):
-        """The program. GoogLeNet and Inception return their logits in a tuple with names."""
+        """The program. GoogLeNet and Inception return their logits in a named tuple."""
 
         def __init__(self, program: nn.Module):
             super().__init__()
@@ -126,7 +127,7 @@ def _network(window: int, channels: int, path: Path) -> nn.Module:
             logits: torch.Tensor = getattr(output, "logits", output)
             return logits
 
-    with warnings.catch_warnings():  # torch calls TorchScript deprecated, which is about those who write it
+    with warnings.catch_warnings():  # torch's deprecation warning concerns those who write TorchScript
         warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
         try:
@@ -141,6 +142,6 @@ def _network(window: int, channels: int, path: Path) -> nn.Module:
 
 
 def _last_line(error: BaseException) -> str:
-    """What an error of TorchScript is about: its last line, after the trace of the program."""
+    """The cause of a TorchScript error: its last line, after the trace of the program."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""The classifiers of torchvision: a row of ``data/torchvision.tsv`` for each of their published weights.
+"""torchvision's classifiers: ``data/torchvision.tsv`` has one row for each set of published weights.
 
-``docs/maintain/torchvision_table.py`` makes that table, from torchvision's own metadata and by tracing each
-network, so that to name or list a model neither torch nor torchvision is imported.
+``docs/maintain/torchvision_table.py`` builds this table from torchvision's metadata and by tracing each
+network. So naming or listing a model imports neither torch nor torchvision.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ FROM_TENSORFLOW = ("googlenet", "inception_v3")
 
 
 def torchvision_models() -> dict[str, ModelSpec]:
-    """Every published classifier, by each name that finds it.
+    """Every published classifier, by each of its names.
 
-    ``resnet50.IMAGENET1K_V1`` names one file of weights, ``resnet50`` torchvision's default for that model.
+    ``resnet50.IMAGENET1K_V1`` names one set of weights, and ``resnet50`` is torchvision's default for the
+    model.
     """
     table: dict[str, ModelSpec] = {}
     for spec in _rows():
@@ -46,7 +47,7 @@ def torchvision_models() -> dict[str, ModelSpec]:
 
 
 def _rows() -> Iterator[ModelSpec]:
-    """A spec for each row, the default weights of a model before its others."""
+    """One spec per row, the default weights of a model before its other weights."""
     lines = files("fcnconv").joinpath("data/torchvision.tsv").read_text(encoding="utf-8").splitlines()
     for line in lines[1:]:
         row = dict(zip(COLUMNS, line.split("\t"), strict=True))
@@ -82,11 +83,14 @@ def _channels(text: str) -> Channels:
 
 
 def make_network(arch: str, window: int, num_classes: int = 1000, published: bool = False) -> nn.Module:
-    """torchvision's network of this name, in evaluation mode, without auxiliary heads.
+    """torchvision's network with this name, in evaluation mode, without auxiliary heads.
 
-    window: side of its input in pixels, which decides how many positions a ViT has.
-    published: as its published weights need it: GoogLeNet and Inception v3 were trained in TensorFlow, and
-        turn torchvision's normalisation into their own.
+    Args:
+        arch: the name.
+        window: side of its input in pixels, which determines the number of positions in a ViT.
+        num_classes: number of classes.
+        published: whether to build it for its published weights. GoogLeNet and Inception v3 were trained in
+            TensorFlow, and convert torchvision's normalisation to their own.
     """
     import torchvision  # type: ignore[import-untyped]
 
@@ -103,7 +107,7 @@ def make_network(arch: str, window: int, num_classes: int = 1000, published: boo
 
 def torchvision_architecture(spec: ModelSpec) -> Architecture:
     """The network of one of these models, without its weights."""
-    # These two normalise to -1..1 inside when they carry published weights; here it is said outside.
+    # With published weights, these two normalise to -1..1 inside. Here, mean and std state it instead.
     half = (0.5, 0.5, 0.5)
     mean, std = (half, half) if spec.arch in FROM_TENSORFLOW else (spec.mean, spec.std)
     make = partial(make_network, spec.arch)

@@ -26,15 +26,16 @@ TRANSFORMERS = frozenset(
         *("vit", "vit_hybrid", "vit_msn"),
     )
 )
-"""Kinds of networks that have no fully convolutional form, by their ``model_type``. For all others, an
-attempt to convert shows it."""
+"""Kinds of networks (``model_type``) that have no fully convolutional form. All others are converted to find
+out.
+"""
 
 
 def transformers_architecture(config: Mapping[str, Any]) -> Architecture:
     """The network that a ``config.json`` describes. Raises ModelError."""
     kind = config["model_type"]
     told = json.dumps(config, sort_keys=True).encode()
-    # The name stands for all that is told: a plan of it is used again.
+    # The name contains the whole configuration, because a plan with this name is reused.
     name = f"transformers/{kind}-{hashlib.sha256(told).hexdigest()[:12]}"
     make = partial(_make, dict(config))
     return Architecture(
@@ -69,8 +70,9 @@ def _make(config: dict[str, Any], window: int, num_classes: int) -> nn.Module:
 
 
 def _renamed(config: dict[str, Any], tensors: Tensors) -> Tensors:
-    """A file's tensors by the names of today's networks, as transformers translates them when it loads one;
-    as they are where it cannot, which is told when they do not fit.
+    """Renames a file's tensors to the current names, as transformers does when it loads a file.
+
+    If this is impossible, the names are unchanged, and an error follows if they do not fit.
     """
     from transformers import AutoConfig, AutoModelForImageClassification
     from transformers.utils import logging as theirs
@@ -84,7 +86,7 @@ def _renamed(config: dict[str, Any], tensors: Tensors) -> Tensors:
         model, told = kind.from_pretrained(
             None, config=made, state_dict=dict(tensors), output_loading_info=True
         )
-    except Exception:  # of the library, for weights of another network
+    except Exception:  # the library's error for weights of another network
         return tensors
     finally:
         theirs.set_verbosity(level)
@@ -92,13 +94,11 @@ def _renamed(config: dict[str, Any], tensors: Tensors) -> Tensors:
 
 
 _NOT_GIVEN = ("model_type", "id2label", "label2id", "num_labels", "dtype", "torch_dtype")
-"""Of a configuration, what is told otherwise: the number of classes comes from the weights, which are
-float32.
-"""
+"""Keys of a configuration that are ignored: the weights determine the number of classes, and are float32."""
 
 
 def _of_logits(model: nn.Module) -> nn.Module:
-    """The network with its logits as its output, instead of a record of several."""
+    """The network with its logits as its output, instead of a record with several fields."""
     from torch import Tensor, nn
 
     class Logits(nn.Module):
@@ -114,12 +114,18 @@ def _of_logits(model: nn.Module) -> nn.Module:
 
 
 def preparation(config: Mapping[str, Any], categories: tuple[str, ...] | None, path: str) -> OwnModel:
-    """How images are prepared, as a ``preprocessor_config.json`` tells it.
+    """The preprocessing of images that a ``preprocessor_config.json`` describes.
 
-    path: of that file, for errors. Raises ModelError for what is done nowhere here.
+    Args:
+        config: content of the file.
+        categories: class names.
+        path: path of the file, for messages.
+
+    Raises:
+        ModelError: fcnconv does not support a step.
     """
     if config.get("do_flip_channel_order"):
-        raise ModelError(f"{path}: the network takes blue before red, which is not known here")
+        raise ModelError(f"{path}: the network takes blue before red, which fcnconv does not support")
     window, eval_size = _sizes(config)
     factor = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255.0
     offset = 1.0 if config.get("rescale_offset") else 0.0
@@ -127,7 +133,7 @@ def preparation(config: Mapping[str, Any], categories: tuple[str, ...] | None, p
     std: Channels = (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         mean, std = (tuple(map(float, config[f"image_{name}"])) for name in ("mean", "std"))
-    if config.get("include_top"):  # EfficientNet's are divided once more
+    if config.get("include_top"):  # EfficientNet's intensities are divided once more
         std = tuple(value**2 for value in std)
     return OwnModel(
         categories=categories,
@@ -139,11 +145,11 @@ def preparation(config: Mapping[str, Any], categories: tuple[str, ...] | None, p
 
 
 def _sizes(config: Mapping[str, Any]) -> tuple[int, int]:
-    """The side of the input, and the short side that an image is resized to before."""
+    """The side of the input, and the short side to which an image is resized first."""
     size = config.get("size", 224)
     side = size if isinstance(size, int) else size.get("shortest_edge") or size["height"]
     crop = config.get("crop_size")
     if config.get("do_center_crop", crop is not None) and crop is not None:
         return (crop if isinstance(crop, int) else crop["height"]), side
-    share = config.get("crop_pct")  # ConvNeXt's: resized to more, and cropped, but at 384 px and over
+    share = config.get("crop_pct")  # ConvNeXt: resized to more and cropped, except at 384 px and more
     return side, round(side / share) if share and side < 384 else side

@@ -1,4 +1,4 @@
-"""What a user says of a file of weights, where the file leaves it open."""
+"""The user's choices for a weights file, where the file leaves them open."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 HeadActivation = Literal["none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "hardswish"]
-"""What may stand between the linear layers of a head, which no file of weights says."""
+"""The possible functions between the linear layers of a head. No weights file records the function."""
 
 
 @dataclass(frozen=True)
 class WeightOptions:
-    """What a user says of a file of weights, where the file leaves it open.
+    """The user's choices for a weights file, where the file leaves them open.
 
-    ema: whether to take the averaged weights; None takes them where there are some.
-    head_activation: what stands between the linear layers of a head, None where nothing is said.
+    Attributes:
+        ema: whether to use the averaged weights; None uses them if the file has any.
+        head_activation: the function between the linear layers of a head; None if it is not given.
     """
 
     ema: bool | None = None
@@ -22,7 +23,7 @@ class WeightOptions:
 
     @property
     def key(self) -> str:
-        """What tells networks apart that are made of the same file."""
+        """Text that distinguishes networks that are built from the same file with different choices."""
         ema = "" if self.ema is None else " ema" if self.ema else " no-ema"
         return ema + (f" {self.head_activation}" if self.head_activation else "")
 

@@ -1,6 +1,6 @@
-"""ONNX's operations that compute value by value, and the softmax.
+"""Reads ONNX operations on each value, and the softmax.
 
-A new one is a function here and a row of `ARITHMETIC`.
+A new operation needs a function here and a row in `ARITHMETIC`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def _binary(function: Callable[..., Any]) -> Read:
 
 
 def _add(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
-    """A sum. What is added to a linear layer alone becomes its bias: exporters write the two apart."""
+    """A sum. A constant added to the output of a linear layer becomes its bias, because exporters write both
+    separately.
+    """
     pairs: list[tuple[Any, Any]] = [(given[0], given[1]), (given[1], given[0])]
     for x, other in pairs:
         if not (isinstance(x, Traced) and isinstance(other, np.ndarray) and x.node.op == "call_module"):
@@ -65,7 +67,7 @@ def _add(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
 
 
 def _plain(value: Value) -> Any:
-    """A constant of one value as a number."""
+    """A constant with one value, as a number."""
     if isinstance(value, np.ndarray) and value.size == 1:
         return float(value.reshape(-1)[0])
     return value
@@ -105,7 +107,7 @@ def _softmax(function: Callable[..., Any]) -> Read:
 
 def _cast(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     if attribute(node, "to") not in FLOATS:
-        raise r.unreadable(node, "it makes whole numbers of values")
+        raise r.unreadable(node, "it converts values to whole numbers")
     return given[0]  # type: ignore[no-any-return]
 
 
@@ -153,4 +155,4 @@ ARITHMETIC: dict[str, Read] = {
     "Dropout": same,
     "Cast": _cast,
 }
-"""What reads each operation of ONNX that computes value by value, and the softmax."""
+"""The function that reads each ONNX operation on values, and the softmax."""

@@ -1,6 +1,6 @@
-"""ONNX's layers as torch's: convolutions, linear layers, normalisation and pooling.
+"""Reads ONNX layers as torch layers: convolutions, linear layers, normalisation and pooling.
 
-A new layer is a function here and a row of `LAYERS`.
+A new layer needs a function here and a row in `LAYERS`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fcnconv.models.onnx_reader.tracer import (
 
 
 def _pads(node: onnx.NodeProto, x: torch.Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int]]:
-    """What a window is padded by before and after, for each of two axes."""
+    """The padding of a window before and after, for each of two axes."""
     auto = attribute(node, "auto_pad", b"NOTSET").decode()
     if auto in ("NOTSET", ""):
         pads = list(attribute(node, "pads", [0] * 4))
@@ -51,7 +51,7 @@ def _conv(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     x, weight = given[0], given[1]
     bias = given[2] if len(given) > 2 else None
     if isinstance(weight, Traced) or weight.ndim != 4:
-        raise r.unreadable(node, "its weights are no constant of two dimensions")
+        raise r.unreadable(node, "its weights are not a constant with two dimensions")
     before, after = _pads(node, x.example, weight.shape[2:])
     padding = before[0], before[1]
     if before != after:
@@ -96,7 +96,7 @@ def _linear(r: Tracer, x: Traced, weight: Array, bias: Array | None) -> Traced:
 def _gemm(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     x, weight, bias = given[0], given[1], given[2] if len(given) > 2 else None
     if isinstance(weight, Traced) or isinstance(bias, Traced) or attribute(node, "transA", 0):
-        raise r.unreadable(node, "its weights are no constant")
+        raise r.unreadable(node, "its weights are not a constant")
     weight = weight.T if attribute(node, "transB", 0) else weight
     weight = weight * attribute(node, "alpha", 1.0)
     bias = None if bias is None else np.asarray(bias).reshape(-1) * attribute(node, "beta", 1.0)
@@ -130,7 +130,7 @@ def _pool_average(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     counted = bool(attribute(node, "count_include_pad", 0))
     if before != after:
         if not counted:
-            raise r.unreadable(node, "its padding is not even, and is not counted")
+            raise r.unreadable(node, "its padding is uneven and excluded from the average")
         x, before = _padded(r, x, before, after, 0.0), [0, 0]
     strides, ceil = tuple(attribute(node, "strides", [1, 1])), bool(attribute(node, "ceil_mode", 0))
     return r.layer(nn.AvgPool2d(tuple(kernel), strides, (before[0], before[1]), ceil, counted), x)
@@ -139,7 +139,7 @@ def _pool_average(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
 def _prelu(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     slope = np.asarray(given[1])
     if slope.size not in (1, given[0].example.shape[1]):
-        raise r.unreadable(node, "its slopes are not those of channels")
+        raise r.unreadable(node, "its slopes are not one per channel")
     layer = nn.PReLU(slope.size)
     layer.weight.data = tensor_of(slope.reshape(-1))
     return r.layer(layer, given[0])
@@ -159,7 +159,7 @@ def _group_norm(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     x, weight, bias = given
     groups, channels = attribute(node, "num_groups"), x.example.shape[1]
     layer = nn.GroupNorm(groups, channels, attribute(node, "epsilon", 1e-5))
-    each = channels // len(weight)  # before opset 21 a value is a group's
+    each = channels // len(weight)  # before opset 21, there is one value per group
     layer.weight.data, layer.bias.data = (tensor_of(np.repeat(value, each)) for value in (weight, bias))
     return r.layer(layer, x)
 
@@ -185,4 +185,4 @@ LAYERS: dict[str, Read] = {
     "GlobalMaxPool": module(lambda: nn.AdaptiveMaxPool2d(1)),
     "PRelu": _prelu,
 }
-"""What reads each layer of ONNX."""
+"""The function that reads each ONNX layer."""

@@ -1,6 +1,6 @@
-"""ONNX's operations that move, select or gather values, written so that they hold for images of any size.
+"""Reads ONNX operations that move, select or gather values, in a form that is valid for images of any size.
 
-A new one is a function here and a row of `SHAPES`.
+A new operation needs a function here and a row in `SHAPES`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fcnconv.models.onnx_reader.tracer import (
 
 
 def _reshaped(r: Tracer, x: Traced, shape: Sequence[int]) -> Traced:
-    """A value in another shape, said in the way that holds for images of other sizes too."""
+    """A value in another shape, in a form that is valid for other image sizes too."""
     old, new = list(x.example.shape), list(shape)
     if old == new:
         return x
@@ -41,7 +41,7 @@ def _reshaped(r: Tracer, x: Traced, shape: Sequence[int]) -> Traced:
     if len(old) == len(new) + 1 and old[3:] == new[2:] and old[1] * old[2] == new[1]:
         return r.call(torch.flatten, x, 1, 2)
     example = x.example.reshape(new)
-    tail = 0  # axes at the end that stay as they are: rows and columns
+    tail = 0  # axes at the end that do not change: rows and columns
     while tail < min(len(old), len(new)) - 1 and old[-1 - tail] == new[-1 - tail]:
         tail += 1
     sides: list[Any] = [r.size(x, 0), *new[1 : len(new) - tail]]
@@ -90,7 +90,7 @@ def _unsqueeze(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
 
 
 def _before_permute(x: Traced) -> Traced:
-    """What a permutation was made of."""
+    """The input of a permutation."""
     source: Any = x.node.args[0]
     order: Any = x.node.args[1]
     return Traced(source, x.example.permute([order.index(axis) for axis in range(len(order))]))
@@ -99,7 +99,7 @@ def _before_permute(x: Traced) -> Traced:
 def _transpose(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     x = given[0]
     perm = list(attribute(node, "perm", list(range(x.example.ndim))[::-1]))
-    if x.node.target is torch.permute and x.node.op == "call_function":  # as NHWC graphs turn to and fro
+    if x.node.target is torch.permute and x.node.op == "call_function":  # NHWC graphs permute back and forth
         inner: Any = x.node.args[1]
         perm = [inner[axis] for axis in perm]
         x = _before_permute(x)
@@ -146,7 +146,7 @@ def _slice(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
             x = r.call(torch.index_select, x, axis, np.array(taken))
             continue
         side = x.example.shape[axis]
-        whole = end >= side  # said with a very large number, or with the side itself
+        whole = end >= side  # given as a very large number, or as the side itself
         places[axis % x.example.ndim] = slice(
             start or None, None if whole else end, None if step == 1 else step
         )
@@ -199,7 +199,7 @@ def _reduce(function: Callable[..., torch.Tensor]) -> Read:
         if x.node.target is torch.permute and not keep:
             order: Any = x.node.args[1]
             left = [order[axis] for axis in range(len(order)) if axis not in axes]
-            if left == sorted(left):  # of channels last, rows and columns: what is left is in order
+            if left == sorted(left):  # rows and columns of channels last: the remaining axes are in order
                 x = _before_permute(x)
                 axes = [order[axis] for axis in axes]
         return r.call(function, x, tuple(axes), keepdim=keep)
@@ -229,4 +229,4 @@ SHAPES: dict[str, Read] = {
     "Gather": _gather,
     "Pad": _pad,
 }
-"""What reads each operation of ONNX that moves or gathers values."""
+"""The function that reads each ONNX operation that moves or gathers values."""

@@ -1,6 +1,6 @@
-"""The tracing of an ONNX graph: its values, and the network of torch that grows node by node.
+"""Traces an ONNX graph: keeps its values, and builds the torch network node by node.
 
-What reads a single operation is in `layers`, `arithmetic` and `shapes`.
+`layers`, `arithmetic` and `shapes` contain the functions that read single operations.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from fcnconv.models.onnx_file import Array, Graph, attribute, nodes_of
 
 
 class UnreadableError(ModelError):
-    """A graph with an operation that has no counterpart here."""
+    """A graph with an operation that fcnconv does not support."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A value that depends on pixels. node: in the network. example: what it is for the images of zeros."""
+    """A value that depends on pixels.
+
+    Attributes:
+        node: its node in the network.
+        example: its value for the images of zeros.
+    """
 
     node: fx.Node
     example: torch.Tensor
@@ -33,7 +38,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Flat:
-    """All values of a single image in a row, as torch's exporter writes them before it shapes them anew."""
+    """All values of a single image in a row, as torch's exporter writes them before it reshapes them."""
 
     whole: Traced
 
@@ -47,7 +52,7 @@ QUANTISING = (
 """Operations that compute with rounded numbers."""
 
 Given = list[Any]
-"""The inputs of a node: `Traced`, `Flat`, a constant as an array, or None for one that is left out."""
+"""The inputs of a node: `Traced`, `Flat`, a constant as an array, or None for an omitted input."""
 
 Read = Callable[["Tracer", onnx.NodeProto, Given], Any]
 """(tracer, node, its inputs) -> its output, or a list of its outputs."""
@@ -56,7 +61,9 @@ Read = Callable[["Tracer", onnx.NodeProto, Given], Any]
 class Tracer:
     """Builds the network of a graph, node by node.
 
-    operations: what reads each operation of ONNX, by its name. source: the file, for messages.
+    Attributes:
+        operations: the function that reads each ONNX operation, by name.
+        source: the file, for messages.
     """
 
     def __init__(self, graph: Graph, window: int, source: str, operations: Mapping[str, Read]):
@@ -108,12 +115,12 @@ class Tracer:
             )
         made = self.operations.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if made is None:
-            raise self.unreadable(node, "it has no counterpart here")
+            raise self.unreadable(node, "fcnconv does not support it")
         try:
             results = made(self, node, given)
         except UnreadableError:
             raise
-        except Exception as error:  # of torch, for what a graph asks of it
+        except Exception as error:  # torch's error for the arguments in the graph
             raise self.unreadable(node, first_line(error)) from error
         for name, value in zip(
             node.output, results if isinstance(results, list) else [results], strict=False
@@ -122,7 +129,7 @@ class Tracer:
 
     def constant(self, node: onnx.NodeProto, given: list[Value | None]) -> None:
         """Computes a node of constants."""
-        if node.op_type == "DequantizeLinear":  # which the reference implementation has from opset 19 on
+        if node.op_type == "DequantizeLinear":  # the reference implementation requires opset 19
             self.values[node.output[0]] = _dequantised(node, *given)
             return
         from onnx.reference import ReferenceEvaluator
@@ -135,7 +142,7 @@ class Tracer:
             alone = onnx.helper.make_graph([node], "constant", inputs, outputs)
             model = onnx.helper.make_model(alone, opset_imports=self.model.opset_import)
             found = ReferenceEvaluator(model).run(names, feeds)
-        except Exception as error:  # of the reference implementation, for what it does not know
+        except Exception as error:  # the reference implementation's error for unknown operations
             raise self.unreadable(node, first_line(error)) from error
         self.values.update({name: np.asarray(value) for name, value in zip(names, found, strict=True)})
 
@@ -144,7 +151,7 @@ class Tracer:
         name = f"{node.op_type} {node.name!r}" if node.name else node.op_type
         return UnreadableError(f"{self.source}: the operation {name} cannot be read ({why})")
 
-    # What operations are made of
+    # Building blocks of operations
 
     def buffer(self, value: Array) -> Traced:
         """A constant as a value of the network."""
@@ -155,7 +162,7 @@ class Tracer:
         return Traced(self.traced.get_attr(name), tensor)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Traced:
-        """A function of torch on values; numbers and shapes are given as they are."""
+        """Calls a torch function on values. Numbers and shapes are passed on unchanged."""
         args = tuple(self.buffer(arg) if isinstance(arg, np.ndarray) else arg for arg in args)
         node = self.traced.call_function(
             function, tuple(map(_node, args)), {k: _node(v) for k, v in kwargs.items()}
@@ -163,18 +170,20 @@ class Tracer:
         return Traced(node, function(*map(_example, args), **{k: _example(v) for k, v in kwargs.items()}))
 
     def layer(self, module: nn.Module, value: Traced) -> Traced:
-        """A layer on a value."""
+        """Applies a layer to a value."""
         name = f"{type(module).__name__.lower()}_{len(list(self.root.children()))}"
         self.root.add_module(name, module.eval().requires_grad_(False))
         return Traced(self.traced.call_module(name, (value.node,)), module(value.example))
 
     def size(self, value: Traced, axis: int) -> fx.Node:
-        """The length of an axis, whatever the image's size."""
+        """The length of an axis, for any image size."""
         return self.traced.call_method("size", (value.node, axis))
 
 
 def _dequantised(node: onnx.NodeProto, x: Any, scale: Any, zero: Any = None) -> Array:
-    """Weights of whole numbers as what they stand for: (x - zero) * scale, for each index of an axis."""
+    """Converts weights in whole numbers to the values that they represent: (x - zero) * scale, for each index
+    of an axis.
+    """
     axis = attribute(node, "axis", 1) % max(x.ndim, 1)
     sides = [-1 if n == axis else 1 for n in range(x.ndim)]
     scale, zero = (
@@ -197,7 +206,7 @@ def _example(value: Any) -> Any:
 
 
 def ints(value: Any) -> list[int]:
-    """Whole numbers of a constant."""
+    """The whole numbers in a constant."""
     return [int(each) for each in np.asarray(value).reshape(-1)]
 
 
@@ -207,10 +216,10 @@ def tensor_of(value: Array) -> torch.Tensor:
 
 
 def same(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
-    """Reads an operation that leaves its input as it is."""
+    """Reads an operation that does not change its input."""
     return given[0]  # type: ignore[no-any-return]
 
 
 def module(kind: Callable[[], nn.Module]) -> Read:
-    """What reads an operation that a layer without weights computes."""
+    """Returns the function that reads an operation with an equivalent layer without weights."""
     return lambda r, node, given: r.layer(kind(), given[0])
