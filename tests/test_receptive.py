@@ -194,5 +194,7 @@ def test_a_network_that_decides_otherwise_by_size_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x * 2 if x.shape[2] > 40 else x)
 
-    with pytest.raises(ConversionError, match="at 96 × 64 px the classifier's code computes otherwise"):
+    with pytest.raises(
+        ConversionError, match="at 96 × 64 px the classifier's code does not compute the same"
+    ):
         convolutionize(ordinary(nn.Sequential(Fickle(3, 6, 3, 4, 1), *HEAD), 32), 32)

@@ -1,9 +1,10 @@
-"""Turning a classifier into a fully convolutional network, and proving that it still is the classifier.
+"""Converts a classifier to a fully convolutional network, and proves that both compute the same.
 
-A classifier ends its spatial axes somewhere: by pooling the whole feature map, or by flattening it. Here that
-place becomes a sliding window of the same size with stride 1, and each linear layer below it the 1 × 1 (or k
-× k) convolution with the same weights (Sermanet et al., "OverFeat", 2014; Long, Shelhamer and Darrell, 2015).
-At the native size nothing changes; a larger image gives one vector of logits for each window.
+A classifier removes its spatial axes somewhere: by pooling the whole feature map, or by flattening it. The
+conversion replaces this operation by a sliding window of the same size with stride 1, and each linear layer
+after it by the 1 × 1 (or k × k) convolution with the same weights (Sermanet et al., "OverFeat", 2014; Long,
+Shelhamer and Darrell, 2015). At the native size nothing changes. A larger image gives one vector of logits
+per window.
 """
 
 from fcnconv.convert.fully_convolutional import FullyConvolutional, converted_geometry, convolutionize

@@ -1,13 +1,13 @@
-"""The head of a converted network applied to each feature cell alone: class activations beside the logits.
+"""Class activations: the head of a converted network applied to each feature cell alone.
 
-Where a classifier averages its feature map and applies a linear layer, the two can change places: a window's
-logit of class k is the mean, over the window's K × K feature cells, of ``w_k · f + b_k``, that class's
-activation (Zhou et al., "Learning Deep Features for Discriminative Localization", 2016). Activations show
-where inside a window the evidence for a class lies, and cost one matrix product more than the logits.
+Where a classifier averages its feature map and applies a linear layer, the two can change places. A window's
+logit of class k is then the mean, over the window's K × K feature cells, of ``w_k · f + b_k``, the activation
+of this class (Zhou et al., "Learning Deep Features for Discriminative Localization", 2016). Activations show
+which part of a window raises the logit of a class, and cost one matrix product more than the logits.
 
-Every sliding average of the head is left out here, so that what follows it runs on single cells. If layers
-between the average and the logits are not linear (normalisation, a hidden layer with an activation function),
-the mean of the activations is not the logit; how far it is off is measured, and recorded.
+This module removes every sliding average from the head, so that the layers after it run on single cells. If
+layers between the average and the logits are not linear (normalisation, a hidden layer with an activation
+function), the mean of the activations differs from the logit. The difference is measured and recorded.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from fcnconv.provenance import CellHead
 class JoinActivations(nn.Module):
     """Activations and logits as one map: (N, C, h, w) and (N, C, rows, cols) -> (N, 2 · C, h, w).
 
-    margin: h - rows, the same for every image. The logits stand in the first rows and columns of the second
-    C channels; beyond them are zeros. One tensor passes through every backend, tiling and finer stride in the
-    way that logits alone do.
+    The logits are in the first rows and columns of the second C channels, followed by zeros. So a single
+    tensor passes through every backend, tiling and finer stride, in the same way as logits alone.
+
+    Attributes:
+        margin: h - rows, which is the same for every image.
     """
 
     def __init__(self, margin: int):
@@ -47,18 +49,20 @@ class JoinActivations(nn.Module):
 def with_activations(
     network: fx.GraphModule, averages: tuple[str, ...], geometry: Geometry
 ) -> tuple[fx.GraphModule | None, CellHead]:
-    """The network that gives class activations and logits, and how the two are related.
+    """Builds the network that returns class activations and logits, and finds out how the two are related.
 
-    network: converted, float (N, 3, H, W) -> logits (N, num_classes, rows, cols). It is left as it was; the
-        result shares its layers and gives the map of `JoinActivations`, h = rows + K - 1.
-    averages: names of the submodules that slide an average over K × K cells. geometry: of the network, at its
-        own stride.
+    Args:
+        network: converted, float (N, 3, H, W) -> logits (N, num_classes, rows, cols). It stays unchanged.
+        averages: names of the submodules that slide an average over K × K cells.
+        geometry: geometry of the network at its own stride.
 
-    Returns None beside a `CellHead` that says why, where a cell has no activations of its own.
+    Returns:
+        The network, which shares the layers of `network` and returns the map of `JoinActivations` with h =
+        rows + K - 1; and its `CellHead`. If a cell has no activations, None and a `CellHead` with the reason.
     """
     kernels = {_kernel(network.get_submodule(name)) for name in averages}
     if not kernels:
-        return None, CellHead(0, reason="its head is no average over feature cells")
+        return None, CellHead(0, reason="its head is not an average over feature cells")
     if len(kernels) > 1 or len(set(*kernels)) > 1:
         return None, CellHead(0, reason="its head averages over areas of several sizes")
     cells = kernels.pop()[0]
@@ -70,7 +74,7 @@ def with_activations(
     try:
         with Float64(), torch.no_grad():
             together = joint(probe(network, 1, side, side - geometry.stride))
-    except Exception as error:  # layers that take one cell only fail in their own way
+    except Exception as error:  # layers that accept only one cell can raise any kind of error
         return None, CellHead(0, reason=f"its head does not run on single cells ({first_line(error)})")
     activations, logits = together.chunk(2, dim=1)
     mean = F.avg_pool2d(activations, cells, stride=1)
@@ -85,7 +89,7 @@ def _kernel(average: nn.Module) -> tuple[int, int]:
 
 
 def _with_branch(plain: fx.Graph, averages: tuple[str, ...]) -> fx.Graph:
-    """The graph, with every node below an average copied once more, without the average."""
+    """Copies every node after an average, without the average, and returns the graph with both branches."""
     graph = copy.deepcopy(plain)
     output = output_of(graph)
     (logits,) = output.all_input_nodes

@@ -1,15 +1,14 @@
-"""The head of a classifier, from where its rows and columns are collapsed to the logits, as layers that
-slide.
+"""Converts the head of a classifier, from the collapse of rows and columns to the logits, into sliding
+layers.
 
-Every value that leads to the logits and is no feature map any more belongs to the head. Each operation of the
-head is
-replaced by one that does to every window what the original does to the native image: pooling becomes pooling
-at stride 1, a linear layer a convolution, and what only moves axes about becomes nothing (see `layout`).
-There may be any number of poolings, of one map or of several of the same size and stride. An operation that
-cannot be replaced is refused by name.
+The head consists of every value that leads to the logits and is no longer a feature map. Each operation of
+the head is replaced by one that does to every window what the original does to the native image: pooling
+becomes pooling at stride 1, a linear layer becomes a convolution, and operations that only move axes
+disappear (see `layout`). There may be any number of poolings, of one map or of several maps of the same size
+and stride. An operation that cannot be replaced raises an error with its name.
 
-A collapse whose result returns to a feature map, as in squeeze-and-excitation, is not part of the head, and
-stays.
+A collapse whose result returns to a feature map, as in squeeze-and-excitation, does not belong to the head
+and stays.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from fcnconv.convert.rewrite import Rewriter
 from fcnconv.errors import WAY_OUT, ConversionError
 
 Rule = Callable[[Rewriter, fx.Node, "nn.Module | None"], "HeadValue | Pair | None"]
-"""(writer, node, the layer that it runs) -> the node's value in the converted network; None: not its rule."""
+"""(writer, node, its layer) -> the node's value in the converted network; None if the rule does not apply."""
 
 RULES: tuple[Rule, ...] = (
     vectors.linear,
@@ -46,7 +45,9 @@ RULES: tuple[Rule, ...] = (
 class Features:
     """The feature maps that a head collapses.
 
-    nodes: of the traced network. window: (height, width) of the map at the native size, in cells.
+    Attributes:
+        nodes: the maps in the traced network.
+        window: (height, width) of the map at the native size, in cells.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -56,7 +57,8 @@ class Features:
 class Head:
     """The head of a traced classifier, and its conversion.
 
-    traced, known: as of a `Rewriter`.
+    Attributes:
+        traced, known: as for a `Rewriter`.
     """
 
     def __init__(self, traced: fx.GraphModule, known: dict[fx.Node, Growth]):
@@ -69,7 +71,7 @@ class Head:
         self.writer.window = self.features.window
 
     def _nodes(self) -> list[fx.Node]:
-        """The head's nodes: those that lead to the output and to no feature map."""
+        """The nodes of the head: those that lead to the output but not to a feature map."""
         body: set[fx.Node] = set()
         needed: set[fx.Node] = {self.output}
         for node in reversed(self.writer.traced.graph.nodes):
@@ -123,8 +125,8 @@ class Head:
         return shape[extent.rows[0]], shape[extent.cols[0]]
 
     def convert(self) -> None:
-        """Rewrites the graph: the head's nodes are replaced by those that slide."""
-        # pooled values stand before the output, in the order in which the classifier computes them
+        """Rewrites the graph: sliding operations replace the nodes of the head."""
+        # pooled values come before the output, in the order of the classifier's computation
         with self.writer.traced.graph.inserting_before(self.output):
             for node in self.features.nodes:
                 extent = self.writer.known[node]

@@ -1,9 +1,10 @@
-"""Which axes of each value in a traced network belong to the image: measured by feeding larger images.
+"""Finds the axes of each value in a traced network that belong to the image, by running larger images.
 
-A value whose axis grows with the image's height has rows there, one whose axis grows with its width has
-columns. So a feature map is recognised whatever the order of its axes, and whatever code made it; a value
-that does not grow has been collapsed. Values that follow from the image's size alone and vary along a growing
-axis are coordinates: a network that uses them answers differently at each place of the image.
+A value with an axis that grows with the image's height has rows there, and a value with an axis that grows
+with its width has columns. This recognises a feature map whatever the order of its axes, and whatever code
+made it. A value that does not grow has been collapsed. A value that depends only on the image's size and
+varies along a growing axis contains coordinates: a network that uses them gives different answers in
+different places of the image.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ _OF_SIZE = frozenset(
         "new_empty new_tensor get_device is_floating_point stride"
     ).split()
 )
-"""Functions and methods whose result does not depend on the values of the tensor that they are given."""
+"""Functions and methods whose result does not depend on the values of their tensor."""
 
 _SCRAMBLING = ("flip", "fliplr", "flipud", "roll", "rot90")
-"""Functions that move whole cells to another place of the map."""
+"""Functions that move whole cells to another place in the map."""
 
 
 @dataclass(frozen=True)
 class Growth:
     """How a tensor grows with the image.
 
-    rows: its axes that grow with the height. cols: with the width; an axis in both is a flattened map.
-    known: False if the node does not run on larger images.
-    varies: whether it follows from the image's size alone, and varies along a growing axis.
+    Attributes:
+        rows: its axes that grow with the height.
+        cols: its axes that grow with the width; an axis in both is a flattened map.
+        known: False if the node does not run on larger images.
+        varies: whether the value depends only on the image's size, and varies along a growing axis.
     """
 
     rows: tuple[int, ...] = ()
@@ -47,7 +50,7 @@ class Growth:
 
     @property
     def is_map(self) -> bool:
-        """Whether rows and columns are axes of their own."""
+        """Whether rows and columns are separate axes."""
         return self.known and len(self.rows) == len(self.cols) == 1 and self.rows != self.cols
 
 
@@ -68,11 +71,12 @@ def _of_size(node: fx.Node) -> bool:
 
 @dataclass(frozen=True)
 class Larger:
-    """What two larger images show of a network.
+    """Results of running a network on two larger images.
 
-    known: the extent of each node that gives a tensor.
-    ends: for a wider and a higher image, the values of feature maps in the window at one end: its left, its
-    bottom.
+    Attributes:
+        known: the extent of each node that returns a tensor.
+        ends: the feature maps' values in the window at one end: the left end of a wider image, and the bottom
+            of a higher one.
     """
 
     known: dict[fx.Node, Growth]
@@ -80,11 +84,14 @@ class Larger:
 
 
 def run_larger(traced: fx.GraphModule, window: int, more: int, cut: int = 0) -> Larger:
-    """Runs a network on an image that is wider and on one that is higher, as far as it goes.
+    """Runs a network on a wider image and on a higher image, as far as it goes.
 
-    traced: with the shapes at the native size propagated (`graph.Shapes`).
-    more: pixels by which the images are wider or higher than the window.
-    cut: pixels that are cut off again: from the right of the wider image, from the top of the higher one.
+    Args:
+        traced: the network, with the shapes at the native size propagated (`graph.Shapes`).
+        window: side of the native input, in pixels.
+        more: number of pixels by which the images are wider or higher than the window.
+        cut: number of pixels that are cut off again, from the right of the wider image and from the top of
+            the higher image.
     """
     pixels = pixel_nodes(traced.graph)
     long = probe(traced, 1, window, window + more)
@@ -103,7 +110,7 @@ def run_larger(traced: fx.GraphModule, window: int, more: int, cut: int = 0) -> 
         if down is None or across is None or not (_comparable(native, down) and _comparable(native, across)):
             known[node] = Growth(known=False)
             continue
-        first = int(node in pixels)  # the axis of the images of a batch, of two at the native size
+        first = int(node in pixels)  # the axis of the batch, which has two images at the native size
         if first and (down.shape[0], across.shape[0]) != (1, 1):
             known[node] = Growth(known=False)
             continue
@@ -122,16 +129,19 @@ def _comparable(native: tuple[int, ...], noted: _Noted) -> bool:
 
 @dataclass(frozen=True)
 class _Noted:
-    """The shape of a tensor, and the axes along which it varies, of one that does not depend on pixels."""
+    """The shape of a tensor and, for a tensor that does not depend on pixels, the axes along which it
+    varies.
+    """
 
     shape: tuple[int, ...]
     varying: tuple[int, ...]
 
 
 class _Run(fx.Interpreter):
-    """Runs a network as far as it goes: what fails is noted as such, and all that follows from it.
+    """Runs a network as far as it goes. Failing nodes are recorded, and so are all nodes that depend on them.
 
-    ends: of each map whose rows or columns are collapsed, what belongs to the window at one end of the image.
+    `ends` has the values of each map whose rows or columns are collapsed, in the window at one end of the
+    image.
     """
 
     def __init__(self, traced: fx.GraphModule, pixels: set[fx.Node], *, from_end: bool):
@@ -147,7 +157,7 @@ class _Run(fx.Interpreter):
             return None
         try:
             result = super().run_node(n)
-        except Exception:  # the network's own code raises whatever it likes
+        except Exception:  # the network's own code can raise any kind of error
             self.failed.add(n)
             self._keep(n)
             return None
@@ -165,7 +175,7 @@ class _Run(fx.Interpreter):
         return result
 
     def _keep(self, node: fx.Node) -> None:
-        """Keeps the ends of the maps that a node takes, which collapses them or cannot be run."""
+        """Keeps the ends of the maps that a node reads, if the node collapses them or cannot be run."""
         for source in node.all_input_nodes:
             value, native = self.env.get(source), output_shape(source)
             if (
@@ -176,9 +186,7 @@ class _Run(fx.Interpreter):
             ):
                 continue
             growing = [axis for axis in range(1, len(native)) if value.shape[axis] > native[axis]]
-            if (
-                not growing and value.shape[1:] == native[1:]
-            ):  # a tile of a network without a halo is a window
+            if not growing and value.shape[1:] == native[1:]:  # without a halo, a tile is a window
                 self.ends[source] = value.clone()
             elif len(growing) == 1 and source in self.pixels:
                 (axis,) = growing
@@ -198,9 +206,12 @@ def _varying(tensor: torch.Tensor) -> tuple[int, ...]:
 def refuse_positions(
     traced: fx.GraphModule, known: dict[fx.Node, Growth], opaque: frozenset[type[nn.Module]]
 ) -> None:
-    """Raises ConversionError if the network's answer depends on where in the image a window lies.
+    """Raises ConversionError if the network's answer depends on the position of a window in the image.
 
-    opaque: kinds of layers whose code was not traced; each is tried on a map that is the same everywhere.
+    Args:
+        traced: the network.
+        known: the extents of its nodes.
+        opaque: kinds of layers whose code was not traced. Each one is tried on a uniform map.
     """
     modules, pixels = dict(traced.named_modules()), pixel_nodes(traced.graph)
     for node in traced.graph.nodes:
@@ -217,7 +228,7 @@ def refuse_positions(
         layer = layer_of(node, modules)
         if type(layer) in opaque and layer is not None and _has_coordinates(layer, node):
             raise ConversionError(
-                f"{node_text(node, layer)} answers differently at different places of an even image, so that "
+                f"{node_text(node, layer)} answers differently at different places of a uniform image, so that "
                 "the "
                 f"answer depends on where in the image a window lies; {WAY_OUT}"
             )
@@ -245,12 +256,12 @@ def _scrambles(node: fx.Node, known: dict[fx.Node, Growth]) -> bool:
         if name == "rot90" and not axes:
             axes = [0, 1]
         elif not axes:
-            axes = list(range(1, rank))  # of all elements
+            axes = list(range(1, rank))  # the default is all axes
     return any(axis % rank in (*extent.rows, *extent.cols) for axis in axes)
 
 
 def _has_coordinates(layer: nn.Module, node: fx.Node) -> bool:
-    """Whether a layer gives different values in the middle of a map that is the same everywhere."""
+    """Whether a layer returns varying values in the middle of a uniform map."""
     shapes = [output_shape(source) for source in node.all_input_nodes]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         return False
@@ -258,7 +269,7 @@ def _has_coordinates(layer: nn.Module, node: fx.Node) -> bool:
     even = torch.full((1, channels, 2 * height, 2 * width), 0.5, device=device_of(layer))
     try:
         given = layer.forward(even)
-    except Exception:  # its own code; the proof on larger images finds out what it refuses
+    except Exception:  # its own code fails; the proof on larger images shows what it refuses
         return False
     if not isinstance(given, torch.Tensor) or given.ndim != 4 or given.is_meta or min(given.shape[2:]) < 4:
         return False

@@ -1,11 +1,11 @@
-"""Finer strides: a network whose cells lie 32 px apart, rebuilt so that they lie 16, 8, 4 or 2 px apart.
+"""Finer strides: rebuilds a network with cells 32 px apart so that they are 16, 8, 4 or 2 px apart.
 
-A layer of stride 2 throws away three of four outputs. Here the last such layers keep them all, and split them
-into 2 × 2 phases, one for each way to choose every second row and column. The phases run through the rest of
-the network side by side along the batch, as if each were an image of its own, and are interleaved at the end.
-Phase (0, 0) is what the network computed before, so the finer map contains the coarse one; all layers before
-the split are shared (Giusti et al., "Fast image scanning with deep max-pooling networks", 2013; Sermanet et
-al., "OverFeat", 2014).
+A layer of stride 2 discards three of four outputs. The rebuilt network keeps all outputs of the last such
+layers, and splits them into 2 × 2 phases, one for each choice of every second row and column. The phases run
+through the rest of the network side by side in the batch, as if each were a separate image, and are
+interleaved at the end. Phase (0, 0) is the original computation, so the finer map contains the coarse map.
+All layers before the split are shared (Giusti et al., "Fast image scanning with deep max-pooling networks",
+2013; Sermanet et al., "OverFeat", 2014).
 """
 
 from __future__ import annotations
@@ -39,17 +39,24 @@ Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 def finer(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.GraphModule, Geometry]:
-    """The network with its cells `stride` pixels apart, and its geometry; checked against what it was.
+    """Rebuilds a network with its cells `stride` pixels apart, and checks it against the original.
 
-    network: converted, float (N, 3, window + step · n, …) -> logits (N, num_classes, n + 1, …). It is left
-        as it was; the result shares its weights and gives ``phases · n + 1`` rows.
-    stride: the network's own stride divided by a power of two.
+    Args:
+        network: converted, float (N, 3, window + step · n, …) -> logits (N, num_classes, n + 1, …). It stays
+            unchanged.
+        geometry: geometry of the network.
+        stride: the network's own stride divided by a power of two.
 
-    Raises UsageError for another stride, and ConversionError, with the layer's name, where the graph does not
-    allow it.
+    Returns:
+        The network, which shares the weights of `network` and returns ``phases · n + 1`` rows; and its
+        geometry.
+
+    Raises:
+        UsageError: the network does not support the stride.
+        ConversionError: the graph does not allow a finer stride. The message names the layer.
     """
     phases = count_phases(stride, geometry.step)
-    # Not a deep copy: the layers stay shared, and those that change are replaced, never altered.
+    # Not a deep copy: the layers stay shared, and layers that change are replaced, never altered.
     fine = fx.GraphModule(network, copy.deepcopy(network.graph))
     know_channels(fine, channels_of(network, geometry.window, geometry.window))
     with torch.no_grad():
@@ -65,7 +72,7 @@ def finer(network: fx.GraphModule, geometry: Geometry, stride: int) -> tuple[fx.
 
 
 def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
-    """Splits the output of the layers that lead to `stride`, and joins the network's output."""
+    """Splits the output of the layers that lead to `stride`, and joins the output of the network."""
     device = device_of(network)
     Shapes(network).run(probe(network, 1, window, window))
     fields_down, modules = fields(network, 0), dict(network.named_modules())
@@ -84,7 +91,7 @@ def _halve(network: fx.GraphModule, window: int, stride: int) -> None:
 
 
 def _leads_to(node: fx.Node, stride: int, known: dict[fx.Node, Field]) -> bool:
-    """Whether a node's cells are `stride` apart, or more, while some input's are nearer."""
+    """Whether the cells of a node are at least `stride` apart, while the cells of an input are nearer."""
     sources = [known[source].stride for source in node.all_input_nodes if len(output_shape(source)) == 4]
     return bool(sources) and known[node].stride >= stride > min(sources) and not _joins(node)
 
@@ -99,8 +106,8 @@ def _split(network: fx.GraphModule, node: fx.Node, layer: Strided, stride: int, 
     coarse = output_shape(node)[2:]
     dense = wide(torch.zeros(output_shape(source), device=device)).shape[2:]
     lacking = [2 * c - d for c, d in zip(coarse, dense, strict=True)]
-    # A whole number of 2 × 2 phases needs 2 · c rows. One that lacks belongs to a window that overhangs, and
-    # is dropped at the end; two lack where a pooling in ceil mode had a last window that overhangs itself.
+    # A whole number of 2 × 2 phases needs 2 · c rows. One missing row belongs to a window that overhangs, and
+    # is dropped at the end. Two rows are missing if the last window of a pooling in ceil mode overhangs.
     overhang = [max(rows - 1, 0) for rows in lacking]
     if max(overhang) > 1 or min(lacking) < 0 or (max(overhang) and not isinstance(layer, nn.MaxPool2d)):
         raise ConversionError(
@@ -126,8 +133,8 @@ def _strided_layer(node: fx.Node, modules: dict[str, nn.Module]) -> Strided:
     kind = pools.get(function_name(node))
     if kind is None:
         raise ConversionError(
-            f"{node_text(node, layer)} makes the stride coarser, and is no convolution or pooling; "
-            "leave --stride out"
+            f"{node_text(node, layer)} makes the stride coarser, and is not a convolution or pooling; "
+            "leave out --stride"
         )
     arguments = list(node.args[1:])
     options = {name: value for name, value in node.kwargs.items() if name not in ("input", "return_indices")}
@@ -148,10 +155,12 @@ def _at_half_stride(layer: Strided, node: fx.Node) -> Strided:
 
 
 class SplitPhases(nn.Module):
-    """A layer at half its stride, its outputs split: (N, C, H, W) -> (4 · N, C', h, w), phase by phase.
+    """A layer at half its stride, with its outputs split: (N, C, H, W) -> (4 · N, C', h, w), phase by phase.
 
-    layer: the layer at half its stride. overhang: rows and columns that its input lacks at the end.
-    lacking: rows and columns that its output lacks for a whole number of phases, these included.
+    Attributes:
+        layer: the layer at half its stride.
+        overhang: rows and columns missing at the end of its input.
+        lacking: rows and columns that its output needs for a whole number of phases, including the overhang.
     """
 
     def __init__(self, layer: Strided, overhang: list[int], lacking: list[int]):
@@ -171,7 +180,7 @@ class SplitPhases(nn.Module):
 
 
 class JoinPhases(nn.Module):
-    """Four phases interleaved: (4 · N, K, rows, cols) -> (N, K, 2 · rows - 1, 2 · cols - 1).
+    """Interleaves four phases: (4 · N, K, rows, cols) -> (N, K, 2 · rows - 1, 2 · cols - 1).
 
     The last row and column belong to windows that overhang the image, and are dropped.
     """
@@ -183,7 +192,9 @@ class JoinPhases(nn.Module):
 
 
 def _prove(network: fx.GraphModule, fine: fx.GraphModule, geometry: Geometry) -> None:
-    """Compares phase (0, 0) with the coarse map, in float64: in float32 kernels differ with the batch."""
+    """Compares phase (0, 0) with the coarse map in float64. In float32, kernels differ with the batch
+    size.
+    """
     height, width = geometry.window, geometry.window + geometry.step
     x = probe(network, 1, height, width)
     with Float64():
@@ -194,7 +205,7 @@ def _prove(network: fx.GraphModule, fine: fx.GraphModule, geometry: Geometry) ->
             f"at stride {geometry.stride}, {width} × {height} px give {tuple(dense.shape[2:])} cells, "
             f"not {expected}"
         )
-    doubt = f"the map at stride {geometry.stride} does not contain that at {geometry.step}"
+    doubt = f"the map at stride {geometry.stride} does not contain the map at stride {geometry.step}"
     own = dense[:, :, :: geometry.phases, :: geometry.phases]
     compare(doubt, coarse, own, EXACT, ConversionError)
 

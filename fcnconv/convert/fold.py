@@ -1,9 +1,9 @@
-"""Batch normalisation folded into the convolution before it.
+"""Folds batch normalisation into the convolution before it.
 
-Each call of a convolution is folded by itself, so that one convolution with several normalisations (CORnet-S)
-becomes several. What is proved is the folded network: until the proof is over a folded convolution computes
-its weights from the two layers, in float64 if all is computed so; afterwards they are rounded once, to
-float32.
+Each call of a convolution is folded separately, so one convolution with several normalisations (CORnet-S)
+becomes several. The proof covers the folded network. Until the proof is complete, a folded convolution
+computes its weights from the two layers, in float64 if everything is computed in float64. Afterwards, the
+weights are rounded once, to float32.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import layer_of
 
 MOST_KEPT = 200_000_000
-"""Parameters of a network up to which the folded weights of the proof are kept in memory, 8 bytes each."""
+"""Maximum number of parameters of a network whose folded weights stay in memory for the proof, at 8 bytes
+each.
+"""
 
 
 class FoldedConv(nn.Module):
-    """A convolution and the batch normalisation after it as one convolution.
+    """A convolution and the batch normalisation after it, as one convolution.
 
-    keep: whether its weights in float64 are kept from one run of the proof to the next.
+    Attributes:
+        keep: whether its weights in float64 are kept from one run of the proof to the next.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, keep: bool):
@@ -40,7 +43,8 @@ class FoldedConv(nn.Module):
 
     def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias: with s = weight / sqrt(running_var + eps), w' = s w and b' = bias + s (b −
-        running_mean)."""
+        running_mean).
+        """
         conv, norm = self.conv, self.norm
         assert norm.running_var is not None and norm.running_mean is not None
         scale = torch.rsqrt(norm.running_var + norm.eps)
@@ -65,7 +69,8 @@ class FoldedConv(nn.Module):
 def fold(network: fx.GraphModule) -> dict[fx.Node, fx.Node]:
     """Folds every batch normalisation that follows a convolution, in place.
 
-    Returns, for each node of such a normalisation, the node of the folded convolution.
+    Returns:
+        For each node of such a normalisation, the node of the folded convolution.
     """
     keep = sum(parameter.numel() for parameter in network.parameters()) <= MOST_KEPT
     modules, folded = dict(network.named_modules()), dict[fx.Node, fx.Node]()
@@ -92,7 +97,7 @@ def fold(network: fx.GraphModule) -> dict[fx.Node, fx.Node]:
 
 
 def round_folded(network: fx.GraphModule) -> None:
-    """Replaces the folded convolutions by plain ones, in place."""
+    """Replaces the folded convolutions by ordinary ones, in place."""
     for name, layer in list(network.named_modules()):
         if isinstance(layer, FoldedConv):
             network.add_submodule(name, layer.rounded())

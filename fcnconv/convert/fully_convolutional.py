@@ -1,4 +1,6 @@
-"""A classifier as a fully convolutional network: traced, its head converted, its windows found, proved."""
+"""Makes a classifier fully convolutional: traces it, converts its head, finds its windows, proves the
+result.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,11 @@ from fcnconv.provenance import Conversion, Proof
 class FullyConvolutional(nn.Module):
     """A converted classifier: float (N, 3, H, W) -> logits (N, num_classes, rows, cols).
 
-    network: the converted graph. conversion: what came of it. joint: the graph that gives class activations
-    beside the logits, as `cells.JoinActivations` has them; None where the network has none.
+    Attributes:
+        network: the converted graph.
+        conversion: the record of the conversion.
+        joint: the graph that returns class activations and logits, see `class_activations.JoinActivations`;
+            None if the network has no activations.
     """
 
     def __init__(self, network: fx.GraphModule, conversion: Conversion, joint: fx.GraphModule | None = None):
@@ -56,12 +61,12 @@ class FullyConvolutional(nn.Module):
 
     @property
     def geometry(self) -> Geometry:
-        """Where its windows lie."""
+        """The positions of its windows."""
         return self.conversion.geometry
 
     @property
     def proof(self) -> Proof:
-        """Its distance from the classifier."""
+        """Its measured difference from the classifier."""
         return self.conversion.proof
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,13 +75,14 @@ class FullyConvolutional(nn.Module):
 
 
 def convolutionize(model: nn.Module, window: int = 224, stride: int | None = None) -> FullyConvolutional:
-    """The fully convolutional network that equals a classifier, proved.
+    """Converts a classifier to the equivalent fully convolutional network, and proves that they are equal.
 
     Args:
-        model: a classifier, float (N, channels, window, window) -> logits (N, num_classes). It is left
+        model: a classifier, float (N, channels, window, window) -> logits (N, num_classes). It stays
             unchanged.
         window: side of the model's native input, in pixels.
-        stride: pixels between the cells, the network's own divided by a power of two; None is its own.
+        stride: pixels between the cells, the network's own stride divided by a power of two; None is its own
+            stride.
 
     Returns:
         The network in evaluation mode, with batch normalisation folded into the convolutions, on the model's
@@ -84,13 +90,13 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
 
     Raises:
         ModelError: the weights contain NaN.
-        ConversionError: the network cannot be traced, its head cannot slide, its answer depends on where in
-            the image a window lies, or the proof fails: in float64, at the native size and on two larger
-            images, a logit differs by more than `EXACT` × max |logit|; or float32 changes the logits by more
-            than 1e-3 of the largest.
+        ConversionError: the network cannot be traced, its head cannot slide, its answer depends on the
+            position of a window in the image, or the proof fails. The proof fails if, in float64, at the
+            native size or on two larger images, a logit differs by more than `EXACT` × max |logit|; or if
+            float32 changes the logits by more than 1e-3 of the largest logit.
     """
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    device = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
+    device = torch.device("cpu") if like.device.type == "mps" else like.device  # mps has no float64
     with torch.no_grad():
         ready = prepare(model).to(device)
         logits = check_answers(ready, window)
@@ -115,9 +121,12 @@ def convolutionize(model: nn.Module, window: int = 224, stride: int | None = Non
 
 
 def converted_geometry(model: nn.Module, window: int) -> Geometry:
-    """The geometry that `convolutionize` would give, without a proof.
+    """The geometry that `convolutionize` would return, without a proof.
 
-    model: on the ``meta`` device if only shapes matter, which costs neither memory nor time.
+    Args:
+        model: the classifier. On the ``meta`` device, this costs neither memory nor time, since only shapes
+            matter.
+        window: side of its native input, in pixels.
     """
     with torch.no_grad():
         return _converted(model, window).geometry
@@ -125,12 +134,15 @@ def converted_geometry(model: nn.Module, window: int) -> Geometry:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A converted network that is not proved yet.
+    """A converted network without its proof.
 
-    network: float (N, channels, H, W) -> logits (N, num_classes, rows, cols). features: its feature maps that
-    the head collapses. original, traced: the classifier in two parts, and whole. logits, decided: as
-    of a `Trace`. changes: one line per replaced operation. averages: names of the submodules that slide an
-    average over each window.
+    Attributes:
+        network: float (N, channels, H, W) -> logits (N, num_classes, rows, cols).
+        features: its feature maps that the head collapses.
+        original, traced: the classifier in two parts, and whole.
+        logits, decided: as in a `Trace`.
+        changes: one line per replaced operation.
+        averages: names of the submodules that slide an average over each window.
     """
 
     network: fx.GraphModule
@@ -187,7 +199,7 @@ def _with_head(trace: Trace, window: int) -> _Converted:
     network.delete_all_unused_submodules()
     network.recompile()
     if not geometry.local:
-        # A layer that was not understood may have strides of its own.
+        # A layer that is not understood may contain strides.
         own = _grown_stride(network, window, geometry.stride)
         geometry = replace(geometry, stride=own or geometry.stride)
     return _Converted(
@@ -204,12 +216,13 @@ def _with_head(trace: Trace, window: int) -> _Converted:
 
 
 BEYOND = 2
-"""Strides that a larger image reaches beyond the halo, when the network is tried on it."""
+"""Number of strides by which the larger test image exceeds the halo."""
 
 
 def _most(found: Sequence[dict[fx.Node, Field]], window: int) -> tuple[int, int, bool]:
-    """The coarsest stride of any map, the farthest that one sees beyond its window, and whether all are
-    local."""
+    """The coarsest stride of any map, the farthest reach beyond the window of a map, and whether all are
+    local.
+    """
     stride, reach, local = 1, 0, True
     for axis, known in enumerate(found):
         for node, field in known.items():
@@ -245,7 +258,7 @@ def _split(network: fx.GraphModule, head: Head) -> Original:
         made[feature] = tail.placeholder(feature.name)
 
     def value(source: fx.Node) -> Any:
-        if source not in made:  # a size, which at the native size is this number
+        if source not in made:  # a size, which is this number at the native size
             number = source.meta.get("value")
             made[source] = tail.node_copy(source, value) if number is None else number
         return made[source]
@@ -260,12 +273,12 @@ def _split(network: fx.GraphModule, head: Head) -> Original:
 
 
 def _needed(node: fx.Node, body: set[fx.Node]) -> bool:
-    """Whether a node leads to the body: a constant, or a size."""
+    """Whether a node leads to the body: a constant or a size."""
     return any(user in body or _needed(user, body) for user in node.users)
 
 
 def _with_features(network: fx.GraphModule, features: Sequence[fx.Node]) -> fx.GraphModule:
-    """The network that gives its feature maps, too: float images -> (logits, *feature maps)."""
+    """The network that also returns its feature maps: float images -> (logits, *feature maps)."""
     graph, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
     logits = graph.graph_copy(network.graph, nodes)
     graph.output((logits, *(nodes[feature] for feature in features)))
@@ -273,12 +286,12 @@ def _with_features(network: fx.GraphModule, features: Sequence[fx.Node]) -> fx.G
 
 
 def _grown_stride(traced: fx.GraphModule, window: int, guess: int) -> int | None:
-    """By how many pixels an image grows for each cell more; None where it cannot be seen."""
+    """The number of pixels by which an image grows for one more cell; None if this cannot be measured."""
     for stride in (guess, *(2**n for n in range(1, 9))):
         try:
             with precision_of(traced):
                 logits = traced.forward(probe(traced, 1, window + stride, window + 2 * stride))
-        except Exception:  # its layers may take images of certain sizes only
+        except Exception:  # its layers may accept only certain image sizes
             continue
         if tuple(logits.shape[2:]) == (2, 3):
             return int(stride)

@@ -1,4 +1,4 @@
-"""Reading a traced network: what a node is, the shape of what it gives, and whether it mixes cells."""
+"""Reads a traced network: the operation of a node, the shape of its output, and whether it mixes cells."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ _ACTIVATION = (
     "stochastic_depth tanh tanhshrink threshold"
 )
 POINTWISE = frozenset(f"{_ARITHMETIC} {_ACTIVATION}".split())
-"""Functions and methods that do the same to each cell of a map, whatever its size, as to one vector alone."""
+"""Functions and methods that treat each cell of a map of any size like a single vector."""
 
 
 class Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of each node's output; of what is no tensor, such as a size,
-    its value."""
+    """Runs a traced network and records the shape of each node's output, or its value if it is not a
+    tensor.
+    """
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -47,50 +48,61 @@ def _is_plain(value: Any) -> bool:
 
 
 def output_of(graph: fx.Graph) -> fx.Node:
-    """The node that returns what the network gives, which is the last. (torch 2.5 has no `output_node`.)"""
+    """The node that returns the output of the network, which is the last one. (torch 2.5 has no
+    `output_node`.)
+    """
     output: fx.Node = next(iter(reversed(graph.nodes)))
     return output
 
 
 def output_shape(node: fx.Node) -> tuple[int, ...]:
-    """The shape of a node's output at the size that was propagated; () where it is not one tensor."""
+    """The shape of a node's output at the propagated size; () if it is not a single tensor."""
     shape: tuple[int, ...] = node.meta.get("shape", ())
     return shape
 
 
 def spatial(node: fx.Node) -> bool:
-    """Whether a node's output is more than one vector an image (at the size that was propagated), whatever
-    the order of its axes.
+    """Whether a node's output has more than one vector per image at the propagated size, in any order of
+    axes.
     """
     shape = output_shape(node)
     return len(shape) == 4 and sum(length > 1 for length in shape[1:]) > 1
 
 
 def layer_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None:
-    """The layer that a node runs; None for a function or a method. modules: of the network, by name."""
+    """The layer that a node runs; None for a function or a method.
+
+    Args:
+        node: the node.
+        modules: the layers of the network, by name.
+    """
     return modules.get(str(node.target)) if node.op == "call_module" else None
 
 
 def function_name(node: fx.Node) -> str:
-    """The name of the function or method that a node calls, without the underscores of those in place, and
-    without the variant of an operator of ``torch.export``, such as ``mean.dim``.
+    """The name of the function or method that a node calls.
+
+    The name is without the underscores of in-place functions, and without the variant of an operator of
+    ``torch.export``, such as ``mean.dim``.
     """
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0].strip("_")
 
 
 def called(node: fx.Node, *names: str) -> bool:
-    """Whether a node calls a function or method of one of these names."""
+    """Whether a node calls a function or method with one of these names."""
     return node.op in ("call_function", "call_method") and function_name(node) in names
 
 
 def pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
-    """Whether a node does the same to each cell of a map, whatever its size, as to one vector alone.
+    """Whether a node treats each cell of a map of any size like a single vector.
 
-    layer: what the node runs, if it is one.
+    Args:
+        node: the node.
+        layer: the layer that the node runs, if any.
     """
     if layer is not None:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
-            return False  # its statistics are those of the whole image
+            return False  # its statistics cover the whole image
         known = type(layer).__module__ in _POINTWISE_FAMILIES or isinstance(layer, nn.Identity)
         return known and not isinstance(layer, nn.MultiheadAttention)
     if called(node, "batch_norm"):
@@ -100,12 +112,12 @@ def pointwise(node: fx.Node, layer: nn.Module | None) -> bool:
 
 
 def node_text(node: fx.Node, layer: nn.Module | None) -> str:
-    """What an error calls a node: where its layer is and of which kind, or its function."""
+    """A description of a node for errors: the place and kind of its layer, or its function."""
     return f"{node.target} ({type(layer).__name__})" if layer is not None else f"{node.name}()"
 
 
 def drop_assertions(graph: fx.Graph) -> None:
-    """Takes out what a network demands of its input's shape, and what only tells that shape."""
+    """Removes assertions about the shape of the input, and the nodes that only compute this shape."""
     for node in reversed(graph.nodes):
         idle = node.op == "call_function" and not node.users and function_name(node) in _TELLING
         if called(node, "assert") or idle:
@@ -113,14 +125,16 @@ def drop_assertions(graph: fx.Graph) -> None:
 
 
 _TELLING = frozenset("getattr getitem eq ne le ge lt gt and or not mod format".split())
-"""Functions that change nothing, from shapes to conditions."""
+"""Functions without side effects that lead from shapes to conditions."""
 
 
 def listed(axes: Any) -> list[int]:
-    """Axes as they are given to a function: one, several, or None for all, which is no axis by name."""
+    """The axes of a function call as a list: from one axis, several axes, or None, which means all and
+    becomes [].
+    """
     return list(axes) if isinstance(axes, (list, tuple)) else [] if axes is None else [axes]
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters are; the processor if it has none."""
+    """The device of a network's parameters; the CPU if it has none."""
     return next(network.parameters(), torch.empty(0)).device

@@ -1,13 +1,11 @@
-"""How the values of a head are laid out when the head slides over a map instead of looking at one window.
+"""The layout of a head's values when the head slides over a map instead of reading a single window.
 
-In the classifier a head's values have one vector, or one small array, per image. In the converted network
-they have
-one per cell, and all of them are stored alike: float (N, channels, rows, cols), the array's elements as
-channels. A `HeadValue` remembers which axes the classifier sees, as *atoms*: channel atoms, and the rows and
-columns of the window itself as long as nothing has collapsed them. So a view, a permutation or a flattening
-costs nothing in the converted
-network: it changes the names of the axes, and the weights of the next linear layer are put in that order
-once.
+In the classifier, a value of the head has one vector, or one small array, per image. In the converted network
+it has one per cell, and all of them are stored alike: float (N, channels, rows, cols), with the elements of
+the array as channels. A `HeadValue` remembers the axes that the classifier sees, as *atoms*: channel atoms,
+and the rows and columns of the window as long as nothing has collapsed them. So a view, a permutation or a
+flattening costs nothing in the converted network. It changes the names of the axes, and the weights of the
+next linear layer are put in this order once.
 """
 
 from __future__ import annotations
@@ -22,9 +20,14 @@ from torch import fx
 
 @dataclass(frozen=True, eq=False)
 class Atom:
-    """A part of an axis that is never taken apart. size: its length. along: ``rows`` or ``cols`` of the
-    window, which the converted map still slides over; empty for channels.
-    bins: float64 (size, window's length), the adaptive average pooling that is still to be done along it.
+    """A part of an axis that is never divided.
+
+    Attributes:
+        size: its length.
+        along: ``rows`` or ``cols`` of the window, which the converted map still slides over; empty for
+            channels.
+        bins: float64 (size, length of the window), the adaptive average pooling that remains to be done along
+            it.
     """
 
     size: int
@@ -34,11 +37,13 @@ class Atom:
 
 @dataclass(frozen=True)
 class HeadValue:
-    """A value of the head, in the converted network.
+    """A value of the head in the converted network.
 
-    node: float (N, channels, rows, cols). dims: for each axis of the classifier's value but the first, its
-    atoms, the outermost first. order: the channel atoms in the order of the channels of `node`, the outermost
-    first.
+    Attributes:
+        node: float (N, channels, rows, cols).
+        dims: the atoms of each axis of the classifier's value except the first axis, the outermost atom
+            first.
+        order: the channel atoms in the order of the channels of `node`, the outermost first.
     """
 
     node: fx.Node
@@ -57,16 +62,16 @@ class HeadValue:
 
     @property
     def channels(self) -> int:
-        """Channels of `node`."""
+        """Number of channels of `node`."""
         return prod(atom.size for atom in self.order)
 
     @property
     def natural(self) -> bool:
-        """Whether the channels lie in the order of the classifier's axes."""
+        """Whether the channels are in the order of the classifier's axes."""
         return tuple(atom for atom in self.atoms if not atom.along) == self.order
 
     def signature(self) -> tuple[tuple[int, str, int], ...]:
-        """What two values must have in common to be combined element by element."""
+        """A key that is equal for values that can be combined element by element."""
         position = {id(atom): place for place, atom in enumerate(self.order)}
         atoms = [atom for atom in self.atoms if atom.size > 1 or atom.along]
         ranks = {
@@ -75,8 +80,9 @@ class HeadValue:
         return tuple((a.size, a.along, -1 if a.along else ranks[position[id(a)]]) for a in atoms)
 
     def reshaped(self, shape: tuple[int, ...]) -> HeadValue | None:
-        """The same elements in another shape, which is without the first axis; None if it takes a row
-        apart."""
+        """The same elements in another shape, given without the first axis; None if this would divide a
+        row.
+        """
         left, dims, order = list(self.atoms), [], list(self.order)
         for length in shape:
             dim: list[Atom] = []
@@ -104,8 +110,13 @@ class HeadValue:
         )
 
     def reduced(self, node: fx.Node, gone: set[int], keep: set[int] | None) -> HeadValue:
-        """After the axes of the numbers `gone` were collapsed. keep: those of them that stay, with length
-        1."""
+        """The value after some axes were collapsed.
+
+        Args:
+            node: the node of the new value.
+            gone: numbers of the collapsed axes.
+            keep: the collapsed axes that stay, with length 1.
+        """
         dims = [
             () if axis in gone else dim
             for axis, dim in enumerate(self.dims)
@@ -117,7 +128,7 @@ class HeadValue:
 
 @dataclass(frozen=True)
 class Pair:
-    """What a reduction with an index gives, such as `torch.max(x, 3)`: the values, and something else."""
+    """The result of a reduction with an index, such as `torch.max(x, 3)`: the values, and something else."""
 
     values: tuple[HeadValue | None, ...]
 
@@ -125,8 +136,13 @@ class Pair:
 def weight_of_cells(weight: torch.Tensor, last: tuple[Atom, ...], order: tuple[Atom, ...]) -> torch.Tensor:
     """The kernel that does to each window what a linear layer does to the vector of its elements.
 
-    weight: (out, elements), the elements in the order of the atoms `last`. order: the channel atoms of the
-    map. Returns (out, channels, height, width).
+    Args:
+        weight: (out, elements), with the elements in the order of the atoms `last`.
+        last: the atoms of the last axis.
+        order: the channel atoms of the map.
+
+    Returns:
+        (out, channels, height, width).
     """
     shaped = weight.reshape(len(weight), *(atom.size for atom in last))
     axes = {id(atom): axis for axis, atom in enumerate(last, 1)}
@@ -144,10 +160,15 @@ def weight_of_cells(weight: torch.Tensor, last: tuple[Atom, ...], order: tuple[A
 
 
 def constant_of_cells(value: torch.Tensor, shape: tuple[int, ...], cells: HeadValue) -> torch.Tensor | None:
-    """A constant as the converted network adds or multiplies it: (1, channels, 1, 1).
+    """A constant in the form that the converted network adds or multiplies: (1, channels, 1, 1).
 
-    value: broadcast to `shape`, the classifier's value without its first axis, whose layout is that of
-    `cells`. Returns None if it varies within the window.
+    Args:
+        value: broadcast to `shape`.
+        shape: the shape of the classifier's value without its first axis.
+        cells: the layout of this value.
+
+    Returns:
+        The constant, or None if it varies within the window.
     """
     rank = len(shape)
     while value.ndim > rank:
@@ -168,16 +189,19 @@ def constant_of_cells(value: torch.Tensor, shape: tuple[int, ...], cells: HeadVa
 
 
 def bins_matrix(length: int, bins: int) -> torch.Tensor:
-    """float64 (bins, length): adaptive average pooling along one axis as a matrix."""
+    """float64 (bins, length): adaptive average pooling along one axis, as a matrix."""
     return F.adaptive_avg_pool1d(torch.eye(length, dtype=torch.float64)[None], bins)[0].T
 
 
 def feature_cells(
     node: fx.Node, shape: tuple[int, ...], rows: int, cols: int
 ) -> tuple[HeadValue, tuple[int, ...]]:
-    """The layout of a feature map, and the permutation that brings its node to (N, channels…, rows, cols).
+    """The layout of a feature map, and the permutation of its axes to (N, channels…, rows, cols).
 
-    shape: with the first axis. rows, cols: the axes of rows and columns in it.
+    Args:
+        node: the map.
+        shape: its shape, including the first axis.
+        rows, cols: the axes of rows and columns in `shape`.
     """
     atoms = [Atom(size, {rows: "rows", cols: "cols"}.get(axis, "")) for axis, size in enumerate(shape)]
     # a window of one cell has nothing to collapse
@@ -188,5 +212,5 @@ def feature_cells(
 
 
 def with_node(cells: HeadValue, node: fx.Node) -> HeadValue:
-    """The same layout of another node's output."""
+    """The same layout for the output of another node."""
     return replace(cells, node=node)

@@ -1,9 +1,9 @@
-"""A library's own layers that pad and slide, or normalise, as torch's own.
+"""Replaces library layers that pad and slide, or normalise, by torch's own layers.
 
-timm's convolutions with SAME padding, weight standardisation or blurring compute their padding from the size
-of what comes and their weights anew each time, which no tracer follows. At the native size both are known,
-and at every size that differs by whole strides they are the same. So each such layer is watched at work once,
-and where what it does is a padding and one sliding operation, these replace it.
+timm's convolutions with SAME padding, weight standardisation or blurring compute their padding from the input
+size, and their weights anew in each call, which no tracer follows. At the native size both are known, and at
+every size that differs by whole strides they are the same. So each such layer is observed once. If it does
+one padding and one sliding operation, these replace it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _ARGUMENTS = {
     "max_pool2d": "input kernel_size stride padding dilation ceil_mode return_indices",
     "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
 }
-"""Of the functions that are watched for: the names of their arguments, in order."""
+"""The observed functions, and the names of their arguments in order."""
 
 _PADS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d}
 
 Call = tuple[str, dict[str, Any], torch.Tensor]
-"""A function's name, its arguments by name, and what it gave."""
+"""The name of a function, its arguments by name, and its result."""
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the calls of functions of `_ARGUMENTS` inside."""
+    """Records the calls of the functions of `_ARGUMENTS` inside this mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,15 +51,17 @@ class _Watch(TorchFunctionMode):
 
 
 def plain(model: nn.Module, x: torch.Tensor) -> nn.Module:
-    """The model with such layers replaced, or itself if it has none. Its tensors are shared; weights that its
-    layers computed are new, in float64.
+    """The model with such layers replaced, or the model itself if it has none.
 
-    x: float (N, 3, window, window), of the native size. The model is left as it was.
+    Args:
+        model: the model. It stays unchanged. The result shares its tensors; weights that its layers compute
+            are new, in float64.
+        x: float (N, 3, window, window), at the native size.
     """
     found: dict[nn.Module, nn.Module | None] = {}
 
     def watch(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if layer in found or len(inputs) != 1:  # what is called twice may get two sizes
+        if layer in found or len(inputs) != 1:  # a layer that is called twice may get two sizes
             found[layer] = None
         else:
             found[layer] = _normalisation(layer) or _sliding(layer, inputs[0])
@@ -79,7 +81,9 @@ def plain(model: nn.Module, x: torch.Tensor) -> nn.Module:
 
 
 def _small(layer: nn.Module) -> bool:
-    """Whether a layer can be one of those: with no layers in it, but for what follows a normalisation."""
+    """Whether a layer can be one of these: it contains no layers, except those that follow a
+    normalisation.
+    """
     return {name for name, _ in layer.named_children()} <= ({"drop", "act"} if _is_norm(layer) else set())
 
 
@@ -98,7 +102,7 @@ def _hooked(layers: list[nn.Module], watch: Any) -> Iterator[None]:
 
 
 def _normalisation(layer: nn.Module) -> nn.Module | None:
-    """A batch normalisation with its activation as two layers, the first of which can be folded."""
+    """A batch normalisation with its activation as two layers, so that the first one can be folded."""
     if not isinstance(layer, nn.BatchNorm2d):
         return None
     norm = nn.BatchNorm2d(layer.num_features, layer.eps, affine=False)
@@ -109,7 +113,9 @@ def _normalisation(layer: nn.Module) -> nn.Module | None:
 
 
 def _sliding(layer: nn.Module, x: Any) -> nn.Module | None:
-    """A padding and a sliding layer that do what a layer does with its input; None if it does more."""
+    """A padding and a sliding layer that are equivalent to a layer for its input; None if the layer does
+    more.
+    """
     if not isinstance(x, torch.Tensor) or x.ndim != 4:
         return None
     with Float64(), _Watch() as watched:
@@ -156,7 +162,9 @@ def _made(name: str, given: dict[str, Any]) -> nn.Module | None:
 
 
 def _equal(layer: nn.Module, replaced: nn.Module, x: torch.Tensor) -> bool:
-    """Whether both do the same with another image: not if weights follow from the image."""
+    """Whether both layers give the same result for another image. They do not if weights depend on the
+    image.
+    """
     if x.device.type == "meta":
         return True
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)

@@ -1,10 +1,9 @@
-"""Whether a tile with its halo gives the features of the whole image, measured.
+"""Measures whether a tile with its halo gives the features of the whole image.
 
-The receptive field that the graph tells (`receptive`) is what tiles are read with. Here it is put to the
-test: the features of a window at the left of a tile that ends with its halo, against those of a wider image;
-and at the bottom of a tile that starts with its halo, against those of a higher image. An operation that
-wraps around, that counts places or looks at more than its field, gives other values, and is found by
-comparing the two runs node by node.
+Tiles are read with the receptive field from the graph (`receptive`). This module tests it on two pairs of
+features: a window at the left of a tile that ends with its halo, against a wider image; and a window at the
+bottom of a tile that starts with its halo, against a higher image. An operation that wraps around, counts
+positions, or depends on more than its field gives other values. Comparing the two runs node by node finds it.
 """
 
 from __future__ import annotations
@@ -24,11 +23,15 @@ from fcnconv.convert.proof import TOLERANCE, Values
 def nonlocal_cause(
     traced: fx.GraphModule, features: Sequence[fx.Node], whole: Larger, window: int, more: int, cut: int
 ) -> str:
-    """The operation by which a window's features depend on more than the halo around it; empty if none does.
+    """The operation that makes a window's features depend on more than its halo; empty if there is no such
+    operation.
 
     Args:
-        traced: the classifier, in float32. features: its feature maps.
-        whole: what `extent.run_larger` gave for images `more` pixels larger than the window.
+        traced: the classifier, in float32.
+        features: its feature maps.
+        whole: the result of `extent.run_larger` for images `more` pixels larger than the window.
+        window: side of the native input, in pixels.
+        more: as above.
         cut: pixels beyond the halo.
     """
     tile = run_larger(traced, window, more, cut)
@@ -74,5 +77,5 @@ def _values(traced: fx.GraphModule, x: torch.Tensor) -> dict[fx.Node, object]:
     try:
         with precision_of(traced):
             return run.of(x)
-    except Exception:  # a head that flattens takes the native size alone: all before it has been run
+    except Exception:  # a head that flattens accepts only the native size; everything before it has been run
         return run.env

@@ -1,7 +1,7 @@
-"""A network, or a part of one, as an ONNX file.
+"""Exports a network, or a stage of it, as an ONNX file.
 
-The exporter is torch's own, the one that traces. Measured on EfficientNet-Lite0 it takes 1.1 s, and the newer
-one, on ``torch.export``, 14 s, for graphs that ONNX Runtime runs equally fast.
+It uses torch's exporter that traces. On EfficientNet-Lite0 this exporter takes 1.1 s, and the newer one,
+based on ``torch.export``, takes 14 s. ONNX Runtime runs both graphs equally fast.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ INPUT, OUTPUT = "pixels", "logits"
 
 
 def export_onnx(network: nn.Module, window: int, *, any_size: bool) -> bytes:
-    """The network as an ONNX file, for any batch.
+    """Exports a network as an ONNX file, for any batch size.
 
-    network: float (N, 3, H, W) -> logits, in evaluation mode, on the CPU.
-    window: side of the native input in pixels.
-    any_size: also for any height and width; else for `window` × `window` alone.
+    Args:
+        network: float (N, 3, H, W) -> logits, in evaluation mode, on the CPU.
+        window: side of the native input, in pixels.
+        any_size: whether the file also accepts any height and width; else only `window` × `window`.
 
-    Raises PlanError if the exporter cannot express the network.
+    Raises:
+        PlanError: the exporter cannot express the network.
     """
     axes = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
     out = {0: "batch", 2: "rows", 3: "cols"} if any_size else {0: "batch"}
@@ -34,22 +36,28 @@ def export_onnx(network: nn.Module, window: int, *, any_size: bool) -> bytes:
 
 
 def export_part(part: nn.Module, channels: int, side: int) -> bytes:
-    """A part of a network as an ONNX file, for maps of any height and width, one at a time.
+    """Exports a stage of a network as an ONNX file, for single maps of any height and width.
 
-    part: float (1, channels, h, w) -> float (1, channels', h', w'). side: of a map that it takes.
+    Args:
+        part: float (1, channels, h, w) -> float (1, channels', h', w').
+        channels: channels of its input.
+        side: side of an input map that it accepts.
 
-    Raises PlanError if the exporter cannot express it.
+    Raises:
+        PlanError: the exporter cannot express the stage.
     """
     example = torch.zeros(1, channels, side, side)
     return _export(part, example, {2: "height", 3: "width"}, {2: "rows", 3: "cols"})
 
 
 def _export(network: nn.Module, example: torch.Tensor, axes: dict[int, str], out: dict[int, str]) -> bytes:
-    """axes, out: which axes of the input and of the output may have any length, and their names."""
+    """Exports a network. `axes` and `out` name the axes of the input and the output that may have any
+    length.
+    """
     file = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of deprecation, and of shapes that the proof tests
+            warnings.simplefilter("ignore")  # about deprecation, and about shapes that the proof tests
             torch.onnx.export(
                 network,
                 (example,),
@@ -60,7 +68,7 @@ def _export(network: nn.Module, example: torch.Tensor, axes: dict[int, str], out
                 dynamic_axes={INPUT: axes, OUTPUT: out},
                 opset_version=OPSET,
             )
-    except Exception as error:  # the exporter raises what it likes: each operation has code of its own
+    except Exception as error:  # the exporter's code for an operation can raise any kind of error
         raise PlanError(
             f"{type(network).__name__} cannot be exported to ONNX ({first_line(error)})"
         ) from error

@@ -1,8 +1,7 @@
-"""Cutting a converted network into parts: where one small feature map holds all that the rest needs.
+"""Cuts a converted network into stages, at places where the rest needs only one small feature map.
 
-The places are found in the graph, and the best choice among them by dynamic programming over the work: the
-halo that each part computes for nothing at a given memory, against the writing and reading of the map
-between.
+The places come from the graph. Dynamic programming chooses the cuts with the least work: the halo that each
+stage computes in vain at a given memory, against writing and reading the map between the stages.
 """
 
 from __future__ import annotations
@@ -24,21 +23,23 @@ from fcnconv.grid import Geometry
 from fcnconv.scan.stages import Forward, Stage
 
 BLOCK_MEMORY = 300e6
-"""Bytes that a part may need for a block, when the cuts are chosen."""
+"""Bytes that a stage may use for one block when the cuts are chosen."""
 
 WORK_PER_BYTE = 6.0
-"""Multiply-adds in the time that a byte takes to be written and read again."""
+"""Number of multiply-adds in the time that it takes to write and read one byte."""
 
 WORK_OF_CUT = 24 * WORK_PER_BYTE
-"""The same for a byte of a map between parts: stored, gathered with the halo, and handed over."""
+"""The same for a byte of a map between stages, which is stored, gathered with the halo, and passed on."""
 
 Start = Callable[[nn.Module, tuple[int, int]], Forward]
-"""Makes a module's run. Beside the module comes what it takes: channels, and the side of a small map."""
+"""Prepares a module to run, given the module and its input: channels, and the side of a small map."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A node where the graph can be cut: after it, its output alone is alive. margin: as for `Stage`."""
+    """A node where the graph can be cut, because only its output is needed afterwards. margin: as for
+    `Stage`.
+    """
 
     node: fx.Node
     index: int
@@ -57,7 +58,15 @@ def whole(
     channels_last: bool = True,
     activations: bool = False,
 ) -> Stage:
-    """The whole network as one part. run: computes it. activations: as for `Stage`."""
+    """The whole network as one stage.
+
+    Args:
+        network: the converted network.
+        geometry: its geometry.
+        run: computes it.
+        channels_last: as for `Stage`.
+        activations: as for `Stage`.
+    """
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
     part = _part_between(places[0], places[-1], costs, geometry, run)
@@ -72,8 +81,14 @@ def cut(
     channels_last: bool = True,
     activations: bool = False,
 ) -> tuple[Stage, ...]:
-    """The network as parts, of which the halos together cost least. channels_last, activations: as for
-    `Stage`; the second is true of the last part only.
+    """Cuts a network into the stages whose halos cost least in total.
+
+    Args:
+        network: the converted network.
+        geometry: its geometry.
+        start: prepares a stage to run.
+        channels_last: as for `Stage`.
+        activations: as for `Stage`; true only of the last stage.
     """
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
@@ -88,11 +103,15 @@ def cut(
 
 
 class _Costs:
-    """What each node of a graph costs, for each step × step of the image.
+    """The costs of each node of a graph, for each step × step pixels of the image.
 
-    native, grown: shapes of the outputs at the native size and a step beyond. size: bytes of the output.
-    alive: bytes alive while the node runs. alone: whether its output is all that is alive after it.
-    multiply_adds: of convolutions. work: these, and the bytes moved, in multiply-adds.
+    Attributes:
+        native, grown: shapes of the outputs at the native size and one step larger.
+        size: bytes of the output.
+        alive: bytes in use while the node runs.
+        alone: whether only its output is in use after it.
+        multiply_adds: multiply-adds of convolutions.
+        work: multiply-adds, plus the bytes moved in units of multiply-adds.
     """
 
     def __init__(self, network: fx.GraphModule, geometry: Geometry):
@@ -100,7 +119,7 @@ class _Costs:
         self.steps_of_window = geometry.window / geometry.step
         shapes = []
         for size in (geometry.window, geometry.window + geometry.step):
-            # Computed in earnest: torch's computing of shapes alone costs 133 MB and a second to import.
+            # This computes real values: importing torch's computation of shapes costs 133 MB and a second.
             with torch.inference_mode():
                 Shapes(network).run(probe(network, 1, size, size))
             shapes.append([output_shape(node) for node in self.nodes])
@@ -113,14 +132,14 @@ class _Costs:
         self.alive, self.alone = self._lives(modules)
 
     def pitch(self, i: int) -> tuple[int, int]:
-        """Rows and columns that the output of node i grows by with each step."""
+        """Rows and columns by which the output of node i grows with each step."""
         native, grown = self.native[i], self.grown[i]
         return (grown[2] - native[2], grown[3] - native[3]) if len(native) == 4 else (0, 0)
 
     def _bytes(self, i: int) -> float:
         if len(self.native[i]) != 4:
             return 0.0
-        # the axes that grow, wherever they are: ConvNeXt's linear layers have the channels last
+        # the axes that grow, at any position: ConvNeXt's linear layers have the channels last
         sides = [(a, b - a) for a, b in zip(self.native[i], self.grown[i], strict=True)]
         return 4.0 * prod(growth or size for size, growth in sides) if self._grows(i) else 0.0
 
@@ -139,7 +158,7 @@ class _Costs:
         alive, alone = [], []
         for i, node in enumerate(self.nodes):
             living.add(i)
-            # a split makes its dense output before it takes it apart
+            # a split computes its dense output before dividing it
             inside = self.size[i] if isinstance(modules.get(str(node.target)), SplitPhases) else 0.0
             alive.append(sum(self.size[j] for j in living) + inside)
             living = {j for j in living if last_use.get(self.nodes[j], -1) > i}
@@ -176,7 +195,13 @@ def _places(network: fx.GraphModule, costs: _Costs, geometry: Geometry) -> list[
 
 
 def _output_field(field: Field, geometry: Geometry, native: int) -> Field:
-    """native: cells of the output along an axis for one window: 1 of logits, more of class activations."""
+    """The field of the output.
+
+    Args:
+        field: the field of the node.
+        geometry: the geometry of the network.
+        native: cells of the output along an axis for one window: 1 for logits, more for class activations.
+    """
     reach, beside = geometry.halo, (native - 1) * geometry.stride
     return replace(field, first=-reach, last=geometry.window - 1 - beside + reach, stride=geometry.stride)
 
@@ -207,7 +232,7 @@ def _part_between(
 def _margins(first: _Place, last: _Place) -> tuple[int, int]:
     before = after = 0
     for start, end in zip(first.fields, last.fields, strict=True):
-        # Between two places the fields differ by what lies between: all paths lead through both.
+        # The fields of two places differ by the operations between them: all paths pass through both places.
         stride = end.stride // start.stride
         lowest = (end.first - start.first) // start.stride
         highest = -(-(end.last - start.last) // start.stride)
@@ -241,7 +266,7 @@ def _cheapest(places: list[_Place], costs: _Costs) -> list[_Place]:
 
 
 def _part(network: fx.GraphModule, first: fx.Node, last: fx.Node) -> fx.GraphModule:
-    """The part of the graph after `first` up to `last`, as a network of its own with the same weights."""
+    """The graph after `first` up to `last`, as a separate network with the same weights."""
     graph, made = fx.Graph(), {}
     made[first] = graph.placeholder("x")
     inside = False

@@ -46,8 +46,7 @@ def pooling(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadVal
 
 
 def _axes_of(writer: Rewriter, node: fx.Node, name: str, rank: int) -> tuple[set[int] | None, bool]:
-    """The axes that a statistic is made over, from 0 for the one after the first; and whether they
-    stay."""
+    """The axes of a statistic, numbered from 0 for the axis after the first, and whether they stay."""
     names = {
         "norm": "input p dim keepdim dtype", "vector_norm": "input ord dim keepdim",
         "var": "input dim unbiased keepdim", "std": "input dim unbiased keepdim",
@@ -58,7 +57,7 @@ def _axes_of(writer: Rewriter, node: fx.Node, name: str, rank: int) -> tuple[set
         return None, False
     axes = {axis % (rank + 1) - 1 for axis in listed(writer.number(dim))}
     keep = bool(arguments.get("keepdim", arguments.get("keepdims", False)))
-    return (None if -1 in axes else axes), keep  # over the images of a batch: not one image's answer
+    return (None if -1 in axes else axes), keep  # over the images of a batch, not of one image
 
 
 def _pooled_2d(writer: Rewriter, node: fx.Node, kind: str) -> HeadValue | None:
@@ -77,7 +76,7 @@ def _pooled_2d(writer: Rewriter, node: fx.Node, kind: str) -> HeadValue | None:
     rows, cols = (dim[0] for dim in cells.dims[1:])
     if (rows.along, cols.along) != ("rows", "cols"):
         return None
-    if kind == "mean":  # the next linear layer takes it into its weights
+    if kind == "mean":  # the weights of the next linear layer absorb it
         binned = tuple(
             Atom(bins, atom.along, bins_matrix(atom.size, bins) if bins != atom.size else None)
             for atom, bins in ((rows, shape[2]), (cols, shape[3]))
@@ -87,7 +86,7 @@ def _pooled_2d(writer: Rewriter, node: fx.Node, kind: str) -> HeadValue | None:
 
 
 def _binned(writer: Rewriter, node: fx.Node, cells: HeadValue, pool: str, bins: tuple[int, int]) -> HeadValue:
-    """The bins as channels."""
+    """The bins of an adaptive pooling as channels."""
     size = cells.dims[1][0].size, cells.dims[2][0].size
     if cells.dims[1][0].bins is not None or cells.dims[2][0].bins is not None:
         size = writer.window
@@ -102,8 +101,7 @@ def _binned(writer: Rewriter, node: fx.Node, cells: HeadValue, pool: str, bins: 
 def _reduce(
     writer: Rewriter, node: fx.Node, cells: HeadValue, kind: str, gone: set[int], keep: set[int] | None
 ) -> HeadValue | None:
-    """A statistic over the axes `gone`: of the window's rows and columns, of channels, or of both in
-    turn."""
+    """A statistic over the axes `gone`: rows and columns of the window, channels, or both in turn."""
     cells = unbinned(writer, node, cells)
     atoms = [atom for axis in sorted(gone) for atom in cells.dims[axis]]
     sliding, channels = [a for a in atoms if a.along], [a for a in atoms if not a.along and a.size > 1]
@@ -174,7 +172,7 @@ def _over_channels(
 
 
 def unbinned(writer: Rewriter, node: fx.Node, cells: HeadValue) -> HeadValue:
-    """The same with adaptive bins as channels, for what is no linear layer."""
+    """The value with adaptive bins as channels, for operations that are not linear layers."""
     if all(atom.bins is None for atom in cells.atoms):
         return cells
     (channels,), (rows,), (cols,) = cells.dims if len(cells.dims) == 3 else ((), (), ())
@@ -184,8 +182,12 @@ def unbinned(writer: Rewriter, node: fx.Node, cells: HeadValue) -> HeadValue:
 
 
 def plain_pools(traced: fx.GraphModule) -> None:
-    """Makes poolings and convolutions of all of the native map what they are at every size: of all of the
-    map, at stride 1. traced: with shapes propagated; changed in place.
+    """Fixes the size of poolings and convolutions over the whole native map, at stride 1, in place.
+
+    At the native size they cover the whole map. On larger images they then slide.
+
+    Args:
+        traced: the network, with shapes propagated.
     """
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
@@ -206,7 +208,7 @@ def plain_pools(traced: fx.GraphModule) -> None:
         overhangs = given.get("ceil_mode") and all(
             k >= side for k, side in zip(sides, before[2:], strict=True)
         )
-        whole = sides == before[2:] or overhangs  # what lies beyond the map does not count
+        whole = sides == before[2:] or overhangs  # values beyond the map do not count
         if not whole or before[2:] == (1, 1) or any(listed(padding)) or given.get("divisor_override"):
             continue
         if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""The images that networks are compared on."""
+"""The images on which networks are compared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from fcnconv.convert.graph import device_of
 
 
 def probe(network: nn.Module, count: int, height: int, width: int) -> torch.Tensor:
-    """float (count, channels, height, width): images to compare networks on, always the same, of the channels
-    that this one takes, and where it is. Noise and smooth ones take turns, as they excite it differently.
+    """float (count, channels, height, width): images for comparing networks, the same in each call.
+
+    They have the channels that the network accepts, on its device. Noise and smooth images alternate, because
+    they excite a network differently.
     """
     generator, channels = torch.Generator().manual_seed(0), channels_of(network, height, width)
     x = torch.randn(count, channels, height, width, generator=generator)
@@ -23,9 +25,11 @@ def probe(network: nn.Module, count: int, height: int, width: int) -> torch.Tens
 
 
 def channels_of(network: nn.Module, height: int, width: int) -> int:
-    """How many channels the images of a network have: as its graph knows, as its first convolution takes, or
-    3. Some have their first convolution after pixels were folded into channels (TResNet), so that one of
-    others is tried.
+    """The number of channels in a network's images: as recorded for its graph, else from its first
+    convolution, else 3.
+
+    In some networks the first convolution comes after pixels were folded into channels (TResNet). So the
+    number is verified on an image.
     """
     known = vars(network).get("meta", {}).get("channels")
     if known is not None:
@@ -34,13 +38,15 @@ def channels_of(network: nn.Module, height: int, width: int) -> int:
     first = next((convolution.in_channels for convolution in convolutions), 3)
     if first != 3:
         try:
-            with Float64(), torch.no_grad():  # forward: the call of a traced network would print its error
+            with Float64(), torch.no_grad():  # forward: calling a traced network would print its error
                 network.forward(torch.zeros(1, 3, height, width, device=device_of(network)))
-        except Exception:  # the network's own code raises whatever it likes
+        except Exception:  # the network's own code can raise any kind of error
             return first
     return 3
 
 
 def know_channels(network: nn.Module, channels: int) -> None:
-    """Lets `channels_of` know how many channels a graph's images have, where its first layer may not tell."""
+    """Records the number of channels in a graph's images for `channels_of`, in case its first layer does not
+    show it.
+    """
     vars(network).setdefault("meta", {})["channels"] = channels

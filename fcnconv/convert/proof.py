@@ -1,9 +1,9 @@
-"""Proofs that two networks are the same: one comparison, and one maker of images to compare on.
+"""Proves that two networks are the same, by comparing their logits on images.
 
-Whether a conversion is right is a matter of arithmetic, and is told in float64, where two ways to compute the
-same differ by 1e-15. In float32 they differ by 1e-7 in each layer, which a hundred layers magnify to 1e-4 and
-more: right conversions would be refused. How much that is for a network is measured too, since it is run in
-float32, and told beside the proof.
+A conversion is correct or not by arithmetic, so the comparison runs in float64, where two ways to compute the
+same value differ by 1e-15. In float32 they differ by 1e-7 in each layer, which a hundred layers amplify to
+1e-4 and more, so that correct conversions would be refused. The network is run in float32, so its rounding in
+float32 is measured as well, and reported with the proof.
 """
 
 from __future__ import annotations
@@ -27,22 +27,28 @@ from fcnconv.provenance import EXACT, Proof
 log = logging.getLogger("fcnconv")
 
 TOLERANCE = 1e-4
-"""Largest difference of logits that passes a proof in float32, as a share of the largest logit, for what can
-be had in nothing better. A network that rounding alone changes by more is told to be such a one.
+"""Maximum difference of logits in a proof that is only possible in float32, as a share of the largest logit.
+
+A network whose logits change more by rounding alone is reported as such.
 """
 
 ROUNDINGS, AT_MOST = 8, 1e-2
-"""How many times a network's own rounding two ways to compute it in float32 may lie apart, where that is over
-`TOLERANCE`: each of them is off by so much, on one image more than on another. And the most that passes."""
+"""Limits for networks whose own rounding exceeds `TOLERANCE`.
+
+Two ways to compute such a network in float32 may differ by `ROUNDINGS` times its own rounding, since each of
+them is off by so much, more on one image than on another; but never by more than `AT_MOST`.
+"""
 
 MOST_ROUNDING = 1e-3
-"""The same for the conversion itself: no rounding of a usable network changes its logits by more."""
+"""The limit for the conversion itself. The rounding of a usable network does not change its logits by
+more.
+"""
 
 Logits = torch.Tensor | npt.NDArray[Any]
 
 
 def difference(expected: Logits, found: Logits) -> float:
-    """The largest difference of a logit, as a share of the largest of `expected`."""
+    """The largest difference between logits, as a share of the largest value of `expected`."""
     off, scale = _difference(expected, found)
     return off / scale if scale else float("inf")
 
@@ -55,11 +61,19 @@ def _difference(expected: Logits, found: Logits) -> tuple[float, float]:
 def compare(
     doubt: str, expected: Logits, found: Logits, tolerance: float, refusal: type[ModelError]
 ) -> float:
-    """The largest difference of a logit, as a share of the largest one.
+    """Compares logits.
 
-    doubt: what is said if they differ, such as "the plan is not the network".
+    Args:
+        doubt: the message if they differ, such as "the plan is not the network".
+        expected, found: the logits.
+        tolerance: maximum difference, as a share of the largest logit.
+        refusal: the error to raise.
 
-    Raises `refusal` where the shapes differ, or the logits by more than `tolerance`.
+    Returns:
+        The largest difference, as a share of the largest logit.
+
+    Raises:
+        refusal: the shapes differ, or the logits differ by more than `tolerance`.
     """
     if tuple(found.shape) != tuple(expected.shape):
         raise refusal(f"{doubt}: logits have shape {tuple(found.shape)}, not {tuple(expected.shape)}")
@@ -72,10 +86,16 @@ def compare(
 def compare_float32(
     doubt: str, network: nn.Module, x: torch.Tensor, found: Logits, refusal: type[ModelError]
 ) -> float:
-    """The same for what another program made of a network and an image in float32: it may differ by
-    `TOLERANCE`; or, in a network whose own rounding is over that, by a few times as much.
+    """Compares the logits of another program with a network, both in float32.
 
-    found: logits of `x`.
+    The difference may be `TOLERANCE`, or a few times the network's own rounding if this is larger.
+
+    Args:
+        doubt: the message if they differ.
+        network: the network.
+        x: images.
+        found: the other program's logits of `x`.
+        refusal: the error to raise.
     """
     with torch.inference_mode():
         expected = network(x)
@@ -90,12 +110,13 @@ def compare_float32(
 
 @dataclass(frozen=True)
 class Original:
-    """A traced classifier in two parts, as it was before anything was replaced.
+    """A traced classifier in two parts, before any replacement.
 
-    body: float (N, channels, H, W) -> the feature maps that the head collapses. head: those of one window ->
-    logits (N, num_classes), for N = 2 as at the native size. axes: of each feature map, those of its rows and
-    columns.
-    window: (height, width) of a window's features, in cells.
+    Attributes:
+        body: float (N, channels, H, W) -> the feature maps that the head collapses.
+        head: the feature maps of one window -> logits (N, num_classes), for N = 2 as at the native size.
+        axes: the axes of rows and columns, for each feature map.
+        window: (height, width) of a window's features, in cells.
     """
 
     body: nn.Module
@@ -104,7 +125,7 @@ class Original:
     window: tuple[int, int]
 
     def windows(self, features: Sequence[torch.Tensor], rows: int, cols: int) -> torch.Tensor:
-        """(1, num_classes, rows, cols): the original head on each window of the features of an image."""
+        """(1, num_classes, rows, cols): the original head on each window of an image's features."""
         places = [(i, j) for i in range(rows) for j in range(cols)]
         logits = []
         for pair in zip(places[::2], [*places[1::2], places[-1]], strict=False):
@@ -125,19 +146,25 @@ class Original:
 def prove(model: nn.Module, network: nn.Module, window: int, spread: float) -> tuple[float, torch.Tensor]:
     """Compares a classifier and its converted network at the native size, in float64.
 
-    spread: how far the logits of different images lie apart.
+    Args:
+        model: the classifier.
+        network: the converted network.
+        window: side of the native input, in pixels.
+        spread: difference between the logits of different images.
 
-    Returns the largest difference of a logit as a share of the largest logit, and the classifier's logits of
-    `probe`'s first image.
+    Returns:
+        The largest difference of a logit as a share of the largest logit, and the classifier's logits of the
+        first image of `probe`.
 
-    Raises ConversionError over `EXACT`, or if the logits hardly depend on the images.
+    Raises:
+        ConversionError: the difference exceeds `EXACT`, or the logits hardly depend on the images.
     """
     x = probe(model, 1, window, window)
     with Float64():
         expected = logits_of(model, x)
         try:
             logits = network.forward(x)
-        except Exception as error:  # a head that was converted only in part fails in its own way
+        except Exception as error:  # a partly converted head can raise any kind of error
             raise ConversionError(
                 f"the converted head does not run ({first_line(error)}); {WAY_OUT}"
             ) from error
@@ -152,14 +179,22 @@ def prove(model: nn.Module, network: nn.Module, window: int, spread: float) -> t
 
 
 def prove_windows(original: Original, network: nn.Module, geometry: Geometry) -> float:
-    """Compares the converted network with the classifier beyond the native size, in float64: on two images,
-    not square, the features with those of the original body, and each cell with the original head on its
-    window of these features.
+    """Compares the converted network with the classifier on images larger than the native size, in float64.
 
-    network: float (N, channels, H, W) -> (logits, *feature maps).
+    On two images that are not square, it compares the features with the features of the original body, and
+    each cell with the original head on its window of these features.
 
-    Returns the largest difference, as a share of the largest value compared. Raises ConversionError over
-    `EXACT`, or if larger images are not accepted or give other cells than `geometry` says.
+    Args:
+        original: the classifier.
+        network: float (N, channels, H, W) -> (logits, *feature maps).
+        geometry: its geometry.
+
+    Returns:
+        The largest difference, as a share of the largest value compared.
+
+    Raises:
+        ConversionError: the difference exceeds `EXACT`, larger images are not accepted, or they give a number
+            of cells that contradicts `geometry`.
     """
     errors = []
     for rows, cols in ((2, 3), (2, 1)):
@@ -169,7 +204,7 @@ def prove_windows(original: Original, network: nn.Module, geometry: Geometry) ->
             try:
                 expected = original.body.forward(x)
                 logits, *features = network.forward(x)
-            except Exception as error:  # a network tied to its native size fails in its own way
+            except Exception as error:  # a network tied to its native size can raise any kind of error
                 raise ConversionError(
                     f"the network accepts no image larger than {geometry.window} px ({first_line(error)}); "
                     f"{WAY_OUT}"
@@ -181,7 +216,7 @@ def prove_windows(original: Original, network: nn.Module, geometry: Geometry) ->
                     f"and {cols}; {WAY_OUT}"
                 )
             windows = original.windows(expected, rows, cols)
-        doubt = f"at {width} × {height} px the converted body is not that of the classifier"
+        doubt = f"at {width} × {height} px the converted body is not the classifier's body"
         pairs = zip(expected, features, strict=True)
         errors += [compare(doubt, one, other, EXACT, ConversionError) for one, other in pairs]
         doubt = f"at {width} × {height} px the map is not the classifier's head on each window"
@@ -190,18 +225,19 @@ def prove_windows(original: Original, network: nn.Module, geometry: Geometry) ->
 
 
 def logits_of(model: nn.Module, x: torch.Tensor) -> Any:
-    """What a classifier gives for images; of a single one also where it drops the axis of images
-    (``squeeze()``)."""
+    """The output of a classifier for images, also if it drops the axis of a single image (``squeeze()``)."""
     given = model(x)
     return given[None] if isinstance(given, torch.Tensor) and given.ndim == len(x) == 1 else given
 
 
 def check_answers(model: nn.Module, window: int) -> torch.Tensor:
-    """A classifier's logits of `probe`'s first image, in float32. Raises ConversionError if it gives none."""
+    """The classifier's logits of the first image of `probe`, in float32. Raises ConversionError if it has
+    none.
+    """
     x = probe(model, 1, window, window)
     try:
         logits = logits_of(model, x)
-    except Exception as error:  # the model's own code raises whatever it likes
+    except Exception as error:  # the model's own code can raise any kind of error
         name = type(model).__name__
         raise ConversionError(
             f"{name} fails on images of {window} × {window} px ({first_line(error)})"
@@ -213,8 +249,13 @@ def check_answers(model: nn.Module, window: int) -> torch.Tensor:
 
 
 def check_repeatable(model: nn.Module, logits: torch.Tensor, window: int) -> None:
-    """Raises ConversionError if a classifier gives other logits each time. logits: of `probe`'s first
-    image."""
+    """Raises ConversionError if the logits of a classifier change from call to call.
+
+    Args:
+        model: the classifier.
+        logits: its logits of the first image of `probe`.
+        window: side of the native input, in pixels.
+    """
     if not difference(logits, logits_of(model, probe(model, 1, window, window))) <= TOLERANCE:
         raise ConversionError(
             "the network answers differently each time; look for dropout that is always on (F.dropout "
@@ -223,16 +264,17 @@ def check_repeatable(model: nn.Module, logits: torch.Tensor, window: int) -> Non
 
 
 def check_larger(model: nn.Module, traced: nn.Module, window: int) -> None:
-    """Raises ConversionError if a classifier computes otherwise at a larger size than what was traced at the
-    native one; not if it takes no images of that size.
+    """Raises ConversionError if a classifier computes differently from its trace at a larger size.
+
+    A classifier that does not accept images of this size passes.
     """
     height, width = window + LARGER[0], window + LARGER[1]
     x = probe(model, 1, height, width)
     try:
         expected = logits_of(model, x)
-    except Exception:  # a head that flattens takes the native size alone
+    except Exception:  # a head that flattens accepts only the native size
         return
-    doubt = f"at {width} × {height} px the classifier's code computes otherwise than at its native size"
+    doubt = f"at {width} × {height} px the classifier's code does not compute the same as at its native size"
     try:
         with precision_of(traced):
             found = logits_of(traced, x)
@@ -245,20 +287,25 @@ def check_larger(model: nn.Module, traced: nn.Module, window: int) -> None:
 
 
 LARGER = (32, 64)
-"""By how many pixels images are larger that must decide alike: whole strides of nearly all networks."""
+"""Pixels by which the larger images exceed the window. They are whole strides of nearly all networks."""
 
 
 def spread_of(logits: torch.Tensor) -> float:
-    """How far the logits of different images lie apart."""
+    """The difference between the logits of different images."""
     return float((logits.amax(0) - logits.amin(0)).max())
 
 
 def measured(network: fx.GraphModule, window: int, error: float, exact: torch.Tensor, spread: float) -> Proof:
-    """The whole proof, with the rounding of the network as it will be run, which is logged if it is large.
+    """Completes the proof with the rounding of the network in float32. Large rounding is logged.
 
-    error, exact: as `prove` gives them. spread: how far the logits of different images lie apart.
+    Args:
+        network: the converted network.
+        window: side of the native input, in pixels.
+        error, exact: the results of `prove`.
+        spread: difference between the logits of different images.
 
-    Raises ConversionError if float32 changes the logits by more than `MOST_ROUNDING`.
+    Raises:
+        ConversionError: float32 changes the logits by more than `MOST_ROUNDING`.
     """
     x = probe(network, 1, window, window)
     rounding, scale = difference(exact[:, :, None, None], network(x)), float(exact.abs().max())
@@ -278,7 +325,7 @@ def measured(network: fx.GraphModule, window: int, error: float, exact: torch.Te
 
 
 def rounding_layer(network: fx.GraphModule, x: torch.Tensor) -> str:
-    """The name of the layer at which the difference between float32 and float64 grows most."""
+    """The name of the layer where the difference between float32 and float64 grows most."""
     modules = dict(network.named_modules())
     with Float64():
         exact = Values(network).of(x)
@@ -300,7 +347,7 @@ def rounding_layer(network: fx.GraphModule, x: torch.Tensor) -> str:
 
 
 class Values(fx.Interpreter):
-    """Runs a network and keeps what every node gives."""
+    """Runs a network and keeps the output of every node."""
 
     def __init__(self, network: fx.GraphModule):
         super().__init__(network, garbage_collect_values=False)

@@ -1,8 +1,8 @@
-"""The geometry of a traced network: its output stride and the receptive field of a feature cell.
+"""The geometry of a traced network: its output stride, and the receptive field of a feature cell.
 
-Walks the graph once and keeps, for each feature map, which input pixels can influence its cell 0 (Araujo,
-Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019). The same walk
-notices operations that look at the whole image, such as the pooling of squeeze-and-excitation.
+One pass over the graph finds, for each feature map, the input pixels that can influence its cell 0 (Araujo,
+Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019). The same pass
+finds operations that depend on the whole image, such as the pooling in squeeze-and-excitation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, SlidingStatisti
 _PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 
 _REACH = {"nearest": 0, "nearest-exact": 0, "bilinear": 1}
-"""Cells beside the one that a new cell lies in, of which an interpolation makes it; of others two."""
+"""Number of neighbouring cells that an interpolation uses for a new cell; two for all other kinds."""
 
-_CHANNELS = frozenset(  # moving them about; layer_norm is over the channels of one cell
+_CHANNELS = frozenset(  # these move cells; layer_norm covers the channels of one cell
     (
         "cat chunk concat dim flatten getitem getattr layer_norm reshape size split squeeze stack "
         "tensor_split transpose unbind unsqueeze view"
@@ -34,10 +34,12 @@ _CHANNELS = frozenset(  # moving them about; layer_norm is over the channels of 
 class Field:
     """The input pixels that can influence cell 0 of a feature map, along one axis.
 
-    first, last: their range, in pixels from the image's edge (`first` is negative where padding is reached).
-    stride: pixels between neighbouring cells.
-    cause: the first operation on the way that looked at the whole image; empty if none did.
-    channels_last: True between a permutation to (N, H, W, C) and the one back.
+    Attributes:
+        first, last: their range, in pixels from the image's edge. `first` is negative if it reaches the
+            padding.
+        stride: pixels between neighbouring cells.
+        cause: the first operation on the way that depends on the whole image; empty if there is none.
+        channels_last: True between a permutation to (N, H, W, C) and the permutation back.
     """
 
     first: int = 0
@@ -48,7 +50,7 @@ class Field:
 
     @property
     def local(self) -> bool:
-        """Whether no operation on the way looked at the whole image."""
+        """Whether no operation on the way depends on the whole image."""
         return not self.cause
 
     @property
@@ -66,9 +68,14 @@ class Field:
         )
 
     def enlarged(self, ratio: float, reach: int, name: str) -> Field:
-        """The field after an interpolation to so many times as many cells. reach: of how many more cells on
-        either side a new one is made. Where new cells do not divide the old ones, no stride repeats itself.
-        name: of the interpolation.
+        """The field after an interpolation.
+
+        If the new cells do not divide the old ones evenly, there is no regular stride.
+
+        Args:
+            ratio: number of new cells per old cell.
+            reach: number of further cells on either side that a new cell uses.
+            name: name of the interpolation.
         """
         stride = self.stride / ratio
         if stride != round(stride):
@@ -78,7 +85,7 @@ class Field:
         return replace(self, first=first, last=self.last + beside, stride=round(stride))
 
     def merged(self, other: Field) -> Field:
-        """The field of a cell made from both."""
+        """The field of a cell that is computed from both."""
         return Field(
             min(self.first, other.first),
             max(self.last, other.last),
@@ -89,11 +96,14 @@ class Field:
 
 
 def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
-    """The field of each node's cell 0, for a traced network whose shapes have been propagated.
+    """The field of each node's cell 0, for a traced network with propagated shapes.
 
-    axis: 0 down the image, 1 across it; they differ where kernels are oblong, as in Inception.
+    Args:
+        traced: the network.
+        axis: 0 down the image, 1 across it. They differ if kernels are oblong, as in Inception.
 
-    Raises ConversionError where a padding or a stride follows from the image.
+    Raises:
+        ConversionError: a padding or a stride depends on the image.
     """
     modules = dict(traced.named_modules())
     known: dict[fx.Node, Field] = {}
@@ -107,7 +117,7 @@ def fields(traced: fx.GraphModule, axis: int) -> dict[fx.Node, Field]:
             field = field.merged(source)
         try:
             known[node] = _after(node, field, modules, axis)
-        except TypeError as error:  # a number that is a node
+        except TypeError as error:  # a number that the graph computes
             raise ConversionError(
                 f"{node.name}() pads or slides by an amount that depends on the image; {WAY_OUT}"
             ) from error
@@ -147,14 +157,14 @@ def _after(node: fx.Node, field: Field, modules: dict[str, nn.Module], axis: int
 
 
 def _wraps(node: fx.Node, layer: nn.Module | None) -> bool:
-    """Whether a node continues the map beyond its edge with what lies at the opposite one."""
+    """Whether a node extends the map beyond its edge with values from the opposite edge."""
     if isinstance(layer, nn.CircularPad2d) or getattr(layer, "padding_mode", "") == "circular":
         return True
     return called(node, "pad") and "circular" in (*node.args, *node.kwargs.values())
 
 
 def _keeps_cells(node: fx.Node) -> bool:
-    """Whether another shape leaves each cell of a map its channels: not where pixels become some of them."""
+    """Whether a reshape keeps the channels of each cell. It does not if it turns pixels into channels."""
     before, after = (output_shape(each) for each in (node.all_input_nodes[0], node))
     return len(before) < 4 or len(after) < 3 or before[-2:] == after[-2:] or before[1:3] == after[1:3]
 
@@ -163,7 +173,7 @@ _OF_CHANNELS = "mean var sum amax softmax log_softmax normalize norm vector_norm
 
 
 def _over_channels(node: fx.Node, field: Field) -> bool:
-    """Whether a node makes a statistic of the channels of each cell."""
+    """Whether a node computes a statistic of the channels of each cell."""
     if not called(node, *_OF_CHANNELS) or len(output_shape(node)) != 4:
         return False
     position = 2 if called(node, "normalize", "norm", "vector_norm") else 1
@@ -209,5 +219,5 @@ def _permutation(node: fx.Node) -> list[Any]:
 
 
 def _along(value: Any, axis: int) -> int:
-    """The part of a (vertical, horizontal) pair, or the number that stands for both."""
+    """The component of a (vertical, horizontal) pair, or the number that stands for both."""
     return int(value[axis]) if isinstance(value, (tuple, list)) else int(value)

@@ -1,4 +1,6 @@
-"""Writing the nodes of a converted head into a traced network: what the rules for its operations share."""
+"""Writes the nodes of a converted head into a traced network. The rules for the operations share this
+code.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,16 @@ from fcnconv.errors import WAY_OUT, ConversionError
 
 
 class Rewriter:
-    """What a head's operations become, and the graph that they are written to.
+    """The replacements for a head's operations, and the graph that contains them.
 
-    traced: with shapes propagated at the native size; changed in place. known: its nodes' extents.
-    pixels: its nodes that depend on the values of the pixels.
-    values: of the head's nodes, their values in the converted network. changes: one line per operation.
-    averages: names of the submodules that slide an average over each window.
-    window: (height, width) of the feature maps at the native size, in cells.
+    Attributes:
+        traced: the network, with shapes propagated at the native size. It is changed in place.
+        known: the extents of its nodes.
+        pixels: its nodes that depend on the values of the pixels.
+        values: the head's nodes -> their values in the converted network.
+        changes: one line per operation.
+        averages: names of the submodules that slide an average over each window.
+        window: (height, width) of the feature maps at the native size, in cells.
     """
 
     def __init__(self, traced: fx.GraphModule, known: dict[fx.Node, Growth]):
@@ -35,7 +40,9 @@ class Rewriter:
         self.window = (0, 0)
 
     def cells(self, node: fx.Node, position: int) -> HeadValue | None:
-        """The value of an argument in the converted network; None if it is no array of the image's."""
+        """The value of an argument in the converted network; None if it is not an array that depends on the
+        image.
+        """
         given: Any = node.args[position] if len(node.args) > position else None
         if given is None:
             given = next((node.kwargs[name] for name in ("input", "x", "self") if name in node.kwargs), None)
@@ -43,7 +50,7 @@ class Rewriter:
         return value if isinstance(value, HeadValue) else None
 
     def in_order(self, cells: HeadValue) -> HeadValue:
-        """With the channels of the node in the order of the classifier's axes."""
+        """The value with the channels of its node in the order of the classifier's axes."""
         own = [atom for atom in cells.atoms if not atom.along]
         places = torch.arange(cells.channels).reshape([atom.size for atom in cells.order])
         axes = [next(i for i, each in enumerate(cells.order) if each is atom) for atom in own]
@@ -55,7 +62,7 @@ class Rewriter:
         )
 
     def constant(self, given: Any) -> torch.Tensor | None:
-        """A tensor that does not depend on the image, in float64; None for what is none."""
+        """A tensor that does not depend on the image, in float64; None for anything else."""
         if not isinstance(given, fx.Node) or given in self.pixels:
             return None
         known: dict[fx.Node, Any] = {}
@@ -75,11 +82,13 @@ class Rewriter:
         return found.detach() if isinstance(found, torch.Tensor) else None
 
     def number(self, given: Any) -> Any:
-        """A number, or a structure of them, with the sizes that the native image gives."""
+        """A number, or a structure of numbers, with the sizes of the native image filled in."""
         return fx.map_arg(given, lambda node: node.meta.get("value"))
 
     def arguments(self, node: fx.Node, names: str) -> dict[str, Any]:
-        """A function's arguments by name; a single axis that was given as several arguments is one."""
+        """The arguments of a function by name. A single axis given as several arguments becomes one
+        argument.
+        """
         listed_names, args = names.split(), list(node.args)
         several = len(args) > 2 and node.op == "call_method" and all(type(each) is int for each in args[1:])
         if several and listed_names[1:2] == ["dim"]:

@@ -11,12 +11,14 @@ from torch import nn
 class SlidingStatistic(nn.Module):
     """A statistic of each window, over its rows and columns, at stride 1: (N, C, H, W) -> (N, C, rows, cols).
 
-    For the few statistics that torch has no sliding layer for. Rows and columns of the windows are visited
-    one after another, so that memory stays that of a few maps.
+    This covers the few statistics for which torch has no sliding layer. It visits the rows and columns of the
+    windows one after another, so it needs the memory of only a few maps.
 
-    kind: a key of `STATISTICS`. kernel_size: the window's (height, width) in cells. correction: of variances,
-    as in
-        `torch.var`. order: p, of norms.
+    Attributes:
+        kind: a key of `STATISTICS`.
+        kernel_size: the window's (height, width) in cells.
+        correction: correction of variances, as in `torch.var`.
+        order: p, for norms.
     """
 
     stride, padding, dilation = 1, 0, 1
@@ -33,7 +35,7 @@ class SlidingStatistic(nn.Module):
         return STATISTICS[self.kind](self, x)
 
     def total(self, x: torch.Tensor, each: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The sum of each(value) over every window: of what is at one place of all windows after another."""
+        """The sum of each(value) over every window, adding one position of all windows at a time."""
         height, width = self.kernel_size
         rows, cols = x.shape[2] - (height - 1), x.shape[3] - (width - 1)
         places = [(i, j) for i in range(height) for j in range(width)]
@@ -69,15 +71,18 @@ STATISTICS: dict[str, Callable[[SlidingStatistic, torch.Tensor], torch.Tensor]] 
     "logsumexp": SlidingStatistic.log_sum_exp,
     "norm": SlidingStatistic.norm,
 }
-"""What a `SlidingStatistic` can be."""
+"""The kinds of `SlidingStatistic`."""
 
 
 class SlidingBins(nn.Module):
-    """Adaptive pooling of each window to several bins: (N, C, H, W) -> (N, C · bins, rows, cols), bins
-    innermost.
+    """Adaptive pooling of each window to bins: (N, C, H, W) -> (N, C · bins, rows, cols), bins innermost.
 
-    pool: ``avg`` or ``max``. kernel_size: the window's (height, width) in cells. bins: (down, across).
     Bin b of n along an axis of length k covers the cells ⌊b · k / n⌋ to ⌈(b + 1) · k / n⌉ − 1, as in torch.
+
+    Attributes:
+        pool: ``avg`` or ``max``.
+        kernel_size: the window's (height, width) in cells.
+        bins: (down, across).
     """
 
     stride, padding, dilation = 1, 0, 1
@@ -113,7 +118,7 @@ class ChannelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # The exporter takes no size that it finds in the image, so the weight tells it where there is one.
+        # The exporter rejects a size computed from the image, so the weight gives the size if there is one.
         channels = x.shape[1] if self.weight is None else len(self.weight)
         normed = nn.functional.layer_norm(
             x.permute(0, 2, 3, 1), (channels,), self.weight, self.bias, self.eps

@@ -1,9 +1,9 @@
-"""A classifier's code as a graph, traced at its native size.
+"""Traces the code of a classifier as a graph, at its native size.
 
-What the code decides by the image's size is decided as for larger images. A layer whose code no tracer
-follows is kept in one piece. Where the network's own code computes with sizes as numbers, a second tracer
-runs it on an image and the graph holds the numbers of the native size; the proof on larger images finds out
-whether they hold there.
+Decisions of the code about the image's size are made as for larger images. A layer whose code no tracer
+follows stays one node. If the network's own code computes with sizes as numbers, a second tracer runs it on
+an image, and the graph contains the numbers of the native size. The proof on larger images shows whether they
+are valid there.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from fcnconv.errors import WAY_OUT, ConversionError, first_line
 class Trace:
     """A traced classifier.
 
-    network: the graph, with the shapes at the native size, of two images, propagated. logits: what it gives
-    for these.
-    opaque: kinds of layers that are kept in one piece, since no tracer follows their code. decided: whether
-    it may be another at other sizes, as the code decides by the image's size or was replaced by what it did
-    at the native one.
+    Attributes:
+        network: the graph, with the shapes for two images at the native size propagated.
+        logits: its output for these images.
+        opaque: kinds of layers that stay one node, since no tracer follows their code.
+        decided: whether the graph may differ at other sizes, because the code depends on the image's size or
+            was replaced by its operations at the native size.
     """
 
     network: fx.GraphModule
@@ -44,24 +45,25 @@ class Trace:
 
 
 def trace(model: nn.Module, window: int) -> Trace:
-    """The classifier's graph, with sizes as symbols. Raises ConversionError if its code cannot be
-    followed."""
+    """The graph of a classifier, with sizes as symbols. Raises ConversionError if its code cannot be
+    followed.
+    """
     x = probe(model, 2, window, window)
     try:
         prepared = plain(model, x[:1])
         graph, opaque, decided = _graph(prepared, window)
         traced, logits = _propagated(prepared, graph, x, prepared is not model)
-    except Exception as error:  # tracing runs the model's own code, which raises whatever it likes
+    except Exception as error:  # tracing runs the model's own code, which can raise any kind of error
         raise _untraceable(model, window, error) from error
     sized = any(not output_shape(node) and node.op != "output" for node in traced.graph.nodes)
     return Trace(traced, logits, opaque, decided or sized or prepared is not model)
 
 
 def trace_with_sizes(model: nn.Module, window: int) -> Trace:
-    """The classifier's graph, with the sizes of the native image as numbers in it.
+    """The graph of a classifier, with the sizes of the native image as numbers.
 
-    Raises ConversionError if its code cannot be followed, or if at a larger size the numbers before the head
-    are others.
+    Raises:
+        ConversionError: the code cannot be followed, or the numbers before the head differ at a larger size.
     """
     x = probe(model, 2, window, window)
     try:
@@ -71,7 +73,7 @@ def trace_with_sizes(model: nn.Module, window: int) -> Trace:
     except Exception as error:  # as above
         raise _untraceable(model, window, error) from error
     larger = _SizeTracer(probe(model, 2, window + LARGER[0], window + LARGER[1]))
-    with suppress(Exception):  # a head that flattens takes the native size alone: the graph ends there
+    with suppress(Exception):  # a head that flattens accepts only the native size: the graph ends there
         larger.trace(prepared)
     for one, other in zip(graph.nodes, larger.graph.nodes, strict=False):
         if _numbers(one) != _numbers(other) and one.op != "output":
@@ -85,7 +87,7 @@ def trace_with_sizes(model: nn.Module, window: int) -> Trace:
 
 
 def _untraceable(model: nn.Module, window: int, error: Exception) -> ConversionError:
-    """Says what no tracer follows, without the paragraphs that torch.fx adds."""
+    """The error for code that no tracer follows, without the paragraphs that torch.fx adds."""
     said = first_line(error)
     if "symbolically traced variables" in said or "control flow" in said:
         said = "its code decides by the size or the values of the image (control flow)"
@@ -109,18 +111,20 @@ def _propagated(
 
 
 def _numbers(node: fx.Node) -> tuple[Any, ...]:
-    """What a node calls, with the numbers that are its arguments."""
+    """The target of a node, and the numbers among its arguments."""
     arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda _: None)
     return node.op, str(node.target), repr(arguments)
 
 
 class _Tracer(fx.Tracer):
-    """Keeps a linear layer in one piece, also where a library has a class of its own for it (timm). A layer
-    whose settings are changed between two calls becomes two layers with the same weights.
+    """A tracer that keeps linear layers as one node, also if a library has its own class for them (timm).
 
-    decisions: the answers to questions about the image's size, in the order in which the network asks.
-    whole: kinds of layers that are kept in one piece too. inside: the layer whose code was being traced when
-        that failed, None where it was the network's own.
+    A layer whose settings change between two calls becomes two layers with the same weights.
+
+    Attributes:
+        decisions: the answers to questions about the image's size, in the order of the questions.
+        whole: further kinds of layers that stay one node.
+        inside: the layer whose code was being traced when tracing failed; None for the network's own code.
     """
 
     def __init__(self, decisions: Sequence[bool] = (), whole: frozenset[type[nn.Module]] = frozenset()):
@@ -134,7 +138,7 @@ class _Tracer(fx.Tracer):
         self.settings.clear()
         graph = super().trace(root, concrete_args)
         for name, versions in self.settings.items():
-            if len(versions) > 1:  # the layer itself has other settings whenever the network has run
+            if len(versions) > 1:  # the settings of the layer itself change whenever the network runs
                 _add(root, f"{name}_0", versions[0][1])
                 for node in graph.nodes:
                     if node.op == "call_module" and node.target == name:
@@ -155,7 +159,7 @@ class _Tracer(fx.Tracer):
             raise
 
     def _version(self, layer: nn.Module, name: str) -> str:
-        """The name of the layer with the settings that it has now."""
+        """The name of the layer with its current settings."""
         settings = {
             key: value
             for key, value in vars(layer).items()
@@ -183,16 +187,13 @@ def _add(root: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 class _SizeTracer(_Tracer):
-    """A tracer that runs what it follows on an image, so that sizes are numbers to the code.
-
-    x: the image.
-    """
+    """A tracer that runs the code on an image `x`, so that sizes are numbers in the code."""
 
     def __init__(self, x: torch.Tensor):
         super().__init__()
         self.x = x
         self.values: dict[fx.Node, Any] = {}
-        self.running = False  # a layer, whose own calls and weights are not to be traced
+        self.running = False  # a layer: do not trace its own calls and weights
 
     def create_proxy(
         self,
@@ -237,7 +238,7 @@ def _is_size(value: Any) -> bool:
 
 
 class _UndecidedError(Exception):
-    """The network asks what depends on the image. node: the question."""
+    """The network's code asks a question that depends on the image. `node` is the question."""
 
     def __init__(self, node: fx.Node):
         super().__init__("its code decides by the size or the values of the image (control flow)")
@@ -245,10 +246,10 @@ class _UndecidedError(Exception):
 
 
 def _graph(model: nn.Module, window: int) -> tuple[fx.Graph, frozenset[type[nn.Module]], bool]:
-    """The traced graph, the kinds of layers that are kept in one piece, and whether it decides by the image's
+    """The traced graph, the kinds of layers that stay one node, and whether the code depends on the image's
     size.
 
-    A question can be answered only after tracing, which replaces the modules' calls; so the network is traced
+    A question can be answered only after tracing, which replaces the modules' calls. So the network is traced
     again with each answer.
     """
     decisions: list[bool] = []
@@ -260,22 +261,29 @@ def _graph(model: nn.Module, window: int) -> tuple[fx.Graph, frozenset[type[nn.M
         except _UndecidedError as undecided:
             sides = [window + more for more in (0, *LARGER)]
             images = [probe(model, 1, side, side) for side in sides]
-            images += [-x for x in images]  # whose pixels are others
+            images += [-x for x in images]  # the pixels of larger images differ
             answers = {bool(_value(undecided.node, model, x, {})) for x in images}
             if len(answers) == 1:
                 decisions.append(answers.pop())
                 continue
             if tracer.inside is None:
                 raise
-        except Exception:  # the layer's own code raises whatever it likes
+        except Exception:  # the layer's own code can raise any kind of error
             if tracer.inside is None or type(tracer.inside) in whole:
                 raise
         whole.add(type(tracer.inside))
-        decisions.clear()  # some may have been its own
+        decisions.clear()  # some may be decisions of that layer
 
 
 def _value(node: fx.Node, root: nn.Module, x: torch.Tensor, known: dict[fx.Node, Any]) -> Any:
-    """What a node gives for an image, from the nodes before it. known: the values that were found before."""
+    """The output of a node for an image, from the nodes before it.
+
+    Args:
+        node: the node.
+        root: the network.
+        x: the image.
+        known: values that are already computed.
+    """
     if node not in known:
         args, kwargs = (
             fx.map_arg(given, lambda other: _value(other, root, x, known))

@@ -1,9 +1,8 @@
-"""A classifier as it comes, made ready to be traced: copied, unwrapped, with all of its weights as plain
-tensors.
+"""Prepares a classifier for tracing: a copy without wrappers, with all weights as ordinary tensors.
 
-People hold modules in many states: wrapped for several GPUs or for averaging, compiled, scripted, quantised,
-with activations of the last training step kept in attributes, with weights that are computed in each call.
-The copy that is converted has none of this, and what cannot be converted is refused here by its own name.
+Users have modules in many states: wrapped for several GPUs or for averaging, compiled, scripted, quantised,
+with activations of the last training step in attributes, with weights that each call computes. The copy has
+none of this. A module that cannot be converted raises an error that names the reason.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from fcnconv.models.copying import check_weights, copied, unwrapped
 
 
 def prepare(model: nn.Module) -> nn.Module:
-    """A copy of a classifier that can be traced, in evaluation mode and float32, on the model's device.
+    """Copies a classifier so that it can be traced, in evaluation mode and float32, on the model's device.
 
-    Wrappers (`DataParallel`, `AveragedModel`, `torch.compile`) are taken off. Weights that weight or spectral
+    Wrappers (`DataParallel`, `AveragedModel`, `torch.compile`) are removed. Weights that weight or spectral
     normalisation, or another parametrisation, computes in each call are computed once. Further arguments of
-    `forward` take their default values. The model itself is left unchanged.
+    `forward` take their default values. The model itself stays unchanged.
 
     Raises:
         ConversionError: the module is compiled to TorchScript or quantised.
@@ -60,7 +59,7 @@ def refuse_opaque(model: nn.Module) -> None:
 
 
 def _compute_weights_once(model: nn.Module) -> None:
-    """Replaces weights that are computed in each call by what they are, in place."""
+    """Replaces weights that each call computes by their values, in place."""
     with torch.no_grad():
         for layer in list(model.modules()):
             if parametrize.is_parametrized(layer):
@@ -74,8 +73,10 @@ def _compute_weights_once(model: nn.Module) -> None:
 
 
 def _compute_parametrized(layer: nn.Module) -> None:
-    """The same for parametrisations. torch's own way to remove them changes the class, which a copy shares
-    with the layer that it was copied from.
+    """Replaces weights that a parametrisation computes by their values, in place.
+
+    torch's own function for removing parametrisations changes the class, which a copy shares with the
+    original layer.
     """
     values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
     del layer._modules["parametrizations"]
@@ -90,7 +91,7 @@ def _takes_one_argument(model: nn.Module) -> bool:
 
 
 class _OneArgument(nn.Module):
-    """A classifier called with the image alone, so that its other arguments have their default values."""
+    """Calls a classifier with the image alone, so that its other arguments have their default values."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

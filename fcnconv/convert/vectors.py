@@ -1,4 +1,4 @@
-"""The rules for what stands between pooling and logits: layers of vectors, and what moves axes about."""
+"""The rules for operations between pooling and logits: layers of vectors, and operations that move axes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def linear(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValu
 
 
 def _convolution(writer: Rewriter, node: fx.Node, layer: nn.Conv2d) -> HeadValue | None:
-    """A 1 × 1 convolution of pooled channels, or of all of the window at once."""
+    """A 1 × 1 convolution of pooled channels, or of the whole window at once."""
     cells = writer.cells(node, 0)
     if cells is None or len(cells.dims) != 3 or layer.padding_mode != "zeros" or not cells.natural:
         return None
@@ -90,7 +90,7 @@ def normalisation(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> H
         if cells.dims[0] != cells.order or not cells.natural:
             return None
         norm = nn.BatchNorm2d(layer.num_features, layer.eps, affine=layer.affine)
-        norm.load_state_dict(layer.state_dict(), assign=True)  # on the device that it is on
+        norm.load_state_dict(layer.state_dict(), assign=True)  # on its device
         return with_node(cells, writer.call(node, norm.requires_grad_(False), cells.node))
     weight: torch.Tensor | None
     bias: torch.Tensor | None
@@ -142,7 +142,7 @@ def softmax(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadVal
 
 
 def _over_all(writer: Rewriter, cells: HeadValue, dim: Any) -> bool:
-    """Whether an axis of the classifier's value has all channels, in their order."""
+    """Whether an axis of the classifier's value contains all channels, in order."""
     axis = writer.number(dim)
     if not isinstance(axis, int):
         return False
@@ -151,7 +151,7 @@ def _over_all(writer: Rewriter, cells: HeadValue, dim: Any) -> bool:
 
 
 def axes(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
-    """What only moves axes about."""
+    """Operations that only move axes."""
     cells, shape = writer.cells(node, 0), output_shape(node)
     if isinstance(layer, (nn.Flatten, nn.Unflatten, nn.Identity)) or called(node, *_RESHAPES):
         if cells is None or not shape or shape[0] != output_shape(node.all_input_nodes[0])[0]:
@@ -168,8 +168,7 @@ def axes(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue 
 
 
 def _permutation(writer: Rewriter, node: fx.Node, rank: int) -> list[int] | None:
-    """The axes of what a node gives, as axes of what it takes: tried on a tensor whose lengths tell
-    them."""
+    """The axes of a node's output as axes of its input, found on a tensor whose lengths identify them."""
     example = torch.empty(tuple(range(2, 2 + rank)), device="meta")
     args = fx.map_arg(node.args[1:], lambda source: source.meta.get("value"))
     try:
@@ -202,7 +201,7 @@ def joined(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValu
     if axis < 0:
         return None
     new = writer.traced.graph.call_function(torch.cat, ([each.node for each in cells], 1))
-    if stacked:  # the new axis is the outermost of the channels, wherever the classifier has it
+    if stacked:  # the new axis is the outermost channel axis, at any position in the classifier
         if any(each.signature() != cells[0].signature() for each in cells):
             return None
         outer, dims = Atom(len(cells)), list(cells[0].dims)
@@ -268,7 +267,7 @@ def selected(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadVa
 
 
 def _index(writer: Rewriter, node: fx.Node, rank: int) -> list[int | slice] | None:
-    """An index as one entry for each axis; None for what is no number or slice."""
+    """An index as one entry per axis; None if it contains anything but numbers and slices."""
     if called(node, "select"):
         dim, place = (writer.number(each) for each in node.args[1:3])
         index: list[Any] = [slice(None)] * rank
@@ -300,7 +299,7 @@ def _shifted(writer: Rewriter, node: fx.Node, x: fx.Node, atom: Atom, place: int
 
 
 def _chunks(writer: Rewriter, node: fx.Node) -> Pair | None:
-    """Equal parts along an axis that has all channels."""
+    """Equal parts along an axis that contains all channels."""
     cells = writer.cells(node, 0)
     users = [user for user in node.users if function_name(user) == "getitem"]
     if cells is None or cells.sliding or len(users) != len(node.users):
@@ -325,8 +324,7 @@ def _chunks(writer: Rewriter, node: fx.Node) -> Pair | None:
 
 
 def elementwise(writer: Rewriter, node: fx.Node, layer: nn.Module | None) -> HeadValue | None:
-    """Whatever does the same to each element: activations, dropout, arithmetic with constants and
-    values."""
+    """Operations on each element: activations, dropout, arithmetic with constants and values."""
     sources = [
         source
         for source in dict.fromkeys(node.all_input_nodes)
