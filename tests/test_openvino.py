@@ -89,7 +89,7 @@ def test_a_processor_without_bfloat16_takes_float32_and_says_so(
 ) -> None:
     monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
     assert open_network(spec, precision="bfloat16").arithmetic == FLOAT32
-    assert "this processor does not compute in bfloat16 itself; it is float32" in caplog.text
+    assert "this processor has no native bfloat16; using float32" in caplog.text
 
 
 @needs_bfloat16

@@ -93,7 +93,7 @@ def test_parts_that_cannot_be_exported_run_on_torch(
     with caplog.at_level(logging.INFO, "fcnconv"):
         found, expected = in_parts(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert "running the parts with torch instead" in caplog.text
+    assert "running the stages with torch instead" in caplog.text
 
 
 def test_parts_are_kept_and_made_again_when_damaged(
@@ -115,7 +115,7 @@ def test_parts_are_kept_and_made_again_when_damaged(
         path.write_bytes(damaged)
         with caplog.at_level(logging.INFO, "fcnconv"):
             open_network(spec, "fcn", "onnx").parts.cut()
-        assert "the parts are damaged" in caplog.text and path.read_bytes() != damaged
+        assert "the stages are damaged" in caplog.text and path.read_bytes() != damaged
         caplog.clear()
 
 
@@ -345,7 +345,7 @@ def test_a_full_disk_leaves_nothing_and_torch_answers(
     assert network.run(pictures(1, 3, 32, 32)).shape == (1, 5, 1, 1)
     assert "No space left on device); running with torch instead" in caplog.text
     assert list(cache_path().joinpath("plans").iterdir()) == []
-    with pytest.raises(PlanError, match="no plan can be kept there"):
+    with pytest.raises(PlanError, match="no plan can be stored there"):
         open_network(spec, backend="onnx")
 
 

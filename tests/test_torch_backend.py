@@ -116,7 +116,7 @@ def test_half_precision_is_measured_and_told(
     assert 0 < np.abs(half - exact).max() < 3 * tolerance * np.abs(exact).max()
     monkeypatch.setitem(backend.HALF_TOLERANCE, torch.bfloat16, error / 2)
     assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
-    assert f"float32, as bfloat16 would change logits by {error:.1e}" in caplog.text
+    assert f"using float32, because bfloat16 would change logits by {error:.1e}" in caplog.text
     monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
     assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
     assert "this processor does not compute in bfloat16" in caplog.text

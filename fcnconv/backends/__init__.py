@@ -1,9 +1,9 @@
-"""What runs a network over a region. A backend is a function; each has a row in the table below.
+"""The backends, which run a network over a region. A backend is a function with a row in the table below.
 
 A row opens a model in one of the two modes. `fcn` runs the converted network, which shares features between
-windows; `windows` runs the original one on every real crop.
+windows. `windows` runs the original network on every crop.
 
-Nothing here imports torch or numpy, so that the command line can list the backends.
+Nothing here imports torch or numpy, so that the command line can list the backends quickly.
 """
 
 from __future__ import annotations
@@ -80,18 +80,26 @@ def open_network(
     precision: Precision = "auto",
     needs: Needs | None = None,
 ) -> Network:
-    """The model, ready to run. For real crops of a network that runs converted, the same with another mode.
+    """Opens a model so that it is ready to run.
 
-    backend: a row of `BACKENDS`, or ``auto``: a plan if there can be one and no GPU is asked for, else torch.
-        A plan is run by ONNX Runtime, and in bfloat16 by OpenVINO.
-    device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``. On ``auto`` only the torch backend looks for a
-        GPU, since the looking costs the import of torch.
-    stride: pixels between windows; None is the model's own.
-    precision: as in `options.NetworkOptions`.
-    needs: what else the work will need of it, so that all plans are made now; None is nothing else.
+    To score crops with a network that runs converted, open it again with the other mode.
 
-    Raises UsageError and ModelError, and ConversionError before any weights are fetched if it is known that
-    `fcn` mode cannot be had.
+    Args:
+        spec: the model.
+        mode: ``fcn`` or ``windows``.
+        backend: a row of `BACKENDS`, or ``auto``: a plan if possible and no GPU is asked for, else torch.
+            ONNX Runtime runs the plan, or OpenVINO in bfloat16.
+        device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``. On ``auto``, only the torch backend looks
+            for a GPU, because looking costs the import of torch.
+        stride: pixels between windows; None is the model's own.
+        precision: as in `options.NetworkOptions`.
+        needs: what else the work needs from the network, so that all plans are made now; None is nothing
+            else.
+
+    Raises:
+        UsageError: the backend, the device or the stride is not available.
+        ModelError: the model cannot be opened.
+        ConversionError: `fcn` mode is impossible. If this is known beforehand, no weights are downloaded.
     """
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
@@ -112,12 +120,13 @@ def open_network(
 
 
 WORTH = 1.2
-"""How many times as fast another precision must be for it to be told."""
+"""Minimum speed-up at which another precision is suggested."""
 
 
 def faster_precision(spec: ModelSpec, options: NetworkOptions) -> str | None:
-    """A line on how much faster the model would be in bfloat16, as measured on this machine; None where it
-    would not, where a precision or a backend was chosen, or without OpenVINO.
+    """A sentence on the speed-up of bfloat16, as measured on this machine.
+
+    Returns None if bfloat16 is not faster, if a precision or a backend was chosen, or without OpenVINO.
     """
     if (options.precision, options.backend, options.device) not in {
         ("auto", backend, device) for backend in ("auto", "onnx") for device in ("auto", "cpu")

@@ -1,6 +1,6 @@
-"""Making plans: a network exported to ONNX, and cut into parts, each proved to compute what torch does.
+"""Makes plans: exports a network to ONNX, cuts it into stages, and proves that each computes what torch does.
 
-This needs torch, and is imported when there is no plan yet.
+This needs torch, so it is imported only when a plan is missing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,20 @@ def make_plan(
     *,
     joint: bool = False,
 ) -> PlanContent:
-    """Makes a model's plan. Raises ConversionError and PlanError.
+    """Makes the plan of a model.
 
-    weights: the file that the network is made of. networks: made of it. start: runs an ONNX file.
-    since: when the making began, by ``time.perf_counter``. joint: plan the class activations too.
+    Args:
+        spec: the model.
+        mode: ``fcn`` or ``windows``.
+        weights: the file that the network is built from.
+        networks: the networks that are built from it.
+        start: runs an ONNX file.
+        since: start time of the whole process, from ``time.perf_counter``.
+        joint: whether the plan includes class activations.
+
+    Raises:
+        ConversionError: the network cannot be converted.
+        PlanError: the plan cannot be made.
     """
     if mode == "windows" and spec.crops is not None:
         return _plan_of_crops(spec, spec.crops(weights), weights, start, since)
@@ -70,7 +80,7 @@ def make_plan(
 
 
 def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> PlanContent:
-    """Makes the plan of a network that is an ONNX file already."""
+    """Makes the plan of a network that is already an ONNX file."""
     image = np.zeros((1, len(spec.mean), spec.window, spec.window), np.float32)
     record = PlanRecord(
         identity=spec.identity(weights),
@@ -87,17 +97,26 @@ def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, s
 
 
 def _joint(converted: FullyConvolutional | None) -> fx.GraphModule:
-    """The graph that gives class activations. Raises PlanError where the network has none."""
+    """The graph that returns class activations. Raises PlanError if the network has none."""
     if converted is None or converted.joint is None:
         raise PlanError("the network has no class activations")
     return converted.joint
 
 
 def prove_export(network: nn.Module, run: Forward, window: int, *, any_size: bool) -> float:
-    """The largest difference of a logit between a network and what runs its plan, as a share of the largest.
+    """Compares a network with its plan, at the native size and on two images at a larger size.
 
-    Compared at the native size, and on two images at a larger one (`any_size`; else of the native size too).
-    Raises PlanError where it is more than float32's rounding makes.
+    Args:
+        network: the network.
+        run: runs the plan.
+        window: side of the native input, in pixels.
+        any_size: whether the plan accepts larger sizes. If not, the two images have the native size.
+
+    Returns:
+        The largest difference of a logit, as a share of the largest logit.
+
+    Raises:
+        PlanError: the difference exceeds the rounding of float32.
     """
     larger = (window + 96, window + 160) if any_size else (window, window)
     errors = []
@@ -105,7 +124,7 @@ def prove_export(network: nn.Module, run: Forward, window: int, *, any_size: boo
         x = probe(network, count, *size)
         try:
             found = run(x.numpy())
-        except Exception as reason:  # ONNX Runtime's errors share no class but this
+        except Exception as reason:  # ONNX Runtime's errors have no other common base class
             at = f"{size[1]} × {size[0]} px"
             raise PlanError(f"the plan does not run at {at} ({first_line(reason)})") from reason
         errors.append(compare_float32("the plan is not the network", network, x, found, PlanError))
@@ -115,9 +134,18 @@ def prove_export(network: nn.Module, run: Forward, window: int, *, any_size: boo
 def cut_plan(
     network: FullyConvolutional, start: Start, *, joint: bool = False
 ) -> tuple[tuple[Stage, ...], list[bytes]]:
-    """The network in parts, and their ONNX files. start: runs such a file. joint: with class activations.
+    """Cuts a network into stages.
 
-    Raises PlanError if they cannot be exported, or are not the network.
+    Args:
+        network: the converted network.
+        start: runs an ONNX file.
+        joint: whether the stages include class activations.
+
+    Returns:
+        The stages, and their ONNX files.
+
+    Raises:
+        PlanError: the stages cannot be exported, or differ from the network.
     """
     models: list[bytes] = []
 
@@ -132,7 +160,7 @@ def cut_plan(
 
 
 def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Stage, ...]) -> None:
-    """Compares the parts, run block by block, with the network. Raises PlanError."""
+    """Compares the stages, run block by block, with the network. Raises PlanError if they differ."""
     steps = 2, 4
     height, width = (geometry.window + geometry.step * n for n in steps)
     x = probe(network, 1, height, width)
@@ -151,6 +179,6 @@ def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Stage, ...]
         found = top.compute(0, rows, 0, cols)
     except MemoryError:
         raise
-    except Exception as error:  # ONNX Runtime's errors share no class but this
-        raise PlanError(f"ONNX Runtime does not run the network's parts ({first_line(error)})") from error
-    compare_float32("the parts are not the network", network, x, found[None], PlanError)
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
+        raise PlanError(f"ONNX Runtime does not run the network's stages ({first_line(error)})") from error
+    compare_float32("the stages are not the network", network, x, found[None], PlanError)

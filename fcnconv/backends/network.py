@@ -1,6 +1,6 @@
-"""What every backend makes: a network that is ready to run, converted or on every real crop.
+"""The result of opening a backend: a network that is ready to run, converted or on every crop.
 
-Real crops are exact, and slow. Any backend's classifier will do for them.
+Scores of crops are exact and slow. The classifier of any backend can score them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from fcnconv.system.progress import done
 class Network:
     """A model that is ready to run.
 
-    run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
-    geometry: where its windows lie. identity: what it is. parts: what it needs, whole or in parts.
-    arithmetic: in which numbers it is computed.
-    cell_head: its class activations. joint: gives what computes them beside the logits, which may take
-        seconds to make; None where it has none.
+    Attributes:
+        run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
+        geometry: the positions of its windows.
+        identity: the identity of the model.
+        parts: the network as one stage, and cut into stages.
+        arithmetic: the number type of its computation.
+        cell_head: its class activations.
+        joint: returns the stages that compute class activations and logits, which can take seconds to make;
+            None if the network has no activations.
     """
 
     run: Forward
@@ -42,9 +46,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Needs:
-    """What work will need of a network beside its logits, so that all plans can be made before it begins.
+    """What the work needs from a network in addition to logits, so that all plans are made before it begins.
 
-    activations: class activations. crops: the original network, for real crops.
+    Attributes:
+        activations: class activations.
+        crops: the original network, for scoring crops.
     """
 
     activations: bool = False
@@ -55,12 +61,16 @@ LOGITS_ALONE = Needs()
 
 
 def of_crops(classify: Forward, window: int, stride: int, num_classes: int, identity: Identity) -> Network:
-    """The network that scores every window of a region as a real crop, `stride` pixels apart.
+    """The network that scores every window of a region as a crop.
 
-    classify: float32 (N, 3, window, window) -> logits (N, num_classes).
+    Each crop contains only its window. Memory holds a batch of crops, the region and its logits.
 
-    Each crop sees its window and nothing else. Beside a batch of crops only the region is held, and its
-    logits.
+    Args:
+        classify: float32 (N, 3, window, window) -> logits (N, num_classes).
+        window: side of a window, in pixels.
+        stride: pixels between the crops.
+        num_classes: number of classes.
+        identity: identity of the model.
     """
     geometry = Geometry(window, stride, window, halo=0, local=True)
     run, side = windows_run(classify, window, stride), window / stride
@@ -70,9 +80,15 @@ def of_crops(classify: Forward, window: int, stride: int, num_classes: int, iden
 
 
 def windows_run(classify: Forward, window: int, stride: int, batch: int = CROP_BATCH) -> Forward:
-    """What classifies every window of a region, `batch` crops at a time. classify: as for `of_crops`.
+    """The function that classifies every window of a region.
 
-    The crops are views of the region until their batch is gathered, so that memory follows the batch.
+    The crops are views of the region until their batch is gathered, so memory depends only on the batch.
+
+    Args:
+        classify: as for `of_crops`.
+        window: side of a window, in pixels.
+        stride: pixels between the crops.
+        batch: number of crops at a time.
     """
 
     def run(x: FloatArray) -> FloatArray:

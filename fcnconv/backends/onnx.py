@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the processor, quiet and offline: its row of the backends, from plans, without torch."""
+"""The ONNX Runtime backend, on the CPU, quiet and offline. It runs plans, without torch."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("fcnconv")
 
 _FITTED = ".optimised"
-"""How the name ends of a plan as it is optimised for a processor."""
+"""Suffix for the name of a plan that is optimised for a CPU."""
 
 
 def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None, needs: Needs = LOGITS_ALONE) -> Network:
-    """The model on ONNX Runtime, from its plan; one is made if it is missing or damaged. Raises PlanError."""
+    """Opens a model on ONNX Runtime, from its plan. A missing or damaged plan is made. Raises PlanError."""
     plan = open_plans(spec, mode, stride, needs)
     identity, record = spec.identity(spec.weights()), plan.record
     if record.geometry is None or plan.whole is None:
@@ -65,9 +65,17 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None, needs: Nee
 def open_plans(
     spec: ModelSpec, mode: Mode, stride: int | None, needs: Needs, start: Start | None = None
 ) -> Plan:
-    """The model's plan, after all that `needs` asks for have been made too, in one go and with one message.
+    """Opens a model's plan, after making everything that `needs` asks for, in one step with one message.
 
-    start: runs the plan; None is ONNX Runtime. Raises PlanError if the plan itself cannot be made.
+    Args:
+        spec: the model.
+        mode: ``fcn`` or ``windows``.
+        stride: pixels between windows; None is the model's own.
+        needs: what the work needs in addition to logits.
+        start: runs the plan; None is ONNX Runtime.
+
+    Raises:
+        PlanError: the plan itself cannot be made.
     """
     with one_go():
         networks = Networks(spec, stride)
@@ -75,7 +83,7 @@ def open_plans(
         if mode == "fcn":
             sha256 = spec.sha256(spec.weights())
             joint = needs.activations and bool(plan.record.cell_head.cells)
-            # Where one of these cannot be made, whoever opens it says so, and runs it with torch.
+            # If one of these cannot be made, the code that opens it logs this, and uses torch.
             if joint and not plan_path(spec, mode, sha256, stride, joint=True).exists():
                 with suppress(PlanError):
                     open_plan(spec, mode, stride, joint=True, networks=networks)
@@ -88,10 +96,13 @@ def open_plans(
 def open_joint(
     spec: ModelSpec, stride: int | None, start: Start | None = None, start_part: Start | None = None
 ) -> Stages:
-    """What computes a model's class activations beside its logits, from a plan of its own; on torch if there
-    can be none.
+    """The stages that compute a model's class activations and logits, from a separate plan, or on torch
+    without one.
 
-    start, start_part: run the plan and its parts; None is ONNX Runtime.
+    Args:
+        spec: the model.
+        stride: pixels between windows; None is the model's own.
+        start, start_part: run the plan and its stages; None is ONNX Runtime.
     """
     try:
         plan = open_plan(spec, "fcn", stride, start, joint=True)
@@ -115,15 +126,23 @@ def open_plan(
     joint: bool = False,
     networks: Networks | None = None,
 ) -> Plan:
-    """The model's plan: from the cache, else made and kept there. Raises PlanError.
+    """Opens a model's plan from the cache, or makes it and stores it there.
 
-    start: runs it; None is ONNX Runtime. joint: the plan that gives class activations too.
-    networks: what it is made of, where several plans are made of the same.
+    Args:
+        spec: the model.
+        mode: ``fcn`` or ``windows``.
+        stride: pixels between windows; None is the model's own.
+        start: runs the plan; None is ONNX Runtime.
+        joint: whether to open the plan that also returns class activations.
+        networks: the networks to make the plan from, if several plans are made from the same networks.
+
+    Raises:
+        PlanError: the plan cannot be made.
     """
     start = start or onnx_run
     if spec.no_plan:
         raise PlanError(spec.no_plan)
-    stride = stride if mode == "fcn" else None  # crops need no plan of their own for it
+    stride = stride if mode == "fcn" else None  # crops need no separate plan for it
     if stride is not None:
         spec.require_stride(stride)
     weights = spec.weights()
@@ -138,7 +157,7 @@ def open_plan(
     kind = "the class activations of " if joint else "the crops of " if mode == "windows" else ""
     what = f"{kind}{spec.name}{f', stride {stride} px' if stride else ''}"
     with locked(path, partial(_wait_for, what)):
-        if path.exists():  # another process has made it meanwhile
+        if path.exists():  # another process has made it in the meantime
             with suppress(PlanError):
                 return read(path)
         _require_memory(what)
@@ -155,9 +174,11 @@ def open_plan(
 
 
 def _fitted(path: Path) -> Plan:
-    """The plan in a file, from beside it as ONNX Runtime has optimised it for this processor: such a session
-    opens in a quarter of the time (EfficientNet-Lite0: 9 ms for 33). It is made when it is not there, or
-    damaged. Raises PlanError if the plan itself is.
+    """Opens the plan in a file, in the version that ONNX Runtime has optimised for this CPU.
+
+    The optimised version is stored next to the plan, and opens in a quarter of the time (EfficientNet-Lite0:
+    9 ms instead of 33 ms). It is made if it is missing or damaged. Raises PlanError if the plan itself is
+    damaged.
     """
     import onnxruntime
 
@@ -170,16 +191,24 @@ def _fitted(path: Path) -> Plan:
     try:
         with kept_plan(fitted, plan.record, plan.whole) as temporary:
             _session(str(path), save=temporary)
-    except Exception as error:  # ONNX Runtime's errors share no class but this
-        log.debug("%s: not kept (%s)", fitted, first_line(error))
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
+        log.debug("%s: not stored (%s)", fitted, first_line(error))
     return plan
 
 
 def open_parts(
     spec: ModelSpec, plan: Plan, stride: int | None = None, start: Start | None = None
 ) -> tuple[Stage, ...]:
-    """The network of a plan in parts: from beside it, else made and kept there; on torch if none can be made.
-    One that cannot be cut is one part; real crops need none. start: runs each; None is ONNX Runtime.
+    """The network of a plan in stages: from the file next to the plan, else made and stored there, else on
+    torch.
+
+    A network that cannot be cut is one stage. Crops need no stages.
+
+    Args:
+        spec: the model.
+        plan: its plan.
+        stride: pixels between windows; None is the model's own.
+        start: runs each stage; None is ONNX Runtime.
     """
     start = start or part_run
     if plan.whole is None:
@@ -194,7 +223,7 @@ def open_parts(
             log.info("%s; making them again", error)
     what = f"{spec.name} for scans in little memory"
     with locked(path, partial(_wait_for, what)):
-        if path.exists():  # another process has made them meanwhile
+        if path.exists():  # another process has made them in the meantime
             with suppress(PlanError):
                 return read_parts(path, start)
         _require_memory(what)
@@ -205,7 +234,7 @@ def open_parts(
 def _made_parts(
     spec: ModelSpec, path: Path, stride: int | None, start: Start, *, joint: bool
 ) -> tuple[Stage, ...]:
-    """The parts of a network, made and kept at `path` if that can be."""
+    """Makes the stages of a network, and stores them at `path` if possible."""
     from fcnconv.backends.build_plan import cut_plan
     from fcnconv.backends.torch import torch_parts
     from fcnconv.convert import convolutionize
@@ -214,29 +243,33 @@ def _made_parts(
     try:
         parts, models = cut_plan(network, part_run, joint=joint)
     except PlanError as error:
-        log.info("%s; running the parts with torch instead", error)
+        log.info("%s; running the stages with torch instead", error)
         return torch_parts(network, joint=joint)
     try:
         keep(path, parts_file(parts, models))
     except PlanError as error:
-        log.info("%s; the parts will be made again", error)
+        log.info("%s; the stages will be made again", error)
     if start is part_run:
         return parts
     return tuple(replace(part, run=start(model)) for part, model in zip(parts, models, strict=True))
 
 
 MAKING = 600e6
-"""Bytes that must be free for torch to be imported and a plan to be made: EfficientNet-Lite0's is made in a
-container of 700 MB, in one of 500 the system ends the process.
+"""Free bytes needed to import torch and make a plan.
+
+Making the plan of EfficientNet-Lite0 succeeds in a container of 700 MB. In a container of 500 MB, the system
+ends the process.
 """
 
 
 def _require_memory(what: str) -> None:
-    """Raises ModelError where the system would rather end the process than let it make a plan."""
+    """Raises ModelError if so little memory is free that the system would end the process during the making
+    of a plan.
+    """
     if (free := free_memory()) < MAKING:
         raise ModelError(
             f"making {what} takes {MAKING / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free; "
-            "'fcnconv prepare' where there is more makes it, and later runs need less"
+            "run 'fcnconv prepare' with more free memory once; later runs need less"
         )
 
 
@@ -245,12 +278,14 @@ def _wait_for(what: str) -> None:
 
 
 _begun: ContextVar[list[float] | None] = ContextVar("_begun", default=None)
-"""When the first plan of several that are made in one go was begun; empty before that, None outside."""
+"""Start time of the first of several plans that are made in one step; empty before it, None outside such a
+step.
+"""
 
 
 @contextmanager
 def one_go() -> Iterator[None]:
-    """Inside, the making of several plans is logged once, as one."""
+    """Inside this context, the making of several plans is logged once, as one step."""
     begun: list[float] = []
     token = _begun.set(begun)
     try:
@@ -263,7 +298,7 @@ def one_go() -> Iterator[None]:
 
 @contextmanager
 def _told(what: str) -> Iterator[float]:
-    """Logs that something is made once, and how long it took. Yields the time when it began."""
+    """Logs that something is made once, and how long it took. Yields the start time."""
     since, begun = time.perf_counter(), _begun.get()
     if not begun:
         log.info("Preparing %s (first use only) …", what)
@@ -276,11 +311,17 @@ def _told(what: str) -> Iterator[float]:
 
 
 def onnx_run(model: str | bytes, *, optimised: bool = False) -> Forward:
-    """Runs an ONNX file, given by its path or its content, from its first input to its first output. The run
-    raises MemoryError. optimised: whether the file is what ONNX Runtime made of another.
+    """Returns a function that runs an ONNX file, from its first input to its first output.
 
-    Small inputs of several images at a time are run with few threads each, as threads that wait for one
-    another cost more than they bring then (300 photos of 0.2 megapixels: 0.86 of the time).
+    Small inputs of several images run with few threads each, because waiting for one another then costs
+    threads more than they gain (300 photos of 0.2 megapixels take 0.86 of the time).
+
+    Args:
+        model: path or content of the file.
+        optimised: whether ONNX Runtime made the file from another file.
+
+    Raises:
+        MemoryError: the function raises it if memory runs out.
     """
     alone = _session_run(_session(model, optimised=optimised))
     beside_others = once(lambda: _session_run(_session(model, optimised=optimised, threads=threads_each())))
@@ -292,11 +333,11 @@ def onnx_run(model: str | bytes, *, optimised: bool = False) -> Forward:
 
 
 SMALL = 5_000_000
-"""Values of an input that is run with few threads beside others: 1.6 megapixels, or 32 crops of 224 px."""
+"""Maximum number of values in an input that runs with few threads: 1.6 megapixels, or 32 crops of 224 px."""
 
 
 def part_run(model: str | bytes) -> Forward:
-    """The same for a part of a network, in the arena that all parts share."""
+    """Returns a function that runs a stage of a network, with memory from the arena that all stages share."""
     run = _session_run(_session(model, shared=True))
     return lambda x: run(np.ascontiguousarray(x))
 
@@ -309,15 +350,19 @@ def _session(
     save: Path | None = None,
     threads: int | None = None,
 ) -> InferenceSession:
-    """A session that says nothing but errors.
+    """Opens a session that logs only errors.
 
-    optimised: take the file as it is. save: where to write what was made of it.
-    threads: that it runs with; None are those for all processors.
-    shared: take memory from one arena with all other such sessions, which run in turn, instead of an own one
-        each; and do not plan it ahead, for each of many sizes of input (1 GB instead of 3, measured).
+    Since version 1.29, ONNX Runtime sends usage data to its makers unless this is turned off before its
+    import. Here it is turned off, unless the environment sets it.
 
-    Since 1.29 ONNX Runtime reports its use to its makers unless it is told not to before its import; here it
-    is told, if the environment does not say otherwise.
+    Args:
+        model: path or content of the file.
+        shared: whether to use one arena for all such sessions, which run in turn, instead of one arena per
+            session; and not to plan memory ahead for each of many input sizes (1 GB instead of 3 GB,
+            measured).
+        optimised: whether to use the file without optimising it again.
+        save: where to write the optimised file.
+        threads: number of threads; None uses all processors.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -335,15 +380,16 @@ def _session(
         _arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False
-    # Without a second try on the only provider there is, of which it would print.
+    # No second attempt on the only provider, since ONNX Runtime would print a message about it.
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 @once
 def _arena() -> None:
-    """Makes the process's shared arena.
+    """Creates the process's shared arena.
 
-    It grows by doubling: grown by what is asked for, it falls into pieces (2 GB instead of 1.1, measured).
+    The arena grows by doubling. If it grew by the size of each request, it would fragment (2 GB instead of
+    1.1 GB, measured).
     """
     import onnxruntime
 
@@ -363,7 +409,7 @@ def _session_run(session: InferenceSession) -> Forward:
     name, batch = session.get_inputs()[0].name, session.get_inputs()[0].shape[0]
 
     def run_batch(x: FloatArray) -> FloatArray:
-        """As many images at a time as the file takes, where it takes no other number."""
+        """Runs as many images at a time as the file accepts, if it accepts only one batch size."""
         if not isinstance(batch, int) or batch == len(x):
             logits: FloatArray = session.run(None, {name: x})[0]
             return logits
@@ -374,7 +420,7 @@ def _session_run(session: InferenceSession) -> Forward:
     def run(x: FloatArray) -> FloatArray:
         try:
             logits = run_batch(x)
-        except Exception as error:  # ONNX Runtime's errors share no class but this
+        except Exception as error:  # ONNX Runtime's errors have no other common base class
             if re.search("allocat|bad_alloc", str(error)):
                 raise MemoryError from error
             raise

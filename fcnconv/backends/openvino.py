@@ -1,11 +1,12 @@
-"""OpenVINO, on the processor: its row of the backends, from the same plans as ONNX Runtime.
+"""The OpenVINO backend, on the CPU, from the same plans as ONNX Runtime.
 
-In float32 it is about as fast, in bfloat16 about twice, on processors that compute in bfloat16 themselves
-(AVX512-BF16, AMX); it takes longer to start. How far it is from ONNX Runtime in float32, and how much faster,
-is measured on the network itself when it is first opened so, and kept beside the plan.
+In float32 it is about as fast as ONNX Runtime. In bfloat16 it is about twice as fast, on CPUs that compute in
+bfloat16 natively (AVX512-BF16, AMX). It takes longer to start. When a network is first opened on OpenVINO,
+its difference from ONNX Runtime in float32 and its speed-up are measured on the network itself, and stored
+next to the plan.
 
-OpenVINO's own cache of compiled networks would save 0.15 s of a start, and is left off: of a file in it with
-a few altered bytes it makes other answers without a word (tried), where a plan has its SHA-256.
+OpenVINO's own cache of compiled networks would save 0.15 s at the start, but stays off: from a cached file
+with a few altered bytes, OpenVINO computes wrong results without an error (tried). A plan has its SHA-256.
 """
 
 from __future__ import annotations
@@ -37,25 +38,29 @@ from fcnconv.system.records import sealed, unsealed
 log = logging.getLogger("fcnconv")
 
 Number = Literal["float32", "bfloat16"]
-"""What OpenVINO can compute in."""
+"""The number types that OpenVINO can compute in."""
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Largest difference of a logit from ONNX Runtime's, as a share of the largest, at which a network is still
-run so. bfloat16 keeps 8 bits, 4e-3, in each operation; EfficientNet-Lite0 differs by 1e-2.
+"""Maximum difference between the logits of OpenVINO and ONNX Runtime, as a share of the largest logit.
+
+A network that differs more is not run this way. bfloat16 keeps 8 bits, 4e-3, in each operation;
+EfficientNet-Lite0 differs by 1e-2.
 """
 
 STEPS = 16
-"""By how many steps the image is larger than a window on which the pace is compared."""
+"""Number of steps by which the image of the speed measurement exceeds a window."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a network in OpenVINO, on this machine.
+    """Measurements of a network in OpenVINO on this machine.
 
-    on: the versions and the processor that it holds for. error: largest difference of a logit from ONNX
-    Runtime in float32, as a share of the largest. faster: by how much, than ONNX Runtime.
+    Attributes:
+        on: the versions and the CPU for which they are valid.
+        error: largest difference of a logit from ONNX Runtime in float32, as a share of the largest logit.
+        faster: speed-up over ONNX Runtime.
     """
 
     on: str
@@ -66,12 +71,18 @@ class Measured:
 def open_openvino(
     spec: ModelSpec, mode: Mode, stride: int | None, number: Number, needs: Needs = LOGITS_ALONE
 ) -> Network:
-    """The model in OpenVINO, from its plan; in float32 where the processor has no bfloat16, or it would be
-    too far off, which is told. Raises UsageError where OpenVINO is missing, and PlanError.
+    """Opens a model in OpenVINO, from its plan.
+
+    If the CPU has no native bfloat16, or bfloat16 changes the logits too much, float32 is used, and this is
+    logged.
+
+    Raises:
+        UsageError: OpenVINO is not installed.
+        PlanError: the plan cannot be made.
     """
     _openvino()
     if number == "bfloat16" and not can_bfloat16():
-        log.warning("this processor does not compute in bfloat16 itself; it is float32")
+        log.warning("this processor has no native bfloat16; using float32")
         number = "float32"
     plan = open_plans(spec, mode, stride, needs, _when_used)
     run = _started(plan, number)
@@ -80,7 +91,7 @@ def open_openvino(
         problem = f"{number} changes logits of {spec.name} by {found.error:.1e} of the largest"
         if number == "float32":
             raise PlanError(f"OpenVINO's answers are not the network's: {problem}")
-        log.warning("float32, as %s", problem)
+        log.warning("using float32, because %s", problem)
         return open_openvino(spec, mode, stride, "float32")
     arithmetic = FLOAT32 if number == "float32" else Arithmetic(number, found.error)
     identity, record = spec.identity(spec.weights()), plan.record
@@ -106,21 +117,23 @@ def open_openvino(
 
 
 def _holding(parts: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Parts in OpenVINO, which hold their memory between two runs where there are several."""
+    """The stages in OpenVINO. Several stages keep their memory between two runs."""
     return tuple(replace(part, holds=len(parts) > 1) for part in parts)
 
 
 def can_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16 itself, as far as the system and OpenVINO tell. Raises
-    UsageError where OpenVINO is missing.
+    """Whether the CPU computes in bfloat16 natively, according to the system and OpenVINO.
+
+    Raises:
+        UsageError: OpenVINO is not installed.
     """
     told = has_bfloat16()
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") if told is None else told
 
 
 def in_bfloat16(spec: ModelSpec, mode: Mode, stride: int | None) -> Measured | None:
-    """What is measured of the model in bfloat16 on this machine; None where it cannot be had so, or would be
-    too far off.
+    """Measurements of a model in bfloat16 on this machine; None if bfloat16 is not available or changes the
+    logits too much.
     """
     try:
         if not can_bfloat16():
@@ -135,10 +148,15 @@ def in_bfloat16(spec: ModelSpec, mode: Mode, stride: int | None) -> Measured | N
 def measured(
     plan: Plan, run: Forward | None, number: Number, channels: int, window: int, stride: int
 ) -> Measured:
-    """What is kept beside a plan of its network in OpenVINO; measured and kept if it is not there, or holds
-    for another version or machine.
+    """The stored measurements of a plan's network in OpenVINO.
 
-    run: the plan in OpenVINO, if it is open. channels, window, stride: of the network.
+    If they are missing, or belong to another version or machine, they are measured and stored.
+
+    Args:
+        plan: the plan.
+        run: the plan in OpenVINO, if it is open.
+        number: the number type.
+        channels, window, stride: of the network.
     """
     path, on = plan.path.with_suffix(f".{number}.json"), _here()
     try:
@@ -146,7 +164,7 @@ def measured(
         if kept.on == on:
             return kept
     except (OSError, ValueError, TypeError):
-        pass  # not there, or not whole
+        pass  # missing or incomplete
     found = _measure(plan, run or _started(plan, number), channels, window, stride, on)
     try:
         keep(path, sealed(asdict(found)).encode())
@@ -173,7 +191,7 @@ def _measure(plan: Plan, run: Forward, channels: int, window: int, stride: int, 
 
 
 def _seconds(run: Forward, x: FloatArray, times: int = 3) -> float:
-    """The least time that a run takes, after one that does what is done once."""
+    """The shortest time of a run, after a first run that includes the one-time work."""
     run(x)
     taken = []
     for _ in range(times):
@@ -184,14 +202,14 @@ def _seconds(run: Forward, x: FloatArray, times: int = 3) -> float:
 
 
 def _here() -> str:
-    """What a measurement holds for."""
+    """The machine and the versions for which a measurement is valid."""
     import onnxruntime
 
     return f"OpenVINO {_openvino().__version__}, ONNX Runtime {onnxruntime.__version__}, {processor()}"
 
 
 def _when_used(model: str | bytes) -> Forward:
-    """Runs a plan on ONNX Runtime, which is opened with the first image."""
+    """Runs a plan on ONNX Runtime, and opens it with the first image."""
     opened = once(partial(onnx_run, model))
     return lambda x: opened()(x)
 
@@ -199,15 +217,21 @@ def _when_used(model: str | bytes) -> Forward:
 def _started(plan: Plan, number: Number) -> Forward:
     try:
         return openvino_run(str(plan.path), number)
-    except Exception as error:  # OpenVINO's errors share no class but this
+    except Exception as error:  # OpenVINO's errors have no other common base class
         raise PlanError(f"OpenVINO does not run the plan ({first_line(error)})") from error
 
 
 def openvino_run(model: str | bytes, number: Number) -> Forward:
-    """Runs an ONNX file, given by its path or its content, from its first input to its first output. The run
-    raises MemoryError.
+    """Returns a function that runs an ONNX file, from its first input to its first output.
 
-    Threads that run it at once take turns inside OpenVINO, each with a request of its own.
+    Threads that call it at the same time take turns inside OpenVINO, each with a separate request.
+
+    Args:
+        model: path or content of the file.
+        number: the number type.
+
+    Raises:
+        MemoryError: the function raises it if memory runs out.
     """
     core = _core()
     settings: dict[str, Any] = {
@@ -229,7 +253,7 @@ def openvino_run(model: str | bytes, number: Number) -> Forward:
             if re.search("alloc", str(error)):
                 raise MemoryError from error
             raise
-        out: FloatArray = logits.copy()  # the next run writes there
+        out: FloatArray = logits.copy()  # the next run overwrites it
         return out
 
     return run
@@ -245,6 +269,6 @@ def _openvino() -> Any:
         import openvino
     except ImportError as error:
         raise UsageError(
-            "the openvino backend, which bfloat16 takes, needs OpenVINO: pip install 'fcnconv[openvino]'"
+            "the openvino backend, which bfloat16 uses, needs OpenVINO: pip install 'fcnconv[openvino]'"
         ) from error
     return openvino

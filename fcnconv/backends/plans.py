@@ -1,9 +1,9 @@
-"""Plans as files: a network exported to ONNX once, proved, and kept in the user's cache; its parts beside.
+"""Plans as files: a network exported to ONNX once, proved, and stored in the user's cache with its stages.
 
-A plan is an ONNX file and a record beside it, a JSON file: what the plan is of, its geometry, what was proved
-of it, and the SHA-256 of the ONNX file. Everything that distinguishes two plans is in their names, so a plan
-that exists and is intact is the right one. If two processes make one at the same time, either will do, and
-the last one stays.
+A plan is an ONNX file with a record next to it, a JSON file that contains the identity of the network, its
+geometry, the proof, and the SHA-256 of the ONNX file. The name of a plan contains everything that
+distinguishes it from other plans, so an intact plan with the right name is the right plan. If two processes
+make the same plan at the same time, either plan is valid, and the last one stays.
 """
 
 from __future__ import annotations
@@ -39,20 +39,24 @@ if TYPE_CHECKING:
     from fcnconv.convert import FullyConvolutional
 
 Start = Callable[[str | bytes], Forward]
-"""Runs an ONNX file, given by its path or its content."""
+"""Returns a function that runs an ONNX file, from its path or its content."""
 
 _PARTS = "parts.json"
 
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """What a plan says of itself.
+    """The record of a plan.
 
-    identity: of the model that it was made for; another name, mean or std need no other plan.
-    geometry, proof: of the converted network; None in `windows` mode, which converts nothing, and where the
-        crops need not be planned. cell_head: its class activations.
-    export_error: largest difference of a logit between torch and ONNX Runtime, as a share of the largest.
-    seconds: that it took to make, from the import of torch on.
+    Attributes:
+        identity: identity of the model for which it was made. A model with another name, mean or std can use
+            the same plan.
+        geometry, proof: of the converted network; None in `windows` mode, which converts nothing, and for
+            crops without a separate plan.
+        cell_head: its class activations.
+        export_error: largest difference of a logit between torch and ONNX Runtime, as a share of the largest
+            logit.
+        seconds: time that it took to make, including the import of torch.
     """
 
     identity: Identity
@@ -68,9 +72,11 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that has been read and found sound.
+    """A plan that has been read and is intact.
 
-    run: its network. whole: what that needs; None in `windows` mode.
+    Attributes:
+        run: its network.
+        whole: the network as one stage; None in `windows` mode.
     """
 
     path: Path
@@ -81,9 +87,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanContent:
-    """What is written of a plan.
+    """The content of a plan before it is written.
 
-    model: its ONNX file. whole: what its network needs; None in `windows` mode.
+    Attributes:
+        model: its ONNX file.
+        whole: the network as one stage; None in `windows` mode.
     """
 
     model: bytes
@@ -92,7 +100,7 @@ class PlanContent:
 
 
 class Networks:
-    """A model's network and its converted form in torch, each built when a plan of them is first made."""
+    """A model's network and its converted form in torch. Each is built when the first plan needs it."""
 
     def __init__(self, spec: ModelSpec, stride: int | None):
         self.original: Callable[[], nn.Module] = once(lambda: spec.build(spec.weights()).eval())
@@ -108,11 +116,11 @@ class Networks:
 def plan_path(
     spec: ModelSpec, mode: Mode, weights_sha256: str, stride: int | None = None, *, joint: bool = False
 ) -> Path:
-    """Where the plan of a model lies, whether or not it is there.
+    """The path of a model's plan, which need not exist.
 
-    The name holds all that the network depends on, and nothing else: the content of its weights,
-    architecture, window, mode, stride, whether it gives class activations beside the logits (`joint`), and
-    fcnconv's version. A file of weights has one plan, whatever path it is named by.
+    The name contains everything that the network depends on, and nothing else: the content of its weights,
+    architecture, window, mode, stride, whether it returns class activations as well as logits (`joint`), and
+    fcnconv's version. A weights file has one plan, whatever its path.
     """
     key = hashlib.sha256("\n".join((weights_sha256, spec.arch, str(spec.window))).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", spec.arch)[-60:]
@@ -121,7 +129,11 @@ def plan_path(
 
 
 def read_plan(path: Path, start: Start) -> Plan:
-    """Reads a plan. Raises PlanError if it cannot be read, or its files are not those that were written."""
+    """Reads a plan.
+
+    Raises:
+        PlanError: the plan cannot be read, or its files were altered.
+    """
     try:
         told = unsealed(_record_path(path).read_bytes())
         part, sha256 = told.pop("whole"), told.pop("sha256")
@@ -129,21 +141,24 @@ def read_plan(path: Path, start: Start) -> Plan:
             raise PlanError("its SHA-256 differs from its record")
         run = start(str(path))
         return Plan(path, _record(told), run, part and Stage(run=run, **part))
-    except Exception as error:  # ONNX Runtime's errors share no class but this
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise PlanError(f"{path}: the plan is damaged ({first_line(error)})") from error
 
 
 @contextmanager
 def kept_plan(path: Path, record: PlanRecord, whole: Stage | None) -> Iterator[Path]:
-    """A temporary path to write a plan's ONNX file to. When the block ends well, the plan's two files appear.
+    """A temporary path for writing a plan's ONNX file. The plan's two files appear when the block ends
+    without an error.
 
-    Each appears whole or not at all, and the record first, so that a plan that exists has one.
-    Raises PlanError.
+    Each file appears complete or not at all. The record appears first, so that every existing plan has one.
 
     Args:
-        path: Of the plan.
-        record: What the plan says of itself.
-        whole: What its network needs; None in `windows` mode.
+        path: path of the plan.
+        record: its record.
+        whole: the network as one stage; None in `windows` mode.
+
+    Raises:
+        PlanError: the files cannot be written.
     """
     with _kept(path), whole_file(path) as temporary:
         yield temporary
@@ -181,20 +196,27 @@ def _record(told: dict[str, Any]) -> PlanRecord:
 
 
 def read_parts(path: Path, start: Start) -> tuple[Stage, ...]:
-    """The parts in an archive that `parts_file` made. Raises PlanError if it cannot be read, or is damaged:
-    it has checksums.
+    """Reads the stages from an archive made by `parts_file`.
+
+    Raises:
+        PlanError: it cannot be read, or is damaged. It contains checksums.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             records = json.loads(archive.read(_PARTS))
             runs = [start(archive.read(f"{number}.onnx")) for number, _ in enumerate(records)]
         return tuple(Stage(run=run, **record) for record, run in zip(records, runs, strict=True))
-    except Exception as error:  # ONNX Runtime's errors share no class but this
-        raise PlanError(f"{path}: the parts are damaged ({first_line(error)})") from error
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
+        raise PlanError(f"{path}: the stages are damaged ({first_line(error)})") from error
 
 
 def parts_file(parts: Sequence[Stage], models: Sequence[bytes]) -> bytes:
-    """The content of an archive of parts. models: the ONNX file of each."""
+    """The content of an archive of stages.
+
+    Args:
+        parts: the stages.
+        models: the ONNX file of each stage.
+    """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_PARTS, json.dumps([part_record(part) for part in parts]))
@@ -204,13 +226,15 @@ def parts_file(parts: Sequence[Stage], models: Sequence[bytes]) -> bytes:
 
 
 def part_record(part: Stage) -> dict[str, Any]:
-    """What a part says of itself, without what runs it."""
+    """The record of a stage, without the function that runs it."""
     return {field.name: getattr(part, field.name) for field in fields(part) if field.name != "run"}
 
 
 def make_room(path: Path) -> None:
-    """Makes the folder of a plan, and removes what killed processes left half-written there. Raises PlanError
-    if nothing can be kept in it.
+    """Creates the folder of a plan, and removes incomplete files that killed processes left there.
+
+    Raises:
+        PlanError: nothing can be stored there.
     """
     with _kept(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,22 +244,22 @@ def make_room(path: Path) -> None:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Writes a plan or its parts, whole or not at all. Raises PlanError."""
+    """Writes a plan or its stages, completely or not at all. Raises PlanError."""
     with _kept(path), whole_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Lets one process at a time, and one thread of it, into the block in which `path` is made.
+    """Lets one process at a time, and one of its threads, run the block that makes `path`.
 
     A process that had to wait checks first whether the file exists now. The lock ends with its process,
-    however that ends. Where no lock can be had, as in a read-only folder, nobody waits; the file appears
-    whole all the same.
+    however the process ends. If no lock is possible, as in a read-only folder, nobody waits; the file still
+    appears completely or not at all.
 
     Args:
-        path: The file that is made. The lock is a file beside it, which is removed at the end.
-        waiting: Called once before waiting.
+        path: the file that the block makes. The lock is a file next to it, which is removed at the end.
+        waiting: called once before waiting.
     """
     from filelock import FileLock, Timeout  # imported only when something is made: it takes 20 ms
 
@@ -253,7 +277,7 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            Path(lock.lock_file).unlink()  # while it is held: those who wait for it open a new one
+            Path(lock.lock_file).unlink()  # while the lock is held: waiting processes open a new file
         lock.release()
 
 
@@ -263,4 +287,4 @@ def _kept(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PlanError(f"{path.parent}: no plan can be kept there ({reason})") from error
+        raise PlanError(f"{path.parent}: no plan can be stored there ({reason})") from error

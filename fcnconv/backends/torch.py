@@ -1,7 +1,7 @@
-"""Running a network with torch, channels last, on the processor in float32 or on a GPU in half precision.
+"""The torch backend: channels last, on the CPU in float32 or on a GPU in half precision.
 
-16 bits are computed under autocast: convolutions in them, the rest as torch sees fit. How far that is from
-float32 is measured when the model is opened, on the model itself, and told.
+16-bit types run under autocast: convolutions use them, and torch chooses the type of other operations. The
+difference from float32 is measured on the model itself when it is opened, and logged.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ log = logging.getLogger("fcnconv")
 CPU = torch.device("cpu")
 
 HALF = {"cuda": torch.float16, "mps": torch.float16}
-"""The 16-bit type of each kind of device, unless another is asked for. The processor has none."""
+"""The default 16-bit type of each kind of device. The CPU has no default."""
 
 HALF_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""Largest difference of logits that 16 bits may make, as a share of the largest; float32 is used over it.
-float16 keeps 11 bits, 5e-4, in each operation, and bfloat16 8, 4e-3."""
+"""Maximum difference of logits that a 16-bit type may make, as a share of the largest logit.
+
+Above it, float32 is used. float16 keeps 11 bits, 5e-4, in each operation, and bfloat16 keeps 8 bits, 4e-3.
+"""
 
 
 def open_torch(
@@ -51,10 +53,17 @@ def open_torch(
     stride: int | None = None,
     precision: Precision = "auto",
 ) -> Network:
-    """The model on torch: built from its weights and, in `fcn` mode, converted and proved.
+    """Opens a model on torch: built from its weights and, in `fcn` mode, converted and proved.
 
-    device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: a GPU if torch sees one. Raises UsageError
-    for one that it does not see. precision: as in `options.NetworkOptions`.
+    Args:
+        spec: the model.
+        mode: ``fcn`` or ``windows``.
+        device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``, which is a GPU if torch sees one.
+        stride: pixels between windows; None is the model's own.
+        precision: as in `options.NetworkOptions`.
+
+    Raises:
+        UsageError: torch does not see the device.
     """
     place = find_device(device)
     if (threads := fewer_threads()) is not None:
@@ -78,9 +87,9 @@ def open_torch(
 
 
 def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
-    """What computes a network's class activations beside its logits."""
+    """The stages that compute a network's class activations and logits."""
     network, geometry = converted.joint, converted.geometry
-    assert network is not None, "asked for where there is none"
+    assert network is not None, "the network has no class activations"
     run = run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory)
     part = whole(network, geometry, run, activations=True)
     cuts = partial(torch_parts, converted, device, half, joint=True) if geometry.local else lambda: (part,)
@@ -90,7 +99,10 @@ def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torc
 def _placed(
     network: nn.Module, device: torch.device, window: int, geometry: Geometry | None, precision: Precision
 ) -> tuple[Forward, torch.dtype | None, Arithmetic]:
-    """What runs a network on a device, and the 16-bit type that it takes. geometry: as for `run_in_parts`."""
+    """The function that runs a network on a device, its 16-bit type, and its arithmetic.
+
+    `geometry` is as for `run_in_parts`.
+    """
     network.to(device)
     half, arithmetic = half_type(network, device, window, precision)
     return run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory), half, arithmetic
@@ -103,16 +115,20 @@ def torch_parts(
     *,
     joint: bool = False,
 ) -> tuple[Stage, ...]:
-    """The network in parts that torch runs. joint: with class activations. Other arguments as for
-    `torch_run`.
+    """The network in stages that torch runs.
+
+    Args:
+        network: the converted network.
+        device, half: as for `torch_run`.
+        joint: whether the stages include class activations.
     """
     graph = network.joint if joint else network.network
-    assert graph is not None, "asked for where there is none"
+    assert graph is not None, "the network has no class activations"
     return cut(graph, network.geometry, lambda part, _: torch_run(part, device, half), activations=joint)
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, checked to be there. ``auto`` takes a GPU before the processor."""
+    """The device with this name, after checking that it exists. ``auto`` prefers a GPU to the CPU."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind in there if there[kind]))
@@ -124,10 +140,12 @@ def find_device(name: str) -> torch.device:
 
 
 def torch_run(network: nn.Module, device: torch.device = CPU, half: torch.dtype | None = None) -> Forward:
-    """A backend that runs a network on a whole region.
+    """Returns a function that runs a network on a whole region.
 
-    network: float (N, 3, H, W) -> logits, in evaluation mode, on `device`.
-    half: the 16-bit type for autocast; None computes in float32.
+    Args:
+        network: float (N, 3, H, W) -> logits, in evaluation mode, on `device`.
+        device: the device.
+        half: the 16-bit type for autocast; None computes in float32.
     """
     network = network.to(memory_format=torch.channels_last)
 
@@ -142,17 +160,19 @@ def torch_run(network: nn.Module, device: torch.device = CPU, half: torch.dtype 
 def half_type(
     network: nn.Module, device: torch.device, window: int, precision: Precision = "auto"
 ) -> tuple[torch.dtype | None, Arithmetic]:
-    """The 16-bit type that a network is run in on a device, or None for float32, after a measurement."""
+    """The measured 16-bit type for a network on a device, or None for float32; and the arithmetic."""
     half = HALF.get(device.type) if precision == "auto" else {"bfloat16": torch.bfloat16}.get(precision)
     if half is None:
         return None, FLOAT32
     if device.type == "cpu" and has_bfloat16() is False:
-        log.warning("this processor does not compute in bfloat16 itself; it is float32")
+        log.warning("this processor has no native bfloat16; using float32")
         return None, FLOAT32
     error, name = half_error(network, device, half, window), str(half).removeprefix("torch.")
     if error <= HALF_TOLERANCE[half]:
         return half, Arithmetic(name, error)
-    log.warning("%s: float32, as %s would change logits by %.1e of the largest", device, name, error)
+    log.warning(
+        "%s: using float32, because %s would change logits by %.1e of the largest", device, name, error
+    )
     return None, FLOAT32
 
 
@@ -168,7 +188,7 @@ def half_error(network: nn.Module, device: torch.device, half: torch.dtype, wind
 
 def _moved(x: FloatArray, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(x)
-    if device.type == "cuda":  # from pinned memory the copy runs beside the processor
+    if device.type == "cuda":  # from pinned memory, the copy runs in parallel to the CPU
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
 
@@ -186,19 +206,23 @@ def _is_out_of_memory(error: Exception) -> bool:
 def run_in_parts(
     run: Forward, geometry: Geometry | None, is_out_of_memory: Callable[[Exception], bool]
 ) -> Forward:
-    """A backend that halves what `run` has no memory for: first the batch, then the region.
+    """Returns a function that halves an input for which `run` has no memory: first the batch, then the
+    region.
 
-    geometry: of the network's windows; None for a classifier, whose images cannot be cut. A network that is
-        not local is not cut either, since its parts would not give the scores of the whole.
-    is_out_of_memory: whether an error of `run` is one of memory; it may free what it can.
+    Args:
+        run: runs the network.
+        geometry: geometry of the network; None for a classifier, whose images cannot be cut. A network that
+            is not local is not cut either, because its halves would not give the scores of the whole region.
+        is_out_of_memory: whether an error of `run` means that memory ran out. It may free memory.
 
-    Raises MemoryError when nothing smaller is left.
+    Raises:
+        MemoryError: the function raises it if the input cannot be halved further.
     """
 
     def attempt(x: FloatArray) -> FloatArray:
         try:
             return run(x)
-        except Exception as error:  # whatever the device raises; all but its lack of memory goes on
+        except Exception as error:  # any kind; out-of-memory errors alone are handled
             if not is_out_of_memory(error):
                 raise
         count, _, height, width = x.shape
@@ -216,17 +240,17 @@ def _halved(run: Forward, x: FloatArray, geometry: Geometry) -> FloatArray:
     """The logits of a region from its two halves along the longer side, each read with its halo."""
     axis = 2 if x.shape[2] >= x.shape[3] else 3
     window, step, halo, phases = geometry.window, geometry.step, geometry.halo, geometry.phases
-    cells = (x.shape[axis] - window) // step + 1  # of the network's own stride
+    cells = (x.shape[axis] - window) // step + 1  # in units of the network's own stride
     end = (cells - 1) * step + window
     parts = []
     for start, stop in ((0, cells // 2), (cells // 2, cells)):
         first = max(start * step - halo, 0)
         last = min((stop - 1) * step + window + halo, end)
         if start == stop or last - first >= x.shape[axis]:
-            raise MemoryError  # with its halo a half is as large as the whole
+            raise MemoryError  # with its halo, a half is as large as the whole
         logits = run(np.ascontiguousarray(np.take(x, range(first, last), axis)))
         skipped = start - first // step
-        # of a finer stride the last cells have no others after them
+        # at a finer stride, no cells follow the last ones
         own = range(
             skipped * phases, (skipped + stop - start) * phases if stop < cells else logits.shape[axis]
         )
