@@ -37,7 +37,7 @@ ALLOW_TORCHSCRIPT = "allow_torchscript=True"
 """The Python argument that lets the code in a TorchScript file run. The command line has an option for it."""
 
 _ON_COMMAND_LINE = {
-    WAY_OUT: "score crops instead with --mode windows",
+    WAY_OUT: "score crops instead: classify, heatmap, locate and batch run the network with --mode windows",
     ALLOW_TORCHSCRIPT: "--allow-torchscript",
 }
 

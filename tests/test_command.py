@@ -251,7 +251,8 @@ def test_verify_with_nothing_to_compare_on_is_no_traceback(fcnconv: Command) -> 
 
 def test_a_transformer_is_refused_by_verify_before_a_download(fcnconv: Command, tmp_path: Path) -> None:
     done = fcnconv("verify", "vit_b_16", TORCH_HOME=str(tmp_path))
-    assert_refused(done, "vit_b_16", status=1)
+    way_out = "classify, heatmap, locate and batch run the network with --mode windows"
+    assert_refused(done, f"vit_b_16 ... {way_out}", status=1)
 
 
 @pytest.mark.usefixtures("lite0")

@@ -94,7 +94,11 @@ def test_a_network_goes_to_a_pipe(fcnconv: Command) -> None:
 
 def test_what_cannot_be_exported_is_refused_in_a_line(fcnconv: Command, tmp_path: Path) -> None:
     for arguments, status, reason in (
-        (("vit_b_16", "-o", tmp_path / "a.onnx"), 1, b"no fully convolutional form"),
+        (
+            ("vit_b_16", "-o", tmp_path / "a.onnx"),
+            1,
+            b"classify, heatmap, locate and batch run the network with --mode windows",
+        ),
         (("efficientnet_lite0", "-o", tmp_path / "a.txt"), 2, b".onnx, .pt2"),
         (
             ("efficientnet_lite0", "-o", tmp_path / "a.onnx", "--stride", "7"),
