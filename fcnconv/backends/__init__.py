@@ -136,10 +136,10 @@ def faster_precision(spec: ModelSpec, options: NetworkOptions) -> str | None:
         return None
     from fcnconv.backends.openvino import in_bfloat16
 
-    found = in_bfloat16(spec, options.mode or spec.mode, options.stride)
-    if found is None or found.faster < WORTH:
+    pace = in_bfloat16(spec, options.mode or spec.mode, options.stride)
+    if pace is None or pace.faster < WORTH:
         return None
     return (
-        f"--precision bfloat16 runs the network {found.faster:.1f} times as fast here; its logits differ by "
-        f"up to {found.error:.1e} of the largest"
+        f"--precision bfloat16 runs the network {pace.faster:.1f} times as fast here; its logits differ by "
+        f"up to {pace.error:.1e} of the largest"
     )

@@ -123,11 +123,11 @@ def prove_export(network: nn.Module, run: Forward, window: int, *, any_size: boo
     for count, size in ((1, (window, window)), (2, larger)):
         x = probe(network, count, *size)
         try:
-            found = run(x.numpy())
+            logits = run(x.numpy())
         except Exception as reason:  # ONNX Runtime's errors have no other common base class
             at = f"{size[1]} × {size[0]} px"
             raise PlanError(f"the plan does not run at {at} ({first_line(reason)})") from reason
-        errors.append(compare_float32("the plan is not the network", network, x, found, PlanError))
+        errors.append(compare_float32("the plan is not the network", network, x, logits, PlanError))
     return max(errors)
 
 
@@ -176,9 +176,9 @@ def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Stage, ...]
     try:
         everywhere = slice(0, rows), slice(0, cols)
         top = chain(image, parts, [(2, 3)] * len(parts), steps, [everywhere])
-        found = top.compute(0, rows, 0, cols)
+        logits = top.compute(0, rows, 0, cols)
     except MemoryError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise PlanError(f"ONNX Runtime does not run the network's stages ({first_line(error)})") from error
-    compare_float32("the stages are not the network", network, x, found[None], PlanError)
+    compare_float32("the stages are not the network", network, x, logits[None], PlanError)

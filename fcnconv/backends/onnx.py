@@ -163,7 +163,7 @@ def open_plan(
         _require_memory(what)
         for fitted in path.parent.glob(f"{path.stem}.*{_FITTED}"):
             remove_plan(fitted)
-        with _told(what) as since:
+        with _logged(what) as since:
             from fcnconv.backends.build_plan import make_plan
 
             networks = networks or Networks(spec, stride)
@@ -227,7 +227,7 @@ def open_parts(
             with suppress(PlanError):
                 return read_parts(path, start)
         _require_memory(what)
-        with _told(what):
+        with _logged(what):
             return _made_parts(spec, path, stride, start, joint=plan.whole.activations)
 
 
@@ -297,7 +297,7 @@ def one_go() -> Iterator[None]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[float]:
+def _logged(what: str) -> Iterator[float]:
     """Logs that something is made once, and how long it took. Yields the start time."""
     since, begun = time.perf_counter(), _begun.get()
     if not begun:

@@ -86,14 +86,14 @@ def open_openvino(
         number = "float32"
     plan = open_plans(spec, mode, stride, needs, _when_used)
     run = _started(plan, number)
-    found = measured(plan, run, number, len(spec.mean), spec.window, spec.stride)
-    if not found.error <= TOLERANCE[number]:
-        problem = f"{number} changes logits of {spec.name} by {found.error:.1e} of the largest"
+    measurement = measured(plan, run, number, len(spec.mean), spec.window, spec.stride)
+    if not measurement.error <= TOLERANCE[number]:
+        problem = f"{number} changes logits of {spec.name} by {measurement.error:.1e} of the largest"
         if number == "float32":
             raise PlanError(f"OpenVINO's answers are not the network's: {problem}")
         log.warning("using float32, because %s", problem)
         return open_openvino(spec, mode, stride, "float32")
-    arithmetic = FLOAT32 if number == "float32" else Arithmetic(number, found.error)
+    arithmetic = FLOAT32 if number == "float32" else Arithmetic(number, measurement.error)
     identity, record = spec.identity(spec.weights()), plan.record
     if record.geometry is None or plan.whole is None:
         crops = of_crops(run, spec.window, stride or spec.stride, record.num_classes, identity)
@@ -105,8 +105,8 @@ def open_openvino(
 
     def joint() -> Stages:
         start = partial(openvino_run, number=number)
-        found = open_joint(spec, stride, start, start)
-        return Stages(found.whole, once(lambda: _holding(found.cut())))
+        stages = open_joint(spec, stride, start, start)
+        return Stages(stages.whole, once(lambda: _holding(stages.cut())))
 
     parts = Stages(replace(plan.whole, run=run), once(in_parts))
     has_cells = bool(record.cell_head.cells)
@@ -127,8 +127,8 @@ def can_bfloat16() -> bool:
     Raises:
         UsageError: OpenVINO is not installed.
     """
-    told = has_bfloat16()
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") if told is None else told
+    native = has_bfloat16()
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") if native is None else native
 
 
 def in_bfloat16(spec: ModelSpec, mode: Mode, stride: int | None) -> Measured | None:
@@ -139,10 +139,10 @@ def in_bfloat16(spec: ModelSpec, mode: Mode, stride: int | None) -> Measured | N
         if not can_bfloat16():
             return None
         plan = open_plan(spec, mode, stride, _when_used)
-        found = measured(plan, None, "bfloat16", len(spec.mean), spec.window, spec.stride)
+        measurement = measured(plan, None, "bfloat16", len(spec.mean), spec.window, spec.stride)
     except (UsageError, PlanError):  # without OpenVINO, or a plan
         return None
-    return found if found.error <= TOLERANCE["bfloat16"] else None
+    return measurement if measurement.error <= TOLERANCE["bfloat16"] else None
 
 
 def measured(
@@ -165,12 +165,12 @@ def measured(
             return kept
     except (OSError, ValueError, TypeError):
         pass  # missing or incomplete
-    found = _measure(plan, run or _started(plan, number), channels, window, stride, on)
+    measurement = _measure(plan, run or _started(plan, number), channels, window, stride, on)
     try:
-        keep(path, sealed(asdict(found)).encode())
+        keep(path, sealed(asdict(measurement)).encode())
     except PlanError as error:
         log.info("%s; it will be measured again", error)
-    return found
+    return measurement
 
 
 def _measure(plan: Plan, run: Forward, channels: int, window: int, stride: int, on: str) -> Measured:
@@ -179,9 +179,9 @@ def _measure(plan: Plan, run: Forward, channels: int, window: int, stride: int, 
     coarse = images.standard_normal((2, channels, 7, 7), np.float32)
     patches = np.kron(coarse, np.ones((-(-window // 7),) * 2, np.float32))[..., :window, :window]
     x = np.concatenate([noise, patches])
-    expected, found = plan.run(x), run(x)
+    expected, actual = plan.run(x), run(x)
     scale = float(np.abs(expected).max())
-    error = float(np.abs(found - expected).max()) / scale if scale else 0.0
+    error = float(np.abs(actual - expected).max()) / scale if scale else 0.0
     side = window + stride * STEPS
     shape = (CROP_BATCH, channels, window, window) if plan.whole is None else (1, channels, side, side)
     x = images.standard_normal(shape, np.float32)

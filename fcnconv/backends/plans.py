@@ -135,12 +135,12 @@ def read_plan(path: Path, start: Start) -> Plan:
         PlanError: the plan cannot be read, or its files were altered.
     """
     try:
-        told = unsealed(_record_path(path).read_bytes())
-        part, sha256 = told.pop("whole"), told.pop("sha256")
+        content = unsealed(_record_path(path).read_bytes())
+        part, sha256 = content.pop("whole"), content.pop("sha256")
         if sha256_now(path) != sha256:
             raise PlanError("its SHA-256 differs from its record")
         run = start(str(path))
-        return Plan(path, _record(told), run, part and Stage(run=run, **part))
+        return Plan(path, _record(content), run, part and Stage(run=run, **part))
     except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise PlanError(f"{path}: the plan is damaged ({first_line(error)})") from error
 
@@ -162,12 +162,12 @@ def kept_plan(path: Path, record: PlanRecord, whole: Stage | None) -> Iterator[P
     """
     with _kept(path), whole_file(path) as temporary:
         yield temporary
-        told = asdict(record) | {
+        content = asdict(record) | {
             "whole": whole and part_record(whole),
             "sha256": sha256_now(temporary),
         }
         with whole_file(_record_path(path)) as file:
-            file.write_bytes(sealed(told).encode())
+            file.write_bytes(sealed(content).encode())
 
 
 def remove_plan(path: Path) -> None:
@@ -180,14 +180,14 @@ def _record_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _record(told: dict[str, Any]) -> PlanRecord:
+def _record(content: dict[str, Any]) -> PlanRecord:
     identity, geometry, proof, cell_head = (
-        told.pop(name) for name in ("identity", "geometry", "proof", "cell_head")
+        content.pop(name) for name in ("identity", "geometry", "proof", "cell_head")
     )
     for name in ("mean", "std"):
         identity[name] = tuple(identity[name])
     return PlanRecord(
-        **told,
+        **content,
         identity=Identity(**identity),
         geometry=geometry and Geometry(**geometry),
         proof=proof and Proof(**proof),

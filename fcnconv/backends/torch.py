@@ -182,8 +182,8 @@ def half_error(network: nn.Module, device: torch.device, half: torch.dtype, wind
     with torch.inference_mode():
         expected = network(x)
         with torch.autocast(device.type, dtype=half):
-            found = network(x).float()
-    return difference(expected, found)
+            half_logits = network(x).float()
+    return difference(expected, half_logits)
 
 
 def _moved(x: FloatArray, device: torch.device) -> torch.Tensor:

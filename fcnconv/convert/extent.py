@@ -228,9 +228,8 @@ def refuse_positions(
         layer = layer_of(node, modules)
         if type(layer) in opaque and layer is not None and _has_coordinates(layer, node):
             raise ConversionError(
-                f"{node_text(node, layer)} answers differently at different places of a uniform image, so that "
-                "the "
-                f"answer depends on where in the image a window lies; {WAY_OUT}"
+                f"{node_text(node, layer)} answers differently at different places of a uniform image, so "
+                f"that the answer depends on where in the image a window lies; {WAY_OUT}"
             )
         if _scrambles(node, known):
             raise ConversionError(

@@ -177,13 +177,13 @@ def _with_head(trace: Trace, window: int) -> _Converted:
     on_meta = any(parameter.is_meta for parameter in network.parameters())  # shapes alone, no values
     whole = fx.GraphModule(network, _copied(network.graph))
     plain_pools(network)
-    found = [fields(network, axis) for axis in (0, 1)]
-    stride, reach, local = _most(found, window)
+    both_axes = [fields(network, axis) for axis in (0, 1)]
+    stride, reach, local = _most(both_axes, window)
     more = reach + BEYOND * stride if local else -(-window // stride) * stride
     larger = run_larger(network, window, more)
     refuse_positions(network, larger.known, trace.opaque)
     head = Head(network, larger.known)
-    geometry = _geometry(found, head, window)
+    geometry = _geometry(both_axes, head, window)
     if geometry.local and not on_meta:
         if more <= geometry.halo:
             more = geometry.halo + BEYOND * geometry.stride
@@ -219,12 +219,12 @@ BEYOND = 2
 """Number of strides by which the larger test image exceeds the halo."""
 
 
-def _most(found: Sequence[dict[fx.Node, Field]], window: int) -> tuple[int, int, bool]:
+def _most(both_axes: Sequence[dict[fx.Node, Field]], window: int) -> tuple[int, int, bool]:
     """The coarsest stride of any map, the farthest reach beyond the window of a map, and whether all are
     local.
     """
     stride, reach, local = 1, 0, True
-    for axis, known in enumerate(found):
+    for axis, known in enumerate(both_axes):
         for node, field in known.items():
             shape = output_shape(node)
             if spatial(node):
@@ -298,14 +298,14 @@ def _grown_stride(traced: fx.GraphModule, window: int, guess: int) -> int | None
     return None
 
 
-def _geometry(found: Sequence[dict[fx.Node, Field]], head: Head, window: int) -> Geometry:
-    axes = [known[feature] for known in found for feature in head.features.nodes]
+def _geometry(both_axes: Sequence[dict[fx.Node, Field]], head: Head, window: int) -> Geometry:
+    axes = [known[feature] for known in both_axes for feature in head.features.nodes]
     strides = {field.stride for field in axes}
     if len(strides) > 1 and all(field.local for field in axes):
-        down, across = ({known[f].stride for f in head.features.nodes} for known in found)
+        down, across = ({known[f].stride for f in head.features.nodes} for known in both_axes)
         if len(down) == len(across) == 1:
             raise ConversionError(f"cells are {down.pop()} × {across.pop()} px apart, not square; {WAY_OUT}")
-        names = ", ".join(f"{found[0][f].stride} px ({f.name})" for f in head.features.nodes)
+        names = ", ".join(f"{both_axes[0][f].stride} px ({f.name})" for f in head.features.nodes)
         raise ConversionError(f"the head collapses maps of different strides, {names}; {WAY_OUT}")
     stride = max(strides)
     size = max(head.features.window)

@@ -58,13 +58,13 @@ def plain(model: nn.Module, x: torch.Tensor) -> nn.Module:
             are new, in float64.
         x: float (N, 3, window, window), at the native size.
     """
-    found: dict[nn.Module, nn.Module | None] = {}
+    replacements: dict[nn.Module, nn.Module | None] = {}
 
     def watch(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if layer in found or len(inputs) != 1:  # a layer that is called twice may get two sizes
-            found[layer] = None
+        if layer in replacements or len(inputs) != 1:  # a layer that is called twice may get two sizes
+            replacements[layer] = None
         else:
-            found[layer] = _normalisation(layer) or _sliding(layer, inputs[0])
+            replacements[layer] = _normalisation(layer) or _sliding(layer, inputs[0])
 
     layers = [layer for layer in model.modules() if type(layer).__module__.partition(".")[0] != "torch"]
     layers = [layer for layer in layers if _small(layer)]
@@ -72,7 +72,7 @@ def plain(model: nn.Module, x: torch.Tensor) -> nn.Module:
         return model
     with _hooked(layers, watch):
         model(x)
-    made = {id(old): new for old, new in found.items() if new is not None}
+    made = {id(old): new for old, new in replacements.items() if new is not None}
     if not made:
         return model
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
@@ -169,5 +169,5 @@ def _equal(layer: nn.Module, replaced: nn.Module, x: torch.Tensor) -> bool:
         return True
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
     with Float64():
-        expected, found = layer.forward(noise), replaced(noise)
-    return expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-9, atol=1e-9)
+        expected, actual = layer.forward(noise), replaced(noise)
+    return expected.shape == actual.shape and torch.allclose(expected, actual, rtol=1e-9, atol=1e-9)

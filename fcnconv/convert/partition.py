@@ -250,15 +250,15 @@ def _cheapest(places: list[_Place], costs: _Costs) -> list[_Place]:
     best: list[tuple[float, int]] = [(0.0, 0)]
     for j in range(1, len(places)):
         memory = work = 0.0
-        found = (inf, 0)
+        cheapest = (inf, 0)
         for i in range(j - 1, -1, -1):
             inside = slice(places[i].index + 1, places[i + 1].index + 1)
             memory = max(memory, *costs.alive[inside])
             work += sum(costs.work[inside])
             side, halo = sqrt(BLOCK_MEMORY / memory), _halo(places[i], places[j], costs)
             if side > halo:
-                found = min(found, (best[i][0] + work * (side / (side - halo)) ** 2, i))
-        best.append((found[0] + WORK_OF_CUT * costs.size[places[j].index], found[1]))
+                cheapest = min(cheapest, (best[i][0] + work * (side / (side - halo)) ** 2, i))
+        best.append((cheapest[0] + WORK_OF_CUT * costs.size[places[j].index], cheapest[1]))
     chosen = [len(places) - 1]
     while chosen[-1]:
         chosen.append(best[chosen[-1]][1])

@@ -65,9 +65,9 @@ class Architecture:
         from fcnconv.models.fitting import fill, take_channels
 
         make, source = partial(self.make, window), str(weights)
-        found, _ = self._fitted(window, weights)
-        network = take_channels(found.network(make), found.tensors, channels, source)
-        network = fill(network, found.tensors, source)
+        fitted, _ = self._fitted(window, weights)
+        network = take_channels(fitted.network(make), fitted.tensors, channels, source)
+        network = fill(network, fitted.tensors, source)
         return network if self.finish is None else self.finish(network)
 
     def _fitted(self, window: int, weights: Path) -> tuple[Fit, tuple[str, ...] | None]:
@@ -103,7 +103,7 @@ class Architecture:
             ModelError: the number of given names differs from the number of classes.
         """
 
-        def found() -> Facts:
+        def count_classes() -> Facts:
             fitted, categories = self._fitted(window, weights)
             return {"num_classes": fitted.num_classes, "categories": categories}
 
@@ -111,7 +111,7 @@ class Architecture:
             return int(facts["num_classes"]), facts["categories"] and tuple(facts["categories"])
 
         key = "classes", self.name, str(window), file_sha256(weights), "named"
-        count, names = remembered(key, found, read)
+        count, names = remembered(key, count_classes, read)
         if categories is None and names is not None and len(names) != count:
             log.warning("%s: names %d classes, and the network has %d", weights, len(names), count)
             names = None

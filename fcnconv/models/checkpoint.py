@@ -78,11 +78,11 @@ def read_checkpoint(path: Path, ema: bool | None = None) -> Checkpoint:
             of the kind that `ema` asks for, or would run code.
     """
     try:
-        found = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+        content = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     except OSError as error:
         raise ModelError(f"{path}: the weights cannot be read: {error.strerror or error}") from error
-    place, state = _chosen(dict(_state_dicts(found)), found, ema, path)
-    return Checkpoint(_checked(state, path), _categories(found, path), place)
+    place, state = _chosen(dict(_state_dicts(content)), content, ema, path)
+    return Checkpoint(_checked(state, path), _categories(content, path), place)
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -160,31 +160,35 @@ def _safetensors(path: Path) -> object:
         raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
 
 
-def _state_dicts(found: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _state_dicts(content: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every dictionary that contains tensors, with the keys that lead to it.
 
     Values under keys that can be tensor names are not searched further.
     """
-    if isinstance(found, (list, tuple)) and depth < _DEPTH:
-        for index, value in enumerate(found[:_SHOWN]):
+    if isinstance(content, (list, tuple)) and depth < _DEPTH:
+        for index, value in enumerate(content[:_SHOWN]):
             yield from _state_dicts(value, f"{place}.{index}".lstrip("."), depth + 1)
-    if not isinstance(found, Mapping):
+    if not isinstance(content, Mapping):
         return
-    if any(isinstance(value, torch.Tensor) and isinstance(key, str) for key, value in found.items()):
-        yield place, found
+    if any(isinstance(value, torch.Tensor) and isinstance(key, str) for key, value in content.items()):
+        yield place, content
     if depth >= _DEPTH:
         return
-    for key, value in found.items():
+    for key, value in content.items():
         if isinstance(key, str) and not _NOT_WEIGHTS.fullmatch(key) and not isinstance(value, torch.Tensor):
             yield from _state_dicts(value, f"{place}.{key}".lstrip("."), depth + 1)
 
 
 def _chosen(
-    places: dict[str, Mapping[str, Any]], found: object, ema: bool | None, path: Path
+    places: dict[str, Mapping[str, Any]], content: object, ema: bool | None, path: Path
 ) -> tuple[str, Mapping[str, Any]]:
     """The state dict to use, and the keys that lead to it."""
     if not places:
-        keys = f" (it has {', '.join(map(repr, list(found)[:_SHOWN]))})" if isinstance(found, Mapping) else ""
+        keys = (
+            f" (it has {', '.join(map(repr, list(content)[:_SHOWN]))})"
+            if isinstance(content, Mapping)
+            else ""
+        )
         raise ModelError(f"{path}: no state dict in it{keys}; save model.state_dict()")
     most = max(map(_count, places.values()))
     # A file may also contain single tensors, such as the class weights of a loss or a mean.
@@ -198,8 +202,8 @@ def _chosen(
     wanted = choose_average(averaged, plain, ema, str(path))
     if len(wanted) > 1 and len(set(map(_fingerprint, wanted.values()))) > 1:
         raise ModelError(
-            f"{path}: contains several state dicts, under {' and '.join(map(repr, wanted))}, and does not say "
-            "which is meant; save one of them to a file of its own"
+            f"{path}: contains several state dicts, under {' and '.join(map(repr, wanted))}, and does not "
+            "say which is meant; save one of them to a file of its own"
         )
     place, state = next(iter(wanted.items()))
     return place, state
@@ -223,12 +227,12 @@ def _fingerprint(state: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(value.data_ptr() for value in state.values() if isinstance(value, torch.Tensor))
 
 
-def _categories(found: object, path: Path, depth: int = 0) -> tuple[str, ...] | None:
+def _categories(content: object, path: Path, depth: int = 0) -> tuple[str, ...] | None:
     """The class names that a file contains in addition to its weights; None if it has no readable names."""
-    if not isinstance(found, Mapping) or depth > 3:
+    if not isinstance(content, Mapping) or depth > 3:
         return None
     for key in NAMES:
-        names = found.get(key)
+        names = content.get(key)
         if isinstance(names, (Mapping, list, tuple)) and names and not _holds_tensors(names):
             try:
                 return names_of_object(names)
@@ -237,7 +241,7 @@ def _categories(found: object, path: Path, depth: int = 0) -> tuple[str, ...] | 
     return next(
         (
             names
-            for key, value in found.items()
+            for key, value in content.items()
             if isinstance(value, Mapping)
             and not _NOT_WEIGHTS.fullmatch(str(key))
             and (names := _categories(value, path, depth + 1))

@@ -68,10 +68,10 @@ def fetch(url: str) -> Path:
                 f"get {url} and put it in {path.parent}"
             ) from error
     else:
-        found = file_sha256(path)
-        if not _fits(path.name, found):
+        digest = file_sha256(path)
+        if not _fits(path.name, digest):
             raise ModelError(
-                f"{path}: altered weights: its SHA-256 begins with {found[:8]}; delete the file, and "
+                f"{path}: altered weights: its SHA-256 begins with {digest[:8]}; delete the file, and "
                 "fcnconv downloads it again"
             )
     return path

@@ -56,8 +56,8 @@ def fit(
     tensors = {key: value for key, value in tensors.items() if not key.startswith(others)}
     inside = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     outside = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
-    found = _own_head(one, heads, inside) or _other_head(one, heads, inside, outside, source, name, options)
-    if found is None:
+    fitted = _own_head(one, heads, inside) or _other_head(one, heads, inside, outside, source, name, options)
+    if fitted is None:
         misfits = _misfits({key: value for key, value in one.items() if key not in heads}, inside)
         if not misfits:
             raise ModelError(
@@ -65,7 +65,7 @@ def fit(
                 "features instead of classes"
             )
         raise ModelError(_not_of(source, name, misfits, tensors))
-    left = _left_over(found, one, inside, outside)
+    left = _left_over(fitted, one, inside, outside)
     named = inside | outside
     if foreign := [key for key in left if not _harmless(key, named[key])]:
         raise ModelError(
@@ -74,8 +74,8 @@ def fit(
         )
     if layers := [key for key in left if named[key].ndim]:
         log_once(f"{source}: ignoring {some(layers)}, which only training uses")
-    unused = {*left, *filter(_AUXILIARY.match, found.tensors)}
-    return replace(found, tensors={key: value for key, value in found.tensors.items() if key not in unused})
+    unused = {*left, *filter(_AUXILIARY.match, fitted.tensors)}
+    return replace(fitted, tensors={key: value for key, value in fitted.tensors.items() if key not in unused})
 
 
 def _prefixes(
@@ -205,9 +205,9 @@ def _features(one: Mapping[str, torch.Tensor], place: str) -> int:
     return int(first.shape[1])
 
 
-def _left_over(found: Fit, one: Mapping[str, Any], inside: Tensors, outside: Tensors) -> list[str]:
+def _left_over(fitted: Fit, one: Mapping[str, Any], inside: Tensors, outside: Tensors) -> list[str]:
     """The names of the tensors that do not belong to the network."""
-    used = {id(value) for value in found.tensors.values()}
+    used = {id(value) for value in fitted.tensors.values()}
     known = [key for key in inside if key in one or _AUXILIARY.match(key)]
     skipped = {id(inside[key]) for key in known}
     others = [*inside.items(), *outside.items()]

@@ -111,14 +111,14 @@ def _of_folder(folder: Path) -> Files:
 
 def _weights(files: Files) -> Path | None:
     """The first weights file in a folder that contains no code."""
-    found = (path for filename in WEIGHTS if (path := files(filename)))
-    return next((path for path in found if program_kind(path) is None), None)
+    paths = (path for filename in WEIGHTS if (path := files(filename)))
+    return next((path for path in paths if program_kind(path) is None), None)
 
 
 def _torchscript(files: Files) -> Path | None:
     """The first TorchScript file in a folder."""
-    found = (path for filename in (TORCHSCRIPT, *WEIGHTS) if (path := files(filename)))
-    return next((path for path in found if program_kind(path) == "TorchScript"), None)
+    paths = (path for filename in (TORCHSCRIPT, *WEIGHTS) if (path := files(filename)))
+    return next((path for path in paths if program_kind(path) == "TorchScript"), None)
 
 
 def _required(name: str, files: Files, find: Callable[[Files], Path | None]) -> Path:

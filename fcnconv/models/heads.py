@@ -175,7 +175,7 @@ def unparametrized(tensors: Tensors) -> Tensors:
       where g is longer than 1.
     - Spectral normalisation (Miyato et al., 2018): w / (uᵀ W v), with W the matrix form of w.
     """
-    found = dict(tensors)
+    whole_tensors = dict(tensors)
     for key in tensors:
         for pieces, whole in (
             (("_g", "_v"), lambda g, v: _normed(g, v)),
@@ -183,23 +183,23 @@ def unparametrized(tensors: Tensors) -> Tensors:
         ):
             name = key.removesuffix(pieces[0])
             names = [f"{name}{piece}" for piece in pieces]
-            if name != key and name not in found and all(part in tensors for part in names):
-                found[name] = whole(*(tensors[part] for part in names))
+            if name != key and name not in whole_tensors and all(part in tensors for part in names):
+                whole_tensors[name] = whole(*(tensors[part] for part in names))
                 for part in names:
-                    found.pop(part, None)
+                    whole_tensors.pop(part, None)
         match = re.fullmatch(r"(.*\.)?parametrizations\.(\w+)\.original(0?)", key)
         if match is None:
             continue
         base = f"{match[1] or ''}parametrizations.{match[2]}."
         name = f"{match[1] or ''}{match[2]}"
         if match[3] and f"{base}original1" in tensors:
-            found[name] = _normed(tensors[key], tensors[f"{base}original1"])
+            whole_tensors[name] = _normed(tensors[key], tensors[f"{base}original1"])
         elif f"{base}0._u" in tensors and f"{base}0._v" in tensors:
-            found[name] = _spectral(tensors[key], tensors[f"{base}0._u"], tensors[f"{base}0._v"])
+            whole_tensors[name] = _spectral(tensors[key], tensors[f"{base}0._u"], tensors[f"{base}0._v"])
         else:
             continue
-        found = {part: value for part, value in found.items() if not part.startswith(base)}
-    return found
+        whole_tensors = {part: value for part, value in whole_tensors.items() if not part.startswith(base)}
+    return whole_tensors
 
 
 def _normed(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -65,8 +65,8 @@ def _stand_ins(kind: type, names: Mapping[str, tuple[str, ...]]) -> list[type]:
     # torch finds an allowed class by the name that it gives itself.
     return [
         type(name, (kind,), {"__module__": module, "__qualname__": name})
-        for module, found in names.items()
-        for name in found
+        for module, classes in names.items()
+        for name in classes
     ]
 
 

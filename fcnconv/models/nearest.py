@@ -47,10 +47,10 @@ def nearest(tensors: Tensors, count: int = 3) -> list[tuple[str, int, int]]:
     names = list(tensors)
     first = next((name for name in names if tensors[name].ndim == 4), names[0] if names else "")
     prefixes = ["", *(first[: n + 1] for n, letter in enumerate(first) if letter == ".")]
-    found = {prefix: signature(tensors, prefix) for prefix in prefixes}
+    signatures = {prefix: signature(tensors, prefix) for prefix in prefixes}
     scored = []
     for name, wanted in _known().items():
-        fits = max(len(wanted & signature) for signature in found.values())
+        fits = max(len(wanted & signature) for signature in signatures.values())
         scored.append((fits / max(len(wanted), min(len(tensors), 4 * len(wanted))), name, fits, len(wanted)))
     scored.sort(key=lambda each: (-each[0], each[1]))
     return [(name, fits, of) for score, name, fits, of in scored[:count] if score > 0.02]
@@ -77,11 +77,11 @@ def _known() -> dict[str, set[int]]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{library} {importlib.metadata.version(library)}")
 
-    def found() -> dict[str, object]:
+    def compare() -> dict[str, object]:
         log.info("comparing the weights with the known networks (about 20 s, once)")
         return {name: sorted(signature) for name, signature in _signatures()}
 
-    return remembered(("networks", *versions), found, lambda facts: {n: set(s) for n, s in facts.items()})
+    return remembered(("networks", *versions), compare, lambda facts: {n: set(s) for n, s in facts.items()})
 
 
 def _signatures() -> Iterator[tuple[str, set[int]]]:

@@ -139,7 +139,7 @@ def external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
     Raises:
         ModelError: a file lies outside the folder of the ONNX file, or is missing.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     folder = path.parent.resolve()
     for tensor in _tensors(model.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -152,8 +152,8 @@ def external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
             )
         if not file.is_file():
             raise ModelError(f"{path}: its weights are in {location!r}, which is missing from its folder")
-        found[file] = None
-    return list(found)
+        files[file] = None
+    return list(files)
 
 
 def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
@@ -280,8 +280,8 @@ def _users(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """The value of a node's attribute."""
-    found = next((each for each in node.attribute if each.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)
+    match = next((each for each in node.attribute if each.name == name), None)
+    return default if match is None else onnx.helper.get_attribute_value(match)
 
 
 def _layout(graph: onnx.GraphProto, image: str, dims: list[int | None]) -> tuple[bool, int | None]:
@@ -302,8 +302,8 @@ def _layout(graph: onnx.GraphProto, image: str, dims: list[int | None]) -> tuple
             turned = turned != (list(attribute(node, "perm", [])) == [0, 3, 1, 2])
         if node.op_type == "Conv":
             weight = weights.get(node.input[1])
-            found = None if weight is None else weight.dims[1] * attribute(node, "group", 1)
-            return turned, found or (last if turned else first)
+            channels = None if weight is None else weight.dims[1] * attribute(node, "group", 1)
+            return turned, channels or (last if turned else first)
         name = node.output[0]
     return False, first
 
@@ -345,7 +345,7 @@ def _normalisation(
     for node in graph.node:
         if node.op_type == "Constant" and (tensor := attribute(node, "value")) is not None:
             constants[node.output[0]] = tensor
-    scale, shift, found = np.ones(channels), np.zeros(channels), False
+    scale, shift, normalises = np.ones(channels), np.zeros(channels), False
     name, turned = image, last
     order = list(range(channels))
     end: tuple[str, bool, Array | None, Array | None, tuple[int, ...] | None] = image, last, None, None, None
@@ -355,7 +355,7 @@ def _normalisation(
             turned = False
         elif (taken := _reordered(node, constants, channels, 3 if turned else 1)) is not None:
             order = [order[n] for n in taken]
-            found = True
+            normalises = True
         elif node.op_type in ("Sub", "Add", "Mul", "Div"):
             other = [each for each in node.input if each != name]
             if len(other) != 1 or other[0] not in constants:
@@ -363,7 +363,7 @@ def _normalisation(
             value = _per_channel(numpy_helper.to_array(constants[other[0]]), channels, turned)
             if value is None or (node.input[0] != name and node.op_type in ("Sub", "Div")):
                 break
-            found = True
+            normalises = True
             value = value[np.argsort(order)]  # in the order of the image's channels
             if node.op_type in ("Mul", "Div"):
                 factor = value if node.op_type == "Mul" else 1 / value
@@ -373,7 +373,7 @@ def _normalisation(
         elif node.op_type not in _PASSED:
             break
         name = node.output[0]
-        if found:
+        if normalises:
             changed = not (np.all(scale == 1) and np.all(shift == 0))
             new = None if order == sorted(order) else tuple(order)
             end = name, turned, scale if changed else None, shift if changed else None, new

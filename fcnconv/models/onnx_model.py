@@ -68,30 +68,30 @@ def onnx_spec(path: Path, own: OwnModel) -> ModelSpec:
     if own.arch is not None:
         raise UsageError(f"{path}: an ONNX file is its own architecture; leave out --arch {own.arch}")
     existing(path)
-    found = _facts(path, own.window)
-    if found.window is not None and own.window not in (None, found.window):
-        raise UsageError(f"{path}: takes windows of {found.window} px only; leave out --window {own.window}")
-    window = found.window or own.window or WINDOW
-    mean, std = _normalisation(str(path), found, own)
-    if len(mean) != found.channels:
+    facts = _facts(path, own.window)
+    if facts.window is not None and own.window not in (None, facts.window):
+        raise UsageError(f"{path}: takes windows of {facts.window} px only; leave out --window {own.window}")
+    window = facts.window or own.window or WINDOW
+    mean, std = _normalisation(str(path), facts, own)
+    if len(mean) != facts.channels:
         raise UsageError(
-            f"{path}: the network takes images of {found.channels} channels; give --mean and --std with "
+            f"{path}: the network takes images of {facts.channels} channels; give --mean and --std with "
             "one number per channel"
         )
-    activation = own.activation or found.activation
+    activation = own.activation or facts.activation
     return ModelSpec(
         name=str(path),
         window=window,
         eval_size=own.eval_size or round(window * 8 / 7),
         mean=mean,
         std=std,
-        labels=partial(_labels, own.categories or found.categories, found.num_classes, str(path), activation),
+        labels=partial(_labels, own.categories or facts.categories, facts.num_classes, str(path), activation),
         weights=partial(existing, path),
         build=partial(_network, window),
         temperature=own.temperature or 1.0,
         pixel_size=own.pixel_size,
         arch="onnx",
-        sha256=partial(_sha256, found.beside),
+        sha256=partial(_sha256, facts.beside),
         crops=partial(crops_program, window=window),
     )
 
@@ -102,19 +102,19 @@ def _labels(
     return named_or_numbered(categories, num_classes, name, activation)
 
 
-def _normalisation(name: str, found: _Facts, own: OwnModel) -> tuple[Channels, Channels]:
-    if found.mean is not None and found.std is not None:
+def _normalisation(name: str, facts: _Facts, own: OwnModel) -> tuple[Channels, Channels]:
+    if facts.mean is not None and facts.std is not None:
         if own.mean is not None or own.std is not None:
             raise UsageError(f"{name}: the graph normalises images itself; leave out --mean and --std")
-        return found.mean, found.std
+        return facts.mean, facts.std
     if own.mean is None and own.std is None:
         log.info(
             "%s: does not contain the normalisation of images; using ImageNet's mean and std, unless "
             "--mean and --std give others",
             name,
         )
-    if found.channels != 3:
-        grey = (sum(IMAGENET_MEAN) / 3,) * found.channels, (sum(IMAGENET_STD) / 3,) * found.channels
+    if facts.channels != 3:
+        grey = (sum(IMAGENET_MEAN) / 3,) * facts.channels, (sum(IMAGENET_STD) / 3,) * facts.channels
         return colours(name, own, *grey)
     return colours(name, own, IMAGENET_MEAN, IMAGENET_STD)
 
@@ -128,7 +128,7 @@ def _sha256(beside: tuple[str, ...], path: Path) -> str:
 
 
 def _facts(path: Path, window: int | None) -> _Facts:
-    def found() -> Facts:
+    def find() -> Facts:
         from fcnconv.models.onnx_file import external_files, parse, read_graph
 
         graph = read_graph(path)
@@ -156,7 +156,7 @@ def _facts(path: Path, window: int | None) -> _Facts:
         known: dict[str, Any] = dict(facts) | {key: facts[key] and tuple(facts[key]) for key in lists}
         return _Facts(**known)
 
-    return remembered(("onnx", file_sha256(path), str(window)), found, read)
+    return remembered(("onnx", file_sha256(path), str(window)), find, read)
 
 
 def _inside(graph: Graph) -> tuple[Channels | None, Channels | None]:
@@ -233,8 +233,8 @@ def _network(window: int, path: Path) -> nn.Module:
     name = session.get_inputs()[0].name
     expected = np.concatenate([session.run(None, {name: part})[0] for part in (x[:count], x[count:])])
     with torch.inference_mode():
-        found = network(torch.from_numpy(x)).numpy()
-    difference = float(abs(found - expected).max() / max(abs(expected).max(), 1e-30))
+        actual = network(torch.from_numpy(x)).numpy()
+    difference = float(abs(actual - expected).max() / max(abs(expected).max(), 1e-30))
     if not difference <= TOLERANCE:
         raise ConversionError(
             f"{path}: as read, its scores differ from ONNX Runtime's by {difference:.1e} of the largest, "

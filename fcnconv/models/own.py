@@ -106,7 +106,7 @@ _NOT_IN_FILES = ("spec", "allow_torchscript")
 """Fields that a JSON file cannot set. Only the user can allow code to run, not a file next to that code."""
 
 
-def _told(help: str, metavar: str, read: str = "", least: float | None = None) -> OptionInfo:
+def _option(help: str, metavar: str, read: str = "", least: float | None = None) -> OptionInfo:
     """An option. `read` is the field whose check converts its text. Files are read later."""
     reader: Callable[[str], Any] | None = str if metavar == "FILE" else None
     if read:
@@ -143,19 +143,24 @@ class OwnModel:
         UsageError: a value has no meaning. The message names the field.
     """
 
-    arch: Annotated[str | None, _told("Architecture of a file of weights, such as resnet18.", "NAME")] = None
+    arch: Annotated[str | None, _option("Architecture of a file of weights, such as resnet18.", "NAME")] = (
+        None
+    )
     categories: Annotated[
         tuple[str, ...] | None,
-        _told("Class names: a file of lines, CSV, JSON or YAML.", "FILE"),
+        _option("Class names: a file of lines, CSV, JSON or YAML.", "FILE"),
     ] = None
     window: Annotated[
-        int | None, _told("Side of the network's native input. [default: the architecture's]", "PX", least=1)
+        int | None,
+        _option("Side of the network's native input. [default: the architecture's]", "PX", least=1),
     ] = None
     mean: Annotated[
-        Channels | None, _told("Mean of each input channel, for intensities 0 to 1.", "R,G,B", "mean")
+        Channels | None, _option("Mean of each input channel, for intensities 0 to 1.", "R,G,B", "mean")
     ] = None
-    std: Annotated[Channels | None, _told("Standard deviation of each input channel.", "R,G,B", "std")] = None
-    eval_size: Annotated[int | None, _told("Short side of the image with --scales fit.", "PX", least=1)] = (
+    std: Annotated[Channels | None, _option("Standard deviation of each input channel.", "R,G,B", "std")] = (
+        None
+    )
+    eval_size: Annotated[int | None, _option("Short side of the image with --scales fit.", "PX", least=1)] = (
         None
     )
     temperature: float | None = None
@@ -195,7 +200,7 @@ class OwnModel:
         ),
     ] = None
     files: tuple[Path, ...] = field(default=(), compare=False)
-    spec: Annotated[OwnModel | None, _told("JSON file with these options.", "FILE")] = None
+    spec: Annotated[OwnModel | None, _option("JSON file with these options.", "FILE")] = None
 
     def __post_init__(self) -> None:
         for name in self.given():

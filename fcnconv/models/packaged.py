@@ -23,11 +23,11 @@ def packaged_weights(package: str, file: str, sha256: str) -> Path:
     if path is None:
         raise ModelError(f"the package {package}, which holds the weights, is not installed; run: {mend}")
     try:
-        found = file_sha256(path)
+        digest = file_sha256(path)
     except OSError as error:
         raise ModelError(f"{path}: the weights cannot be read ({error.strerror}); run: {mend}") from error
-    if found != sha256:
-        raise ModelError(f"{path}: altered weights: SHA-256 {found[:16]}…, not {sha256[:16]}…; run: {mend}")
+    if digest != sha256:
+        raise ModelError(f"{path}: altered weights: SHA-256 {digest[:16]}…, not {sha256[:16]}…; run: {mend}")
     return path
 
 

@@ -68,9 +68,9 @@ def timm_architecture(name: str, arguments: Mapping[str, Any] | None = None) -> 
     config = _config(name)
     given = dict(arguments or {})
     make = partial(_make, name, config.window, given)
-    told = f" {json.dumps(given, sort_keys=True)}" if given else ""
+    suffix = f" {json.dumps(given, sort_keys=True)}" if given else ""
     return Architecture(
-        f"timm/{name}{told}",
+        f"timm/{name}{suffix}",
         make,
         config.window,
         config.eval_size,
@@ -107,7 +107,7 @@ def _remembered(kind: str, name: str, find: Callable[[], Facts], read: Callable[
 
 
 def _config(name: str) -> _Config:
-    def found() -> Facts:
+    def find() -> Facts:
         import timm
 
         if not timm.is_model(name):
@@ -131,7 +131,7 @@ def _config(name: str) -> _Config:
     def read(facts: Facts) -> _Config:
         return _Config(**facts | {key: tuple(map(float, facts[key])) for key in ("mean", "std")})
 
-    config: _Config = _remembered("timm", name, found, read)
+    config: _Config = _remembered("timm", name, find, read)
     return config
 
 

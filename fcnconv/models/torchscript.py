@@ -93,7 +93,7 @@ def _labels(name: str, weights: Callable[[], Path], own: OwnModel, window: int, 
     """The labels, one per class of the network. Running the network once counts the classes."""
     path = weights()
 
-    def found() -> Facts:
+    def count_classes() -> Facts:
         import torch
 
         with torch.inference_mode():
@@ -101,7 +101,7 @@ def _labels(name: str, weights: Callable[[], Path], own: OwnModel, window: int, 
         return {"num_classes": int(logits.shape[1])}
 
     key = "torchscript", file_sha256(path), str(window), str(channels)
-    count = remembered(key, found, lambda facts: int(facts["num_classes"]))
+    count = remembered(key, count_classes, lambda facts: int(facts["num_classes"]))
     return named_or_numbered(own.categories, count, name, own.activation)
 
 

@@ -121,5 +121,5 @@ def _build(arch: str, window: int, weights: Path) -> nn.Module:
     def make(num_classes: int) -> nn.Module:
         return make_network(arch, window, num_classes, published=True)
 
-    found = fit(make, read_tensors(weights), str(weights), arch)
-    return fill(found.network(make), found.tensors, str(weights))
+    fitted = fit(make, read_tensors(weights), str(weights), arch)
+    return fill(fitted.network(make), fitted.tensors, str(weights))

@@ -34,9 +34,9 @@ out.
 def transformers_architecture(config: Mapping[str, Any]) -> Architecture:
     """The network that a ``config.json`` describes. Raises ModelError."""
     kind = config["model_type"]
-    told = json.dumps(config, sort_keys=True).encode()
+    described = json.dumps(config, sort_keys=True).encode()
     # The name contains the whole configuration, because a plan with this name is reused.
-    name = f"transformers/{kind}-{hashlib.sha256(told).hexdigest()[:12]}"
+    name = f"transformers/{kind}-{hashlib.sha256(described).hexdigest()[:12]}"
     make = partial(_make, dict(config))
     return Architecture(
         name,
@@ -83,14 +83,14 @@ def _renamed(config: dict[str, Any], tensors: Tensors) -> Tensors:
     try:
         made = AutoConfig.for_model(config["model_type"], **given)
         kind = type(AutoModelForImageClassification.from_config(made))  # type: ignore[no-untyped-call]
-        model, told = kind.from_pretrained(
+        model, loading = kind.from_pretrained(
             None, config=made, state_dict=dict(tensors), output_loading_info=True
         )
     except Exception:  # the library's error for weights of another network
         return tensors
     finally:
         theirs.set_verbosity(level)
-    return tensors if told["missing_keys"] else dict(model.state_dict())
+    return tensors if loading["missing_keys"] else dict(model.state_dict())
 
 
 _NOT_GIVEN = ("model_type", "id2label", "label2id", "num_labels", "dtype", "torch_dtype")

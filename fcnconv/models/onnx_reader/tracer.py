@@ -141,10 +141,10 @@ class Tracer:
             outputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in names]
             alone = onnx.helper.make_graph([node], "constant", inputs, outputs)
             model = onnx.helper.make_model(alone, opset_imports=self.model.opset_import)
-            found = ReferenceEvaluator(model).run(names, feeds)
+            results = ReferenceEvaluator(model).run(names, feeds)
         except Exception as error:  # the reference implementation's error for unknown operations
             raise self.unreadable(node, first_line(error)) from error
-        self.values.update({name: np.asarray(value) for name, value in zip(names, found, strict=True)})
+        self.values.update({name: np.asarray(value) for name, value in zip(names, results, strict=True)})
 
     def unreadable(self, node: onnx.NodeProto, why: str) -> UnreadableError:
         """The error for a node."""
@@ -189,8 +189,8 @@ def _dequantised(node: onnx.NodeProto, x: Any, scale: Any, zero: Any = None) -> 
     scale, zero = (
         value if value is None or value.ndim == 0 else value.reshape(sides) for value in (scale, zero)
     )
-    found: Array = (x.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))) * scale
-    return found
+    values: Array = (x.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))) * scale
+    return values
 
 
 def _node(value: Any) -> Any:
