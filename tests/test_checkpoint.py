@@ -185,7 +185,7 @@ def test_an_activation_that_no_file_tells_is_asked_for(tmp_path: Path) -> None:
 
 def test_layers_that_nobody_can_place_are_refused(tmp_path: Path) -> None:
     torch.save(prefixed("net.", net()) | {"attention.weight": torch.ones(4, 4)}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=r"layers beside those of net: attention\.weight"):
+    with pytest.raises(ModelError, match=r"has more layers than net: attention\.weight"):
         loaded(tmp_path / "w.pth")
     named = net(nn.Sequential(OrderedDict(a=nn.Linear(4, 6), b=nn.ReLU(), c=nn.Linear(6, 5))))
     torch.save(named.state_dict(), tmp_path / "named.pth")

@@ -378,7 +378,9 @@ def test_no_plan_is_made_where_the_system_would_end_the_process(
 ) -> None:
     monkeypatch.setattr(onnx, "free_memory", lambda: 280_000_000)
     monkeypatch.setattr(build_plan, "make_plan", lambda *_: pytest.fail("made"))
-    with pytest.raises(ModelError, match=r"takes 0\.6 GB of memory, and 0\.3 are free; 'fcnconv prepare'"):
+    with pytest.raises(
+        ModelError, match=r"takes 0\.6 GB of memory, and 0\.3 are free; run 'fcnconv prepare'"
+    ):
         open_network(spec)
     assert list(plan_path(spec, "fcn", "a").parent.iterdir()) == []
 

@@ -119,7 +119,7 @@ def test_half_precision_is_measured_and_told(
     assert f"using float32, because bfloat16 would change logits by {error:.1e}" in caplog.text
     monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
     assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
-    assert "this processor does not compute in bfloat16" in caplog.text
+    assert "this processor has no native bfloat16" in caplog.text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
