@@ -145,7 +145,7 @@ def test_the_mean_of_a_windows_activations_is_its_logit(stride: int | None) -> N
         logits, joint = network.network(x), network.joint(x)
     activations, beside = joint.chunk(2, dim=1)
     rows, cols = logits.shape[2:]
-    assert torch.equal(beside[:, :, :rows, :cols], logits)
+    assert float((beside[:, :, :rows, :cols] - logits).abs().max()) < 1e-9
     for i, j in np.ndindex(rows, cols):
         of_window = activations[:, :, i : i + 8 * phases : phases, j : j + 8 * phases : phases]
         assert float((of_window.mean((2, 3)) - logits[:, :, i, j]).abs().max()) < 1e-9
@@ -189,7 +189,8 @@ def test_activations_do_not_depend_on_the_tiling(
     for memory in (400e6, 1e5):
         small = replace(classifier, memory=memory)(photo, map="activations")
         same[backend](small.logits, whole.logits)
-        same[backend](ScoreMap.collect(small.about.others["windows"]()).logits, plain.logits)
+        windows = ScoreMap.collect(small.about.others["windows"]())  # means of activations
+        np.testing.assert_allclose(windows.logits, plain.logits, rtol=1e-3, atol=1e-5)
 
 
 def test_cells_lie_where_the_image_is(spec: ModelSpec, photo: Path) -> None:

@@ -24,7 +24,7 @@ from fcnconv.convert.probes import channels_of, know_channels, probe
 from fcnconv.convert.proof import difference
 from fcnconv.errors import first_line
 from fcnconv.grid import Geometry
-from fcnconv.provenance import CellHead
+from fcnconv.provenance import EXACT, CellHead
 
 
 class JoinActivations(nn.Module):
@@ -79,7 +79,25 @@ def with_activations(
     activations, logits = together.chunk(2, dim=1)
     mean = F.avg_pool2d(activations, cells, stride=1)
     logits = logits[:, :, : mean.shape[2], : mean.shape[3]]
-    return joint, CellHead(cells, difference(logits, mean))
+    error = difference(logits, mean)
+    if error <= EXACT:
+        _average(joint, cells)
+    return joint, CellHead(cells, error)
+
+
+def _average(joint: fx.GraphModule, cells: int) -> None:
+    """Computes the logits as the mean of the activations, in place of the head on each window.
+
+    The head is a sixth of the work of EfficientNet-Lite0, and would otherwise be computed twice.
+    """
+    join = next(node for node in joint.graph.nodes if node.target == "join_activations")
+    activations, logits = join.args
+    joint.add_submodule("mean_of_activations", nn.AvgPool2d(cells, stride=1))
+    with joint.graph.inserting_before(join):
+        join.replace_input_with(logits, joint.graph.call_module("mean_of_activations", (activations,)))
+    joint.graph.eliminate_dead_code()
+    joint.delete_all_unused_submodules()
+    joint.recompile()
 
 
 def _kernel(average: nn.Module) -> tuple[int, int]:
