@@ -3,6 +3,7 @@
     python benchmarks/mutants.py                      # 20 lines, drawn from all rooms of the package
     python benchmarks/mutants.py --count 40 --seed 7
     python benchmarks/mutants.py --list               # only shows what would be broken
+    python benchmarks/mutants.py --executing          # only the tests that execute a line, which takes a third
     python benchmarks/mutants.py -- -m 'not giant'    # other tests than the default ones
 
 A mutant changes one expression: ``<`` becomes ``<=``, ``+`` becomes ``-``, ``and`` becomes ``or``, a
@@ -192,8 +193,8 @@ def tests_of(record: Path, mutant: Mutant) -> list[str]:
     return sorted(near, key=lambda test: (lines[test], test))
 
 
-def is_caught(copy: Path, record: Path, mutant: Mutant, more: list[str]) -> str:
-    """How a mutant was caught; nothing for a survivor."""
+def is_caught(copy: Path, record: Path, mutant: Mutant, more: list[str], executing: bool) -> str:
+    """How a mutant was caught; nothing for a survivor. executing: run the tests that execute its line only."""
     path = copy / mutant.path
     sound = path.read_text(encoding="utf-8")
     lines = sound.splitlines(keepends=True)
@@ -203,6 +204,8 @@ def is_caught(copy: Path, record: Path, mutant: Mutant, more: list[str]) -> str:
         near = tests_of(record, mutant)
         if near and pytest(copy, "-x", "-n", "0", *near[:400], *more) not in (0, 5):
             return f"by one of {len(near)} tests that execute the line"
+        if executing:
+            return ""
         return "by another test" if pytest(copy, "-x", "-n", "2", "--dist", "worksteal", *more) else ""
     finally:
         path.write_text(sound, encoding="utf-8")
@@ -213,6 +216,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="only show the mutants")
+    parser.add_argument("--executing", action="store_true", help="only run the tests that execute a line")
     parser.add_argument("--record", type=Path, metavar="FILE", help="what --cov-context=test recorded before")
     parser.add_argument("more", nargs="*", help="arguments of pytest, after --")
     given = parser.parse_args()
@@ -226,14 +230,14 @@ def main() -> None:
         record = given.record or copy / ".coverage"
         if not given.record:
             start = time.monotonic()
-            measured = ("--cov=fcnconv", "--cov-branch", "--cov-context=test", "--cov-report=")
+            measured = ("--cov", "--cov-context=test", "--cov-report=")
             if pytest(copy, "-n", "2", "--dist", "worksteal", *measured, *given.more):
                 sys.exit("the tests fail without any change")
             print(f"{time.monotonic() - start:.0f} s without a change", flush=True)
         caught = 0
         for mutant in drawn:
             start = time.monotonic()
-            how = is_caught(copy, record, mutant, given.more)
+            how = is_caught(copy, record, mutant, given.more, given.executing)
             caught += bool(how)
             print(f"{mutant}\n    {f'caught {how}' if how else 'SURVIVED'}", end="", flush=True)
             print(f", {time.monotonic() - start:.0f} s", flush=True)
