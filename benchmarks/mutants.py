@@ -3,7 +3,7 @@
     python benchmarks/mutants.py                      # 20 lines, drawn from all rooms of the package
     python benchmarks/mutants.py --count 40 --seed 7
     python benchmarks/mutants.py --list               # only shows what would be broken
-    python benchmarks/mutants.py --executing          # only the tests that execute a line, which takes a third
+    python benchmarks/mutants.py --executing          # only the tests that execute a line
     python benchmarks/mutants.py -- -m 'not giant'    # other tests than the default ones
 
 A mutant changes one expression: ``<`` becomes ``<=``, ``+`` becomes ``-``, ``and`` becomes ``or``, a
@@ -194,7 +194,7 @@ def tests_of(record: Path, mutant: Mutant) -> list[str]:
 
 
 def is_caught(copy: Path, record: Path, mutant: Mutant, more: list[str], executing: bool) -> str:
-    """How a mutant was caught; nothing for a survivor. executing: run the tests that execute its line only."""
+    """How a mutant was caught; nothing for a survivor. executing: no other tests are run."""
     path = copy / mutant.path
     sound = path.read_text(encoding="utf-8")
     lines = sound.splitlines(keepends=True)

@@ -141,7 +141,7 @@ def test_what_is_packed_comes_together_and_a_huge_image_is_worked_on_by_all(
     options = ["photos/large.png", "-f", "npz", "--max-memory", "1200MB", "--refine", "0.1"]
     assert fcnconv("batch", *options, "-o", "one").returncode == 0
     done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 0 and b"photos/large.png Made(" in done.stdout, done.stderr
+    assert done.returncode == 0 and b"photos/large.png Outcome(" in done.stdout, done.stderr
     one, many = (np.load(f"{out}/photos/large.png.npz") for out in ("one", "many"))
     assert set(one) == set(many)
     for name in one:

@@ -1,4 +1,4 @@
-"""Claims in a folder that processes share: one has an image, and it is taken over from who is gone."""
+"""Locks in a folder that processes share: one has an image, and it is taken over from who is gone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fcnconv.batch.locks import Locks, Owner
 HOLDS = """
 import sys, time
 from pathlib import Path
-from fcnconv.batch.locks import Claims
-claims = Claims(Path(sys.argv[1]))
+from fcnconv.batch.locks import Locks
+claims = Locks(Path(sys.argv[1]))
 print(claims.take(sys.argv[2], alone=True) is not None, flush=True)
 time.sleep(600)
 """
