@@ -111,14 +111,14 @@ HUGE = """
 from fcnconv.batch.cluster import Cluster, ray_engine
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.job import Job
-from fcnconv.batch.runs import Run
+from fcnconv.batch.runs import BatchRun
 from fcnconv.models import OwnModel
 from fcnconv.options import MapOptions, NetworkOptions
 
 network = NetworkOptions(max_memory=1.2e9)
 job = Job("efficientnet_lite0", OwnModel(), network, MapOptions(refine=0.1), "many", "npz", False, (1, 1))
 with ray_engine(job, Cluster(workers=2, huge=1)) as engine:
-    for name, made in Run(job.open(), engine)(from_paths(["photos/large.png"])):
+    for name, made in BatchRun(job.open(), engine)(from_paths(["photos/large.png"])):
         print(name, made)
 """
 
