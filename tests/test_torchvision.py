@@ -21,7 +21,7 @@ from fcnconv.models.torchvision import FROM_TENSORFLOW, make_network
 BODIES = ("features", "trunk_output", "layer4", "Mixed_7c", "inception5b", "conv5", "layers")
 """What torchvision calls the part of a network that makes its last feature map."""
 
-QUICK = ("alexnet", "resnet18", "squeezenet1_1", "mobilenet_v3_small")
+QUICK = ("resnet18", "squeezenet1_1", "mobilenet_v3_small")
 """The smallest network of each kind of head; the others run with ``pytest -m slow``."""
 
 GIANT = (
