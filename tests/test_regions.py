@@ -52,7 +52,7 @@ def test_areas_are_those_of_the_surface_between_the_cells(seed: int, level: floa
     found = areas_over(plane, Placement(100, 100, 16, 32, (10_000, 10_000)), level)
     fine = sampled(plane, level)
     cells = 16 * 32 * rows * cols  # contours are straight within a cell, where the surface is curved
-    assert sum(area.area for area in found) == pytest.approx(fine.sum() * 2, abs=0.08 * cells)
+    assert sum(area.area for area in found) == pytest.approx(fine.sum() * 2, abs=0.15 * cells)
     for one, other in pairwise(found):
         assert one.intersection(other).area == pytest.approx(0, abs=1e-6)
     assert all(area.is_valid and area.area > 0 for area in found)

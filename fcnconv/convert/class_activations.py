@@ -79,10 +79,10 @@ def with_activations(
     activations, logits = together.chunk(2, dim=1)
     mean = F.avg_pool2d(activations, cells, stride=1)
     logits = logits[:, :, : mean.shape[2], : mean.shape[3]]
-    error = difference(logits, mean)
-    if error <= EXACT:
+    off = difference(logits, mean)
+    if off <= EXACT:
         _average(joint, cells)
-    return joint, CellHead(cells, error)
+    return joint, CellHead(cells, off)
 
 
 def _average(joint: fx.GraphModule, cells: int) -> None:

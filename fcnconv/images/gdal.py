@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,29 @@ def gdal() -> Iterator[None]:
     import rasterio
 
     logging.getLogger("rasterio").addHandler(_SILENT)
+    _ignore_undecodable_messages()
     with silence, rasterio.Env(**OPTIONS):
         yield
 
 
 _SILENT = logging.NullHandler()
 """For rasterio. One handler for all files, because handlers add up."""
+
+
+@cache
+def _ignore_undecodable_messages() -> None:
+    """Keeps Python from reporting that rasterio's log function cannot decode a message of GDAL: some quote
+    bytes of a damaged file that are not UTF-8. All other exceptions are reported as before.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not (
+            isinstance(unraisable.exc_value, UnicodeDecodeError) and "log_error" in str(unraisable.object)
+        ):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _drivers() -> list[str]:
