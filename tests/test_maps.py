@@ -216,7 +216,7 @@ def test_a_photo_in_the_folder_is_not_replaced_by_a_map(fcnconv: Command, photos
     before = Path(f"a.png.{suffix}").read_bytes()
     for run in ([], ["--overwrite"]):
         done = fcnconv("batch", "a.png", "-o", ".", "-f", suffix, "-c", "cup", "--scales", "0.6", *run)
-        assert done.returncode == 1 and done.stderr.count(b"is no map would be replaced") == 1
+        assert done.returncode == 1 and done.stderr.count(b"would be replaced by the map") == 1
         assert Path(f"a.png.{suffix}").read_bytes() == before
     Path(f"a.png.{suffix}").unlink()
     for _ in range(2):  # a map of ours is
@@ -240,5 +240,5 @@ def test_the_foremost_things_are_at_different_places() -> None:
         found = foremost(score_map, labels.category(0), count)
         assert "".join(selection.name for selection in found) == expected
     assert [selection.name for selection in foremost(score_map, labels.category(2), 2)] == ["c", "a"]
-    with pytest.raises(UsageError, match="use one of them"):
+    with pytest.raises(UsageError, match="--top and --class"):
         score_map.plot(["a"], options=MapOptions(top=2))

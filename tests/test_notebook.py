@@ -101,7 +101,7 @@ def test_a_plot_is_the_picture_that_save_writes(tmp_path: Path) -> None:
             np.asarray(score_map.plot(classes, options=options))
             == np.asarray(Image.open(tmp_path / "map.png"))
         ).all()
-    with pytest.raises(UsageError, match="this map has none"):
+    with pytest.raises(UsageError, match="has no photo"):
         small_map().plot(["a"])
     with pytest.raises(UsageError, match=r"--values logits changes nothing in a \.png"):
         score_map.plot(options=MapOptions(values="logits"))
