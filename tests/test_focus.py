@@ -151,6 +151,17 @@ def test_the_mean_of_a_windows_activations_is_its_logit(stride: int | None) -> N
         assert float((of_window.mean((2, 3)) - logits[:, :, i, j]).abs().max()) < 1e-9
 
 
+def test_logits_are_means_of_activations_only_where_float32_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def layers() -> set[str]:
+        joint = convolutionize(Tiny(), 32).joint
+        assert joint is not None
+        return {name for name, _ in joint.named_children()}
+
+    assert "mean_of_activations" in layers()
+    monkeypatch.setattr("fcnconv.convert.class_activations.TOLERANCE", -1)
+    assert "mean_of_activations" not in layers()
+
+
 def test_a_head_that_is_not_linear_is_marked_approximate() -> None:
     head = convolutionize(Hidden(), 32).conversion.cell_head
     assert head.cells == 4 and not head.exact and 1e-4 < head.error < 1

@@ -293,6 +293,21 @@ class Moved(nn.Module):
         return logits
 
 
+class RowByRow(nn.Module):
+    """A recurrent layer that reads the cells of each row in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = unpadded(), nn.Linear(CHANNELS, 5)
+        self.rnn = nn.GRU(CHANNELS, CHANNELS, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        f = self.body(x)
+        rows = self.rnn(f.permute(0, 2, 3, 1).reshape(-1, f.shape[3], CHANNELS))[0]
+        logits: torch.Tensor = self.fc(rows.reshape(f.shape[0], f.shape[2], f.shape[3], -1).mean((1, 2)))
+        return logits
+
+
 class Stages(nn.Module):
     """Logits of two stages, whose maps have different strides."""
 
@@ -315,6 +330,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a mirror image averaged in": (
         lambda: Moved(lambda x: x.flip(3)),
         r"moves whole rows or columns of the image \(flip",
+    ),
+    "cumulative sum over rows": (
+        lambda: Moved(lambda x: x.cumsum(2)),
+        r"in their order.*depends on where in the image",
+    ),
+    "sorted columns": (
+        lambda: Moved(lambda x: torch.sort(x)[0]),
+        r"in their order.*depends on where in the image",
+    ),
+    "a recurrent layer over the cells": (
+        RowByRow,
+        r"GRU.*in their order.*depends on where in the image",
     ),
     "torch.roll": (
         lambda: Moved(lambda x: torch.roll(x, 8, 2)),

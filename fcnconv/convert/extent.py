@@ -31,6 +31,9 @@ _OF_SIZE = frozenset(
 _SCRAMBLING = ("flip", "fliplr", "flipud", "roll", "rot90")
 """Functions that move whole cells to another place in the map."""
 
+_ORDERED = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "argsort", "msort")
+"""Functions whose result at a cell depends on how many cells come before it."""
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -231,11 +234,31 @@ def refuse_positions(
                 f"{node_text(node, layer)} answers differently at different places of a uniform image, so "
                 f"that the answer depends on where in the image a window lies; {WAY_OUT}"
             )
+        if _counts_cells(node, layer, known):
+            raise ConversionError(
+                f"{node_text(node, layer)} goes through the cells of the image in their order, so that its "
+                f"answer depends on where in the image a window lies; {WAY_OUT}"
+            )
         if _scrambles(node, known):
             raise ConversionError(
                 f"the network moves whole rows or columns of the image ({function_name(node)}), so that its "
                 f"answer depends on where in the image a window lies; {WAY_OUT}"
             )
+
+
+def _counts_cells(node: fx.Node, layer: nn.Module | None, known: dict[fx.Node, Growth]) -> bool:
+    """Whether a node accumulates, sorts or reads one after the other along an axis that grows."""
+    recurrent = isinstance(layer, nn.RNNBase)
+    if not (recurrent or called(node, *_ORDERED)):
+        return False
+    source = node.all_input_nodes[0]
+    growth, rank = known.get(source, Growth()), len(output_shape(source))
+    growing = {*growth.rows, *growth.cols}
+    if recurrent or not growth.known:
+        return bool(growing) or not growth.known
+    default = 0 if function_name(node) == "msort" else -1 if "sort" in function_name(node) else None
+    axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else default)
+    return not isinstance(axis, int) or axis % rank in growing
 
 
 def _scrambles(node: fx.Node, known: dict[fx.Node, Growth]) -> bool:
