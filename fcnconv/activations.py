@@ -44,8 +44,9 @@ class Activated:
 
 def softmax(logits: FloatArray) -> FloatArray:
     """The softmax over the last axis: float32, 0 to 1, in the shape of `logits`."""
-    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: FloatArray = exp / exp.sum(axis=-1, keepdims=True)
+    probabilities: FloatArray = logits - logits.max(axis=-1, keepdims=True)
+    np.exp(probabilities, out=probabilities)
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
     return probabilities
 
 

@@ -157,9 +157,8 @@ class MapBlock:
         Raises:
             UsageError: the activation is ``none`` and the outputs are no probabilities.
         """
-        if self.about.has_best_scale or self.about.kind == "focused":
-            joined: FloatArray = np.exp(self.logits / np.float32(self.about.temperature))
-            return joined
+        if self._holds_logs:
+            return self._exp(self.logits)
         probabilities = ACTIVATIONS[self.about.labels.activation].probabilities
         if self.about.temperature == 1:
             return probabilities(self.logits)
@@ -167,6 +166,15 @@ class MapBlock:
         if self.block.exact is not None:
             temperature[self.block.exact] = 1
         return probabilities((self.logits / temperature).astype(np.float32, copy=False))
+
+    @property
+    def _holds_logs(self) -> bool:
+        """Whether the logits are logarithms of probabilities, each of which stands alone."""
+        return self.about.has_best_scale or self.about.kind == "focused"
+
+    def _exp(self, logs: FloatArray) -> FloatArray:
+        probabilities: FloatArray = np.exp(logs / np.float32(self.about.temperature))
+        return probabilities
 
     def class_maps(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
         """The maps of categories and concepts.
@@ -179,6 +187,11 @@ class MapBlock:
         Returns:
             One plane per selection: float32 (rows, cols, len(selections)).
         """
+        if values == "probabilities" and self._holds_logs:
+            chosen = sorted({i for selection in selections for i in selection.classes})
+            place = {i: n for n, i in enumerate(chosen)}
+            narrow = [replace(s, classes=tuple(place[i] for i in s.classes)) for s in selections]
+            return sum_over(self._exp(self.logits[:, :, chosen]), narrow)
         if values == "probabilities":
             return sum_over(self.probabilities(), selections)
         planes = [_log_sum_exp(self.logits[:, :, s.classes]) for s in selections]

@@ -34,7 +34,7 @@ from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.grid import Grid, finest_of
 from fcnconv.options import MapKind
 from fcnconv.provenance import Activation, Agreement
-from fcnconv.scan.multiscale import joined, neighbours
+from fcnconv.scan.multiscale import Shares, joined, neighbours
 from fcnconv.scores import PIECE_VALUES, Block, MapInfo, Mask, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
 
@@ -136,30 +136,37 @@ def focused_blocks(
             become NaN.
     """
     finest = finest_of([level.windows for level in levels])
-    highest = np.full(levels[0].logits.shape[2], _SMALLEST, np.float32)
-    for level in levels:
-        for rows in _row_strips(level.activations):
-            own = _own_probability(level.activations[rows], activation)
-            np.fmax(highest, np.fmax.reduce(own, (0, 1)), out=highest)
-    coarse: list[tuple[Grid, FloatArray]] = []
+    highest = np.full(levels[0].logits.shape[2], _SMALLEST, np.float32)  # max over cells and scales of q_k
+    coarse: list[tuple[Grid, FloatArray, Mask]] = []
     for level in levels:
         if level.windows == finest:
             own_level = level
             continue
         whole = scratch_array(level.activations.shape)
+        known = np.empty(whole.shape[:2], np.bool_)
         for rows in _row_strips(whole):
-            whole[rows] = _focused_rows(level, rows, temperature, activation, highest)
+            whole[rows], known[rows], own = _focused_rows(level, rows, temperature, activation)
+            np.fmax(highest, own, out=highest)
             let_go(whole)
-        coarse.append((level.cells, whole))
-    cells = own_level.cells
-    for rows in _row_strips(own_level.activations):
-        values = _focused_rows(own_level, rows, temperature, activation, highest)
+        coarse.append((level.cells, whole, known))
+    cells, strips = own_level.cells, list(_row_strips(own_level.activations))
+    for rows in strips if len(strips) > 1 else ():  # the first block needs the highest of all
+        np.fmax(highest, _highest(_own_probability(own_level.activations[rows], activation)), out=highest)
+    for rows in strips:
+        values, covered, own = _focused_rows(own_level, rows, temperature, activation)
+        np.fmax(highest, own, out=highest)
         block = Block(cells, rows, slice(0, cells.cols), values)
-        values = _mean([values, *(_between(other, block, grid) for grid, other in coarse)])
-        if inside is not None:
-            values[~inside[rows]] = np.nan
-        logs = np.log(np.maximum(values, _SMALLEST))
-        yield Block(cells, rows, slice(0, cells.cols), logs)
+        count = covered.astype(np.float32)  # the scales that cover a cell
+        for grid, other, known in coarse:
+            there, reached = _between(other, known, block, grid)
+            values += there
+            count += reached
+        values /= highest
+        values /= np.maximum(count, 1)[:, :, None]
+        np.maximum(values, _SMALLEST, out=values)
+        np.log(values, out=values)
+        values[count == 0 if inside is None else (count == 0) | ~inside[rows]] = np.nan
+        yield block
 
 
 def _row_strips(scores: FloatArray) -> Iterator[slice]:
@@ -186,36 +193,53 @@ def evidence(activations: FloatArray, activation: Activation) -> FloatArray:
         above = activations - activations.mean(-1, keepdims=True)
     else:
         above = _own_probability(activations, activation)
-    positive: FloatArray = np.fmax(above, 0)
+    positive: FloatArray = np.fmax(above, 0, out=above)
     return positive
 
 
 def _focused_rows(
-    level: ScannedScale, rows: slice, temperature: float, activation: Activation, highest: FloatArray
-) -> FloatArray:
-    """The focused map of one scale in some rows of its cells: float32 (rows, w, num_classes).
+    level: ScannedScale, rows: slice, temperature: float, activation: Activation
+) -> tuple[FloatArray, Mask, FloatArray]:
+    """The focused map of one scale in some rows of its cells, before it is divided by the highest own
+    probability.
 
-    highest: float32 (num_classes,), the highest own probability of any cell.
+    Args:
+        level: the results of the scan at this scale.
+        rows: the rows of its cells.
+        temperature: divides the windows' logits.
+        activation: the activation of the labels.
+
+    Returns:
+        float32 (rows, w, num_classes), the values; 0 where no window inside the region of interest contains
+        the cell. bool (rows, w), the cells that such windows contain. float32 (num_classes,), the highest own
+        probability of each class in these cells.
     """
     margin, count = level.margin, level.windows.rows
     first, last = max(rows.start - margin, 0), min(rows.stop, count)  # the windows that contain such cells
     logits = level.logits[first:last]
-    seen = ~np.isnan(logits[:, :, :1])
+    seen = ~np.isnan(logits[:, :, 0])
     with np.errstate(invalid="ignore"):  # NaN outside the region of interest
         probability = ACTIVATIONS[activation].probabilities(logits / np.float32(temperature))
-    probability = np.where(seen, probability, 0)
+    probability[~seen] = 0
     cells = level.activations[first : last + margin]
     found = evidence(cells, activation)
     top = _sliding_max(_sliding_max(found, margin + 1, 0), margin + 1, 1)  # (windows, cols, num_classes)
-    share = np.divide(probability, top, out=np.zeros_like(top), where=top > 0)
+    share = np.divide(probability, np.maximum(top, _SMALLEST, out=top), out=top)
     # each cell takes the highest share of the windows that contain it: row r of windows r - margin to r
     before, after = margin - (rows.start - first), rows.stop - last
-    spread = _around(share, margin, before, after)
+    values = _around(share, margin, before, after)
     here = slice(rows.start - first, rows.stop - first)
-    own = _own_probability(cells[here], activation) / highest
-    values: FloatArray = found[here] * spread * np.fmax(own, 0)
-    covered = _around(seen.astype(np.float32), margin, before, after) > 0
-    return np.where(covered, values, np.float32(np.nan))
+    values *= found[here]  # 0 in every cell of a window without evidence, whose share may be large
+    own = np.fmax(_own_probability(cells[here], activation), 0)  # 0 where the cell is NaN
+    values *= own
+    covered: Mask = _around(seen[:, :, None].astype(np.float32), margin, before, after)[:, :, 0] > 0
+    return values, covered, _highest(own)
+
+
+def _highest(own: FloatArray) -> FloatArray:
+    """The highest probability of each class in any cell: float32 (num_classes,)."""
+    highest: FloatArray = np.fmax.reduce(own, (0, 1))
+    return highest
 
 
 def _around(values: FloatArray, margin: int, before: int, after: int) -> FloatArray:
@@ -234,28 +258,43 @@ def _sliding_max(values: FloatArray, size: int, axis: int) -> FloatArray:
     return np.moveaxis(values, 0, axis)
 
 
-def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
-    """Another scale's values at the centres of a block's cells, interpolated; NaN where that scale has none.
+def _between(values: FloatArray, known: Mask, block: Block, grid: Grid) -> tuple[FloatArray, Mask]:
+    """Another scale's values at the centres of a block's cells, interpolated.
 
     Some pixels at the right and at the bottom lie in no whole window, and they differ from scale to scale.
+
+    Args:
+        values: float32 (h, w, num_classes) of the other scale; 0 where it has none.
+        known: bool (h, w), where it has values.
+        block: the cells.
+        grid: the other scale's grid of cells.
+
+    Returns:
+        float32 (rows, cols, num_classes), 0 where the other scale has no value; and bool (rows, cols), where
+        it has one.
     """
     down, across = (neighbours(grid, block, axis) for axis in (1, 0))
-    rows, cols = block.logits.shape[:2]
-    lines = np.zeros((rows, *scores.shape[1:]), np.float32)  # the block's rows at the other scale's columns
-    weights = np.zeros((*lines.shape[:2], 1), np.float32)
-    for cells, share in down:
-        near = scores[cells]
-        known = ~np.isnan(near[:, :, :1])
-        lines += share[:, None, None] * (near if known.all() else np.where(known, near, 0))
-        weights += share[:, None, None] * known
-    total = np.zeros((rows, cols, lines.shape[2]), np.float32)
-    weight = np.zeros((rows, cols, 1), np.float32)
-    for cells, share in across:
-        total += share[:, None] * lines[:, cells]
-        weight += share[:, None] * weights[:, cells]
+    total, weight = (
+        _interpolated(_interpolated(each, down, 0), across, 1)
+        for each in (values, known[:, :, None].astype(np.float32))
+    )
     weight *= (_reached(grid, block, 1)[:, None] & _reached(grid, block, 0))[:, :, None]
-    values = np.full(total.shape, np.nan, np.float32)
-    return np.divide(total, weight, out=values, where=weight > 0)
+    reached = weight[:, :, 0] > 0
+    total[~reached] = 0
+    total /= np.where(reached[:, :, None], weight, 1)
+    return total, reached
+
+
+def _interpolated(values: FloatArray, neighbouring: tuple[Shares, Shares], axis: int) -> FloatArray:
+    """Values between the cells along an axis. neighbouring: the result of `neighbours`."""
+    (first, share), (second, other) = neighbouring
+    shape = [-1 if each == axis else 1 for each in range(3)]
+    result = values.take(first, axis)
+    result *= share.reshape(shape)
+    after = values.take(second, axis)
+    after *= other.reshape(shape)
+    result += after
+    return result
 
 
 def _reached(grid: Grid, block: Block, axis: int) -> Mask:
@@ -266,19 +305,6 @@ def _reached(grid: Grid, block: Block, axis: int) -> Mask:
     end = (count - 1) * grid.stride + grid.window
     reached: Mask = centres * grid.scan_size[axis] <= end * mine.scan_size[axis]
     return reached
-
-
-def _mean(planes: Sequence[FloatArray]) -> FloatArray:
-    """The mean over scales. Where a scale has no value, it is the mean over the other scales."""
-    if not any(np.isnan(plane[:, :, 0]).any() for plane in planes):  # a cell has all classes or none
-        total = planes[0]
-        for plane in planes[1:]:
-            total = total + plane
-        return total / np.float32(len(planes))
-    count = sum((~np.isnan(plane)).astype(np.float32) for plane in planes)
-    total = np.nansum(np.stack(planes), 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / count, np.float32)
 
 
 def level_stream(

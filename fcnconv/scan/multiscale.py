@@ -127,10 +127,11 @@ def _between(scores: FloatArray, block: Block, grid: Grid) -> FloatArray:
     return result
 
 
-_Shares = tuple[npt.NDArray[np.intp], FloatArray]
+Shares = tuple[npt.NDArray[np.intp], FloatArray]
+"""The indices of cells along an axis, and their shares in interpolated values."""
 
 
-def neighbours(grid: Grid, block: Block, axis: int) -> tuple[_Shares, _Shares]:
+def neighbours(grid: Grid, block: Block, axis: int) -> tuple[Shares, Shares]:
     """The cells of a grid before and after each centre of a block along an axis, with their shares."""
     span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
     mine = block.grid
