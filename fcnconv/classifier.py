@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from fcnconv.activations import check_outputs
 from fcnconv.backends import open_network
-from fcnconv.backends.network import Needs
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
 from fcnconv.images import ImageSource, MemorySource, Pixels, ReducedSource, channels_in
@@ -53,6 +52,7 @@ from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
 from fcnconv.scan.focus import ScannedScales, level_stream
 from fcnconv.scan.multiscale import joined, needed_between
+from fcnconv.scan.network import Needs
 from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
 from fcnconv.scan.stages import Forward
 from fcnconv.scan.tiling import Stages, Tiling, choose_all, default_memory

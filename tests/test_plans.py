@@ -21,7 +21,6 @@ from torch import nn
 import fcnconv.convert as making_networks
 from fcnconv.backends import BACKENDS, build_plan, onnx, open_network
 from fcnconv.backends.build_plan import prove_export
-from fcnconv.backends.network import Network
 from fcnconv.backends.onnx import onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.classifier import open_classifier
@@ -31,6 +30,7 @@ from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, MapOptions, NetworkOptions, Precision
 from fcnconv.provenance import Mode
+from fcnconv.scan.network import Network
 from fcnconv.scan.stages import PixelCells, chain
 from fcnconv.system.cache import cache_path
 from fcnconv.system.leftovers import beside

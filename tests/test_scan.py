@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fcnconv.backends.network import windows_run
 from fcnconv.backends.torch import torch_run
+from fcnconv.backends.windows import windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid

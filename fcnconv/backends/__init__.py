@@ -20,7 +20,7 @@ from fcnconv.parsing import parse_device
 from fcnconv.provenance import Mode
 
 if TYPE_CHECKING:
-    from fcnconv.backends.network import Needs, Network
+    from fcnconv.scan.network import Needs, Network
 
 log = logging.getLogger("fcnconv")
 
@@ -36,8 +36,8 @@ def _onnx(
         raise UsageError(
             "the onnx backend computes in float32; for --precision bfloat16 use --backend openvino"
         )
-    from fcnconv.backends.network import LOGITS_ALONE
     from fcnconv.backends.onnx import open_onnx
+    from fcnconv.scan.network import LOGITS_ALONE
 
     return open_onnx(spec, mode, stride, needs or LOGITS_ALONE)
 
@@ -46,8 +46,8 @@ def _openvino(
     spec: ModelSpec, mode: Mode, device: str, stride: int | None, precision: Precision, needs: Needs | None
 ) -> Network:
     _on_processor("openvino", device)
-    from fcnconv.backends.network import LOGITS_ALONE
     from fcnconv.backends.openvino import open_openvino
+    from fcnconv.scan.network import LOGITS_ALONE
 
     needs = needs or LOGITS_ALONE
     return open_openvino(spec, mode, stride, "bfloat16" if precision == "bfloat16" else "float32", needs)

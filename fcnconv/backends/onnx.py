@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fcnconv.backends.network import LOGITS_ALONE, Needs, Network, of_crops
 from fcnconv.backends.plans import (
     Networks,
     Plan,
@@ -32,9 +31,11 @@ from fcnconv.backends.plans import (
     read_plan,
     remove_plan,
 )
+from fcnconv.backends.windows import of_crops
 from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
+from fcnconv.scan.network import LOGITS_ALONE, Needs, Network
 from fcnconv.scan.stages import Forward, Stage
 from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fcnconv.backends.network import Network, of_crops
+from fcnconv.backends.windows import of_crops
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.partition import cut, whole
 from fcnconv.convert.probes import probe
@@ -26,6 +26,7 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.options import Precision
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
+from fcnconv.scan.network import Network
 from fcnconv.scan.stages import Forward, Stage
 from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
@@ -83,7 +84,9 @@ def open_torch(
     if converted.joint is not None:
         joint = once(partial(_joint_parts, converted, place, half))
     cell_head, identity = converted.conversion.cell_head, spec.identity(weights)
-    return Network(run, geometry, identity, parts, arithmetic, cell_head, joint)
+    return Network(
+        run, geometry, identity, parts, arithmetic=arithmetic, cell_head=cell_head, joint=joint
+    )
 
 
 def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:

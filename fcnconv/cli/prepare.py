@@ -41,8 +41,8 @@ def prepare(
         fcnconv prepare efficientnet_lite0 --stride 16
     """
     from fcnconv.backends import open_network
-    from fcnconv.backends.network import Needs
     from fcnconv.backends.onnx import one_go, open_joint, open_parts, open_plans
+    from fcnconv.scan.network import Needs
 
     found = find_model(named_once(model, option, DEFAULT_MODEL), own)
     mode = found.mode_for(mode)

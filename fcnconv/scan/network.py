@@ -1,0 +1,53 @@
+"""A network that is ready to run: what a backend opens, and a scan runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fcnconv.grid import Geometry
+from fcnconv.provenance import FLOAT32, NO_CELLS, Arithmetic, CellHead, Identity, Mode
+from fcnconv.scan.stages import Forward
+from fcnconv.scan.tiling import Stages
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model that is ready to run.
+
+    Attributes:
+        run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
+        geometry: the positions of its windows.
+        identity: the identity of the model.
+        parts: the network as one stage, and cut into stages.
+        mode: whether it is converted, or scores every window as a crop.
+        arithmetic: the number type of its computation.
+        cell_head: its class activations.
+        joint: returns the stages that compute class activations and logits, which can take seconds to make;
+            None if the network has no activations.
+    """
+
+    run: Forward
+    geometry: Geometry
+    identity: Identity
+    parts: Stages
+    mode: Mode = "fcn"
+    arithmetic: Arithmetic = FLOAT32
+    cell_head: CellHead = NO_CELLS
+    joint: Callable[[], Stages] | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the work needs from a network in addition to logits, so that all plans are made before it begins.
+
+    Attributes:
+        activations: class activations.
+        crops: the original network, for scoring crops.
+    """
+
+    activations: bool = False
+    crops: bool = False
+
+
+LOGITS_ALONE = Needs()
