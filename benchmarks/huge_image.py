@@ -103,20 +103,22 @@ def network_pace(classifier) -> float:
 def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     """Maps the image, and prints what it took as a line of JSON."""
     import fcnconv
-    from fcnconv import classifier as module
     from fcnconv.maps import save_map
     from fcnconv.options import OWN_SIZE, MapOptions
     from fcnconv.parsing import parse_memory
+    from fcnconv.scan import network as module
     from fcnconv.writers import Choice, find_writer
 
     limit, shares = parse_memory(options.memory), Shares()
     memory = "1TB" if options.whole else f"{limit * SHARE:.0f}"
-    network = {"backend": options.backend, "stride": options.stride, "precision": options.precision}
-    classifier = fcnconv.load(max_memory=memory, **network)
+    asked_network = {"backend": options.backend, "stride": options.stride, "precision": options.precision}
+    classifier = fcnconv.load(max_memory=memory, **asked_network)
     classifier(np.zeros((256, 256, 3), np.uint8), anchors=options.anchors)  # its threads are started
-    parts = tuple(replace(p, run=shares.timed("network", p.run)) for p in classifier.parts.cut())
-    wholly = replace(classifier.parts.whole, run=shares.timed("network", classifier.parts.whole.run))
-    classifier = replace(classifier, parts=replace(classifier.parts, whole=wholly, cut=lambda: parts))
+    network = classifier.network
+    parts = tuple(replace(p, run=shares.timed("network", p.run)) for p in network.parts.cut())
+    wholly = replace(network.parts.whole, run=shares.timed("network", network.parts.whole.run))
+    timed = replace(network.parts, whole=wholly, cut=lambda: parts)
+    classifier = replace(classifier, network=replace(network, parts=timed))
     module.normalize = shares.timed("pixels to numbers", module.normalize)
     before, resident = status("VmSize"), status("VmRSS")
     if not options.whole:
@@ -125,7 +127,7 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     source = classifier.open(path)
     type(source).read = shares.timed("reading", type(source).read)
     (grid,) = classifier.grids(source, OWN_SIZE)
-    tiling = classifier.tilings([grid])[grid]
+    tiling = classifier.plan_dense(source, [grid]).tilings[grid]
     asked = MapOptions(anchors=options.anchors, classes=tuple(options.classes), store=options.store)
     stream = classifier.stream(source, asked)
     save_map(stream, str(out), find_writer(str(out), None, asked), Choice.of(asked, classifier.labels))

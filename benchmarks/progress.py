@@ -86,7 +86,7 @@ def main() -> None:
     width, height = options.size
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))
     across, down = -(-width // photo.shape[1]), -(-height // photo.shape[0])
-    load().parts.cut()  # plans are there, as after the first scan
+    load().network.parts.cut()  # plans are there, as after the first scan
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "image.jpg")
         Image.fromarray(np.tile(photo, (down, across, 1))[:height, :width]).save(image)

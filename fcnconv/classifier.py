@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -16,9 +15,9 @@ import numpy.typing as npt
 from fcnconv.activations import check_outputs
 from fcnconv.backends import open_network
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.grid import Box, Geometry, Grid, Scale, finest_of
-from fcnconv.images import ImageSource, MemorySource, Pixels, ReducedSource, channels_in
-from fcnconv.images.reading import MAX_PIXELS, ImageLike, normalize, open_image
+from fcnconv.grid import Box, Geometry, Grid, Scale
+from fcnconv.images import ImageSource, MemorySource, ReducedSource, channels_in
+from fcnconv.images.reading import MAX_PIXELS, ImageLike, open_image
 from fcnconv.labels import Labels
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
 from fcnconv.models.weight_options import HeadActivation
@@ -45,27 +44,25 @@ from fcnconv.parsing import (
     parse_rescale,
 )
 from fcnconv.predictions import Classification, answer
-from fcnconv.provenance import FLOAT32, NO_CELLS, Activation, CellHead, Mode, Provenance
-from fcnconv.roi import Where, where_of
-from fcnconv.scan.blocks import scan
-from fcnconv.scan.crops import CROPS, crops_alone, score_crops
-from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work, size_text
+from fcnconv.provenance import FLOAT32, NO_CELLS, Activation, Mode, Provenance
+from fcnconv.roi import where_of
+from fcnconv.scan.agreement import AgreementEstimator
+from fcnconv.scan.correction import CROPS_ALONE, DENSE, correction_of
+from fcnconv.scan.execute import Executor, LocalExecutor, execute
 from fcnconv.scan.focus import ScannedScales, level_stream
-from fcnconv.scan.multiscale import joined, needed_between
-from fcnconv.scan.network import Needs
-from fcnconv.scan.sizes import as_factor, tell_enlarged, true_size
+from fcnconv.scan.multiscale import joined
+from fcnconv.scan.network import Needs, Network
+from fcnconv.scan.plan import ScanPlan, plan_scan
+from fcnconv.scan.sizes import Sizing, tell_enlarged
 from fcnconv.scan.stages import Forward
-from fcnconv.scan.tiling import Stages, Tiling, choose_all, default_memory
-from fcnconv.scores import Block, FloatArray, MapInfo, Mask, ScoreStream
+from fcnconv.scan.tiling import default_memory
+from fcnconv.scores import Block, FloatArray, MapInfo, ScoreStream
 from fcnconv.system.once import once
-from fcnconv.system.progress import expect, finished
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fcnconv.maps import ScoreMap
-    from fcnconv.scan.agreement import AgreementEstimator
-    from fcnconv.scan.correction import Correction
 
 log = logging.getLogger("fcnconv")
 
@@ -81,54 +78,53 @@ class Classifier:
 
     Attributes:
         labels: the classes of the network.
-        geometry: the windows of the network.
-        eval_size: short side, in pixels, to which `classify` resizes an image.
-        run: the backend.
-        open_crops: opens the backend that scores crops, when the first crop is needed.
-        provenance: the network and how it is run.
-        parts: the memory that the network needs, and the stages that a scan in little memory runs one by one.
+        network: the network, ready to run.
+        open_crops: opens the network that scores crops, when the first crop is needed.
+        sizing: how an image's scan sizes follow from its own size.
         memory: bytes that a scan may use.
         temperature: number that divides the logits of maps with more than one cell before they become
             probabilities.
-        max_pixels: the largest image that is accepted, before and after it is resized.
         bands, rescale: how the samples of a TIFF become pixels, as in `options.NetworkOptions`.
-        pixel_size: metres per pixel of the images that the network was trained on. Images are scanned at this
-            size; None is any size.
-        image_pixel_size: metres per pixel of images whose files do not record it.
         channels: number of channels of the images that the network takes.
-        cell_head: how the network's class activations relate to its logits.
-        joint: returns the stages that compute the class activations as well as the logits; None for a network
-            without class activations.
+        executor: where the network runs; None is this process.
         tell_windows: logs, once, that maps show windows because there are no class activations.
         tell_padding: logs, once, that crops may have other classes than the dense map.
     """
 
     labels: Labels
-    geometry: Geometry
-    eval_size: int
-    run: Forward
+    network: Network
     open_crops: Callable[[], Forward]
-    provenance: Provenance
-    parts: Stages
+    sizing: Sizing
     memory: float
     temperature: float = 1.0
-    max_pixels: int = MAX_PIXELS
     bands: tuple[int, ...] | None = None
     rescale: Rescale | None = None
-    pixel_size: float | None = None
-    image_pixel_size: float | None = None
     channels: int = 3
-    cell_head: CellHead = NO_CELLS
-    joint: Callable[[], Stages] | None = None
+    executor: Executor | None = None
     tell_windows: Callable[[], None] = lambda: None
     tell_padding: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
-        g, made = self.geometry, self.provenance
+        g, network = self.geometry, self.network
         return (
-            f"<Classifier {made.identity.model}: {len(self.labels)} classes, window {g.window} px, "
-            f"stride {g.stride} px, {made.mode} mode>"
+            f"<Classifier {network.identity.model}: {len(self.labels)} classes, window {g.window} px, "
+            f"stride {g.stride} px, {network.mode} mode>"
         )
+
+    @property
+    def geometry(self) -> Geometry:
+        """The windows of the network."""
+        return self.network.geometry
+
+    @property
+    def provenance(self) -> Provenance:
+        """The network and how it is run."""
+        return self.network.provenance
+
+    @property
+    def run(self) -> Forward:
+        """The network: float32 (N, channels, H, W), normalized -> logits (N, num_classes, rows, cols)."""
+        return self.network.run
 
     def share(self, count: int) -> Classifier:
         """The same classifier with the memory for one of `count` images that are scanned at the same time."""
@@ -207,136 +203,98 @@ class Classifier:
             image: the image, as for a call.
             options: the options of the map. Only those that say how to scan the image count.
         """
-        from fcnconv.scan.agreement import AgreementEstimator
-        from fcnconv.scan.correction import correction_of
-
-        correction = correction_of(options, self.provenance.mode, self.labels.activation)
-        source = self.open(image, options.sizes)
-        grids = self.grids(source, options.sizes)
-        finest = finest_of(grids)
-        order = [grid for grid in grids if grid != finest]
-        where = where_of(source, options)
-        inside = self._inside(where, grids)
-        several = any(grid.rows * grid.cols > 1 for grid in grids)
-        few = several and self.geometry.window <= FEW_CELLS * self.geometry.step
-        if few and options.anchors is None and correction.is_plain:
+        plan = self.plan(image, options)
+        dense, g, source = plan.correction.is_plain, self.geometry, plan.source
+        if dense and options.anchors is None and plan.windows > 1 and g.window <= FEW_CELLS * g.step:
             self.tell_padding()
-        kind = self._kind(options, correction)
-        parts = self._parts(kind)
-        tilings = self.tilings([*order, finest], inside, correction, parts)
-        tally = AgreementEstimator(activation=self.labels.activation)
-        crops = sum(correction.crops(grid, inside.get(grid)) for grid in tilings if grid.rows * grid.cols > 1)
-        if crops:
-            self.open_crops()  # before the scan: making its plan takes seconds
-        g = self.geometry
-        expect(*scan_work(tilings if correction.dense else {}, parts.whole, g.window, g.step, crops))
-        temperature = 1.0 if correction.anchors else self._temperature(grids)
-        made = replace(
-            self._provenance(tilings.values()) if correction.dense else self.provenance,
-            anchors=correction.anchors,
-            refine=correction.refine,
-            seed=correction.seed,
+        scales = plan.grids if len(plan.grids) > 1 else ()
+        about = MapInfo(
+            plan.finest,
+            self.labels,
+            plan.provenance,
+            temperature=1.0 if plan.correction.anchors else self._temperature(plan.windows),
+            scales=scales,
+            source=source,
+            join=options.join if scales else None,
+            looked_at=plan.roi.record,
         )
-        scales = tuple(grids) if order else ()
-        join = options.join if order else None
-        about = MapInfo(finest, self.labels, made, temperature, scales, source, join, where.record)
-        if kind == "windows":
-            blocks = self._corrected(source, tilings, correction, tally, inside)
-            if order:
-                blocks = joined(blocks, grids, options.join, temperature, self.labels)
+        tally = AgreementEstimator(activation=self.labels.activation)
+        if plan.kind == "windows":
+            blocks = execute(plan, self._executor, tally)
+            if scales:
+                blocks = joined(blocks, scales, options.join, about.temperature, self.labels)
             about = replace(about, answer=once(partial(self._answer, source)))
             return ScoreStream(about, blocks, tally.agreement)
-        levels = ScannedScales(list(tilings), self.cell_head.cells, len(self.labels))
-        blocks = self._corrected(source, tilings, correction, tally, inside, levels.take)
-        known = None if inside or correction.anchors or correction.refine else levels
+        levels = ScannedScales(list(plan.tilings), self.network.cell_head.cells, len(self.labels))
+        blocks = execute(plan, self._executor, tally, levels.take)
+        known = levels if dense and not plan.inside else None
         about = replace(about, answer=once(partial(self._answer, source, known)))
-        return level_stream(kind, about, levels, blocks, where.cells, tally.agreement)
+        return level_stream(plan.kind, about, levels, blocks, plan.roi.cells, tally.agreement)
 
-    def _kind(self, options: MapOptions, correction: Correction) -> MapKind:
-        """The kind of map to make: the kind in the options, or windows if there are no class activations."""
-        if options.map in (None, "windows"):
-            return "windows"
-        if self.joint is None or not correction.dense:
+    def plan(self, image: ImageLike | ImageSource, options: MapOptions = PLAIN_MAP) -> ScanPlan:
+        """Plan the scan of an image: its grids, its region of interest, and how they are computed.
+
+        Args:
+            image: the image, as for a call.
+            options: the options of the map. Only those that say how to scan the image count.
+
+        Raises:
+            ImageError: the image cannot be read.
+            UsageError: an option is not valid, or does not apply to this network or image.
+        """
+        correction = correction_of(options, self.network.mode, self.labels.activation)
+        source = self.open(image, options.sizes)
+        kind = options.map or "windows"
+        if kind != "windows" and (self.network.joint is None or not correction.dense):
             self.tell_windows()
-            return "windows"
-        return options.map
+            kind = "windows"
+        return plan_scan(
+            source,
+            self.grids(source, options.sizes),
+            self.network,
+            self.labels,
+            self.memory,
+            correction=correction,
+            kind=kind,
+            roi=where_of(source, options),
+        )
 
-    def _parts(self, kind: MapKind) -> Stages:
-        """The stages that compute a map of this kind."""
-        if kind == "windows" or self.joint is None:
-            return self.parts
-        return self.joint()
+    def plan_dense(self, source: ImageSource, grids: Sequence[Grid]) -> ScanPlan:
+        """Plan the scan of all windows of some grids, without a correction."""
+        correction = CROPS_ALONE if self.network.mode == "windows" else DENSE
+        return plan_scan(source, grids, self.network, self.labels, self.memory, correction=correction)
+
+    @property
+    def _executor(self) -> Executor:
+        return self.executor or LocalExecutor(self.network, self.open_crops)
 
     def _answer(self, source: ImageSource, levels: ScannedScales | None = None) -> Classification:
         """The answer of `classify` for the whole image, taken from the scanned scales where possible.
 
         A large JPEG is decoded again at a reduced size, as `classify` does it: the pixels differ a little.
         """
-        side = EVALUATION_SIZE[0].pixels(self.eval_size, self.geometry.window)
-        if isinstance(source, MemorySource) and source.reduced and side and self.pixel_size is None:
+        side = self.sizing.short_side(EVALUATION_SIZE, self.geometry.window)
+        if isinstance(source, MemorySource) and source.reduced and side and self.sizing.pixel_size is None:
             smaller = source.reduced(side)
             if isinstance(smaller, ReducedSource):
                 return self.classify(smaller)
-        (grid,) = self._grids(source, EVALUATION_SIZE)
+        (grid,) = self.sizing.grids(source, EVALUATION_SIZE, self.geometry)
         if levels is None or grid not in levels.levels:
             return self.classify(source)
         return answer(
             [levels.windows(grid)],
             [grid],
             self.labels,
-            model=self.provenance.identity.model,
-            temperature=self._temperature([grid]),
+            model=self.network.identity.model,
+            temperature=self._temperature(grid.rows * grid.cols),
             k=5,
             at_least=None,
         )
 
-    @staticmethod
-    def _inside(where: Where, grids: Sequence[Grid]) -> dict[Grid, Mask]:
-        """The windows of each grid that are inside the region of interest; empty if all are.
-
-        In a coarser grid, these are the windows with which the finest grid's windows are joined.
-        """
-        finest = finest_of(grids)
-        cells = where.cells(finest)
-        if cells is None:
-            return {}
-        return {grid: cells if grid == finest else needed_between(grid, finest, cells) for grid in set(grids)}
-
-    def _corrected(
-        self,
-        source: ImageSource,
-        tilings: dict[Grid, Tiling],
-        correction: Correction,
-        tally: AgreementEstimator,
-        inside: dict[Grid, Mask],
-        take: Callable[[Block], Block] | None = None,
-    ) -> Iterator[Block]:
-        """Yields the blocks of a scan, corrected. take: receives each block of the network and returns it."""
-        from fcnconv.scan.correction import correct
-
-        windows = self.provenance.mode == "windows"
-        if windows and correction.anchors == 1:
-            if inside:
-                for grid in tilings:
-                    score = partial(self.crops, source, grid)
-                    yield from crops_alone(grid, len(self.labels), inside[grid], score)
-            else:
-                yield from self._scan(source, tilings)
-            finished(CROPS)
-            return
-        scanned: Iterator[tuple[Grid, Iterator[Block] | None]] = ((grid, None) for grid in tilings)
-        if correction.dense and not windows:
-            dense = self._scan(source, tilings)
-            scanned = groupby(map(take, dense) if take else dense, key=lambda block: block.grid)
-        for grid, blocks in scanned:
-            score = partial(self.crops, source, grid)
-            yield from correct(grid, len(self.labels), blocks, score, correction, tally, inside.get(grid))
-        finished(CROPS)
-
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
         """Compute the logits of every window of a grid, in one pass: float32 (rows, cols, num_classes)."""
         logits = np.empty((grid.rows, grid.cols, len(self.labels)), np.float32)
-        for block in self._scan(source, self.tilings([grid])):
+        for block in execute(self.plan_dense(source, [grid]), self._executor):
             logits[block.rows, block.cols] = block.logits
         return logits
 
@@ -351,11 +309,13 @@ class Classifier:
         Returns:
             The logits, float32 (len(cells), num_classes).
         """
-        return self._checked(score_crops(source, grid, cells, self.open_crops(), self.prepare))
+        logits = self._executor.crops(source, grid, cells)
+        check_outputs(logits, self.labels.activation, self.network.identity.model)
+        return logits
 
-    def _temperature(self, grids: Sequence[Grid]) -> float:
+    def _temperature(self, windows: int) -> float:
         # A single window is the classifier itself, so its probabilities need no correction.
-        return self.temperature if sum(grid.rows * grid.cols for grid in grids) > 1 else 1.0
+        return self.temperature if windows > 1 else 1.0
 
     @overload
     def classify(
@@ -406,17 +366,13 @@ class Classifier:
             return [self.classify(each, scales=scales, k=k, at_least=at_least) for each in image]
         scales = as_scales(scales)
         source = self.open(image, scales)
-        grids = self.grids(source, scales)
-        tilings = self.tilings(grids)
-        windows = sum(grid.rows * grid.cols for grid in grids)
-        g, crops = self.geometry, windows if self.provenance.mode == "windows" else 0
-        expect(*scan_work(tilings, self.parts.whole, g.window, g.step, crops))
+        plan = self.plan_dense(source, self.grids(source, scales))
         return answer(
-            self._scan(source, tilings),
-            grids,
+            execute(plan, self._executor),
+            plan.grids,
             self.labels,
-            model=self.provenance.identity.model,
-            temperature=self._temperature(grids),
+            model=self.network.identity.model,
+            temperature=self._temperature(plan.windows),
             k=k,
             at_least=at_least,
         )
@@ -428,11 +384,12 @@ class Classifier:
 
         Args:
             image: the image, as for a call.
-            scales: sizes to scan at, as for a call. The default is the image's own size.
+            scales: sizes to scan at, as for a call. The default is the image's own size. Of several sizes,
+                the one with the most windows is scanned last.
         """
         scales = as_scales(scales)
         source = self.open(image, scales)
-        return self._scan(source, self.tilings(self.grids(source, scales)))
+        return execute(self.plan_dense(source, self.grids(source, scales)), self._executor)
 
     def open(
         self,
@@ -459,12 +416,10 @@ class Classifier:
                     f"{image.name}: has {channels_in(image)} channels, and the network takes {self.channels}"
                 )
             return image
-        sides = [scale.pixels(self.eval_size, self.geometry.window) for scale in as_scales(scales)]
-        short_side = None if None in sides else max(side for side in sides if side)
         return open_image(
             image,
-            max_pixels=self.max_pixels,
-            short_side=short_side,
+            max_pixels=self.sizing.max_pixels,
+            short_side=self.sizing.short_side(as_scales(scales), self.geometry.window),
             name=name,
             frame=frame,
             bands=self.bands,
@@ -478,111 +433,9 @@ class Classifier:
         An image that is smaller than the window is enlarged, which is logged. For a network that was trained
         on pixels of a certain size, see `scan.sizes.true_size`.
         """
-        grids = self._grids(source, scales)
+        grids = self.sizing.grids(source, scales, self.geometry)
         tell_enlarged(source, grids[0])
         return grids
-
-    def _grids(self, source: ImageSource, scales: Sequence[Scale]) -> list[Grid]:
-        g, grids, own_size = self.geometry, [], source.size
-        if self.pixel_size is not None:
-            own_size = true_size(source, self.pixel_size, self.image_pixel_size, g.window)
-            scales = [as_factor(scale) for scale in scales]
-        sizes = [
-            size for scale in scales for size in scale.scan_sizes(own_size, self.eval_size, g.window, g.step)
-        ]
-        for size in dict.fromkeys(sizes):
-            if size[0] * size[1] > self.max_pixels and isinstance(source, MemorySource):
-                width, height = size
-                raise ImageError(
-                    f"{source.name}: scanned at {width} × {height} it has {width * height:,} pixels, "
-                    f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
-                )
-            grids.append(Grid(g.window, g.stride, source.size, size, g.phases))
-        return grids
-
-    def tilings(
-        self,
-        grids: Sequence[Grid],
-        inside: Mapping[Grid, Mask] | None = None,
-        correction: Correction | None = None,
-        parts: Stages | None = None,
-    ) -> dict[Grid, Tiling]:
-        """Choose how to compute the grids of a scan within `memory`.
-
-        Args:
-            grids: the grids of the scan.
-            inside: for each grid, the windows inside the region of interest, bool (rows, cols); empty if all
-                windows are inside. A network that depends on the whole image gets all of it.
-            correction: how the map will be corrected. The windows that it needs are computed as well.
-            parts: the stages that compute the map. By default those that compute only logits.
-        """
-        needed = {}
-        if inside and self.geometry.local:
-            needed = {
-                grid: correction.needed(grid, cells) if correction else cells
-                for grid, cells in inside.items()
-            }
-        return choose_all(parts or self.parts, grids, self.memory, needed)
-
-    def _provenance(self, tilings: Iterable[Tiling]) -> Provenance:
-        if self.geometry.local:
-            return self.provenance
-        return replace(self.provenance, tiles=max(tiling.tiles for tiling in tilings))
-
-    def estimate(self, source: ImageSource, options: MapOptions = PLAIN_MAP) -> list[Estimate]:
-        """Estimate the cost of a scan at each scale, from the measured time of a small scan."""
-        from fcnconv.scan.correction import correction_of
-
-        correction = correction_of(options, self.provenance.mode, self.labels.activation)
-        grids = self.grids(source, options.sizes)
-        inside = self._inside(where_of(source, options), grids)
-        parts = self._parts(self._kind(options, correction))
-        tilings = self.tilings(grids, inside, correction, parts)
-        window, windows = self.geometry.window, self.provenance.mode == "windows"
-        pace = measure_pace(self.run, self.parts, window, self.geometry.step)
-        crops = [correction.crops(grid, inside.get(grid)) for grid in tilings]
-        crop = pace.window if windows or not any(crops) else measure_crop(self.open_crops(), window)
-        return [
-            estimate(grid, tiling, pace, parts.whole, len(self.labels), crops=count, crop=crop)
-            for (grid, tiling), count in zip(tilings.items(), crops, strict=True)
-        ]
-
-    def prepare(self, pixels: Pixels) -> FloatArray:
-        """Normalize pixels for the network: from uint8 (H, W, channels) to float32 (1, channels, H, W)."""
-        return normalize(pixels, self.provenance.identity.mean, self.provenance.identity.std)
-
-    def _scan(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
-        checked = False
-        for block in self._blocks(source, tilings):
-            if not checked and not np.isnan(block.logits).all():
-                self._checked(block.logits)
-                checked = True
-            yield block
-
-    def _blocks(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
-        return scan(source, tilings, self.prepare, lambda grid: self._told(tilings[grid]))
-
-    def _checked(self, logits: FloatArray) -> FloatArray:
-        check_outputs(logits, self.labels.activation, self.provenance.identity.model)
-        return logits
-
-    def _told(self, tiling: Tiling) -> Tiling:
-        if tiling.tiles > 1 and not self.geometry.local:
-            log.warning(
-                "%s looks at the whole image (%s), which is scanned in %d tiles: scores depend on the "
-                "tiling; raise --max-memory for a single tile",
-                *(
-                    self.provenance.identity.model,
-                    self.geometry.cause or "one of its operations",
-                    tiling.tiles,
-                ),
-            )
-        if tiling.memory > self.memory:
-            log.warning(
-                "%s of memory are not enough; this scan takes about %s, which is the minimum",
-                *(size_text(self.memory), size_text(tiling.memory)),
-            )
-        return tiling
 
 
 def load(
@@ -753,22 +606,16 @@ def open_classifier(
 
     return Classifier(
         labels=spec.labels(),
-        geometry=network.geometry,
-        eval_size=spec.eval_size,
-        run=network.run,
+        network=network,
         open_crops=once(crops),
-        provenance=Provenance(network.identity, mode, arithmetic=network.arithmetic),
-        temperature=options.temperature or (spec.temperature if mode == "fcn" else 1.0),
-        parts=network.parts,
+        sizing=Sizing(
+            spec.eval_size, spec.pixel_size, options.image_pixel_size, options.max_pixels or MAX_PIXELS
+        ),
         memory=options.max_memory or default_memory(network.geometry.local),
-        max_pixels=options.max_pixels or MAX_PIXELS,
+        temperature=options.temperature or (spec.temperature if mode == "fcn" else 1.0),
         bands=options.bands,
         rescale=options.rescale,
-        pixel_size=spec.pixel_size,
-        image_pixel_size=options.image_pixel_size,
         channels=channels,
-        cell_head=network.cell_head,
-        joint=network.joint,
         tell_windows=once(partial(_tell_windows, spec.name, network.cell_head.reason)),
         tell_padding=once(partial(_tell_padding, spec.name, network.geometry)),
     )

@@ -190,7 +190,7 @@ def test_activations_do_not_depend_on_the_tiling(
     classifier = open_classifier(spec, NetworkOptions(backend=backend, stride=stride))
     plain = classifier(photo)
     whole = classifier(photo, map="activations")
-    grid, cells = plain.grid, classifier.cell_head.cells
+    grid, cells = plain.grid, classifier.network.cell_head.cells
     phases = grid.phases
     assert whole.shape[:2] == (grid.rows + (cells - 1) * phases, grid.cols + (cells - 1) * phases)
     for i, j in ((0, 0), (grid.rows - 1 - (grid.rows - 1) % phases, 0), (grid.rows // 2, grid.cols // 2)):

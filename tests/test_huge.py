@@ -211,7 +211,7 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
         pixels, memory = pixels[:480, :640], 60e6
     small = replace(lite0, memory=memory)
     (grid,) = lite0.grids(MemorySource(pixels), OWN_SIZE)
-    (tiling,) = small.tilings([grid]).values()
+    (tiling,) = small.plan_dense(MemorySource(pixels), [grid]).tilings.values()
     if backend == "openvino":  # whose parts would each hold memory of their own
         assert tiling.tiles > 1
     else:
@@ -244,9 +244,9 @@ def test_a_store_keeps_the_best_classes(fcnconv: Command, tmp_path: Path) -> Non
 
 
 def test_parts_that_hold_their_memory_are_counted_together(lite0: Classifier) -> None:
-    parts = lite0.parts.cut()
-    holding = replace(lite0.parts, cut=lambda: tuple(replace(part, holds=True) for part in parts))
-    shared = choose(lite0.parts, (400, 400), 1e9, in_parts=True)
+    parts = lite0.network.parts.cut()
+    holding = replace(lite0.network.parts, cut=lambda: tuple(replace(part, holds=True) for part in parts))
+    shared = choose(lite0.network.parts, (400, 400), 1e9, in_parts=True)
     held = choose(holding, (400, 400), 1e9, in_parts=True)
     assert shared.memory <= 1e9 and held.memory <= 1e9
     assert held.multiply_adds > shared.multiply_adds  # its blocks are smaller
@@ -268,11 +268,13 @@ def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
 
 def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:
     source = MemorySource(np.zeros((1024, 2048, 3), np.uint8))
-    small, large = lite0.estimate(source, MapOptions(scales=parse_scales("0.5,1"), anchors=0))
+    small, large = lite0.plan(source, MapOptions(scales=parse_scales("0.5,1"), anchors=0)).estimate(
+        lite0.open_crops
+    )
     ratio = (64 * 32) / (32 * 16)  # whole images, in strides: all that is computed
     assert large.tiling.multiply_adds / small.tiling.multiply_adds == pytest.approx(ratio)
     assert large.seconds / small.seconds == pytest.approx(ratio)
-    (cut,) = replace(lite0, memory=400e6).estimate(source, MapOptions(anchors=0))
+    (cut,) = replace(lite0, memory=400e6).plan(source, MapOptions(anchors=0)).estimate(lite0.open_crops)
     assert cut.tiling.multiply_adds > large.tiling.multiply_adds  # the halos
 
 
@@ -322,7 +324,7 @@ lite0 = fcnconv.load(backend="torch", max_memory="800MB")
 lite0(np.zeros((256, 256, 3), np.uint8))
 before, pixels = peak(), np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)
 (grid,) = lite0.grids(source := lite0.open(pixels), fcnconv.options.OWN_SIZE)
-assert lite0.tilings([grid])[grid].in_parts
+assert lite0.plan_dense(source, [grid]).tilings[grid].in_parts
 for block in lite0.scan(source):
     del block
 print(peak() - before - pixels.nbytes)
@@ -349,5 +351,5 @@ def test_a_network_that_sees_the_whole_image_is_marked_when_it_is_cut(caplog) ->
     score_map = cut(pixels, anchors=0)
     tiles = score_map.provenance.tiles
     assert tiles > 1
-    assert own.parts.cut() == (own.parts.whole,)
+    assert own.network.parts.cut() == (own.network.parts.whole,)
     assert f"is scanned in {tiles} tiles" in caplog.text and "avgpool (AdaptiveAvgPool2d)" in caplog.text

@@ -16,6 +16,7 @@ import axe
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command, needs_chromium
+from patience import wait_until
 from PIL import Image
 from tiny import make_map
 
@@ -566,6 +567,7 @@ def test_every_control_has_a_name_and_nothing_runs_off_a_phone(tmp_path: Path, o
     for width in (390, 1200):
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        wait_until(lambda width=width: page.script("return innerWidth") == width, "the width of the page")
         assert page.script("return document.documentElement.scrollWidth") <= width
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.driver.find_element("css selector", "summary").click()

@@ -1,14 +1,17 @@
 """Maps written as they come: what is in the file, and what is left of a scan that was stopped."""
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,11 @@ from patience import PATIENCE
 from PIL import Image
 from tiny import choose
 
+from fcnconv.batch.distributed import DistributedExecutor, Rows
+from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
+from fcnconv.images import MemorySource
+from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
 from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_scales
@@ -165,3 +172,32 @@ def test_scores_over_4_gb_make_a_bigtiff(
         assert file.is_bigtiff and len(file.pages) == 1000
         assert np.array_equal(file.asarray(), score_map.logits.transpose(2, 0, 1))
         assert file.pages[0].tags["ModelPixelScaleTag"].value == (32, 32, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "memory"),
+    [
+        (MapOptions(map="focused"), 2e9),
+        pytest.param(MapOptions(anchors=4, refine=0.1), 1.0, marks=pytest.mark.slow),
+    ],
+    ids=["class activations", "corrected, in stages"],
+)
+def test_what_many_workers_compute_is_the_map_of_one(
+    lite0: Classifier, options: MapOptions, memory: float
+) -> None:
+    """The workers' methods are called here, one after another, with arguments and results pickled."""
+    with Image.open(SAMPLES / "collage.jpg") as photo:
+        source = MemorySource(np.asarray(photo.resize((480, 320))))
+    one = replace(lite0, memory=memory)
+    worker = Rows(None, None)  # type: ignore[arg-type]
+    worker.__dict__["folder"] = SimpleNamespace(share=one, open=lambda item: source)
+
+    def each(what: str, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        for call in calls:
+            sent = pickle.loads(pickle.dumps(call))
+            yield pickle.loads(pickle.dumps(getattr(worker, what)(*sent)))
+
+    many = replace(one, executor=DistributedExecutor(Input("image", b""), each, workers=3))
+    expected, found = (ScoreMap.collect(each.stream(source, options)) for each in (one, many))
+    assert np.array_equal(found.logits, expected.logits) and not np.isnan(found.logits).any()
+    assert found.provenance == expected.provenance

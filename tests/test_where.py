@@ -27,6 +27,7 @@ from fcnconv.options import MapOptions
 from fcnconv.parsing import parse_region
 from fcnconv.roi.areas import cells_inside, polygons, raster, rectangle
 from fcnconv.roi.tissue import find_tissue, otsu
+from fcnconv.scan.execute import LocalExecutor
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -106,24 +107,22 @@ def test_what_is_looked_at_scores_as_in_the_whole_map(
 def test_crops_are_scored_where_to_look_and_nowhere_else(
     small: Classifier, picture: Pixels, options: dict[str, float]
 ) -> None:
-    scored: list[np.ndarray] = []
-    watching = _Watching(small, scored)
-    part = watching(picture, region=(0, 0, 150, 230), **options)
+    watching = _Watching(small)
+    part = replace(small, executor=watching)(picture, region=(0, 0, 150, 230), **options)
     inside = ~np.isnan(part.logits[:, :, 0])
     assert part.exact[inside].sum() >= 0.1 * inside.sum() and not part.exact[~inside].any()
     grid = part.grid
-    columns = np.concatenate(scored) % grid.cols
+    columns = np.concatenate(watching.scored) % grid.cols
     # anchors stand up to four windows beyond, for what is between them
     assert columns.max() <= np.nonzero(inside)[1].max() + 4
 
 
-class _Watching(Classifier):
-    """A classifier that remembers which windows were scored as crops."""
+class _Watching(LocalExecutor):
+    """An executor that remembers which windows were scored as crops."""
 
-    def __init__(self, classifier: Classifier, scored: list[np.ndarray]):
-        for name, value in vars(classifier).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "scored", scored)
+    def __init__(self, classifier: Classifier):
+        super().__init__(classifier.network, classifier.open_crops)
+        object.__setattr__(self, "scored", [])
 
     def crops(self, source, grid, cells):  # type: ignore[no-untyped-def]
         self.scored.append(cells)  # type: ignore[attr-defined]
@@ -133,9 +132,7 @@ class _Watching(Classifier):
 @pytest.mark.parametrize("mode", ["fcn", "windows"])
 def test_windows_mode_scores_single_windows(small: Classifier, picture: Pixels, mode: str) -> None:
     torch.manual_seed(0)
-    classifier = (
-        small if mode == "fcn" else replace(small, provenance=replace(small.provenance, mode="windows"))
-    )
+    classifier = small if mode == "fcn" else replace(small, network=replace(small.network, mode="windows"))
     options = {"anchors": 1}
     whole, part = small(picture, **options), classifier(picture, region=(40, 50, 90, 70), **options)
     inside = ~np.isnan(part.logits[:, :, 0])
@@ -160,7 +157,9 @@ def test_a_sparse_mask_is_cut_into_small_blocks(lite0: Classifier, tmp_path: Pat
     mask[:4, :4] = mask[-4:, -4:] = True
     source = MemorySource(np.zeros((6000, 6000, 3), np.uint8))
     options = MapOptions(mask=saved(mask, tmp_path), anchors=0)
-    (part,), (whole,) = lite0.estimate(source, options), lite0.estimate(source, MapOptions(anchors=0))
+    (part,), (whole,) = (
+        lite0.plan(source, each).estimate(lite0.open_crops) for each in (options, MapOptions(anchors=0))
+    )
     assert part.multiply_adds < 0.1 * whole.multiply_adds
     assert part.tiling.memory <= whole.tiling.memory
 
@@ -377,7 +376,7 @@ def test_a_network_that_looks_at_the_whole_image_is_given_all_of_it(
     small: Classifier, picture: Pixels
 ) -> None:
     """As what it sees elsewhere changes its scores, these are those of the whole map."""
-    scored = replace(small, geometry=replace(small.geometry, local=False))
+    scored = replace(small, network=replace(small.network, geometry=replace(small.geometry, local=False)))
     source = Watched(picture)
     part = scored(source, region=(40, 50, 90, 70), anchors=0)
     assert source.seen[:228, :308].all()

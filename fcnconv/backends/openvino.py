@@ -112,7 +112,9 @@ def open_openvino(
     parts = Stages(replace(plan.whole, run=run), once(in_parts))
     has_cells = bool(record.cell_head.cells)
     return Network(
-        *(run, record.geometry, identity, parts, arithmetic, record.cell_head),
+        *(run, record.geometry, identity, parts),
+        arithmetic=arithmetic,
+        cell_head=record.cell_head,
         joint=once(joint) if has_cells else None,
     )
 

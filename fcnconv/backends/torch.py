@@ -84,9 +84,7 @@ def open_torch(
     if converted.joint is not None:
         joint = once(partial(_joint_parts, converted, place, half))
     cell_head, identity = converted.conversion.cell_head, spec.identity(weights)
-    return Network(
-        run, geometry, identity, parts, arithmetic=arithmetic, cell_head=cell_head, joint=joint
-    )
+    return Network(run, geometry, identity, parts, arithmetic=arithmetic, cell_head=cell_head, joint=joint)
 
 
 def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:

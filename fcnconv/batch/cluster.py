@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fcnconv.batch.distributed import HUGE, Rows, Spread, is_huge
+from fcnconv.batch.distributed import HUGE, DistributedExecutor, Rows, is_huge
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
 from fcnconv.batch.map_folder import MapFolder
@@ -206,8 +206,9 @@ def _spread(
     target = job.open()
     folder = target.folder if isinstance(target, Pack) else target
     for item in items:
-        spread = replace(folder, classifier=Spread.of(folder.classifier, item, each, workers))
-        own = replace(target, folder=spread) if isinstance(target, Pack) else spread
+        executor = DistributedExecutor(item, each, workers)
+        shared = replace(folder, classifier=replace(folder.classifier, executor=executor))
+        own = replace(target, folder=shared) if isinstance(target, Pack) else shared
         yield attempt(partial(own.make, since=since, alone=alone), item)
 
 

@@ -7,7 +7,7 @@ map is the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby
 from typing import Any
@@ -19,12 +19,13 @@ from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
 from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.packed import Pack
-from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource, resize
 from fcnconv.images.reading import picture_size
+from fcnconv.options import MapKind
 from fcnconv.scan.blocks import regions_of, scan_region
 from fcnconv.scan.crops import CROP_BATCH
+from fcnconv.scan.plan import ScanPlan
 from fcnconv.scan.rectangles import RectangleGroup
 from fcnconv.scan.tiling import Tiling
 from fcnconv.scores import Block, FloatArray, Mask
@@ -36,6 +37,9 @@ BANDS = 4
 """Approximate number of bands of rows per worker. There are few, because each band has a halo, and more than
 one, because bands take different times.
 """
+
+Way = tuple[MapKind, bool, tuple[tuple[int, int], ...], Mask | None]
+"""How a grid is computed: the kind of map, and `Tiling.in_parts`, `blocks` and `needed`."""
 
 Each = Callable[[str, Sequence[tuple[Any, ...]]], Iterator[Any]]
 """(method, arguments of each call) -> the results, in order. The method is a name of a method of `Rows`."""
@@ -53,9 +57,9 @@ def is_huge(item: Input, target: MapFolder | Pack, pixels: int) -> bool:
     return width * height >= pixels
 
 
-@dataclass(frozen=True, repr=False)
-class Spread(Classifier):
-    """A classifier that distributes its computation.
+@dataclass(frozen=True)
+class DistributedExecutor:
+    """Runs the network on many workers, for one image.
 
     Attributes:
         item: The image.
@@ -63,31 +67,29 @@ class Spread(Classifier):
         workers: The number of workers.
     """
 
-    item: Input | None = None
-    each: Each = field(default=lambda what, calls: iter(()))
-    workers: int = 1
+    item: Input
+    each: Each
+    workers: int
 
-    @classmethod
-    def of(cls, classifier: Classifier, item: Input, each: Each, workers: int) -> Spread:
-        """Returns the classifier with its computation distributed."""
-        return cls(**vars(classifier), item=item, each=each, workers=workers)
+    def get_ready(self, plan: ScanPlan) -> None:
+        """Does nothing: the workers open what they need."""
 
     def crops(self, source: ImageSource, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
-        """Scores crops, see `Classifier.crops`."""
+        """Scores crops, see `Executor.crops`."""
         count = min(self.workers, -(-len(cells) // CROP_BATCH))
         calls = [(self.item, grid, some) for some in np.array_split(cells, count)]
         return np.concatenate(list(self.each("crops", calls)))
 
-    def _blocks(self, source: ImageSource, tilings: dict[Grid, Tiling]) -> Iterator[Block]:
-        for grid, tiling in tilings.items():
-            self._told(tiling)
+    def blocks(self, plan: ScanPlan) -> Iterator[Block]:
+        """Yields the dense blocks, see `Executor.blocks`."""
+        for grid, tiling in plan.tilings.items():
             bands = [
                 band for region in regions_of(grid, tiling) for band in _bands(region, BANDS * self.workers)
             ]
-            calls = [(self.item, grid, tiling.in_parts, tiling.blocks, tiling.needed, band) for band in bands]
-            for place, logits in chain.from_iterable(self.each("blocks", calls)):
-                own = np.array(logits)  # arrays from other processes are read-only
-                yield Block(grid, place[0], place[1], own)
+            way = plan.kind, tiling.in_parts, tiling.blocks, tiling.needed
+            for block in chain.from_iterable(self.each("blocks", [(self.item, grid, way, b) for b in bands])):
+                # arrays from other processes are read-only
+                yield replace(block, logits=np.array(block.logits))
 
 
 def _bands(region: RectangleGroup, count: int) -> list[RectangleGroup]:
@@ -117,22 +119,14 @@ class Rows:
         return self.opened[1]
 
     def crops(self, item: Input, grid: Grid, cells: npt.NDArray[np.int64]) -> FloatArray:
-        """Scores crops, see `Classifier.crops`."""
+        """Scores crops, see `Executor.crops`."""
         return self.folder.share.crops(self.source(item), grid, cells)
 
-    def blocks(
-        self,
-        item: Input,
-        grid: Grid,
-        in_parts: bool,
-        blocks: tuple[tuple[int, int], ...],
-        needed: Mask | None,
-        band: RectangleGroup,
-    ) -> list[tuple[tuple[slice, slice], FloatArray]]:
-        """Returns the places and logits of a band's blocks. in_parts, blocks, needed: of the tiling."""
-        classifier = self.folder.share
-        parts = classifier.parts.cut() if in_parts else (classifier.parts.whole,)
-        tiling = Tiling(parts, blocks, 0, 0, 0, needed)
+    def blocks(self, item: Input, grid: Grid, way: Way, band: RectangleGroup) -> list[Block]:
+        """Returns the dense blocks of a band."""
+        kind, in_parts, blocks, needed = way
+        network = self.folder.share.network
+        stages = network.stages_of(kind)
+        tiling = Tiling(stages.cut() if in_parts else (stages.whole,), blocks, 0, 0, 0, needed)
         scaled = resize(self.source(item), grid.scan_size)
-        scanned = scan_region(grid, scaled, classifier.prepare, tiling, band)
-        return [((block.rows, block.cols), block.logits) for block in scanned]
+        return list(scan_region(grid, scaled, network.prepare, tiling, band))

@@ -169,7 +169,7 @@ class MapFolder:
             "version": __version__,
             **asdict(made.identity),
             "activation": classifier.labels.activation,
-            "pixel_size": classifier.pixel_size,
+            "pixel_size": classifier.sizing.pixel_size,
             "window": classifier.geometry.window,
             **network,
             "stride": classifier.geometry.stride,

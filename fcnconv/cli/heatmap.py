@@ -100,7 +100,7 @@ def heatmap(
         with shown(progress, quiet=quiet):
             source = classifier.open(item.content(), options.sizes, name=item.name, frame=item.frame)
             if dry_run:
-                for estimate in classifier.estimate(source, options):
+                for estimate in classifier.plan(source, options).estimate(classifier.open_crops):
                     print_data(f"{item.name}: {estimate}")
                 if faster:
                     print_data(f"{item.name}: {faster}")

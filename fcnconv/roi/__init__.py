@@ -55,6 +55,10 @@ class Where:
         return None if inside.all() else inside
 
 
+WHOLE_IMAGE = Where()
+"""The region of interest of a scan that leaves nothing out."""
+
+
 def where_of(source: ImageSource, options: MapOptions) -> Where:
     """The region of interest that the options ask for, restricted to where the image has data.
 

@@ -60,6 +60,8 @@ class Correction:
         cells = grid.rows * grid.cols if inside is None else int(inside.sum())
         if self.anchors == 1:
             return cells
+        if grid.rows * grid.cols == 1:
+            return 0  # the dense map of a single window is the crop
         if not self.anchors:
             return round(self.refine * cells)
         down, across = self._lines(grid)
@@ -84,6 +86,10 @@ class Correction:
     def _lines(self, grid: Grid) -> tuple[Lines, Lines]:
         down, across = (anchor_lines(n, self.anchors, grid.phases) for n in (grid.rows, grid.cols))
         return down, across
+
+
+DENSE, CROPS_ALONE = Correction(0), Correction(1)
+"""The dense map as it is, and a map of crops only."""
 
 
 def correction_of(options: MapOptions, mode: Mode, activation: Activation = "softmax") -> Correction:

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fcnconv.grid import Geometry
-from fcnconv.provenance import FLOAT32, NO_CELLS, Arithmetic, CellHead, Identity, Mode
+from fcnconv.images import Pixels
+from fcnconv.images.reading import normalize
+from fcnconv.options import MapKind
+from fcnconv.provenance import FLOAT32, NO_CELLS, Arithmetic, CellHead, Identity, Mode, Provenance
 from fcnconv.scan.stages import Forward
 from fcnconv.scan.tiling import Stages
+from fcnconv.scores import FloatArray
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,19 @@ class Network:
     arithmetic: Arithmetic = FLOAT32
     cell_head: CellHead = NO_CELLS
     joint: Callable[[], Stages] | None = None
+
+    def prepare(self, pixels: Pixels) -> FloatArray:
+        """Normalizes pixels: uint8 (H, W, channels) -> float32 (1, channels, H, W)."""
+        return normalize(pixels, self.identity.mean, self.identity.std)
+
+    def stages_of(self, kind: MapKind) -> Stages:
+        """The stages that compute a map of a kind: with class activations for all but windows."""
+        return self.parts if kind == "windows" or self.joint is None else self.joint()
+
+    @property
+    def provenance(self) -> Provenance:
+        """The provenance of its dense scores."""
+        return Provenance(self.identity, self.mode, arithmetic=self.arithmetic)
 
 
 @dataclass(frozen=True)

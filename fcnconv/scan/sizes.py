@@ -1,13 +1,16 @@
-"""The size at which an image is scanned, where --scales alone does not decide it."""
+"""The sizes at which an image is scanned: of its scales, of its pixels and of the limits."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.grid import MOST_ENLARGED, Grid, Scale
-from fcnconv.images import ImageSource, pixel_sides_of
+from fcnconv.grid import MOST_ENLARGED, Geometry, Grid, Scale
+from fcnconv.images import ImageSource, MemorySource, pixel_sides_of
+from fcnconv.images.reading import MAX_PIXELS
 
 log = logging.getLogger("fcnconv")
 
@@ -19,6 +22,52 @@ MEANINGLESS = 6
 photos keep their top class in 67 %, 6 times in 40 %, 8 times in 20 %, and 16 times in none
 (`benchmarks/small.py`).
 """
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What decides, besides the scales, at which sizes an image is scanned.
+
+    Attributes:
+        eval_size: short side, in pixels, of the scale that names no size: the model's evaluation size.
+        pixel_size: metres across a pixel that the network was trained on; None is any size.
+        image_pixel_size: metres across a pixel of images whose files do not record it.
+        max_pixels: the most pixels of an image in memory, also after it is resized.
+    """
+
+    eval_size: int
+    pixel_size: float | None = None
+    image_pixel_size: float | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def grids(self, source: ImageSource, scales: Sequence[Scale], geometry: Geometry) -> list[Grid]:
+        """The grids of an image, one per scan size, each once.
+
+        Raises:
+            ImageError: if the image is too large at a size, or does not say how large its pixels are.
+            UsageError: if a scale does not fit a network for pixels of one size.
+        """
+        g, grids, own_size = geometry, [], source.size
+        if self.pixel_size is not None:
+            own_size = true_size(source, self.pixel_size, self.image_pixel_size, g.window)
+            scales = [as_factor(scale) for scale in scales]
+        sizes = [
+            size for scale in scales for size in scale.scan_sizes(own_size, self.eval_size, g.window, g.step)
+        ]
+        for size in dict.fromkeys(sizes):
+            if size[0] * size[1] > self.max_pixels and isinstance(source, MemorySource):
+                width, height = size
+                raise ImageError(
+                    f"{source.name}: scanned at {width} × {height} it has {width * height:,} pixels, "
+                    f"over the limit of {self.max_pixels:,}; choose a smaller scale, or raise --max-pixels"
+                )
+            grids.append(Grid(g.window, g.stride, source.size, size, g.phases))
+        return grids
+
+    def short_side(self, scales: Sequence[Scale], window: int) -> int | None:
+        """The short side of the largest scan, in pixels; None if it depends on the image's own size."""
+        sides = [scale.pixels(self.eval_size, window) for scale in scales]
+        return None if None in sides else max(side for side in sides if side)
 
 
 def true_size(source: ImageSource, wanted: float, told: float | None, window: int) -> tuple[int, int]:
