@@ -66,6 +66,9 @@ TIMM = (
     ("res2net50_26w_4s", 18),
     ("ese_vovnet19b_slim", 18),
     ("starnet_s050", 18),
+    ("convnextv2_atto", 17),
+    ("poolformer_s12", 18),
+    ("hrnet_w18_small", 13),
 )
 DYNAMO = 18
 """From this opset on the newer of torch's two exporters is used, which writes no older ones."""

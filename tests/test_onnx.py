@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import fcnconv
+from fcnconv.convert import convolutionize
 from fcnconv.errors import ConversionError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model
 from fcnconv.models.onnx_file import read_graph
@@ -263,6 +264,22 @@ def test_what_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
         find_model(path, OwnModel(mean=(0.5,), std=(0.5,)))
 
 
+def test_inputs_with_a_value_or_without_a_use_are_no_images(tmp_path: Path, pixels: Any) -> None:
+    path = export(Net(), tmp_path / "net.onnx", keep_initializers_as_inputs=True)
+    model = onnx.load(path)
+    assert len(model.graph.input) > 1
+    model.graph.input.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, 3, 1, 1]))
+    onnx.save(model, path)
+    found = fcnconv.load(str(path), **NORMALISED)(pixels).logits
+    right = fcnconv.load(Net().eval(), window=WINDOW, **NORMALISED)(pixels).logits
+    assert np.allclose(found, right, atol=1e-4)
+    model.graph.node.append(helper.make_node("Mul", [model.graph.output[0].name, "mean"], ["scaled"]))
+    model.graph.output[0].name = "scaled"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"does not take one image .* mean \(1, 3, 1, 1\)"):
+        find_model(str(path), OwnModel())
+
+
 def in_front(nodes: list[onnx.NodeProto], weights: dict[str, Any], shape: list[Any], folder: Path) -> Path:
     """A network of `Net` behind nodes that compute "pre" of the image "pix"."""
     model = onnx.load(export(Net(), folder / "net.onnx"))
@@ -380,3 +397,111 @@ def test_a_normalised_head_has_a_plan(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.set_level("INFO", "fcnconv")
     fcnconv.load(str(export(NormalisedHead(), tmp_path / "net.onnx")), **NORMALISED)
     assert "running with torch" not in caplog.text and "prepared in" in caplog.text
+
+
+class Bodies(nn.Module):
+    """A classifier whose body, or pooled features, pass through a function."""
+
+    def __init__(self, body: Any = None, head: Any = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+        self.groups, self.neighbours = nn.GroupNorm(2, 8), nn.Conv1d(1, 1, 3, padding=1)
+        self.body, self.head = body, head
+        self.groups.weight.data.uniform_(0.5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = (self.body(self, x) if self.body else x).mean((2, 3))
+        logits: torch.Tensor = self.fc(self.head(self, x) if self.head else x)
+        return logits
+
+
+def _gated(net: Bodies, x: torch.Tensor) -> torch.Tensor:
+    gate = net.neighbours(x.mean((2, 3)).view(x.shape[0], 1, -1)).sigmoid()
+    return x * gate.view(x.shape[0], -1, 1, 1).expand_as(x)
+
+
+@pytest.mark.parametrize(
+    ("operations", "local", "body", "head"),
+    [
+        ("ReduceL2 Expand", True, lambda net, x: F.normalize(x, dim=1), None),
+        ("ReduceL2", True, None, lambda net, x: F.normalize(x)),
+        ("ReduceL1", True, lambda net, x: x / x.norm(p=1, dim=1, keepdim=True), None),
+        ("ReduceL2", False, lambda net, x: x * x.norm(p=2, dim=(2, 3), keepdim=True), None),
+        ("InstanceNormalization", False, lambda net, x: net.groups(x), None),
+        ("Erf", True, lambda net, x: F.gelu(x), None),
+        ("Where Greater", True, lambda net, x: torch.where(x > 0, x, 0.1 * x), None),
+        ("Resize", True, lambda net, x: F.avg_pool2d(F.interpolate(x, scale_factor=2.0), 2), None),
+        ("Conv Expand", False, _gated, None),
+    ],
+)
+def test_operations_of_timms_networks(
+    operations: str, local: bool, body: Any, head: Any, tmp_path: Path
+) -> None:
+    net = Bodies(body, head)
+    path = export(net, tmp_path / "net.onnx", opset_version=13)
+    assert set(operations.split()) <= {node.op_type for node in onnx.load(path).graph.node}
+    x = torch.randn(2, 3, WINDOW, WINDOW)
+    read = find_model(str(path), OwnModel(**NORMALISED)).build(path)
+    torch.testing.assert_close(read(x), net(x), atol=1e-4, rtol=1e-4)
+    assert convolutionize(read, WINDOW).geometry.local is local
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode="DCR"),
+        helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode="CRD"),
+        helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=2),
+        helper.make_node("LpNormalization", ["x"], ["y"], axis=1, p=1),
+        helper.make_node("InstanceNormalization", ["x", "scales", "means"], ["y"]),
+        helper.make_node("ReduceSumSquare", ["x"], ["y"], axes=[1]),
+        helper.make_node("Einsum", ["x", "mix"], ["y"], equation="nchw,dc->ndhw"),
+        helper.make_node(
+            "Resize",
+            ["x", "roi", "twice"],
+            ["y"],
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_operations_of_other_exporters(operation: onnx.NodeProto, tmp_path: Path) -> None:
+    import onnxruntime
+
+    random = np.random.default_rng(0)
+    weights = {
+        "scales": random.random(12, np.float32),
+        "means": random.random(12, np.float32),
+        "mix": random.random((12, 12), np.float32),
+        "roi": np.array([], np.float32),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "fc": random.random((48, 5), np.float32),
+        "k": random.standard_normal((12, 3, 1, 1), np.float32),
+        "cut": np.array([48]),
+        "row": np.array([1, -1]),
+    }
+    nodes = [
+        helper.make_node("Conv", ["pixels", "k"], ["x"]),
+        operation,
+        helper.make_node("Reshape", ["y", "row"], ["flat"]),
+        helper.make_node("Slice", ["flat", "zero", "cut", "one"], ["few"]),
+        helper.make_node("Slice", ["fc", "zero", "cut", "zero"], ["weight"]),
+        helper.make_node("MatMul", ["few", "weight"], ["scores"]),
+    ]
+    weights |= {"zero": np.array([0]), "one": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 5])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8), path)
+    x = random.standard_normal((1, 3, 8, 8), np.float32)
+    (right,) = onnxruntime.InferenceSession(str(path)).run(None, {"pixels": x})
+    read = find_model(str(path), OwnModel(**NORMALISED)).build(path)
+    np.testing.assert_allclose(read(torch.from_numpy(x)), right, rtol=1e-4, atol=1e-4 * abs(right).max())

@@ -15,10 +15,9 @@ _POINTWISE_FAMILIES = (
 )
 
 _ARITHMETIC = (
-    "abs add addcmul clamp clamp_max clamp_min contiguous div exp float floordiv iadd imul isub itruediv "
-    "log mul "
-    "neg pow rsqrt rsub "
-    "sqrt square sub to truediv type"
+    "abs add addcmul clamp clamp_max clamp_min contiguous cos div eq erf exp expm1 float floordiv ge gt iadd "
+    "imul isub itruediv le log log1p lt maximum minimum mul ne neg pow reciprocal rsqrt rsub sign "
+    "sqrt square sub to truediv type where"
 )
 _ACTIVATION = (
     "batch_norm celu dropout dropout2d elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu "
@@ -85,7 +84,8 @@ def function_name(node: fx.Node) -> str:
     The name is without the underscores of in-place functions, and without the variant of an operator of
     ``torch.export``, such as ``mean.dim``.
     """
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0].strip("_")
+    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0].strip("_")
+    return "vector_norm" if name == "linalg_vector_norm" else name
 
 
 def called(node: fx.Node, *names: str) -> bool:

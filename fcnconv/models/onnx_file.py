@@ -169,8 +169,10 @@ def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 def _described(model: onnx.ModelProto, path: Path) -> Graph:
     graph = model.graph
+    output, activation = _output(graph, path)
     known = {each.name for each in graph.initializer}
-    inputs = [each for each in graph.input if each.name not in known]
+    used = {name for node in _needed(list(graph.node), output) for name in _taken(node)}
+    inputs = [each for each in graph.input if each.name in used - known]  # tf2onnx lists more
     images = [each for each in inputs if len(each.type.tensor_type.shape.dim) == 4]
     if len(inputs) != 1 or not images:
         shapes = "; ".join(f"{each.name} {_sides(each)}" for each in inputs)
@@ -183,7 +185,6 @@ def _described(model: onnx.ModelProto, path: Path) -> Graph:
     if channels is None:
         raise ModelError(f"{path}: its input {_sides(image)} does not state the number of image channels")
     height, width = (dims[1], dims[2]) if last else (dims[2], dims[3])
-    output, activation = _output(graph, path)
     kind = image.type.tensor_type.elem_type
     name, turned, scale, shift, order = _normalisation(graph, image.name, channels, last)
     if name != image.name:

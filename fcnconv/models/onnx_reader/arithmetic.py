@@ -106,9 +106,15 @@ def _softmax(function: Callable[..., Any]) -> Read:
 
 
 def _cast(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    if given[0].example.dtype == torch.bool and attribute(node, "to") in FLOATS:
+        return r.call(torch.where, given[0], 1.0, 0.0)
     if attribute(node, "to") not in FLOATS:
         raise r.unreadable(node, "it converts values to whole numbers")
     return given[0]  # type: ignore[no-any-return]
+
+
+def _where(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    return r.call(torch.where, *map(_plain, given))
 
 
 def _gelu(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
@@ -141,13 +147,21 @@ ARITHMETIC: dict[str, Read] = {
     "ThresholdedRelu": lambda r, node, given: r.call(
         F.threshold, given[0], attribute(node, "alpha", 1.0), 0.0
     ),
+    "Greater": _binary(torch.gt),
+    "GreaterOrEqual": _binary(torch.ge),
+    "Less": _binary(torch.lt),
+    "LessOrEqual": _binary(torch.le),
+    "Equal": _binary(torch.eq),
+    "Where": _where,
     "Erf": _unary(torch.erf),
     "Exp": _unary(torch.exp),
     "Log": _unary(torch.log),
     "Sqrt": _unary(torch.sqrt),
     "Abs": _unary(torch.abs),
     "Neg": _unary(torch.neg),
+    "Sign": _unary(torch.sign),
     "Sin": _unary(torch.sin),
+    "Cos": _unary(torch.cos),
     "Reciprocal": lambda r, node, given: r.call(torch.pow, given[0], -1.0),
     "Softmax": _softmax(torch.softmax),
     "LogSoftmax": _softmax(torch.log_softmax),

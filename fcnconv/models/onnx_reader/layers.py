@@ -5,7 +5,8 @@ A new layer needs a function here and a row in `LAYERS`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -25,14 +26,15 @@ from fcnconv.models.onnx_reader.tracer import (
 
 
 def _pads(node: onnx.NodeProto, x: torch.Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The padding of a window before and after, for each of two axes."""
+    """The padding of a window before and after, for each axis of the window."""
     auto = attribute(node, "auto_pad", b"NOTSET").decode()
     if auto in ("NOTSET", ""):
-        pads = list(attribute(node, "pads", [0] * 4))
-        return pads[:2], pads[2:]
+        pads = list(attribute(node, "pads", [0] * 2 * len(kernel)))
+        return pads[: len(kernel)], pads[len(kernel) :]
+    ones = [1] * len(kernel)
     if auto == "VALID":
-        return [0, 0], [0, 0]
-    strides, dilations = attribute(node, "strides", [1, 1]), attribute(node, "dilations", [1, 1])
+        return [0] * len(kernel), [0] * len(kernel)
+    strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
     before, after = [], []
     for side, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True):
         total = max((-(-side // s) - 1) * s + (k - 1) * d + 1 - side, 0)
@@ -43,27 +45,29 @@ def _pads(node: onnx.NodeProto, x: torch.Tensor, kernel: Sequence[int]) -> tuple
 
 
 def _padded(r: Tracer, x: Traced, before: list[int], after: list[int], value: float) -> Traced:
-    pads = [before[1], after[1], before[0], after[0]]
+    pads = [pad for pair in zip(before[::-1], after[::-1], strict=True) for pad in pair]
     return r.call(F.pad, x, pads, "constant", value) if any(pads) else x
 
 
 def _conv(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     x, weight = given[0], given[1]
     bias = given[2] if len(given) > 2 else None
-    if isinstance(weight, Traced) or weight.ndim != 4:
-        raise r.unreadable(node, "its weights are not a constant with two dimensions")
-    before, after = _pads(node, x.example, weight.shape[2:])
-    padding = before[0], before[1]
+    kinds: dict[int, Callable[..., nn.Conv1d | nn.Conv2d]] = {3: nn.Conv1d, 4: nn.Conv2d}
+    if isinstance(weight, Traced) or weight.ndim not in kinds:
+        raise r.unreadable(node, "its weights are not a constant with one or two dimensions")
+    kernel = tuple(weight.shape[2:])
+    before, after = _pads(node, x.example, kernel)
+    padding, ones = before, [1] * len(kernel)
     if before != after:
-        x, padding = _padded(r, x, before, after, 0.0), (0, 0)
+        x, padding = _padded(r, x, before, after, 0.0), [0] * len(kernel)
     groups = attribute(node, "group", 1)
-    layer = nn.Conv2d(
+    layer = kinds[weight.ndim](
         weight.shape[1] * groups,
         weight.shape[0],
-        tuple(weight.shape[2:]),
-        tuple(attribute(node, "strides", [1, 1])),
-        padding,
-        tuple(attribute(node, "dilations", [1, 1])),
+        kernel,
+        tuple(attribute(node, "strides", ones)),
+        tuple(padding),
+        tuple(attribute(node, "dilations", ones)),
         groups,
         bias is not None,
     )
@@ -103,6 +107,10 @@ def _gemm(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     return _linear(r, x, weight, bias)
 
 
+def _einsum(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    return r.call(torch.einsum, attribute(node, "equation").decode(), *given)
+
+
 def _matmul(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     a, b = given
     if isinstance(a, Traced) and not isinstance(b, Traced) and b.ndim == 2:
@@ -110,8 +118,15 @@ def _matmul(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     return r.call(torch.matmul, a, b)
 
 
+def _kernel(r: Tracer, node: onnx.NodeProto) -> tuple[int, int]:
+    kernel = attribute(node, "kernel_shape")
+    if len(kernel) != 2:
+        raise r.unreadable(node, "it pools something else than rows and columns")
+    return kernel[0], kernel[1]
+
+
 def _pool_max(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
-    x, kernel = given[0], attribute(node, "kernel_shape")
+    x, kernel = given[0], _kernel(r, node)
     strides = attribute(node, "strides", [1, 1])
     before, after = _pads(node, x.example, kernel)
     padding = before
@@ -119,13 +134,13 @@ def _pool_max(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
         x, padding = _padded(r, x, before, after, float("-inf")), [0, 0]
     ceil = bool(attribute(node, "ceil_mode", 0))
     dilations = tuple(attribute(node, "dilations", [1, 1]))
-    return r.layer(nn.MaxPool2d(tuple(kernel), tuple(strides), tuple(padding), dilations, ceil_mode=ceil), x)
+    return r.layer(nn.MaxPool2d(kernel, tuple(strides), tuple(padding), dilations, ceil_mode=ceil), x)
 
 
 def _pool_average(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
-    x, kernel = given[0], list(attribute(node, "kernel_shape"))
+    x, kernel = given[0], _kernel(r, node)
     before, after = _pads(node, x.example, kernel)
-    if kernel == list(x.example.shape[2:]) and not any(before + after):
+    if kernel == tuple(x.example.shape[2:]) and not any(before + after):
         return r.layer(nn.AdaptiveAvgPool2d(1), x)
     counted = bool(attribute(node, "count_include_pad", 0))
     if before != after:
@@ -133,7 +148,7 @@ def _pool_average(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
             raise r.unreadable(node, "its padding is uneven and excluded from the average")
         x, before = _padded(r, x, before, after, 0.0), [0, 0]
     strides, ceil = tuple(attribute(node, "strides", [1, 1])), bool(attribute(node, "ceil_mode", 0))
-    return r.layer(nn.AvgPool2d(tuple(kernel), strides, (before[0], before[1]), ceil, counted), x)
+    return r.layer(nn.AvgPool2d(kernel, strides, (before[0], before[1]), ceil, counted), x)
 
 
 def _prelu(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
@@ -164,6 +179,29 @@ def _group_norm(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     return r.layer(layer, x)
 
 
+def _instance_norm(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    """Instance normalisation. Exporters write a group normalisation as one of (N, groups, the rest)."""
+    x, weight, bias = given
+    eps, before = attribute(node, "epsilon", 1e-5), x.before
+    if before is not None and before.example.ndim == 4 and x.example.ndim == 3:
+        if not (np.all(weight == 1) and np.all(bias == 0)):
+            raise r.unreadable(node, "its weights are not one per channel")
+        groups, channels = len(weight), before.example.shape[1]
+        normed = r.layer(nn.GroupNorm(groups, channels, eps, affine=False), before)
+        return replace(
+            r.call(torch.flatten, r.call(torch.unflatten, normed, 1, (groups, -1)), 2), before=normed
+        )
+    if x.example.ndim != 4:
+        raise r.unreadable(node, "it normalises something else than an image")
+    layer = nn.InstanceNorm2d(len(weight), eps, affine=True)
+    layer.weight.data, layer.bias.data = tensor_of(weight), tensor_of(bias)
+    return r.layer(layer, x)
+
+
+def _lp_norm(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    return r.call(F.normalize, given[0], float(attribute(node, "p", 2)), attribute(node, "axis", -1))
+
+
 def _lrn(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
     alpha, beta, k = (
         attribute(node, name, d) for name, d in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
@@ -176,9 +214,12 @@ LAYERS: dict[str, Read] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "LpNormalization": _lp_norm,
     "LRN": _lrn,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": _einsum,
     "MaxPool": _pool_max,
     "AveragePool": _pool_average,
     "GlobalAveragePool": module(lambda: nn.AdaptiveAvgPool2d(1)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,17 @@ from fcnconv.models.onnx_reader.tracer import (
 
 def _reshaped(r: Tracer, x: Traced, shape: Sequence[int]) -> Traced:
     """A value in another shape, in a form that is valid for other image sizes too."""
+    if x.before is not None and list(x.before.example.shape) == list(shape):
+        return x.before
     old, new = list(x.example.shape), list(shape)
     if old == new:
         return x
     if not new or new[0] != old[0]:
         raise UnreadableError(f"{r.source}: a reshape from {old} to {new} mixes images")
+    return replace(_other_shape(r, x, old, new), before=x)
+
+
+def _other_shape(r: Tracer, x: Traced, old: list[int], new: list[int]) -> Traced:
     if len(new) == 2:
         return r.call(torch.flatten, x, 1)
     if len(new) == 3 and len(old) == 4 and new[1] == old[1]:
@@ -165,7 +172,13 @@ def _gather(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
         places: list[Any] = [slice(None)] * x.example.ndim
         places[axis % x.example.ndim] = int(indices)
         return r.call(operator.getitem, x, tuple(places))
-    return r.call(torch.index_select, x, axis, np.asarray(indices).reshape(-1))
+    if indices.ndim > 1:
+        raise r.unreadable(node, "its indices have several axes")
+    return r.call(torch.index_select, x, axis, indices)
+
+
+def _tile(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    return r.call(torch.tile, given[0], tuple(ints(given[1])))
 
 
 def _pad(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
@@ -192,7 +205,9 @@ def _axes(node: onnx.NodeProto, given: Given, rank: int) -> list[int]:
     return [axis % rank for axis in (axes if axes is not None else range(1, rank))]
 
 
-def _reduce(function: Callable[..., torch.Tensor]) -> Read:
+def _reduce(function: Callable[..., torch.Tensor], *more: float) -> Read:
+    """Reads an operation that becomes `function` of a value, `more`, and axes."""
+
     def read(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
         x, keep = given[0], bool(attribute(node, "keepdims", 1))
         axes = _axes(node, given, x.example.ndim)
@@ -202,14 +217,95 @@ def _reduce(function: Callable[..., torch.Tensor]) -> Read:
             if left == sorted(left):  # rows and columns of channels last: the remaining axes are in order
                 x = _before_permute(x)
                 axes = [order[axis] for axis in axes]
-        return r.call(function, x, tuple(axes), keepdim=keep)
+        return r.call(function, x, *more, tuple(axes), keepdim=keep)
 
     return read
 
 
-def _norm(x: torch.Tensor, axes: tuple[int, ...], keepdim: bool) -> torch.Tensor:
-    norm: torch.Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim)
-    return norm
+def _sum_of_squares(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    total: Traced = _reduce(torch.sum)(r, node, [r.call(torch.square, given[0]), *given[1:]])
+    return total
+
+
+def _expand(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    """A broadcast value. Arithmetic broadcasts by itself, so it gets the value as it was."""
+    x, shape = given[0], ints(given[1])
+    lengths = np.broadcast_shapes(tuple(x.example.shape), tuple(shape))
+    if x.example.shape == lengths:
+        return x  # type: ignore[no-any-return]
+    users = [each for each in r.model.graph.node if node.output[0] in each.input]
+    if all(each.op_type in _BROADCASTING and len(each.input) == 2 for each in users):
+        others = [r.values.get(name) for each in users for name in each.input if name != node.output[0]]
+        if all(_shape_of(other) == lengths for other in others):
+            return x  # type: ignore[no-any-return]
+    return r.call(torch.broadcast_to, x, lengths)
+
+
+_BROADCASTING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+
+
+def _shape_of(value: Any) -> tuple[int, ...] | None:
+    shape = value.example.shape if isinstance(value, Traced) else getattr(value, "shape", None)
+    return None if shape is None else tuple(shape)
+
+
+_MODES = {
+    ("nearest", "asymmetric", "floor"): {"mode": "nearest"},
+    ("linear", "half_pixel", None): {"mode": "bilinear", "align_corners": False},
+    ("linear", "pytorch_half_pixel", None): {"mode": "bilinear", "align_corners": False},
+    ("linear", "align_corners", None): {"mode": "bilinear", "align_corners": True},
+    ("cubic", "half_pixel", None): {"mode": "bicubic", "align_corners": False},
+    ("cubic", "pytorch_half_pixel", None): {"mode": "bicubic", "align_corners": False},
+    ("cubic", "align_corners", None): {"mode": "bicubic", "align_corners": True},
+}
+"""ONNX's mode, coordinates and rounding of an enlargement -> torch's."""
+
+
+def _resize(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    """An image enlarged or reduced by a factor, whether the graph has a factor or a size."""
+    x, mode = given[0], attribute(node, "mode", b"nearest").decode()
+    coordinates = attribute(node, "coordinate_transformation_mode", b"half_pixel").decode()
+    rounding = attribute(node, "nearest_mode", b"round_prefer_floor").decode() if mode == "nearest" else None
+    sides = list(x.example.shape)
+    scales = given[1] if node.op_type == "Upsample" else given[2] if len(given) > 2 else None
+    if scales is None or np.size(scales) == 0:
+        lengths = ints(given[3])
+        factors = [new / old for old, new in zip(sides[-len(lengths) :], lengths, strict=True)]
+    else:
+        factors = [float(each) for each in np.asarray(scales).reshape(-1)]
+    axes = [axis % len(sides) for axis in attribute(node, "axes", list(range(len(sides))))]
+    by_axis = [1.0] * len(sides)
+    for axis, factor in zip(axes, factors, strict=True):
+        by_axis[axis] = factor
+    if node.op_type == "Upsample":
+        coordinates, rounding = "asymmetric", rounding and "floor"
+    if len(sides) != 4 or by_axis[:2] != [1, 1]:
+        raise r.unreadable(node, "it resizes other axes than rows and columns")
+    whole = all(factor == int(factor) for factor in by_axis)
+    if whole and mode == "nearest" and coordinates in ("asymmetric", "half_pixel", "pytorch_half_pixel"):
+        coordinates, rounding = "asymmetric", "floor"  # all the same, for enlargement by a whole number
+    options: Any = _MODES.get((mode, coordinates, rounding))
+    cubic = attribute(node, "cubic_coeff_a", -0.75)
+    if options is None or (mode == "cubic" and abs(cubic + 0.75) > 1e-6):
+        raise r.unreadable(node, f"torch has no {mode} interpolation of this kind ({coordinates})")
+    if attribute(node, "antialias", 0):
+        options = options | {"antialias": True}
+    return r.call(F.interpolate, x, scale_factor=tuple(by_axis[2:]), **options)
+
+
+def _depth_to_space(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    x, side = given[0], attribute(node, "blocksize")
+    if attribute(node, "mode", b"DCR") == b"DCR":  # channels last instead of first, in each block
+        order = np.arange(x.example.shape[1]).reshape(side * side, -1).T.reshape(-1)
+        x = r.call(torch.index_select, x, 1, order)
+    return r.call(F.pixel_shuffle, x, side)
+
+
+def _space_to_depth(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
+    side = attribute(node, "blocksize")
+    x = r.call(F.pixel_unshuffle, given[0], side)
+    order = np.arange(x.example.shape[1]).reshape(-1, side * side).T.reshape(-1)
+    return r.call(torch.index_select, x, 1, order)
 
 
 SHAPES: dict[str, Read] = {
@@ -218,6 +314,9 @@ SHAPES: dict[str, Read] = {
     "ReduceMax": _reduce(torch.amax),
     "ReduceMin": _reduce(torch.amin),
     "ReduceLogSumExp": _reduce(torch.logsumexp),
+    "ReduceL1": _reduce(torch.linalg.vector_norm, 1),
+    "ReduceL2": _reduce(torch.linalg.vector_norm, 2),
+    "ReduceSumSquare": _sum_of_squares,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Squeeze": _squeeze,
@@ -228,5 +327,11 @@ SHAPES: dict[str, Read] = {
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
 }
 """The function that reads each ONNX operation that moves or gathers values."""

@@ -30,10 +30,12 @@ class Traced:
     Attributes:
         node: its node in the network.
         example: its value for the images of zeros.
+        before: if the value is the same as another in another shape, that value.
     """
 
     node: fx.Node
     example: torch.Tensor
+    before: Traced | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class Tracer:
         from onnx.reference import ReferenceEvaluator
 
         feeds = {name: value for name, value in zip(node.input, given, strict=True) if name}
-        names = [name for name in node.output if name]
+        used = {name for each in self.model.graph.node for name in each.input} | {self.graph.output}
+        names = [name for name in node.output if name in used]
         try:
             inputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in feeds]
             outputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in names]
