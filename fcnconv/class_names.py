@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,16 @@ KEYS = (
 
 _REMEDY = "write one name per line in index order, or a JSON list of names"
 _WNID = re.compile(r"n\d{8}")
-_INDEX_FIRST = re.compile(r"(\d{1,9})(?:\s*[:,;=|]\s*|\s*\t\s*|\s+)(\S.*)")
-_INDEX_LAST = re.compile(r"(.*\S)(?:\s*[:,;=|]\s*|\s*\t\s*|\s+)(\d{1,9})")
+_INDEX_FIRST = re.compile(r"(\d{1,9})(?:\s*(?:[:,;=|)]|[-=]>)\s*|\.?\s+)(\S.*)")
+_INDEX_LAST = re.compile(r"(.*?\S)(?:\s*(?:[:,;=|]|[-=]>)\s*|\s+)(\d{1,9})")
 _HEADER = frozenset(
     "index idx id ids class classes class_id class_idx class_index class_name label label_id label_name "
     "labels name names category category_id category_name categories number no nr synset wnid code target "
     "description display_name".split()
+)
+_INDEX_COLUMNS = (
+    *("index", "idx", "id", "class_id", "class_idx", "class_index", "label_id", "category_id"),
+    *("number", "no", "nr"),
 )
 _NAME_COLUMNS = ("name", "class_name", "label_name", "category_name", "display_name", "description")
 
@@ -66,7 +71,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     text = _text(path)
     suffix = path.suffix.lower()
     try:
-        if text.lstrip()[:1] in ("{", "["):
+        if text.lstrip()[:1] in ("{", "[") or suffix == ".json" or _is_tuple(text):
             return names_of_object(parse_notation(text))
         if suffix in (".yaml", ".yml"):
             return names_of_object(_yaml(text))
@@ -75,6 +80,12 @@ def read_names(path: Path) -> tuple[str, ...]:
         return _of_lines(text)
     except NamesError as error:
         raise NamesError(f"{path}: {error}") from error
+
+
+def _is_tuple(text: str) -> bool:
+    """Whether a text is a tuple in Python's notation: a line may also be a name in parentheses."""
+    text = text.strip()
+    return text[:1] == "(" and text[-1:] == ")" and text[1:].lstrip()[:1] in ("'", '"')
 
 
 def names_of_object(found: Any) -> tuple[str, ...]:
@@ -181,6 +192,8 @@ def _of_lines(text: str) -> tuple[str, ...]:
     while lines and lines[0].startswith("#"):
         lines.pop(0)
     lines = _unquoted(lines)
+    if not lines and text.strip():
+        raise NamesError(f"all of its lines start with #, as comments do; {_REMEDY}")
     if not lines or "" in lines:
         line = lines.index("") + 1 if lines else 1
         raise NamesError(f"line {line} is empty; write one category per line, in index order")
@@ -263,13 +276,19 @@ def _of_table(text: str, delimiter: str) -> tuple[str, ...]:
     """The names in a table: the column with a heading such as ``name``, or the only possible column."""
     if delimiter == "," and ";" in text.partition("\n")[0] and "," not in text.partition("\n")[0]:
         delimiter = ";"  # from spreadsheets in languages with a decimal comma
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter)]
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = [[" ".join(cell.split()) for cell in row] for row in table]  # a quoted cell may have several lines
     rows = [row for row in rows if any(row)]
     header = [cell.casefold() for cell in rows.pop(0)] if len(rows) > 1 and _is_header(rows[0]) else []
     if not rows or len({len(row) for row in rows} | ({len(header)} if header else set())) != 1:
         raise NamesError(f"its rows are of different lengths ({_first(rows)}); {_REMEDY}")
     columns = list(zip(*rows, strict=True))
-    numbered = [n for n, column in enumerate(columns) if _counts(column)]
+    numbered = [
+        n
+        for n, column in enumerate(columns)
+        if _counts(column)
+        or (header and header[n] in _INDEX_COLUMNS and all(_index(cell) is not None for cell in column))
+    ]
     called = [n for n, cell in enumerate(header) if cell in _NAME_COLUMNS]
     wnids = [n for n, column in enumerate(columns) if all(map(_WNID.fullmatch, column))]
     if len(numbered) > 1:

@@ -20,6 +20,10 @@ ANIMALS = ("cat", "dog", "bird")
         ("indexed.txt", "0 cat\n1 dog\n2 bird\n"),
         ("reordered.txt", "2 bird\n0 cat\n1 dog\n"),
         ("colon.txt", "0: cat\n1: dog\n2: bird\n"),
+        ("bracket.txt", "2) bird\n0) cat\n1) dog\n"),
+        ("full_stop.txt", "1. cat\n2. dog\n3. bird\n"),
+        ("arrow.txt", "cat -> 0\nbird -> 2\ndog -> 1\n"),
+        ("tuple.txt", "('cat', 'dog', 'bird')"),
         ("last.txt", "dog 1\ncat 0\nbird 2\n"),
         ("from_one.txt", "1\tcat\n2\tdog\n3\tbird\n"),
         ("header.txt", "index name\n0 cat\n1 dog\n2 bird\n"),
@@ -59,6 +63,8 @@ def test_every_form_gives_the_names_in_their_order(name: str, text: str, tmp_pat
         "cat\n7 up\ndog\n",
         "tench, Tinca tinca\ngoldfish, Carassius auratus\n",
         "0-9\n10-19\n20-29\n",
+        "1.5 m\n2.5 m\n4.0 m\n",
+        "(other)\n(none)\n",
     ],
 )
 def test_numbers_that_are_part_of_names_stay(text: str, tmp_path: Path) -> None:
@@ -86,6 +92,9 @@ def test_numbers_that_are_part_of_names_stay(text: str, tmp_path: Path) -> None:
         ("map.pbtxt", "item {\n  id: 1\n}\n", "a program's own notation"),
         ("object.yaml", "!!python/object/apply:os.getcwd []\n", "not YAML"),
         ("number.json", '["cat", null]', "name 1 is None"),
+        ("gap.csv", "id,name\n0,cat\n5,dog\n", "1 is missing"),
+        ("hashes.txt", "#cat\n#dog\n", "start with #"),
+        ("null.json", "null", "a list or dictionary of names is expected, not None"),
         ("gap2.txt", "cat\n\ndog\n", "line 2 is empty"),
     ],
 )
@@ -95,6 +104,11 @@ def test_what_could_be_meant_in_two_ways_is_refused(
     (tmp_path / name).write_text(text)
     with pytest.raises(NamesError, match=message):
         read_names(tmp_path / name)
+
+
+def test_a_quoted_cell_may_hold_commas_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text('\ufeffid,name\n1,"dog,\ndomestic"\n0,cat\n')
+    assert read_names(tmp_path / "names.csv") == ("cat", "dog, domestic")
 
 
 def test_another_encoding_is_told(tmp_path: Path) -> None:

@@ -448,6 +448,17 @@ def test_operations_of_timms_networks(
     assert convolutionize(read, WINDOW).geometry.local is local
 
 
+def _with_token(net: Bodies, x: torch.Tensor) -> torch.Tensor:
+    token = torch.ones(1, 8, 1, 1).expand(x.shape[0], 8, 1, 8)
+    return torch.cat([token, x], 2)
+
+
+def test_a_graph_of_single_images_is_refused(tmp_path: Path) -> None:
+    path = export(Bodies(_with_token), tmp_path / "net.onnx", opset_version=13)
+    with pytest.raises(ConversionError, match=r"valid for 1 image at a time only .*windows"):
+        fcnconv.load(str(path), **NORMALISED)
+
+
 @pytest.mark.parametrize(
     "operation",
     [

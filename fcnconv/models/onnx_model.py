@@ -232,8 +232,13 @@ def _network(window: int, path: Path) -> nn.Module:
         x = np.floor(np.random.default_rng(0).random(shape, np.float32) * 256)
     name = session.get_inputs()[0].name
     expected = np.concatenate([session.run(None, {name: part})[0] for part in (x[:count], x[count:])])
-    with torch.inference_mode():
-        actual = network(torch.from_numpy(x)).numpy()
+    try:
+        with torch.inference_mode():
+            actual = network(torch.from_numpy(x)).numpy()
+    except RuntimeError as error:  # torch's error for shapes that contain the number of images
+        raise ConversionError(
+            f"{path}: its graph is valid for {count} image at a time only ({first_line(error)}); {WAY_OUT}"
+        ) from error
     difference = float(abs(actual - expected).max() / max(abs(expected).max(), 1e-30))
     if not difference <= TOLERANCE:
         raise ConversionError(

@@ -84,6 +84,8 @@ def _squeeze(r: Tracer, node: onnx.NodeProto, given: Given) -> Traced:
         if axes is not None
         else {n for n, s in enumerate(sides) if s == 1}
     )
+    if 0 in gone:  # after a permutation, axis 0 may be another axis than the number of the image
+        return r.call(torch.squeeze, x, tuple(sorted(gone)))
     return _reshaped(r, x, [side for axis, side in enumerate(sides) if axis not in gone])
 
 
