@@ -96,8 +96,21 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
 
 @pytest.fixture(scope="session")
 def lite0() -> Classifier:
-    """The embedded EfficientNet-Lite0 in fcn mode."""
+    """The embedded EfficientNet-Lite0 in fcn mode, with all plans that its commands need, made in one go."""
+    done = run_here("prepare")
+    assert done.returncode == 0, done.stderr
     return load("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The options that name a small model of random weights: seven classes, a window of 64 px."""
+    from fcnconv.models.torchvision import make_network
+
+    torch.manual_seed(0)
+    weights = tmp_path_factory.mktemp("small") / "small.pth"
+    torch.save(make_network("squeezenet1_1", 64, num_classes=7).state_dict(), weights)
+    return ["-m", str(weights), "--arch", "squeezenet1_1", "--window", "64"]
 
 
 @pytest.fixture

@@ -157,8 +157,10 @@ def test_concepts_are_left_to_classes_that_exclude_each_other() -> None:
 def test_from_the_command(fcnconv: Command, tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights, photo = tmp_path / "crack.pth", SAMPLES / "coffee.png"
-    torch.save(ordinary(make_network("resnet18", 64, num_classes=1), 64).state_dict(), weights)
-    spec: dict[str, object] = {"arch": "resnet18", "window": 64, "categories": ["crack"]}
+    network = ordinary(make_network("squeezenet1_1", 64, num_classes=1), 64)
+    state = network.state_dict()
+    torch.save(state | {"classifier.1.weight": 100 * state["classifier.1.weight"]}, weights)
+    spec: dict[str, object] = {"arch": "squeezenet1_1", "window": 64, "categories": ["crack"]}
     weights.with_suffix(".json").write_text(json.dumps(spec))
     done = fcnconv("heatmap", photo, "-m", weights, "-o", tmp_path / "map.npz")
     assert done.returncode == 0, done.stderr

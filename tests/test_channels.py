@@ -11,7 +11,7 @@ import torch
 from conftest import Command
 from PIL import Image
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import squeezenet1_1
 
 import fcnconv as package
 from fcnconv.convert.probes import channels_of
@@ -21,24 +21,19 @@ from fcnconv.models import OwnModel, find_model
 
 tifffile = pytest.importorskip("tifffile")
 
-WINDOW, BANDS = 64, 5
+WINDOW, STRIDE, BANDS = 64, 16, 5
 MEAN, STD = (0.2, 0.3, 0.4, 0.5, 0.6), (0.2, 0.25, 0.3, 0.35, 0.4)
-TOLD = {"arch": "resnet18", "window": WINDOW, "mean": MEAN, "std": STD}
+TOLD = {"arch": "squeezenet1_1", "window": WINDOW, "mean": MEAN, "std": STD}
 RNG = np.random.default_rng(4)
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """A ResNet-18 of five channels and three classes."""
+    """A SqueezeNet of five channels and three classes."""
     torch.manual_seed(0)
-    model = resnet18(num_classes=3)
-    model.conv1 = nn.Conv2d(BANDS, 64, 7, 2, 3, bias=False)
-    model.train()
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None
-    with torch.no_grad():
-        model(torch.randn(8, BANDS, WINDOW, WINDOW))
+    model = squeezenet1_1(num_classes=3)
+    model.features[0] = nn.Conv2d(BANDS, 64, 3, 2)
+    nn.init.kaiming_uniform_(model.classifier[1].weight)
     return model.eval()
 
 
@@ -53,7 +48,7 @@ def weights(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def tile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A TIFF of five smooth bands of 16 bits, 0 to 4000, of 3 × 4 windows; and the bands."""
     small = RNG.integers(0, 4001, (BANDS, 12, 16)).astype(np.float32)
-    size = WINDOW + 3 * 32, WINDOW + 2 * 32
+    size = WINDOW + 3 * STRIDE, WINDOW + 2 * STRIDE
     planes = [np.asarray(Image.fromarray(band).resize(size, Image.Resampling.BICUBIC)) for band in small]
     bands = np.clip(np.stack(planes), 0, 4000).astype(np.uint16)
     path = tmp_path_factory.mktemp("tiles") / "tile.tif"
@@ -67,9 +62,11 @@ def windows_of(network: nn.Module, bands: np.ndarray) -> np.ndarray:
     """The logits of each window, of bands (channels, H, W) with 0 to 4000, by the network itself."""
     x = np.floor(bands * (255 / 4000) + 0.5) / 255
     x = (x - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
-    rows, cols = ((side - WINDOW) // 32 + 1 for side in x.shape[1:])
+    rows, cols = ((side - WINDOW) // STRIDE + 1 for side in x.shape[1:])
     crops = [
-        x[:, 32 * i : 32 * i + WINDOW, 32 * j : 32 * j + WINDOW] for i in range(rows) for j in range(cols)
+        x[:, STRIDE * i : STRIDE * i + WINDOW, STRIDE * j : STRIDE * j + WINDOW]
+        for i in range(rows)
+        for j in range(cols)
     ]
     with torch.no_grad():
         logits = network(torch.from_numpy(np.stack(crops)).float())
@@ -94,17 +91,17 @@ def test_the_converted_network_is_the_classifier(
     network: nn.Module, weights: Path, tile: tuple[Path, np.ndarray]
 ) -> None:
     classifier = package.load(str(weights), rescale="0,4000", **TOLD)
-    one = classifier.open(tile[0]).read((32, 0, 32 + WINDOW, WINDOW))
+    one = classifier.open(tile[0]).read((STRIDE, 0, STRIDE + WINDOW, WINDOW))
     assert one.shape == (WINDOW, WINDOW, BANDS)
     expected = windows_of(network, tile[1])
     assert close(classifier(one).logits[0, 0], expected[0, 1])
     corrected = classifier(tile[0], anchors=1)
     assert close(corrected.logits, expected) and corrected.exact.all()
     # at another size each band is resized as Pillow does alone
-    smaller = resize(classifier.open(tile[0]), (128, 102)).read((0, 0, 128, 102))
+    smaller = resize(classifier.open(tile[0]), (84, 72)).read((0, 0, 84, 72))
     for band in range(BANDS):
-        whole = Image.fromarray(classifier.open(tile[0]).read((0, 0, 160, 128))[:, :, band])
-        expected = np.asarray(whole.resize((128, 102), Image.Resampling.BICUBIC))
+        whole = Image.fromarray(classifier.open(tile[0]).read((0, 0, 112, 96))[:, :, band])
+        expected = np.asarray(whole.resize((84, 72), Image.Resampling.BICUBIC))
         assert np.abs(smaller[:, :, band].astype(int) - expected).max() <= 1
 
 
@@ -151,7 +148,7 @@ def test_from_the_command(
         assert (str(file["bands"]), str(file["rescale"])) == ("1,2,3,4,5", "0,4000")
         assert "5 bands, bicubic resize" in str(file["preprocessing"])
     with Image.open(tmp_path / "map.png") as picture:
-        assert picture.width >= 160 and len(np.unique(np.asarray(picture)[:100])) > 50
+        assert picture.width >= 112 and len(np.unique(np.asarray(picture)[:100])) > 50
     photo = tmp_path / "photo.png"
     Image.new("RGB", (100, 100)).save(photo)
     done = fcnconv("heatmap", photo, *own[:-2], "-o", tmp_path / "map.npy")
@@ -160,8 +157,8 @@ def test_from_the_command(
 
 def test_what_does_not_fit_is_told(weights: Path, tile: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mean has 5 channels, and std has 3"):
-        find_model(str(weights), OwnModel(arch="resnet18", mean=MEAN))
-    three = find_model(str(weights), OwnModel(arch="resnet18", window=WINDOW))
+        find_model(str(weights), OwnModel(arch="squeezenet1_1", mean=MEAN))
+    three = find_model(str(weights), OwnModel(arch="squeezenet1_1", window=WINDOW))
     with pytest.raises(ModelError, match="takes images of 5 channels, and mean and std are for 3"):
         three.build(weights)
     with pytest.raises(UsageError, match="--bands names 3 bands, and the network takes 5"):

@@ -81,6 +81,7 @@ def test_what_only_a_new_process_reads_is_refused() -> None:
         run_here("--version", PYTHONPATH="here")
 
 
+@pytest.mark.usefixtures("lite0")
 def test_a_line_finds_files_as_a_shell_does(tmp_path: Path) -> None:
     for name in ("a.png", "b c.png"):
         (tmp_path / name).write_bytes(b"no image")

@@ -50,8 +50,10 @@ def test_onnx_runtime_gives_the_map(fcnconv: Command, tmp_path: Path, stride: in
     assert np.abs(found[0].transpose(1, 2, 0) - expected).max() <= 1e-4
 
 
-@pytest.mark.parametrize("stride", [4, 2])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("format", "stride"),
+    [*((each, 2) for each in FORMATS), *(pytest.param(each, 4, marks=pytest.mark.slow) for each in FORMATS)],
+)
 def test_a_small_network_is_the_same_in_the_file(
     spec: ModelSpec, tmp_path: Path, format: str, stride: int
 ) -> None:
@@ -86,8 +88,8 @@ def test_torch_gives_the_map(fcnconv: Command, tmp_path: Path) -> None:
             assert np.abs(found[0].permute(1, 2, 0).numpy() - expected).max() <= 1e-4
 
 
-def test_a_network_goes_to_a_pipe(fcnconv: Command) -> None:
-    done = fcnconv("export", "efficientnet_lite0", "-o", "-", "--format", "onnx", "-q")
+def test_a_network_goes_to_a_pipe(fcnconv: Command, small: list[str]) -> None:
+    done = fcnconv("export", *small, "-o", "-", "--format", "onnx", "-q")
     assert done.returncode == 0 and done.stderr == b""
     assert onnx.load_from_string(done.stdout).graph.input[0].name == "pixels"
 

@@ -22,22 +22,25 @@ from patience import PATIENCE, wait_until
 from fcnconv.batch.locks import Locks, Owner
 from fcnconv.classifier import Classifier
 
+COUNT = 14
+"""Photos in a folder."""
+
 RUN = ["-f", "npy", "--anchors", "0", "--scales", "0.6"]
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """24 photos, all different."""
+    """Photos that are all different."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos"
-    make_photos(folder, 24)
+    make_photos(folder, COUNT)
     return folder
 
 
 @pytest.fixture(scope="module")
 def undisturbed(lite0: Classifier, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    make_photos(folder / "photos", 24)
+    make_photos(folder / "photos", COUNT)
     assert run_here("batch", "photos", "-o", "quiet", *RUN, cwd=folder).returncode == 0
     return answers(folder / "quiet")
 
@@ -65,7 +68,7 @@ def wait_for(count: int, out: str = "maps") -> None:
     wait_until(lambda: len(list(Path(out).rglob("*.npy"))) >= count, f"{count} answers")
 
 
-@pytest.mark.parametrize("counts", [(9,), pytest.param((2, 9, 16), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("counts", [(5,), pytest.param((2, 5, 9), marks=pytest.mark.slow)], ids=str)
 def test_a_run_that_is_killed_and_started_again(
     counts: tuple[int, ...], quiet: dict[str, bytes], fcnconv: Command
 ) -> None:
@@ -89,8 +92,8 @@ def test_two_runs_at_once_share_the_work(quiet: dict[str, bytes]) -> None:
     told = [[json.loads(line) for line in process.communicate()[0].splitlines()] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     new = [{line["path"] for line in lines if line["new"]} for lines in told]
-    assert new[0] | new[1] == {f"photos/{i:02}.png" for i in range(24)} and not new[0] & new[1]
-    assert all(len(lines) == 24 for lines in told)  # each tells of all
+    assert new[0] | new[1] == {f"photos/{i:02}.png" for i in range(COUNT)} and not new[0] & new[1]
+    assert all(len(lines) == COUNT for lines in told)  # each tells of all
     assert answers("maps") == quiet and not leftovers("maps")
 
 
@@ -139,11 +142,11 @@ def test_a_packed_folder_has_one_writer_a_shard(photos: Path, fcnconv: Command) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 kB."""
+    """A file system of 150 kB."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", place], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
@@ -159,7 +162,7 @@ def test_a_disk_that_fills_up(quiet: dict[str, bytes], small_disk: Path, fcnconv
     assert done.returncode == 1 and b"Traceback" not in done.stderr
     assert b"No space left on device" in done.stderr and b" failed\n" in done.stderr
     made = answers(str(small_disk / "maps"))
-    assert 0 < len(made) < 24 and made.items() <= quiet.items()
+    assert 0 < len(made) < COUNT and made.items() <= quiet.items()
     subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
     assert fcnconv(*run).returncode == 0
     assert answers(str(small_disk / "maps")) == quiet and not leftovers(str(small_disk / "maps"))
@@ -264,7 +267,7 @@ def test_a_run_gives_up_after_too_many_failures(photos: Path, fcnconv: Command) 
     told = json.loads(Path("maps/fcnconv.json").read_text())["runs"]["1/1"]
     assert told["failed"] == 3 and not told["finished"]
     enough = fcnconv("batch", "photos", "-o", "maps", *RUN, "--max-failures", "9")
-    assert enough.returncode == 1 and b"24 images: 15 written, 9 failed" in enough.stderr
+    assert enough.returncode == 1 and b"14 images: 5 written, 9 failed" in enough.stderr
 
 
 def test_a_link_does_not_lead_out_of_the_folder(photos: Path, fcnconv: Command) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SAMPLES, Command
+from patience import PATIENCE
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.system.files import check_writable, refuse_overwriting, whole_folder, written
@@ -51,7 +52,7 @@ def test_a_fifo_gets_the_bytes_and_stays_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     reader, found = read_in_a_thread(fifo)
     write(fifo)
-    reader.join(10)
+    reader.join(PATIENCE)
     assert found == [b"new"] and fifo.is_fifo()
 
 
@@ -74,16 +75,16 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
     assert null.is_char_device() and full.is_char_device()
 
 
-def test_export_writes_through_a_fifo(fcnconv: Command, tmp_path: Path) -> None:
+def test_export_writes_through_a_fifo(fcnconv: Command, small: list[str], tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader, found = read_in_a_thread(fifo)
-    done = fcnconv("export", "efficientnet_lite0", "-o", fifo, "-f", "onnx")
+    done = fcnconv("export", *small, "-o", fifo, "-f", "onnx")
     assert done.returncode == 0, done.stderr
     if not fifo.is_fifo():  # let the reader go
         pytest.fail("the FIFO was replaced")
-    reader.join(60)
-    assert fifo.is_fifo() and b"espresso" in found[0]
+    reader.join(PATIENCE)
+    assert fifo.is_fifo() and b"class 6" in found[0]
 
 
 @pytest.mark.parametrize("out", ["-", "/dev/stdout"])

@@ -181,7 +181,7 @@ def test_a_rescaling_of_its_own_is_followed(tmp_path: Path) -> None:
 def wsinfer_config(**changed: Any) -> dict[str, Any]:
     return {
         "spec_version": "1.0",
-        "architecture": "resnet18",
+        "architecture": "squeezenet1_1",
         "num_classes": 4,
         "class_names": NAMES,
         "patch_size_pixels": 128,
@@ -197,7 +197,7 @@ def wsinfer_config(**changed: Any) -> dict[str, Any]:
 def test_a_folder_of_wsinfers(tmp_path: Path) -> None:
     import torchvision
 
-    network = ordinary(torchvision.models.resnet18(num_classes=4), 64)
+    network = ordinary(torchvision.models.squeezenet1_1(num_classes=4), 64)
     torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(wsinfer_config()))
     spec = find_model(str(tmp_path))

@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -13,7 +9,6 @@ import pytest
 from conftest import SAMPLES, Command
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import PATIENCE
 from PIL import Image
 from tiny import make_map
 
@@ -132,24 +127,6 @@ def test_shards_are_all_images_once(fcnconv: Command, photos: Path) -> None:
         for i in (1, 2)
     ]
     assert len(found[0]) + len(found[1]) == len(set(found[0] + found[1])) == 3
-
-
-def test_a_run_that_is_stopped_can_go_on(fcnconv: Command, photos: Path) -> None:
-    for number in range(12):
-        shutil.copy(SAMPLES / "collage.jpg", photos / f"c{number:02}.jpg")
-    options = ["photos", "-o", "maps", "-f", "npy", "--anchors", "0"]
-    command = [sys.executable, "-m", "fcnconv", "batch", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and len(list(Path("maps").rglob("*.npy"))) < 4:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=PATIENCE)
-    whole = list(Path("maps").rglob("*.npy"))
-    assert 4 <= len(whole) < 15
-    for path in whole:
-        assert np.load(path, mmap_mode="r").shape[2] == 1000  # a file that is there is whole
-    done = fcnconv("batch", *options)
-    assert done.returncode == 0 and len(list(Path("maps").rglob("*.npy"))) == 15
 
 
 NAMES = st.lists(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,13 @@ from fcnconv.parsing import parse_rescale
 from fcnconv.system.files import refuse_overwriting
 
 zarr = pytest.importorskip("zarr")
-writer = pytest.importorskip("ome_zarr.writer")
-FORMATS = pytest.importorskip("ome_zarr.format")
+pytestmark = pytest.mark.skipif(find_spec("ome_zarr") is None, reason="no ome-zarr: pip install '.[test]'")
 
 RNG = np.random.default_rng(3)
 
 
 def write(path: Path, pixels: np.ndarray, axes: str, version: str = "0.5", um: float = 0.5) -> None:
     """An image of two levels by ome-zarr-py."""
-    kind = {"0.4": FORMATS.FormatV04, "0.5": FORMATS.FormatV05}[version]()
     group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
     space = [{"name": a, "type": "space", "unit": "micrometer"} if a in "zyx" else a for a in axes]
     told: list[Any] = [
@@ -39,6 +38,9 @@ def write(path: Path, pixels: np.ndarray, axes: str, version: str = "0.5", um: f
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # its next version tells scales in another way
+        from ome_zarr import format, writer  # here, as importing dask takes seconds
+
+        kind = {"0.4": format.FormatV04, "0.5": format.FormatV05}[version]()
         writer.write_multiscale([pixels, half], group, fmt=kind, axes=told, coordinate_transformations=scales)
 
 

@@ -20,41 +20,41 @@ from fcnconv.errors import ConversionError, ModelError, UsageError
 from fcnconv.models import OwnModel, find_model, models
 from fcnconv.models.own import read_spec
 from fcnconv.models.torchvision import make_network
-from fcnconv.options import option_info
+from fcnconv.options import Backend, option_info
 
 NAMES = ("ash", "beech", "elm", "fir", "larch", "oak", "yew")
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of a ResNet-18 with seven classes, as a training script would leave them."""
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a SqueezeNet with seven classes, as a training script would leave them."""
     torch.manual_seed(0)
-    model = ordinary(make_network("resnet18", 64, num_classes=len(NAMES)), 64)
+    model = ordinary(make_network("squeezenet1_1", 64, num_classes=len(NAMES)), 64)
     path = tmp_path_factory.mktemp("own") / "trees.pth"
     torch.save({"state_dict": {f"module.{n}": t for n, t in model.state_dict().items()}}, path)
     (path.parent / "names.txt").write_text("\n".join(NAMES) + "\n")
     return path
 
 
-def test_weights_and_names_from_the_shell(resnet: Path, fcnconv: Command, tmp_path: Path) -> None:
-    options = ["--arch", "resnet18", "--categories", resnet.parent / "names.txt", "--window", "64"]
+def test_weights_and_names_from_the_shell(trees: Path, fcnconv: Command, tmp_path: Path) -> None:
+    options = ["--arch", "squeezenet1_1", "--categories", trees.parent / "names.txt", "--window", "64"]
     options += ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
-    done = fcnconv("heatmap", SAMPLES / "coffee.png", "-m", resnet, *options, "-o", tmp_path / "map.npz")
+    done = fcnconv("heatmap", SAMPLES / "coffee.png", "-m", trees, *options, "-o", tmp_path / "map.npz")
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
     with np.load(tmp_path / "map.npz") as saved:
-        assert saved["scores"].shape == ((400 - 64) // 32 + 1, (600 - 64) // 32 + 1, 7)
+        assert saved["scores"].shape == ((400 - 64) // 16 + 1, (600 - 64) // 16 + 1, 7)
         assert tuple(saved["categories"]) == NAMES
-        assert (saved["window"], saved["model"]) == (64, str(resnet))
-    done = fcnconv("classify", SAMPLES / "coffee.png", "-m", resnet, *options, "-k", "1", "--mode", "windows")
+        assert (saved["window"], saved["model"]) == (64, str(trees))
+    done = fcnconv("classify", SAMPLES / "coffee.png", "-m", trees, *options, "-k", "1", "--mode", "windows")
     assert done.stdout.split(b"\t")[2].decode() in NAMES
 
 
 def test_a_window_of_few_cells_is_told_unless_the_user_has_chosen(
-    resnet: Path, fcnconv: Command, tmp_path: Path
+    trees: Path, fcnconv: Command, tmp_path: Path
 ) -> None:
-    own = ("-m", resnet, "--arch", "resnet18", "--window", "64", "-o", tmp_path / "map.npy")
+    own = ("-m", trees, "--arch", "squeezenet1_1", "--window", "64", "-o", tmp_path / "map.npy")
     told = fcnconv("heatmap", SAMPLES / "coffee.png", "--scales", "0.5", *own).stderr.decode()
-    assert "2 × 2 feature cells" in told and "fcnconv verify" in told and "--anchors 4" in told
+    assert "4 × 4 feature cells" in told and "fcnconv verify" in told and "--anchors 4" in told
     for chosen in ("0", "4"):
         done = fcnconv("heatmap", SAMPLES / "coffee.png", "--scales", "0.5", "--anchors", chosen, *own)
         assert done.returncode == 0 and b"feature cells" not in done.stderr
@@ -64,7 +64,7 @@ def test_a_window_of_few_cells_is_told_unless_the_user_has_chosen(
     assert one.returncode == 0 and b"feature cells" not in one.stderr
 
 
-def test_file_and_module_give_the_same_map(resnet: Path) -> None:
+def test_file_and_module_give_the_same_map(trees: Path) -> None:
     settings: dict[str, Any] = {
         "backend": "torch",
         "window": 64,
@@ -72,14 +72,14 @@ def test_file_and_module_give_the_same_map(resnet: Path) -> None:
         "mean": (0.5,) * 3,
         "std": (0.25,) * 3,
     }
-    model = make_network("resnet18", 64, num_classes=7)
-    state = torch.load(resnet, weights_only=True)["state_dict"]
+    model = make_network("squeezenet1_1", 64, num_classes=7)
+    state = torch.load(trees, weights_only=True)["state_dict"]
     model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
-    from_file = package.load(str(resnet), arch="resnet18", **settings)
+    from_file = package.load(str(trees), arch="squeezenet1_1", **settings)
     from_module = package.load(model, **settings)
     image = np.random.default_rng(0).integers(0, 256, (100, 130, 3), np.uint8)
     assert np.array_equal(from_file(image).logits, from_module(image).logits)
-    assert from_module(image).logits.shape == (2, 3, 7)
+    assert from_module(image).logits.shape == (3, 5, 7)
 
     # The oracle: the unconverted network on the one window of an image of the native size.
     crop = image[:64, :64]
@@ -106,12 +106,12 @@ def test_a_module_is_left_as_it_was_and_hashed_by_its_weights() -> None:
         package.load(model, window=16, categories=["a", "b"])
 
 
-def test_the_file_beside_the_weights_describes_them(resnet: Path, tmp_path: Path) -> None:
+def test_the_file_beside_the_weights_describes_them(trees: Path, tmp_path: Path) -> None:
     weights = tmp_path / "trees.pth"
-    weights.write_bytes(resnet.read_bytes())
+    weights.write_bytes(trees.read_bytes())
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     record = {
-        "arch": "resnet18",
+        "arch": "squeezenet1_1",
         "categories": "names.txt",
         "window": 96,
         "eval_size": 110,
@@ -121,16 +121,16 @@ def test_the_file_beside_the_weights_describes_them(resnet: Path, tmp_path: Path
     spec = find_model(str(weights))
     assert (spec.window, spec.eval_size, spec.labels().categories) == (96, 110, NAMES)
     assert spec.temperature == 0.8
-    assert spec.mean == models()["resnet18"].mean  # what nobody said comes from the architecture
+    assert spec.mean == models()["squeezenet1_1"].mean  # what nobody said comes from the architecture
     assert find_model(str(weights), OwnModel(window=64)).window == 64  # an option goes before the file
 
 
-def test_what_is_not_said_comes_from_the_architecture(resnet: Path) -> None:
-    spec = find_model(str(resnet), OwnModel(arch="resnet18"))
-    assert (spec.window, spec.eval_size, spec.stride) == (224, 256, 32)
+def test_what_is_not_said_comes_from_the_architecture(trees: Path) -> None:
+    spec = find_model(str(trees), OwnModel(arch="squeezenet1_1"))
+    assert (spec.window, spec.eval_size, spec.stride) == (224, 256, 16)
     assert spec.labels().categories == tuple(f"class {i}" for i in range(7))
-    assert find_model(str(resnet), OwnModel(arch="resnet18", window=112)).eval_size == 128
-    assert find_model(str(resnet), OwnModel(arch="inception_v3")).mean == (0.5, 0.5, 0.5)
+    assert find_model(str(trees), OwnModel(arch="squeezenet1_1", window=112)).eval_size == 128
+    assert find_model(str(trees), OwnModel(arch="inception_v3")).mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -193,31 +193,33 @@ def test_a_field_has_one_check_for_text_values_and_json(tmp_path: Path) -> None:
     )
 
 
-def test_names_that_are_too_few_are_told_though_there_is_a_plan(resnet: Path) -> None:
-    package.load(str(resnet), arch="resnet18", window=64)
+def test_names_that_are_too_few_are_told_though_there_is_a_plan(trees: Path) -> None:
+    package.load(str(trees), arch="squeezenet1_1", window=64)
     with pytest.raises(ModelError, match="the network has 7 classes, and 2 are named"):
-        package.load(str(resnet), arch="resnet18", window=64, categories=["a", "b"])
+        package.load(str(trees), arch="squeezenet1_1", window=64, categories=["a", "b"])
 
 
-def test_other_mistakes(resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_mistakes(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gap.txt").write_text("ash\n\nelm\n")
     with pytest.raises(UsageError, match="line 2 is empty"):
         read_names(tmp_path / "gap.txt")
     with pytest.raises(UsageError, match=r"mean needs one number per channel, .* not ''"):
         OwnModel(mean="")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="name the network that these weights belong to with --arch"):
-        find_model(str(resnet))
+        find_model(str(trees))
     with pytest.raises(UsageError, match="unknown architecture 'resnet19'"):
-        find_model(str(resnet), OwnModel(arch="resnet19"))
+        find_model(str(trees), OwnModel(arch="resnet19"))
     with pytest.raises(UsageError, match="arch: only for a custom model"):
-        find_model("resnet18", OwnModel(arch="resnet18"))
+        find_model("squeezenet1_1", OwnModel(arch="resnet18"))
     with pytest.raises(ModelError, match=r"none\.pth: no such file of weights"):
-        package.load(str(tmp_path / "none.pth"), arch="resnet18")
+        package.load(str(tmp_path / "none.pth"), arch="squeezenet1_1")
     with pytest.raises(ModelError, match="the network has 7 classes, and 2 are named"):
-        package.load(str(resnet), arch="resnet18", categories=["a", "b"])
+        package.load(str(trees), arch="squeezenet1_1", categories=["a", "b"])
     monkeypatch.setattr("fcnconv.models.nearest._known", dict)  # which takes seconds, and has its own test
-    with pytest.raises(ModelError, match=r"trees\.pth: not the weights of resnet34: .* is missing.* more"):
-        package.load(str(resnet), arch="resnet34")
+    with pytest.raises(
+        ModelError, match=r"trees\.pth: not the weights of squeezenet1_0: .* is missing.* more"
+    ):
+        package.load(str(trees), arch="squeezenet1_0")
 
 
 def test_timm_architectures(tmp_path: Path) -> None:
@@ -240,15 +242,21 @@ def test_timm_architectures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arch", ["swin_t", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("vit_b_32", "maxvit_t"))]
+    ("arch", "backend"),
+    [
+        ("swin_t", "torch"),
+        *(pytest.param(arch, "onnx", marks=pytest.mark.slow) for arch in ("swin_t", "vit_b_32", "maxvit_t")),
+    ],
 )
-def test_transformers_are_refused_by_name_and_run_on_windows(arch: str, tmp_path: Path) -> None:
+def test_transformers_are_refused_by_name_and_run_on_windows(
+    arch: str, backend: Backend, tmp_path: Path
+) -> None:
     with pytest.raises(ConversionError, match=f"{arch} has no fully convolutional form: .*mode=.windows"):
         package.load(arch, mode="fcn")  # before anything is downloaded
     torch.manual_seed(0)
     model = make_network(arch, 224, num_classes=3)
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    classifier = package.load(str(tmp_path / "w.pth"), arch=arch)
+    classifier = package.load(str(tmp_path / "w.pth"), arch=arch, backend=backend)
     assert classifier.provenance.mode == "windows"
     image = np.random.default_rng(0).integers(0, 256, (224, 256, 3), np.uint8)
     logits = classifier(image).logits

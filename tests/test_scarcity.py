@@ -159,12 +159,15 @@ def test_an_empty_cache_that_is_read_only_is_done_without(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "home", [None, *(pytest.param(home, marks=pytest.mark.slow) for home in ("", "/dev/null"))]
 )
-def test_a_user_without_a_home_gets_an_answer_and_no_files(home: str | None, tmp_path: Path) -> None:
+def test_a_user_without_a_home_gets_an_answer_and_no_files(
+    home: str | None, small: list[str], tmp_path: Path
+) -> None:
     """As one that the system does not know either."""
     unknown = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
     if subprocess.run([*unknown, "true"], capture_output=True).returncode:
         pytest.skip("nobody becomes an unknown user here")
-    answered(run(CLASSIFY, unknown, cwd=tmp_path, HOME=home, XDG_CACHE_HOME=None))
+    line = [*CLASSIFY, *small]
+    answered(run(line, unknown, cwd=tmp_path, HOME=home, XDG_CACHE_HOME=None), word="class 0")
     assert not any(tmp_path.iterdir())
 
 
@@ -262,5 +265,8 @@ def test_many_processes_make_one_plan(count: int, cold: dict[str, str]) -> None:
     for done in runs:
         answered(done)
     assert sum("(first use only)" in done.stderr for done in runs) == 1
+    assert sum("prepared in" in done.stderr for done in runs) == 1
+    (folder,) = Path(cold["XDG_CACHE_HOME"]).iterdir()  # no telemetry of ONNX Runtime
+    assert folder.name == "fcnconv"
     names = [path.suffix for path in Path(cold["XDG_CACHE_HOME"], "fcnconv/plans").iterdir()]
     assert sorted(names) == [".json", ".json", ".onnx", ".optimised"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ def classifier(*head: nn.Module) -> nn.Module:
     return nn.Sequential(*body, *head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
 
 
-NETWORK = convolutionize(classifier(), 16)
-FINER = {stride: convolutionize(classifier(), 16, stride) for stride in (4, 2)}
+@cache
+def converted(stride: int | None = None) -> FullyConvolutional:
+    return convolutionize(classifier(), 16, stride)
 
 
 class ShortOfMemory:
@@ -39,9 +41,9 @@ class ShortOfMemory:
         self,
         limit: int,
         error: type[Exception] = torch.OutOfMemoryError,
-        network: FullyConvolutional = NETWORK,
+        network: FullyConvolutional | None = None,
     ):
-        self.run, self.limit, self.error, self.sizes = torch_run(network), limit, error, [0]
+        self.run, self.limit, self.error, self.sizes = torch_run(network or converted()), limit, error, [0]
 
     def __call__(self, x: FloatArray) -> FloatArray:
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
@@ -55,13 +57,13 @@ def pictures(count: int, height: int, width: int) -> FloatArray:
     return np.random.default_rng(0).standard_normal((count, 3, height, width), np.float32)
 
 
-@pytest.mark.parametrize("stride", FINER)
+@pytest.mark.parametrize("stride", [4, 2])
 @settings(deadline=None, max_examples=40)
 @given(count=st.integers(1, 3), rows=st.integers(1, 30), cols=st.integers(1, 30), share=st.floats(0.2, 1))
 def test_smaller_parts_give_the_same_logits(
     stride: int, count: int, rows: int, cols: int, share: float
 ) -> None:
-    network = FINER[stride]
+    network = converted(stride)
     x = pictures(count, 16 + 4 * (rows - 1), 16 + 4 * (cols - 1))
     short = ShortOfMemory(max(int(share * x[:, 0].size), 56 * 56), network=network)
     logits = run_in_parts(short, network.geometry, backend._is_out_of_memory)(x)
@@ -72,7 +74,7 @@ def test_smaller_parts_give_the_same_logits(
 
 def test_halving_ends_where_nothing_smaller_is_left() -> None:
     with pytest.raises(MemoryError):
-        run_in_parts(ShortOfMemory(10), NETWORK.geometry, backend._is_out_of_memory)(pictures(2, 64, 64))
+        run_in_parts(ShortOfMemory(10), converted().geometry, backend._is_out_of_memory)(pictures(2, 64, 64))
 
 
 def test_a_network_that_sees_the_whole_image_is_not_cut() -> None:
@@ -94,7 +96,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
             return "no kernel image"
 
     with pytest.raises(OtherError):
-        run_in_parts(ShortOfMemory(10, OtherError), NETWORK.geometry, backend._is_out_of_memory)(
+        run_in_parts(ShortOfMemory(10, OtherError), converted().geometry, backend._is_out_of_memory)(
             pictures(1, 64, 64)
         )
 
@@ -105,20 +107,23 @@ def test_half_precision_is_measured_and_told(
     caplog.set_level(logging.INFO, "fcnconv")
     monkeypatch.setattr(backend, "has_bfloat16", lambda: True)
     for precision in ("auto", "float32"):
-        assert half_type(NETWORK, CPU, 16, precision) == (None, FLOAT32)
-    error, tolerance = half_error(NETWORK, CPU, torch.bfloat16, 16), backend.HALF_TOLERANCE[torch.bfloat16]
+        assert half_type(converted(), CPU, 16, precision) == (None, FLOAT32)
+    error, tolerance = (
+        half_error(converted(), CPU, torch.bfloat16, 16),
+        backend.HALF_TOLERANCE[torch.bfloat16],
+    )
     assert 1e-4 < error < tolerance
-    half, arithmetic = half_type(NETWORK, CPU, 16, "bfloat16")
+    half, arithmetic = half_type(converted(), CPU, 16, "bfloat16")
     assert half is torch.bfloat16 and arithmetic == Arithmetic("bfloat16", error) and not caplog.records
     x = pictures(1, 64, 64)
-    exact, half = torch_run(NETWORK)(x), torch_run(NETWORK, CPU, torch.bfloat16)(x)
+    exact, half = torch_run(converted())(x), torch_run(converted(), CPU, torch.bfloat16)(x)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - exact).max() < 3 * tolerance * np.abs(exact).max()
     monkeypatch.setitem(backend.HALF_TOLERANCE, torch.bfloat16, error / 2)
-    assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
+    assert half_type(converted(), CPU, 16, "bfloat16") == (None, FLOAT32)
     assert f"using float32, because bfloat16 would change logits by {error:.1e}" in caplog.text
     monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
-    assert half_type(NETWORK, CPU, 16, "bfloat16") == (None, FLOAT32)
+    assert half_type(converted(), CPU, 16, "bfloat16") == (None, FLOAT32)
     assert "this processor has no native bfloat16" in caplog.text
 
 
