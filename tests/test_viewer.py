@@ -1106,6 +1106,10 @@ def test_every_kind_of_map_is_a_click_away(cup: Path, open_page: Open, lite0: Cl
         assert plane[page.cell()] == pytest.approx(plane.max(), abs=0.01)
         drawn = np.array(page.script("return [...plane]")).reshape(plane.shape)
         assert np.abs(drawn - plane).max() < 0.02  # of which a cell keeps 8 bits, and its best classes
+        for row, col in (page.cell(), (plane.shape[0] - 1, plane.shape[1] - 1)):
+            page.script("moveTo(...arguments)", row, col)
+            x0, y0, x1, y1 = score_map.box(row, col)
+            assert page.text("where").splitlines()[1] == f"x {x0}–{x1}, y {y0}–{y1}"
         unit = "window" if kind == "windows" else "cell"
         assert page.text("window-title") == unit.capitalize() and page.text("go") == f"go to that {unit}"
         assert f"{unit}s of {score_map.grid.window} px" in page.text("subtitle")

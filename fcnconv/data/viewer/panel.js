@@ -111,9 +111,11 @@ function moveTo(newRow, newCol) {
   keepAddress();
 }
 
-// The window in focus, in image px: of several scales that one's where the best class is from, whose centre is nearest.
+// The window or cell in focus, in image px. Of joined windows it is the window of the scale where the best class is
+// from, whose centre is nearest.
 function windowBox() {
-  const [w, h, highest, widest] = kind.scales[bestScale[row * cols + col]] ?? [scanWidth, scanHeight, rows, cols];
+  const joined = kind.unit === "window" ? kind.scales[bestScale[row * cols + col]] : undefined;
+  const [w, h, highest, widest] = joined ?? [scanWidth, scanHeight, rows, cols];
   const nearest = (cell, own, other, count) =>
     clamp(Math.floor(((cell * stride + side / 2) * other / own - side / 2) / stride + 0.5), 0, count - 1);
   const x = nearest(col, scanWidth, w, widest) * stride, y = nearest(row, scanHeight, h, highest) * stride;
