@@ -379,8 +379,10 @@ def foremost(score_map: ScoreMap, first: Selection, count: int) -> tuple[Selecti
         if all(_cosine(plane, other) < SAME_PLACE for other in planes):
             chosen.append(selection)
             planes.append(plane)
-    if count > 1:
-        log.info("showing %s", ", ".join(selection.name for selection in chosen))
+    if len(chosen) > 1:
+        log.info("also showing %s", ", ".join(selection.name for selection in chosen[1:]))
+    elif count > 1:
+        log.info("no other class reaches %g at another place", FLOOR)
     return tuple(chosen)
 
 
