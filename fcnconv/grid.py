@@ -59,9 +59,9 @@ Enlarging helps to find small things, and its cost grows with the square of the 
 `benchmarks/localisation.py` with focused maps of labelled photos of about 640 × 480 px:
 
     enlarged to             pointing accuracy    of small things    time, in passes at the photo's own size
-    nearest whole windows   0.597                0.412              1.8
-    1.05 times              0.601                0.412              2.0
-    1.1 times               0.620                0.456              2.1
+    nearest whole windows   0.597                0.412              1.6
+    1.05 times              0.601                0.412              1.8
+    1.1 times               0.620                0.456              1.9
 """
 
 
