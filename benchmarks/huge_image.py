@@ -104,8 +104,8 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     """Maps the image, and prints what it took as a line of JSON."""
     import fcnconv
     from fcnconv.maps import save_map
-    from fcnconv.options import OWN_SIZE, MapOptions
-    from fcnconv.parsing import parse_memory
+    from fcnconv.options import OWN_SIZE, OutputOptions, ScanOptions
+    from fcnconv.options.parsing import parse_memory
     from fcnconv.scan import network as module
     from fcnconv.writers import Choice, find_writer
 
@@ -128,8 +128,8 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     type(source).read = shares.timed("reading", type(source).read)
     (grid,) = classifier.grids(source, OWN_SIZE)
     tiling = classifier.plan_dense(source, [grid]).tilings[grid]
-    asked = MapOptions(anchors=options.anchors, classes=tuple(options.classes), store=options.store)
-    stream = classifier.stream(source, asked)
+    stream = classifier.stream(source, ScanOptions(anchors=options.anchors))
+    asked = OutputOptions(classes=tuple(options.classes), store=options.store)
     save_map(stream, str(out), find_writer(str(out), None, asked), Choice.of(asked, classifier.labels))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     took = shares.seconds | {"the rest: copies, softmax, writing": seconds - sum(shares.seconds.values())}

@@ -40,7 +40,7 @@ from fcnconv.errors import UsageError
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.models import find_model
-from fcnconv.options import MapOptions
+from fcnconv.options import ScanOptions
 from fcnconv.render.draw import Style, spread
 
 TOLERANCE = 15
@@ -126,7 +126,7 @@ def over_photo(plane: np.ndarray, grid: fcnconv.grid.Grid) -> np.ndarray:
     return whole
 
 
-def ours(classifier: Classifier, options: MapOptions) -> Way:
+def ours(classifier: Classifier, options: ScanOptions) -> Way:
     """The map that fcnconv gives with these options."""
     last: dict[Path, ScoreMap] = {}
 
@@ -271,19 +271,19 @@ def main() -> None:
         listed = list(things(given.photos, given.labels, given.names, classifier.labels))
         photos = sorted({thing.photo for thing in listed})[: given.limit]
         listed = sorted((t for t in listed if t.photo in photos), key=lambda thing: thing.photo)
-        looked_at = MapOptions().looked_at()
+        looked_at = ScanOptions().looked_at()
         ways: dict[str, Way] = {
             "centre of the photo": centre,
             **peers(model),
-            "windows at own size, corrected (--anchors 4)": ours(classifier, MapOptions(anchors=4)),
-            "windows at own size": ours(classifier, MapOptions()),
-            "windows at all scales": ours(classifier, MapOptions(scales=looked_at.scales)),
-            "activations at own size": ours(classifier, MapOptions(map="activations")),
-            "focused at own size": ours(classifier, MapOptions(map="focused")),
+            "windows at own size, corrected (--anchors 4)": ours(classifier, ScanOptions(anchors=4)),
+            "windows at own size": ours(classifier, ScanOptions()),
+            "windows at all scales": ours(classifier, ScanOptions(scales=looked_at.scales)),
+            "activations at own size": ours(classifier, ScanOptions(map="activations")),
+            "focused at own size": ours(classifier, ScanOptions(map="focused")),
             "focused, the default picture": ours(classifier, looked_at),
         }
         if given.crops:
-            ways["windows at own size, crops"] = ours(fcnconv.load(model, mode="windows"), MapOptions())
+            ways["windows at own size, crops"] = ours(fcnconv.load(model, mode="windows"), ScanOptions())
         results = measured(ways, listed)
         small = np.array([thing.share < SMALL for thing in listed])
         boxes = sum(len(thing.boxes) == 1 for thing in listed)

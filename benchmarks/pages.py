@@ -18,15 +18,15 @@ from pathlib import Path
 
 import fcnconv
 from fcnconv.maps import write_map
-from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.options import PLAIN_SCAN, ScanOptions
 from fcnconv.writers import WRITERS, Choice
 
-DISPLAYED = PLAIN_MAP.looked_at()
-WAYS: dict[str, tuple[MapOptions, str | None]] = {
+DISPLAYED = PLAIN_SCAN.looked_at()
+WAYS: dict[str, tuple[ScanOptions, str | None]] = {
     "focused map, not written": (DISPLAYED, None),
     "focused map as .html": (DISPLAYED, "html"),
     "focused map as .png": (DISPLAYED, "png"),
-    "windows at the photo's own size as .npz": (PLAIN_MAP, "npz"),
+    "windows at the photo's own size as .npz": (PLAIN_SCAN, "npz"),
 }
 
 
@@ -53,7 +53,7 @@ def main() -> None:
                         pass
                 else:
                     path = Path(folder, f"{photo.stem}.{suffix}")
-                    write_map(stream, path, WRITERS[suffix], Choice((), options))
+                    write_map(stream, path, WRITERS[suffix], Choice())
                 if number:  # the first opens the plans
                     seconds[name] += time.process_time() - start
                     written[name] += path.stat().st_size if suffix else 0

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fcnconv.classifier import load
 from fcnconv.maps import save_map
-from fcnconv.options import MapOptions
+from fcnconv.options import ScanOptions
 from fcnconv.system.progress import Progress, following
 from fcnconv.writers import Choice, find_writer
 
@@ -61,11 +61,11 @@ def scan(image: Path, out: Path, anchors: int | None, memory: str | None) -> str
     told: list[tuple[float, float | None]] = []
     watcher = threading.Thread(target=lambda: told.extend(watched(recorder, stop)))
     watcher.start()
-    options, writer = MapOptions(anchors=anchors), find_writer(str(out))
+    options, writer = ScanOptions(anchors=anchors), find_writer(str(out))
     options = options.looked_at() if writer.looked_at else options
     with following(recorder):
         stream = load(max_memory=memory).stream(image, options)
-        save_map(stream, str(out), writer, Choice((), options))
+        save_map(stream, str(out), writer, Choice())
     total = recorder.elapsed()
     stop.set()
     watcher.join()

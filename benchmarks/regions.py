@@ -25,7 +25,7 @@ import numpy as np
 import fcnconv
 from fcnconv.labels import Selection
 from fcnconv.maps import ScoreMap
-from fcnconv.options import AT_LEAST, THRESHOLD, LocateOptions, MapOptions
+from fcnconv.options import AT_LEAST, THRESHOLD, LocateOptions, OutputOptions
 from fcnconv.regions import Placement, find_regions, place_of_windows
 
 THRESHOLDS = (0.1, 0.15, 0.2, THRESHOLD, 0.3, 0.4, 0.5)
@@ -40,7 +40,7 @@ Thing = tuple[Any, Placement, list[Box]]
 def things(classifier: fcnconv.Classifier, photos: Path, labels: Path) -> Iterator[Thing]:
     """Every labelled thing with its map, photo after photo."""
     for number, labelled in enumerate(json.loads(labels.read_text(encoding="utf-8"))):
-        stream = classifier.stream(str(photos / labelled["photo"]), LocateOptions().map_options())
+        stream = classifier.stream(str(photos / labelled["photo"]), LocateOptions().scan())
         score_map = ScoreMap.collect(stream)
         width, height = score_map.grid.image_size
         for thing in labelled["things"]:
@@ -60,7 +60,7 @@ def overlap(one: Box, other: Box) -> float:
     return wide * high / (sum(areas) - wide * high)
 
 
-def row(found: Sequence[Thing], options: MapOptions) -> str:
+def row(found: Sequence[Thing], options: OutputOptions) -> str:
     """A row of the table: what these options find."""
     selection = Selection("thing", (0,))
     boxes = regions = things_found = 0
@@ -102,7 +102,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for least in LEAST:
         for threshold in THRESHOLDS:
-            print(row(found, MapOptions(at_least=least, threshold=threshold)), flush=True)
+            print(row(found, OutputOptions(at_least=least, threshold=threshold)), flush=True)
 
 
 if __name__ == "__main__":

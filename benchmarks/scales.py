@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 import fcnconv
-from fcnconv.options import MapOptions
-from fcnconv.parsing import parse_scales
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import parse_scales
 
 PHOTO = Path(__file__).parents[1] / "sample_images" / "collage.jpg"
 ROUNDS = 5
@@ -33,7 +33,7 @@ def main() -> None:
             for scales, taken in times.items():
                 start = time.perf_counter()
                 for piece in classifier.stream(
-                    pixels, MapOptions(scales=parse_scales(scales), anchors=0)
+                    pixels, ScanOptions(scales=parse_scales(scales), anchors=0)
                 ).pieces():
                     piece.probabilities()
                 taken.append(time.perf_counter() - start)

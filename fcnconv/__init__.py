@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     )
     from fcnconv.images.reading import read_image
     from fcnconv.maps import ScoreMap
-    from fcnconv.options import MapOptions
+    from fcnconv.options import OutputOptions, ScanOptions
 
 _HOME = {
     "Classifier": "classifier",
     "ConversionError": "errors",
     "FcnconvError": "errors",
     "ImageError": "errors",
-    "MapOptions": "options",
+    "OutputOptions": "options",
+    "ScanOptions": "options",
     "ModelError": "errors",
     "OutputError": "errors",
     "PlanError": "errors",
@@ -50,10 +51,11 @@ __all__ = [
     "ConversionError",
     "FcnconvError",
     "ImageError",
-    "MapOptions",
     "ModelError",
     "OutputError",
+    "OutputOptions",
     "PlanError",
+    "ScanOptions",
     "ScoreMap",
     "UsageError",
     "__version__",

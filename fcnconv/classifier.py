@@ -24,16 +24,18 @@ from fcnconv.models.weight_options import HeadActivation
 from fcnconv.options import (
     EVALUATION_SIZE,
     OWN_SIZE,
-    PLAIN_MAP,
     PLAIN_NETWORK,
+    PLAIN_READING,
+    PLAIN_SCAN,
     Backend,
     Join,
     MapKind,
-    MapOptions,
     NetworkOptions,
     Precision,
+    ReadOptions,
+    ScanOptions,
 )
-from fcnconv.parsing import (
+from fcnconv.options.parsing import (
     Rescale,
     as_scales,
     checked,
@@ -84,7 +86,7 @@ class Classifier:
         memory: bytes that a scan may use.
         temperature: number that divides the logits of maps with more than one cell before they become
             probabilities.
-        bands, rescale: how the samples of a TIFF become pixels, as in `options.NetworkOptions`.
+        reading: how images are read.
         channels: number of channels of the images that the network takes.
         executor: where the network runs; None is this process.
         tell_windows: logs, once, that maps show windows because there are no class activations.
@@ -97,8 +99,7 @@ class Classifier:
     sizing: Sizing
     memory: float
     temperature: float = 1.0
-    bands: tuple[int, ...] | None = None
-    rescale: Rescale | None = None
+    reading: ReadOptions = PLAIN_READING
     channels: int = 3
     executor: Executor | None = None
     tell_windows: Callable[[], None] = lambda: None
@@ -175,7 +176,7 @@ class Classifier:
         """
         from fcnconv.maps import ScoreMap  # imports all writers, which a classification does not need
 
-        options = MapOptions(
+        options = ScanOptions(
             scales=None if scales is None else as_scales(scales),
             region=None if region is None else parse_region(",".join(str(side) for side in region)),
             mask=None if mask is None else str(mask),
@@ -194,14 +195,14 @@ class Classifier:
         display = once(lambda: ScoreMap.collect(self.stream(source, to_display)))
         return replace(score_map, about=replace(score_map.about, display=display))
 
-    def stream(self, image: ImageLike | ImageSource, options: MapOptions = PLAIN_MAP) -> ScoreStream:
+    def stream(self, image: ImageLike | ImageSource, options: ScanOptions = PLAIN_SCAN) -> ScoreStream:
         """Stream the score map of an image while it is scanned, for maps that do not fit in memory.
 
         Nothing is scanned until the pieces of the map are read.
 
         Args:
             image: the image, as for a call.
-            options: the options of the map. Only those that say how to scan the image count.
+            options: how to scan the image.
         """
         plan = self.plan(image, options)
         dense, g, source = plan.correction.is_plain, self.geometry, plan.source
@@ -231,12 +232,12 @@ class Classifier:
         about = replace(about, answer=once(partial(self._answer, source, known)))
         return level_stream(plan.kind, about, levels, blocks, plan.roi.cells, tally.agreement)
 
-    def plan(self, image: ImageLike | ImageSource, options: MapOptions = PLAIN_MAP) -> ScanPlan:
+    def plan(self, image: ImageLike | ImageSource, options: ScanOptions = PLAIN_SCAN) -> ScanPlan:
         """Plan the scan of an image: its grids, its region of interest, and how they are computed.
 
         Args:
             image: the image, as for a call.
-            options: the options of the map. Only those that say how to scan the image count.
+            options: how to scan the image.
 
         Raises:
             ImageError: the image cannot be read.
@@ -422,8 +423,8 @@ class Classifier:
             short_side=self.sizing.short_side(as_scales(scales), self.geometry.window),
             name=name,
             frame=frame,
-            bands=self.bands,
-            rescale=self.rescale,
+            bands=self.reading.bands,
+            rescale=self.reading.rescale,
             channels=self.channels,
         )
 
@@ -555,6 +556,8 @@ def load(
         precision=checked("precision", precision, Precision),
         device=parse_device(device),
         temperature=temperature,
+    )
+    reading = ReadOptions(
         max_memory=parse_memory(max_memory) if isinstance(max_memory, str) else max_memory,
         max_pixels=max_pixels,
         bands=parse_bands(bands if isinstance(bands, str) else ",".join(map(str, bands))) if bands else None,
@@ -562,38 +565,42 @@ def load(
         image_mpp=image_mpp,
         image_gsd=image_gsd,
     )
-    return open_classifier(find_model(model, own), options)
+    return open_classifier(find_model(model, own), options, reading)
 
 
 def open_classifier(
-    spec: ModelSpec, options: NetworkOptions = PLAIN_NETWORK, maps: MapOptions = PLAIN_MAP
+    spec: ModelSpec,
+    options: NetworkOptions = PLAIN_NETWORK,
+    reading: ReadOptions = PLAIN_READING,
+    scan: ScanOptions = PLAIN_SCAN,
 ) -> Classifier:
     """Open the classifier of a model.
 
     Args:
         spec: the model.
         options: how to run the network.
-        maps: options of the maps that the classifier will make. All plans that these maps need are made now.
-            Plans for other maps are made when they are needed.
+        reading: how to read images.
+        scan: how the images will be scanned. All plans that this needs are made now. Plans for other scans
+            are made when they are needed.
 
     Raises:
         UsageError: an option does not apply to the model.
         ModelError: the weights are missing or altered, or do not fit.
         ConversionError: the network has no fully convolutional form.
     """
-    if options.image_pixel_size is not None and spec.pixel_size is None:
+    if reading.image_pixel_size is not None and spec.pixel_size is None:
         raise UsageError(
             f"{spec.name} accepts pixels of any size, so --image-mpp and --image-gsd change nothing; give "
             "the pixel size that it was trained on with --mpp or --gsd, or in its JSON file"
         )
     channels = len(spec.mean)
-    if options.bands and len(options.bands) not in ({1, 3} if channels == 3 else {channels}):
+    if reading.bands and len(reading.bands) not in ({1, 3} if channels == 3 else {channels}):
         wanted = "three, or one for all" if channels == 3 else str(channels)
-        raise UsageError(f"--bands names {len(options.bands)} bands, and the network takes {wanted}")
+        raise UsageError(f"--bands names {len(reading.bands)} bands, and the network takes {wanted}")
     mode, backend, device = spec.mode_for(options.mode), options.backend, options.device
     needs = Needs(
-        activations=maps.map not in (None, "windows") and maps.anchors != 1,
-        crops=bool(maps.anchors or maps.refine or maps.agreement is not None),
+        activations=scan.map not in (None, "windows") and scan.anchors != 1,
+        crops=bool(scan.anchors or scan.refine or scan.agreement is not None),
     )
     network = open_network(spec, mode, backend, device, options.stride, options.precision, needs)
     if network.arithmetic != FLOAT32:
@@ -609,12 +616,11 @@ def open_classifier(
         network=network,
         open_crops=once(crops),
         sizing=Sizing(
-            spec.eval_size, spec.pixel_size, options.image_pixel_size, options.max_pixels or MAX_PIXELS
+            spec.eval_size, spec.pixel_size, reading.image_pixel_size, reading.max_pixels or MAX_PIXELS
         ),
-        memory=options.max_memory or default_memory(network.geometry.local),
+        memory=reading.max_memory or default_memory(network.geometry.local),
         temperature=options.temperature or (spec.temperature if mode == "fcn" else 1.0),
-        bands=options.bands,
-        rescale=options.rescale,
+        reading=reading,
         channels=channels,
         tell_windows=once(partial(_tell_windows, spec.name, network.cell_head.reason)),
         tell_padding=once(partial(_tell_padding, spec.name, network.geometry)),

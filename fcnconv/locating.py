@@ -10,7 +10,7 @@ from shapely import box
 
 from fcnconv.images import ImageSource, Placed
 from fcnconv.maps import ScoreMap
-from fcnconv.options import SURE
+from fcnconv.options import SURE, ScanOptions
 from fcnconv.regions import Located, Region, by_probability, most_probable
 from fcnconv.scores import ScoreStream
 from fcnconv.writers import Choice
@@ -25,13 +25,13 @@ non-maximum suppression.
 """
 
 
-def locate(classifier: Classifier, source: ImageSource, choice: Choice) -> Located:
+def locate(classifier: Classifier, source: ImageSource, scan: ScanOptions, choice: Choice) -> Located:
     """Find the regions in an image, see `regions_in`.
 
     If no classes were chosen, the regions of the top class of `Classifier.classify` come first, unless the
     options limit the scan to a region of interest.
     """
-    stream, first = classifier.stream(source, choice.options), None
+    stream, first = classifier.stream(source, scan), None
     if not choice.selections and not stream.about.looked_at:
         first = classifier.classify(source, k=1).predictions[0].class_idx
     return regions_in(stream, choice, first)

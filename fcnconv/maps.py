@@ -16,8 +16,8 @@ from PIL import Image
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import PLAIN_MAP, MapOptions, Values
-from fcnconv.parsing import checked, parse_extent, parse_share
+from fcnconv.options import PLAIN_OUTPUT, OutputOptions, Values
+from fcnconv.options.parsing import checked, parse_extent, parse_share
 from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.render.draw import FLOOR
@@ -161,7 +161,7 @@ class ScoreMap(MapBlock):
         Raises:
             UsageError: no class has this name, or a number is out of range.
         """
-        options = MapOptions(
+        options = OutputOptions(
             at_least=None if at_least is None else parse_share(str(at_least)),
             threshold=None if threshold is None else parse_share(str(threshold)),
             min_area=None if min_area is None else parse_extent(str(min_area)),
@@ -170,7 +170,7 @@ class ScoreMap(MapBlock):
         chosen = self.labels.find(selection) if isinstance(selection, str) else selection
         return self.regions_as(chosen, options)
 
-    def regions_as(self, selection: Selection, options: MapOptions) -> list[Region]:
+    def regions_as(self, selection: Selection, options: OutputOptions) -> list[Region]:
         """The regions of a class, chosen by the options of a map. See `regions.find_regions`."""
         from fcnconv.regions import find_regions, place_of_windows  # imports shapely
 
@@ -214,7 +214,7 @@ class ScoreMap(MapBlock):
         classes: Names = (),
         format: str | None = None,
         outline: bool = False,
-        options: MapOptions = PLAIN_MAP,
+        options: OutputOptions = PLAIN_OUTPUT,
     ) -> None:
         """Write the map to a file, in the format that its suffix names.
 
@@ -243,7 +243,7 @@ class ScoreMap(MapBlock):
         classes: Names = (),
         *,
         outline: bool = False,
-        options: MapOptions = PLAIN_MAP,
+        options: OutputOptions = PLAIN_OUTPUT,
     ) -> Image.Image:
         """Draw the photo with the map of a class over it, in one panel per class.
 
@@ -273,7 +273,7 @@ class ScoreMap(MapBlock):
             UsageError: a name fits no class, or `values` is not valid.
             OutputError: xarray is not installed: ``pip install 'fcnconv[xarray]'``.
         """
-        options = MapOptions(values=checked("values", values, Values))
+        options = OutputOptions(values=checked("values", values, Values))
         return labelled_array(self.stream(), self._choice(classes, options))
 
     def to_dataframe(self, k: int = 5) -> pandas.DataFrame:
@@ -290,7 +290,7 @@ class ScoreMap(MapBlock):
     def _repr_html_(self) -> str:
         """The map in a notebook: the picture of the top class, the best windows and the provenance."""
         try:
-            picture = self.plot(options=MapOptions(max_side=MAX_SIDE))
+            picture = self.plot(options=OutputOptions(max_side=MAX_SIDE))
         except FcnconvError:  # a map without a photo, or whose photo was moved
             picture = None
         stream = self.stream()
@@ -298,7 +298,7 @@ class ScoreMap(MapBlock):
             pass  # the provenance is complete only after the last piece
         return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(stream))
 
-    def _choice(self, classes: Names, options: MapOptions) -> Choice:
+    def _choice(self, classes: Names, options: OutputOptions) -> Choice:
         names = (classes,) if isinstance(classes, (str, Selection)) else classes
         chosen = (self.labels.find(name) if isinstance(name, str) else name for name in names)
         return Choice(tuple(chosen), options)

@@ -22,7 +22,7 @@ from fcnconv.activations import FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Selection
-from fcnconv.options import AT_LEAST, BESIDE, PLAIN_MAP, THRESHOLD, MapOptions
+from fcnconv.options import AT_LEAST, BESIDE, PLAIN_OUTPUT, THRESHOLD, OutputOptions
 
 Points = npt.NDArray[np.float64]
 
@@ -222,7 +222,7 @@ def _squares(known: npt.NDArray[np.bool_], place: Placement) -> Polygon:
 
 
 def find_regions(
-    plane: FloatArray, place: Placement, selection: Selection, options: MapOptions = PLAIN_MAP
+    plane: FloatArray, place: Placement, selection: Selection, options: OutputOptions = PLAIN_OUTPUT
 ) -> list[Region]:
     """Find the regions of a class, the most probable first.
 
@@ -234,7 +234,8 @@ def find_regions(
         options: `at_least`, the lowest peak of a region, is by default the larger of `AT_LEAST` and `BESIDE`
             times the highest value of the plane. `threshold` gives the value at the outline, as a share of
             the highest value in the surrounding connected area over ``threshold · at_least``, the lowest
-            possible outline. `min_area` and `max_regions` are as in `MapOptions`. Other options do not count.
+            possible outline. `min_area` and `max_regions` are as in `OutputOptions`. Other options do
+            not count.
     """
     if options.at_least is None:
         at_least = max(AT_LEAST, BESIDE * float(np.nan_to_num(plane).max()))
@@ -256,7 +257,10 @@ def find_regions(
 
 
 def regions_of_each(
-    planes: FloatArray, place: Placement, selections: Sequence[Selection], options: MapOptions = PLAIN_MAP
+    planes: FloatArray,
+    place: Placement,
+    selections: Sequence[Selection],
+    options: OutputOptions = PLAIN_OUTPUT,
 ) -> list[list[Region]]:
     """Find the regions of several classes, and keep the ``options.max_regions`` most probable of them all.
 

@@ -70,7 +70,7 @@ class MapInfo:
     source: the image that was scanned.
     join: how the scales were joined; None for one scale.
     looked_at: the region of interest, as named texts; empty if the whole image was scanned.
-    kind: what the cells are, see `options.MapOptions.map`.
+    kind: what the cells are, see `options.ScanOptions.map`.
     others: for each other kind of map from the same scan, a function that returns it after this map was read.
     answer: returns the answer of `Classifier.classify` for the whole image.
     display: returns the map of the same image that display formats and regions show; None if it is this map.

@@ -26,7 +26,7 @@ from fcnconv.errors import FcnconvError
 from fcnconv.images import known_of
 from fcnconv.images.gdal import OPTIONS, gdal, gdal_open
 from fcnconv.images.reading import open_image
-from fcnconv.parsing import Rescale
+from fcnconv.options.parsing import Rescale
 
 MOST_PIXELS = 20_000_000
 """Larger files are left out."""

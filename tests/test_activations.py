@@ -22,8 +22,8 @@ from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet, numbered
 from fcnconv.maps import ScoreMap
 from fcnconv.models.torchvision import make_network
-from fcnconv.options import MapOptions
-from fcnconv.parsing import parse_scales
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import parse_scales
 from fcnconv.provenance import Activation
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.writers import Choice
@@ -96,7 +96,7 @@ def test_one_output_is_read_by_a_sigmoid() -> None:
 @pytest.mark.parametrize("join", ["finest", "max", "mean"])
 def test_sizes_are_joined_by_their_probabilities(activation: Activation, join: str) -> None:
     classifier = load(3, activation=activation)
-    options = MapOptions(scales=parse_scales("0.5,1"), join=join, anchors=0)  # type: ignore[arg-type]
+    options = ScanOptions(scales=parse_scales("0.5,1"), join=join, anchors=0)  # type: ignore[arg-type]
     found = ScoreMap.collect(classifier.stream(PIXELS, options))
     each = [classifier(PIXELS, scales=scale, anchors=0).probabilities() for scale in ("0.5", "1")]
     probabilities = found.probabilities()
@@ -146,7 +146,7 @@ def test_outputs_that_are_no_probabilities_are_written_and_not_shown() -> None:
     with pytest.raises(UsageError, match=r"outputs from -?\d.* are no probabilities; .*\.npy"):
         found.probabilities()
     (piece,) = found.stream().pieces()
-    assert (Choice((), MapOptions()).scores(piece) == found.logits).all()
+    assert (Choice().scores(piece) == found.logits).all()
 
 
 def test_concepts_are_left_to_classes_that_exclude_each_other() -> None:

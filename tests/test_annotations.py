@@ -18,7 +18,7 @@ from tiny import choose
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import MapOptions
+from fcnconv.options import OutputOptions
 from fcnconv.regions import Located, Region
 from fcnconv.writers.output_spec import Choice
 from fcnconv.writers.region_formats import REGION_FORMATS, find_region_format
@@ -228,4 +228,4 @@ def test_suffixes_name_formats() -> None:
 )
 def test_what_no_format_can_do_is_refused(out: str, format: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        find_region_format(out, format, Choice((), MapOptions(**options)))
+        find_region_format(out, format, Choice((), OutputOptions(**options)))

@@ -113,10 +113,10 @@ from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.job import Job
 from fcnconv.batch.runs import BatchRun
 from fcnconv.models import OwnModel
-from fcnconv.options import MapOptions, NetworkOptions
+from fcnconv.options import NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 
-network = NetworkOptions(max_memory=1.2e9)
-job = Job("efficientnet_lite0", OwnModel(), network, MapOptions(refine=0.1), "many", "npz", False, (1, 1))
+options = NetworkOptions(), ReadOptions(max_memory=1.2e9), ScanOptions(refine=0.1), OutputOptions()
+job = Job("efficientnet_lite0", OwnModel(), *options, "many", "npz", False, (1, 1))
 with ray_engine(job, Cluster(workers=2, huge=1)) as engine:
     for name, made in BatchRun(job.open(), engine)(from_paths(["photos/large.png"])):
         print(name, made)

@@ -22,7 +22,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
-from fcnconv.options import ALL_SIZES, MapOptions, NetworkOptions
+from fcnconv.options import ALL_SIZES, NetworkOptions, OutputOptions, ScanOptions, Values
 from fcnconv.scan.focus import CELL_TEMPERATURE, ScannedScale, evidence, focused_blocks
 from fcnconv.writers import find_writer
 
@@ -214,7 +214,7 @@ def test_cells_lie_where_the_image_is(spec: ModelSpec, photo: Path) -> None:
 def test_a_focused_map_answers_as_classify_does(spec: ModelSpec, photo: Path) -> None:
     classifier = open_classifier(spec, NetworkOptions())
     expected = classifier.classify(photo).predictions[0]
-    for options in (MapOptions(map="focused", scales=None).looked_at(), MapOptions(region=(0, 0, 60, 60))):
+    for options in (ScanOptions(map="focused", scales=None).looked_at(), ScanOptions(region=(0, 0, 60, 60))):
         found = ScoreMap.collect(classifier.stream(photo, options))
         assert found.about.answer is not None
         first = found.about.answer().predictions[0]
@@ -249,16 +249,16 @@ def test_the_arrays_of_activations_lie_beside_those_of_the_windows(spec: ModelSp
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("scan", "values"),
     [
-        MapOptions(map="focused", join="max"),
-        MapOptions(map="focused", values="logits"),
-        MapOptions(map="activations", scales=ALL_SIZES),
+        (ScanOptions(map="focused", join="max"), "probabilities"),
+        (ScanOptions(map="focused"), "logits"),
+        (ScanOptions(map="activations", scales=ALL_SIZES), "probabilities"),
     ],
 )
-def test_what_a_kind_of_map_cannot_have_is_refused(options: MapOptions) -> None:
+def test_what_a_kind_of_map_cannot_have_is_refused(scan: ScanOptions, values: Values) -> None:
     with pytest.raises(UsageError, match=r"--map|focused"):
-        find_writer("map.npy", options=options)
+        find_writer("map.npy", options=OutputOptions(values=values), scan=scan)
 
 
 def test_an_approximate_network_gives_maps_too(photo: Path) -> None:
@@ -272,6 +272,6 @@ def test_a_large_jpeg_is_answered_as_classify_answers_it(spec: ModelSpec, tmp_pa
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(pixels).resize((600, 400), Image.Resampling.NEAREST).save(path, quality=60)
     classifier = open_classifier(spec, NetworkOptions())
-    for options in (MapOptions(), MapOptions().looked_at()):
+    for options in (ScanOptions(), ScanOptions().looked_at()):
         found = ScoreMap.collect(classifier.stream(path, options)).about.answer
         assert found is not None and found() == classifier.classify(path)  # which decodes it at an eighth

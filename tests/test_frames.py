@@ -15,7 +15,7 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import ImageSource
 from fcnconv.images.raster import RasterSource
 from fcnconv.images.reading import count_frames, open_image
-from fcnconv.parsing import parse_frame
+from fcnconv.options.parsing import parse_frame
 
 COLOURS = ("red", "lime", "blue")
 

@@ -22,8 +22,8 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
-from fcnconv.options import OWN_SIZE, MapOptions
-from fcnconv.parsing import parse_memory, parse_scales
+from fcnconv.options import OWN_SIZE, ScanOptions
+from fcnconv.options.parsing import parse_memory, parse_scales
 from fcnconv.scan.multiscale import Join, joined
 from fcnconv.scan.rectangles import block_cells, spans
 from fcnconv.scan.stages import KeptCells, PixelCells, Stage, chain
@@ -270,13 +270,13 @@ def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
 
 def test_an_estimate_grows_with_the_work(lite0: Classifier) -> None:
     source = MemorySource(np.zeros((1024, 2048, 3), np.uint8))
-    small, large = lite0.plan(source, MapOptions(scales=parse_scales("0.5,1"), anchors=0)).estimate(
+    small, large = lite0.plan(source, ScanOptions(scales=parse_scales("0.5,1"), anchors=0)).estimate(
         lite0.open_crops
     )
     ratio = (64 * 32) / (32 * 16)  # whole images, in strides: all that is computed
     assert large.tiling.multiply_adds / small.tiling.multiply_adds == pytest.approx(ratio)
     assert large.seconds / small.seconds == pytest.approx(ratio)
-    (cut,) = replace(lite0, memory=400e6).plan(source, MapOptions(anchors=0)).estimate(lite0.open_crops)
+    (cut,) = replace(lite0, memory=400e6).plan(source, ScanOptions(anchors=0)).estimate(lite0.open_crops)
     assert cut.tiling.multiply_adds > large.tiling.multiply_adds  # the halos
 
 

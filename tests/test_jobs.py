@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fcnconv.batch.inputs import from_paths, sharded
 from fcnconv.errors import UsageError
-from fcnconv.parsing import parse_shard
+from fcnconv.options.parsing import parse_shard
 from fcnconv.system.jobs import QUEUES, part_of_job
 
 SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "3"}

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from fcnconv.classifier import Classifier
 from fcnconv.labels import Selection
 from fcnconv.locating import overlap, without_overlaps
-from fcnconv.options import LocateOptions, MapOptions, option_info
+from fcnconv.options import LocateOptions, OutputOptions, ScanOptions, option_info
 from fcnconv.regions import Placement, Region, find_regions
 
 Command = Callable[..., Any]
@@ -219,7 +219,7 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_options_are_those_of_a_map() -> None:
-    assert set(option_info(LocateOptions)) <= set(option_info(MapOptions))
+    assert set(option_info(LocateOptions)) <= {*option_info(ScanOptions), *option_info(OutputOptions)}
 
 
 # Which of several classes is told where they overlap.
@@ -228,7 +228,7 @@ def test_options_are_those_of_a_map() -> None:
 def box_region(box: tuple[int, int, int, int], category: str, probability: float) -> Region:
     plane = np.full((1, 1), probability, np.float32)
     place = Placement(box[0], box[1], box[2] - box[0], box[3] - box[1], (1000, 1000))
-    (found,) = find_regions(plane, place, Selection(category, (0,)), MapOptions(at_least=0.01))
+    (found,) = find_regions(plane, place, Selection(category, (0,)), OutputOptions(at_least=0.01))
     return found
 
 

@@ -18,7 +18,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels
 from fcnconv.maps import foremost
-from fcnconv.options import MapOptions
+from fcnconv.options import OutputOptions
 
 SUFFIXES = frozenset((".png", ".jpg"))
 
@@ -218,4 +218,4 @@ def test_the_foremost_things_are_at_different_places() -> None:
         assert "".join(selection.name for selection in found) == expected
     assert [selection.name for selection in foremost(score_map, labels.category(2), 2)] == ["c", "a"]
     with pytest.raises(UsageError, match="--top and --class"):
-        score_map.plot(["a"], options=MapOptions(top=2))
+        score_map.plot(["a"], options=OutputOptions(top=2))

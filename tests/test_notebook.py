@@ -17,7 +17,7 @@ from fcnconv.grid import Grid
 from fcnconv.images import ImageSource, MemorySource
 from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
-from fcnconv.options import MapOptions
+from fcnconv.options import OutputOptions
 from fcnconv.writers import provenance
 
 GRID = Grid(8, 4, (2400, 1200), (24, 12))
@@ -92,9 +92,9 @@ def test_a_map_without_a_photo_shows_the_rest() -> None:
 def test_a_plot_is_the_picture_that_save_writes(tmp_path: Path) -> None:
     score_map = small_map(photo())
     for classes, options in (
-        (["<b>", "a"], MapOptions(max_side=640)),
-        ([], MapOptions(argmax=True)),
-        ([], MapOptions()),
+        (["<b>", "a"], OutputOptions(max_side=640)),
+        ([], OutputOptions(argmax=True)),
+        ([], OutputOptions()),
     ):
         score_map.save(tmp_path / "map.png", classes=classes, options=options)
         assert (
@@ -104,7 +104,7 @@ def test_a_plot_is_the_picture_that_save_writes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no photo"):
         small_map().plot(["a"])
     with pytest.raises(UsageError, match=r"--values logits changes nothing in a \.png"):
-        score_map.plot(options=MapOptions(values="logits"))
+        score_map.plot(options=OutputOptions(values="logits"))
 
 
 def test_an_xarray_holds_each_score_at_its_place() -> None:

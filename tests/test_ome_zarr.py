@@ -16,7 +16,7 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import pixel_size_of, resize
 from fcnconv.images.ome_zarr import ZarrSource
 from fcnconv.images.reading import open_image
-from fcnconv.parsing import parse_rescale
+from fcnconv.options.parsing import parse_rescale
 from fcnconv.system.files import refuse_overwriting
 
 zarr = pytest.importorskip("zarr")

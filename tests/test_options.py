@@ -21,8 +21,17 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.models.own import OwnModel
-from fcnconv.options import PLAIN_MAP, Backend, ClassifyOptions, MapOptions, NetworkOptions, option_info
-from fcnconv.parsing import Area, parse_memory, parse_scales, parse_shard
+from fcnconv.options import (
+    PLAIN_OUTPUT,
+    Backend,
+    ClassifyOptions,
+    NetworkOptions,
+    OutputOptions,
+    ReadOptions,
+    ScanOptions,
+    option_info,
+)
+from fcnconv.options.parsing import Area, parse_memory, parse_scales, parse_shard
 from fcnconv.writers import OF_REGIONS, WRITERS, check_terminal, find_writer
 
 COFFEE = SAMPLES / "coffee.png"
@@ -52,10 +61,9 @@ GIVEN = {
 """An unusual value of each option that changes what is written, but not how the image is scanned."""
 
 
-def test_every_option_of_a_map_is_here_or_about_the_scan() -> None:
-    about_the_scan = {"classes", "scales", "region", "mask", "tissue"}
-    about_the_scan |= {"map", "join", "anchors", "refine", "agreement", "seed"}
-    assert {field.name for field in fields(MapOptions)} == set(GIVEN) | about_the_scan
+def test_every_option_of_output_is_here() -> None:
+    assert {field.name for field in fields(OutputOptions)} == {"classes", *GIVEN}
+    assert not {*option_info(ScanOptions)} & {*option_info(OutputOptions)}
 
 
 @pytest.mark.parametrize("name", GIVEN)
@@ -67,7 +75,7 @@ def test_an_option_applies_to_a_format_or_is_refused(suffix: str, name: str) -> 
     grey = name == "dtype" and "plain" in WRITERS[suffix].takes
     outlined = name in OF_REGIONS[1:] and "outline" in WRITERS[suffix].takes
     others = {"argmax": winners, "plain": grey, "outline": outlined}
-    options = replace(PLAIN_MAP, **(others | {name: GIVEN[name]}))
+    options = replace(PLAIN_OUTPUT, **(others | {name: GIVEN[name]}))
     if name in WRITERS[suffix].takes:
         assert find_writer(f"map.{suffix}", None, options) is WRITERS[suffix]
     else:
@@ -116,9 +124,9 @@ def test_what_changes_nothing_is_refused_in_one_line(
 
 
 def test_a_terminal_takes_what_it_shows() -> None:
-    check_terminal(MapOptions(argmax=True, top_k=2))
+    check_terminal(OutputOptions(argmax=True, top_k=2))
     with pytest.raises(UsageError, match="--cells changes nothing in what a terminal shows"):
-        check_terminal(MapOptions(cells=True))
+        check_terminal(OutputOptions(cells=True))
 
 
 def test_at_least_needs_the_question_that_it_answers(fcnconv: Command) -> None:
@@ -213,7 +221,7 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_computed(
 
 def test_load_takes_what_the_options_are() -> None:
     taken = set(inspect.signature(fcnconv.load).parameters)
-    asked = {*option_info(NetworkOptions), *option_info(OwnModel)}
+    asked = {*option_info(NetworkOptions), *option_info(ReadOptions), *option_info(OwnModel)}
     assert taken == {"model"} | asked
     with pytest.raises(UsageError, match="unknown mode 'magic'; known: fcn, windows"):
         fcnconv.load(mode="magic")  # type: ignore[arg-type]
@@ -281,7 +289,7 @@ def test_python_shows_short_lines_and_saves(lite0: Classifier, tmp_path: Path) -
     )
     score_map.save(tmp_path / "map.png", classes=["espresso", "cup"])
     score_map.save(tmp_path / "best.png")
-    score_map.save(tmp_path / "map.npy", options=MapOptions(values="logits"))
+    score_map.save(tmp_path / "map.npy", options=OutputOptions(values="logits"))
     assert (np.load(tmp_path / "map.npy") == score_map.logits).all()
     assert np.array_equal(
         score_map.class_map("espresso"), score_map.class_maps([lite0.labels.find("espresso")])[:, :, 0]

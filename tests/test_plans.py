@@ -28,7 +28,7 @@ from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
-from fcnconv.options import Backend, MapOptions, NetworkOptions, Precision
+from fcnconv.options import Backend, NetworkOptions, Precision, ScanOptions
 from fcnconv.provenance import Mode
 from fcnconv.scan.network import Network
 from fcnconv.scan.stages import PixelCells, chain
@@ -145,8 +145,8 @@ def test_all_plans_of_a_map_are_made_in_one_go(
     monkeypatch.setattr(
         making_networks, "convolutionize", lambda *args: conversions.append(args) or convert(*args)
     )
-    maps = MapOptions(map="focused", anchors=4)
-    classifier = open_classifier(spec, NetworkOptions(stride=4), maps)
+    maps = ScanOptions(map="focused", anchors=4)
+    classifier = open_classifier(spec, NetworkOptions(stride=4), scan=maps)
     first, made = (record.getMessage() for record in caplog.records)
     assert first == "Preparing tiny, stride 4 px (first use only) …" and made.startswith("prepared in")
     assert len(conversions) == 1
@@ -158,7 +158,7 @@ def test_all_plans_of_a_map_are_made_in_one_go(
     monkeypatch.setattr(build_plan, "make_plan", too_late)
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     ScoreMap.collect(classifier.stream(noise, maps))
-    ScoreMap.collect(open_classifier(spec, NetworkOptions(stride=4), maps).stream(noise, maps))
+    ScoreMap.collect(open_classifier(spec, NetworkOptions(stride=4), scan=maps).stream(noise, maps))
     assert not [record for record in caplog.records if "Preparing" in record.getMessage()][1:]
 
 
@@ -169,8 +169,8 @@ def test_what_alone_is_missing_is_named(
     open_classifier(spec)
     caplog.set_level(logging.INFO, "fcnconv")
     caplog.clear()
-    maps = MapOptions(map="focused") if missing == "activations" else MapOptions(refine=0.1)
-    open_classifier(spec, NetworkOptions(), maps)
+    maps = ScanOptions(map="focused") if missing == "activations" else ScanOptions(refine=0.1)
+    open_classifier(spec, NetworkOptions(), scan=maps)
     making, _ = (record.getMessage() for record in caplog.records)
     assert missing in making and "(first use only)" in making
 

@@ -30,8 +30,8 @@ from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
 from fcnconv.maps import save_map
-from fcnconv.options import MapOptions
-from fcnconv.parsing import parse_scales
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS
 from fcnconv.scan.rectangles import work
@@ -274,18 +274,18 @@ def own() -> dict[str, Classifier]:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("fcn", MapOptions()),
-        ("fcn", MapOptions(anchors=0)),
-        ("fcn", MapOptions(anchors=0, refine=0.1)),
-        ("fcn", MapOptions(refine=0.1)),
-        ("fcn", MapOptions(anchors=1)),
-        ("fcn", MapOptions(scales=parse_scales("0.5,1"))),
-        ("finer", MapOptions()),
-        ("windows", MapOptions()),
-        ("windows", MapOptions(anchors=3)),
+        ("fcn", ScanOptions()),
+        ("fcn", ScanOptions(anchors=0)),
+        ("fcn", ScanOptions(anchors=0, refine=0.1)),
+        ("fcn", ScanOptions(refine=0.1)),
+        ("fcn", ScanOptions(anchors=1)),
+        ("fcn", ScanOptions(scales=parse_scales("0.5,1"))),
+        ("finer", ScanOptions()),
+        ("windows", ScanOptions()),
+        ("windows", ScanOptions(anchors=3)),
     ],
 )
-def test_a_map_takes_what_was_expected(own: dict[str, Classifier], kind: str, options: MapOptions) -> None:
+def test_a_map_takes_what_was_expected(own: dict[str, Classifier], kind: str, options: ScanOptions) -> None:
     progress = Progress()
     with following(progress):
         stream = own[kind].stream(PIXELS, options)
@@ -295,7 +295,7 @@ def test_a_map_takes_what_was_expected(own: dict[str, Classifier], kind: str, op
     assert progress.left() is None
     found = {name: stage.done for name, stage in progress.stages.items()}
     assert found == pytest.approx(expected, rel=0.02, abs=16) and any(found.values())
-    assert found.get(CROPS, 0) == stream.exact_cells or options.scales != MapOptions().scales
+    assert found.get(CROPS, 0) == stream.exact_cells or options.scales != ScanOptions().scales
 
 
 def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dict[str, Classifier]) -> None:
@@ -308,7 +308,7 @@ def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dic
 
     progress = Told()
     with following(progress):
-        stream = own["fcn"].stream(PIXELS, MapOptions(agreement=0.99))
+        stream = own["fcn"].stream(PIXELS, ScanOptions(agreement=0.99))
         (block,) = stream.blocks
     assert block.exact is not None
     assert len(set(told)) > 2, "corrected as it is known"

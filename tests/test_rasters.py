@@ -22,8 +22,8 @@ from fcnconv.images.raster import RasterSource
 from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels
 from fcnconv.maps import save_map
-from fcnconv.options import MapOptions
-from fcnconv.parsing import Rescale
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import Rescale
 from fcnconv.roi import where_of
 from fcnconv.writers import find_writer
 
@@ -256,7 +256,7 @@ def test_a_damaged_chunk_of_metadata_costs_no_png() -> None:
 def cells(image: Path, mask: Path) -> np.ndarray:
     """bool (H, W): which pixels of an image a mask lets in."""
     source = open_image(image)
-    (inside,) = where_of(source, MapOptions(mask=str(mask))).areas
+    (inside,) = where_of(source, ScanOptions(mask=str(mask))).areas
     width, height = source.size
     return inside(np.arange(width) + 0.5, np.arange(height) + 0.5)
 

@@ -16,8 +16,8 @@ from tiny import make_map
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import MapOptions
-from fcnconv.parsing import Area, parse_extent, parse_share
+from fcnconv.options import OutputOptions
+from fcnconv.options.parsing import Area, parse_extent, parse_share
 from fcnconv.regions import Located, Placement, Region, areas_over, find_regions, place_of_windows
 
 CAT = Selection("cat", (3,), "n3")
@@ -59,7 +59,7 @@ def test_areas_are_those_of_the_surface_between_the_cells(seed: int, level: floa
 
 
 def test_a_bump_has_one_region_around_its_peak() -> None:
-    (region,) = find_regions(bumps((115, 85, 0.9)), CELLS, CAT, MapOptions(threshold=0.5))
+    (region,) = find_regions(bumps((115, 85, 0.9)), CELLS, CAT, OutputOptions(threshold=0.5))
     radius = 30 * np.sqrt(2 * np.log(2))  # where a bump has half of its height
     assert region.peak == (115, 85) and region.probability == pytest.approx(0.9)
     assert region.box == pytest.approx((115 - radius, 85 - radius, 115 + radius, 85 + radius), abs=2)
@@ -73,14 +73,14 @@ def test_a_bump_has_one_region_around_its_peak() -> None:
 
 def test_each_peak_has_its_own_outline() -> None:
     plane = bumps((85, 65, 0.9), (235, 155, 0.4))
-    strong, weak = find_regions(plane, CELLS, CAT, MapOptions(threshold=0.5, at_least=0.3))
+    strong, weak = find_regions(plane, CELLS, CAT, OutputOptions(threshold=0.5, at_least=0.3))
     assert (strong.peak, weak.peak) == ((85, 65), (235, 155))
     assert strong.area == pytest.approx(weak.area, rel=0.1)  # of bumps of one width, whatever their height
 
 
 def test_what_the_lowest_outline_joins_is_parted_at_its_own() -> None:
     plane = bumps((100, 100, 0.9), (180, 100, 0.8))  # the valley between them is at 0.37
-    joined = MapOptions(at_least=0.5, threshold=0.3)
+    joined = OutputOptions(at_least=0.5, threshold=0.3)
     assert len(find_regions(plane, CELLS, CAT, joined)) == 1
     assert len(find_regions(plane, CELLS, CAT, replace(joined, threshold=0.6))) == 2
 
@@ -89,7 +89,7 @@ def test_what_is_asked_for_is_what_comes() -> None:
     plane = bumps((55, 55, 0.9), (155, 155, 0.6), (255, 55, 0.3), width=12)
 
     def peaks(**options: object) -> list[float]:
-        found = find_regions(plane, CELLS, CAT, MapOptions(threshold=0.4, **options))  # type: ignore[arg-type]
+        found = find_regions(plane, CELLS, CAT, OutputOptions(threshold=0.4, **options))  # type: ignore[arg-type]
         return [round(region.probability, 1) for region in found]
 
     assert peaks(at_least=0.2) == [0.9, 0.6, 0.3]
@@ -104,7 +104,7 @@ def test_what_is_asked_for_is_what_comes() -> None:
 def test_a_ring_has_a_hole() -> None:
     x, y = np.meshgrid(*CELLS.centres(20, 30))
     plane = np.clip(1 - np.abs(np.hypot(x - 150, y - 100) - 60) / 30, 0, 1).astype(np.float32)
-    (region,) = find_regions(plane, CELLS, CAT, MapOptions(threshold=0.5))
+    (region,) = find_regions(plane, CELLS, CAT, OutputOptions(threshold=0.5))
     assert len(region.rings) == 2
     assert region.area == pytest.approx(np.pi * (75**2 - 45**2), rel=0.02)
     assert not region.polygon.contains(shapely.Point(150, 100))
@@ -131,7 +131,7 @@ def test_nothing_is_found_where_nothing_was_looked_at() -> None:
     right = whole.polygon.intersection(shapely.box(110, 0, 300, 200))
     assert half.area == pytest.approx(right.area, rel=0.05)
     assert find_regions(np.full((4, 4), np.nan, np.float32), CELLS, CAT) == []
-    assert find_regions(np.zeros((4, 4), np.float32), CELLS, CAT, MapOptions(at_least=0.001)) == []
+    assert find_regions(np.zeros((4, 4), np.float32), CELLS, CAT, OutputOptions(at_least=0.001)) == []
 
 
 def test_places_scale_with_the_cells() -> None:

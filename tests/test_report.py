@@ -34,10 +34,10 @@ from fcnconv.errors import FcnconvError, OutputError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet, numbered
 from fcnconv.maps import ScoreMap
-from fcnconv.options import MapOptions, NetworkOptions
+from fcnconv.options import NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.writers import Choice, find_writer
 
-PLAIN = MapOptions(anchors=0)
+PLAIN = ScanOptions(anchors=0)
 GROUP = Selection("group", (1, 3, 4))
 
 
@@ -152,22 +152,28 @@ class Runs:
     def __init__(self, classifier: Classifier):
         self.classifier = classifier
 
-    def folder(self, out: str, options: MapOptions, shard: tuple[int, int], suffix: str) -> MapFolder:
+    def folder(
+        self, out: str, scan: ScanOptions, shard: tuple[int, int], suffix: str, classes: tuple[str, ...] = ()
+    ) -> MapFolder:
+        options = OutputOptions(classes=classes)
         choice = Choice.of(options, self.classifier.labels)
-        writer = find_writer(f"map.{suffix}", None, options)
-        return MapFolder(self.classifier, Disk.at(Path(out)), writer, choice, NetworkOptions(), shard)
+        writer = find_writer(f"map.{suffix}", None, options, scan)
+        how = scan, choice, NetworkOptions(), ReadOptions()
+        return MapFolder(self.classifier, Disk.at(Path(out)), writer, *how, shard)
 
     def __call__(
         self,
         *paths: str,
         out: str = "maps",
-        options: MapOptions = PLAIN,
+        scan: ScanOptions = PLAIN,
         shard: tuple[int, int] = (1, 1),
         suffix: str = "html",
         overwrite: bool = False,
+        classes: tuple[str, ...] = (),
     ) -> dict[str, bool | str]:
         """What became of each image: whether its map is new, or the error."""
-        results = BatchRun(self.folder(out, options, shard, suffix), overwrite=overwrite)(from_paths(paths))
+        folder = self.folder(out, scan, shard, suffix, classes)
+        results = BatchRun(folder, overwrite=overwrite)(from_paths(paths))
         return {name: str(r) if isinstance(r, FcnconvError) else r.new for name, r in results}
 
 
@@ -211,7 +217,7 @@ def test_the_report_has_the_peaks_and_the_failures_and_a_later_run_goes_on(photo
 
 
 def test_a_card_tells_the_agreement_and_what_was_chosen(photos: Path, run: Runs) -> None:
-    run(COFFEE, options=MapOptions(anchors=1, classes=("dog", "espresso")))
+    run(COFFEE, scan=ScanOptions(anchors=1), classes=("dog", "espresso"))
     card = read_card(Path("maps", CARDS, f"{COFFEE}.jpg"))
     assert card is not None and card.agreement == 1
     names = [peak.category for peak in card.peaks]
@@ -259,14 +265,14 @@ def test_each_shard_lists_what_all_made_and_failed(photos: Path, run: Runs) -> N
 
 def test_images_of_other_settings_are_not_listed(photos: Path, run: Runs) -> None:
     run(COFFEE)
-    run(CHELSEA, options=MapOptions(anchors=2), overwrite=True)
+    run(CHELSEA, scan=ScanOptions(anchors=2), overwrite=True)
     assert listed() == [CHELSEA]
 
 
 def test_a_run_that_made_nothing_but_its_report_binds_nobody(photos: Path, run: Runs) -> None:
     run(BROKEN)
     assert (listed(), failed()) == ([], [NO_IMAGE])
-    assert run(COFFEE, options=MapOptions(anchors=2)) == {COFFEE: True}
+    assert run(COFFEE, scan=ScanOptions(anchors=2)) == {COFFEE: True}
 
 
 def test_what_is_not_the_reports_is_not_replaced(photos: Path, run: Runs) -> None:

@@ -13,7 +13,7 @@ from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, resize
-from fcnconv.parsing import parse_scales
+from fcnconv.options.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CropBatcher, score_crops
 from fcnconv.scan.rectangles import spans

@@ -28,8 +28,8 @@ from fcnconv.images.tiff import TiffSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
-from fcnconv.options import MapOptions
-from fcnconv.parsing import Rescale, parse_rescale
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import Rescale, parse_rescale
 from fcnconv.roi import where_of
 from fcnconv.writers import find_writer
 
@@ -284,7 +284,7 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
     with rasterio.open(tif, "r+") as file:
         file.nodata = 0
     caplog.clear()
-    where_of(open_image(photo), MapOptions(mask=str(tif)))
+    where_of(open_image(photo), ScanOptions(mask=str(tif)))
     assert {record.args[0] for record in caplog.records if record.args} == {str(tif), str(photo)}
     open_image(tif)
     assert "image.tif: its nodata value needs rasterio" in caplog.text

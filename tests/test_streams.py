@@ -26,8 +26,8 @@ from fcnconv.classifier import Classifier
 from fcnconv.images import MemorySource
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
-from fcnconv.options import MapOptions
-from fcnconv.parsing import parse_scales
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import parse_scales
 from fcnconv.scores import Block
 from fcnconv.writers import WRITERS, Choice
 
@@ -120,7 +120,7 @@ def test_joined_scales_are_written_with_the_boxes_of_the_best_scale(
 ) -> None:
     source, path = lite0.open(SAMPLES / "collage.jpg"), tmp_path / "map.json"
     save(
-        lite0.stream(source, MapOptions(scales=parse_scales("1,0.5"))),
+        lite0.stream(source, ScanOptions(scales=parse_scales("1,0.5"))),
         str(path),
         WRITERS["json"],
         choose(top_k=1),
@@ -177,13 +177,13 @@ def test_scores_over_4_gb_make_a_bigtiff(
 @pytest.mark.parametrize(
     ("options", "memory"),
     [
-        (MapOptions(map="focused"), 2e9),
-        pytest.param(MapOptions(anchors=4, refine=0.1), 1.0, marks=pytest.mark.slow),
+        (ScanOptions(map="focused"), 2e9),
+        pytest.param(ScanOptions(anchors=4, refine=0.1), 1.0, marks=pytest.mark.slow),
     ],
     ids=["class activations", "corrected, in stages"],
 )
 def test_what_many_workers_compute_is_the_map_of_one(
-    lite0: Classifier, options: MapOptions, memory: float
+    lite0: Classifier, options: ScanOptions, memory: float
 ) -> None:
     """The workers' methods are called here, one after another, with arguments and results pickled."""
     with Image.open(SAMPLES / "collage.jpg") as photo:

@@ -176,11 +176,10 @@ def test_a_run_that_is_interrupted_keeps_what_it_has(photos: Path, lite0: Any) -
     from fcnconv.batch.job import Job
     from fcnconv.batch.runs import BatchRun
     from fcnconv.models import OwnModel
-    from fcnconv.options import MapOptions, NetworkOptions
+    from fcnconv.options import NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 
-    job = Job(
-        "efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1)
-    )
+    options = NetworkOptions(), ReadOptions(), ScanOptions(), OutputOptions()
+    job = Job("efficientnet_lite0", OwnModel(), *options, "out", "parquet", False, (1, 1))
     seen: list[Any] = []
 
     def watch(result: Any) -> None:
@@ -200,12 +199,11 @@ def test_parts_are_bounded(photos: Path, lite0: Any, monkeypatch: pytest.MonkeyP
     from fcnconv.batch.job import Job
     from fcnconv.batch.runs import BatchRun
     from fcnconv.models import OwnModel
-    from fcnconv.options import MapOptions, NetworkOptions
+    from fcnconv.options import NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 
     monkeypatch.setattr(packed, "IMAGES", 2)
-    job = Job(
-        "efficientnet_lite0", OwnModel(), NetworkOptions(), MapOptions(), "out", "parquet", False, (1, 1)
-    )
+    options = NetworkOptions(), ReadOptions(), ScanOptions(), OutputOptions()
+    job = Job("efficientnet_lite0", OwnModel(), *options, "out", "parquet", False, (1, 1))
     run = BatchRun(job.open())
     paths = [path for _, made in run(from_paths(sorted(map(str, photos.iterdir())))) for path in [made.path]]
     assert paths == [f"out/answers-1-of-1-0000{i}.parquet" for i in (0, 0, 1)]

@@ -18,7 +18,7 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.images import pixel_size_of, resize
 from fcnconv.images.reading import open_image
 from fcnconv.models.torchvision import make_network
-from fcnconv.options import NetworkOptions
+from fcnconv.options import ReadOptions
 from fcnconv.scan.sizes import true_size
 
 tifffile = pytest.importorskip("tifffile")
@@ -121,7 +121,7 @@ def test_an_image_is_scanned_at_the_networks_pixel_size(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both say how large"):
         package.load(model, window=32, mpp=0.5, gsd=0.3)
     with pytest.raises(UsageError, match="both say how large"):
-        _ = NetworkOptions(image_mpp=0.5, image_gsd=0.3).image_pixel_size
+        _ = ReadOptions(image_mpp=0.5, image_gsd=0.3).image_pixel_size
 
 
 def test_from_the_command(fcnconv: Command, tmp_path: Path) -> None:

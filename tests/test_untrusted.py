@@ -37,8 +37,8 @@ from fcnconv.models import find_model
 from fcnconv.models.checkpoint import read_tensors
 from fcnconv.models.facts import remembered
 from fcnconv.models.own import read_spec
-from fcnconv.options import MapOptions
-from fcnconv.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
+from fcnconv.options import ScanOptions
+from fcnconv.options.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
 from fcnconv.roi import where_of
 from fcnconv.system.records import parse_json, sealed, unsealed
 from fcnconv.writers import WRITERS
@@ -444,7 +444,7 @@ def test_a_folder_whose_numbers_cannot_be_computed_with(config: dict[str, Any], 
 def test_regions_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
     (tmp_path / "where.geojson").write_text(text)
     with pytest.raises(ImageError, match=r"where\.geojson: cannot be read as GeoJSON polygons"):
-        where_of(MemorySource(PIXELS), MapOptions(mask=str(tmp_path / "where.geojson")))
+        where_of(MemorySource(PIXELS), ScanOptions(mask=str(tmp_path / "where.geojson")))
 
 
 def test_a_record_that_was_altered_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

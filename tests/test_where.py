@@ -23,8 +23,8 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, Pixels
 from fcnconv.labels import Labels
-from fcnconv.options import MapOptions
-from fcnconv.parsing import parse_region
+from fcnconv.options import ReadOptions, ScanOptions
+from fcnconv.options.parsing import parse_region, parse_rescale
 from fcnconv.roi.areas import cells_inside, polygons, raster, rectangle
 from fcnconv.roi.tissue import find_tissue, otsu
 from fcnconv.scan.execute import LocalExecutor
@@ -156,9 +156,9 @@ def test_a_sparse_mask_is_cut_into_small_blocks(lite0: Classifier, tmp_path: Pat
     mask = np.zeros((100, 100), bool)
     mask[:4, :4] = mask[-4:, -4:] = True
     source = MemorySource(np.zeros((6000, 6000, 3), np.uint8))
-    options = MapOptions(mask=saved(mask, tmp_path), anchors=0)
+    options = ScanOptions(mask=saved(mask, tmp_path), anchors=0)
     (part,), (whole,) = (
-        lite0.plan(source, each).estimate(lite0.open_crops) for each in (options, MapOptions(anchors=0))
+        lite0.plan(source, each).estimate(lite0.open_crops) for each in (options, ScanOptions(anchors=0))
     )
     assert part.multiply_adds < 0.1 * whole.multiply_adds
     assert part.tiling.memory <= whole.tiling.memory
@@ -251,7 +251,7 @@ def test_no_data_is_not_looked_at(small: Classifier, tmp_path: Path) -> None:
     assert np.array_equal(np.isnan(small(path, anchors=0).logits), np.isnan(found.logits))
     floats = np.where(pixels[:, :, :1] == 0, np.nan, pixels[:, :, :1]).astype(np.float32)
     tifffile.imwrite(path, floats[:, :, 0], photometric="minisblack", tile=(64, 64))
-    scaled = replace(small, rescale=package.parsing.parse_rescale("0,255"))(path, anchors=0)
+    scaled = replace(small, reading=ReadOptions(rescale=parse_rescale("0,255")))(path, anchors=0)
     assert np.array_equal(np.isnan(scaled.logits), np.isnan(found.logits))
 
 

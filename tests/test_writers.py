@@ -27,7 +27,7 @@ from fcnconv.images import MemorySource
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
-from fcnconv.options import MapOptions, NetworkOptions
+from fcnconv.options import PLAIN_SCAN, NetworkOptions, OutputOptions
 from fcnconv.provenance import Agreement
 from fcnconv.scan.correction import check_together
 from fcnconv.scan.rectangles import spans
@@ -394,7 +394,7 @@ def test_logits_are_refused_where_only_probabilities_fit(name: str) -> None:
         match=rf"--values logits changes nothing in a .{name}; it applies to .npy, .npz, .zarr, .tif, "
         ".ome.tif, .ome.zarr$",
     ):
-        find_writer(f"map.{name}", None, MapOptions(values="logits"))
+        find_writer(f"map.{name}", None, OutputOptions(values="logits"))
 
 
 @pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.needs])
@@ -471,7 +471,7 @@ def test_whole_numbers_are_read_back_as_probabilities(dtype: str, tmp_path: Path
     assert found.dtype == dtype and ((found == most) == np.isnan(expected)).all()
     assert np.nanmax(np.abs(found / (most - 1) - expected)) < 0.51 / (most - 1)
     with pytest.raises(UsageError, match="holds probabilities"):
-        find_writer("map.tif", None, MapOptions(dtype=dtype, values="logits"))
+        find_writer("map.tif", None, OutputOptions(dtype=dtype, values="logits"))
 
 
 def test_outputs_that_are_no_probabilities_do_not_become_whole_numbers(tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ def test_a_plain_picture_is_the_probability_alone(dtype: str | None, cells: bool
 )
 def test_what_a_plain_picture_is_not_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        find_writer("map.png", None, MapOptions(**options))
+        find_writer("map.png", None, OutputOptions(**options))
 
 
 def test_the_raw_map_of_a_finer_stride_stands_beside_the_smooth_one(tmp_path: Path) -> None:
@@ -568,7 +568,7 @@ def test_the_raw_map_of_a_finer_stride_stands_beside_the_smooth_one(tmp_path: Pa
     written = {}
     for raw in (False, True):
         path = tmp_path / f"{raw}.png"
-        score_map.save(path, classes=["cat"], options=MapOptions(raw=raw, no_legend=True))
+        score_map.save(path, classes=["cat"], options=OutputOptions(raw=raw, no_legend=True))
         written[raw] = np.asarray(Image.open(path)).astype(int)
     width = written[True].shape[1]
     left, right = written[True][:, :256], written[True][:, width - 256 :]
@@ -577,10 +577,10 @@ def test_the_raw_map_of_a_finer_stride_stands_beside_the_smooth_one(tmp_path: Pa
     assert np.ptp(left[middle, 128], axis=0).max() <= 2 < 60 < np.ptp(right[middle, 128], axis=0).max()
     coarse = make_map(logits, Grid(64, 4, size, size), labels, source=source)
     with pytest.raises(UsageError, match="--raw shows the map of a finer stride"):
-        coarse.plot(["cat"], options=MapOptions(raw=True))
+        coarse.plot(["cat"], options=OutputOptions(raw=True))
     with pytest.raises(UsageError, match="add --stride"):
-        check_together(NetworkOptions(), MapOptions(raw=True), "softmax")
-    check_together(NetworkOptions(stride=8), MapOptions(raw=True), "softmax")
+        check_together(NetworkOptions(), PLAIN_SCAN, "softmax", raw=True)
+    check_together(NetworkOptions(stride=8), PLAIN_SCAN, "softmax", raw=True)
 
 
 def test_a_zarr_store_replaces_a_zarr_store_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from fcnconv.grid import Grid
 from fcnconv.images import ImageSource
 from fcnconv.labels import Labels
 from fcnconv.maps import ScoreMap
-from fcnconv.options import MapOptions
+from fcnconv.options import OutputOptions
 from fcnconv.provenance import Identity, Provenance
 from fcnconv.scores import Block, MapInfo
 from fcnconv.writers import Choice
@@ -37,4 +37,4 @@ def make_map(
 
 def choose(*selections: Any, **options: Any) -> Choice:
     """What is written: some selections, and options of a map."""
-    return Choice(selections, MapOptions(**options))
+    return Choice(selections, OutputOptions(**options))

@@ -23,7 +23,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.models import DEFAULT_MODEL
-from fcnconv.options import ALL_SIZES, MapOptions
+from fcnconv.options import ALL_SIZES, ScanOptions
 from fcnconv.render.draw import draw_plane
 from fcnconv.scores import shown
 
@@ -58,7 +58,7 @@ PHOTOS: list[tuple[str, tuple[int, int, int, int] | None, int]] = [
 ]
 BLOCKS, CELL, CAPTION, HEAD, GAP = 2, (300, 220), 24, 30, 10
 HEADINGS = ("before 0.3", "now: focused", "Grad-CAM at 224 px")
-BEFORE, NOW = MapOptions(map="windows", scales=ALL_SIZES, anchors=4), MapOptions().looked_at()
+BEFORE, NOW = ScanOptions(map="windows", scales=ALL_SIZES, anchors=4), ScanOptions().looked_at()
 Panel = tuple[Image.Image, str]
 
 
@@ -112,7 +112,7 @@ def all_panels(photo: tuple[str, tuple[int, int, int, int] | None, int]) -> list
 
 
 def of_map(
-    classifier: Classifier, photo: Image.Image, selection: Selection, options: MapOptions
+    classifier: Classifier, photo: Image.Image, selection: Selection, options: ScanOptions
 ) -> tuple[Image.Image, float]:
     """The picture of a class without its legend, and the highest value in it."""
     found = ScoreMap.collect(classifier.stream(photo, options))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fcnconv.errors import PlanError, UsageError
 from fcnconv.models import ModelSpec
 from fcnconv.options import NetworkOptions, Precision
-from fcnconv.parsing import parse_device
+from fcnconv.options.parsing import parse_device
 from fcnconv.provenance import Mode
 
 if TYPE_CHECKING:

@@ -244,7 +244,7 @@ def open_elsewhere(job: Job, *, workers: int, here: str) -> MapFolder | Pack:
         os.chdir(here)
     target = job.open()
     folder = target.folder if isinstance(target, Pack) else target
-    if job.network.max_memory is None:
+    if job.reading.max_memory is None:
         folder = replace(folder, classifier=folder.classifier.share(workers))
     return replace(target, folder=folder) if isinstance(target, Pack) else folder
 

@@ -50,7 +50,7 @@ def is_huge(item: Input, target: MapFolder | Pack, pixels: int) -> bool:
     size, and the network's tiles equal the whole image.
     """
     folder = target.folder if isinstance(target, Pack) else target
-    sizes = folder.choice.options.sizes
+    sizes = folder.scan.sizes
     if not folder.classifier.geometry.local or not any(scale.factor for scale in sizes):
         return False
     width, height = (picture_size(item.image) if isinstance(item.image, str) else None) or (0, 0)

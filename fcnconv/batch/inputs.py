@@ -30,7 +30,7 @@ from fcnconv.images.remote import (
     opened_elsewhere,
     shown_address,
 )
-from fcnconv.parsing import Frame
+from fcnconv.options.parsing import Frame
 
 log = logging.getLogger("fcnconv")
 

@@ -12,7 +12,7 @@ from fcnconv.batch.store import open_store
 from fcnconv.classifier import open_classifier
 from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model
-from fcnconv.options import EVALUATION_SIZE, MapOptions, NetworkOptions
+from fcnconv.options import EVALUATION_SIZE, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.scan.correction import check_together
 from fcnconv.writers import COLLECTIONS, Choice, Writer, check_options, find_writer
 
@@ -25,7 +25,9 @@ class Job:
         model: The network.
         own: The description of a custom model.
         network: How the network is run.
-        options: The options of each image.
+        reading: How images are read.
+        scan: How each image is scanned.
+        options: What is written of each map.
         out: The destination of the answers.
         format: A suffix. With ``.tar`` appended, maps go into archives. ``parquet`` is a table of images, or
             of cells if `cells_table`. A name of `COLLECTIONS` is one file of the regions in all images.
@@ -35,7 +37,9 @@ class Job:
     model: str
     own: OwnModel
     network: NetworkOptions
-    options: MapOptions
+    reading: ReadOptions
+    scan: ScanOptions
+    options: OutputOptions
     out: str
     format: str
     cells_table: bool
@@ -43,23 +47,22 @@ class Job:
 
     def open(self) -> MapFolder | Pack:
         """Opens the job. Raises UsageError, OutputError, ModelError and ConversionError."""
-        writer, kind, options = self.writer(), self.kind, self.options
+        writer, kind, scan = self.writer(), self.kind, self.scan
         if kind == "images":
-            options = replace(options, scales=options.scales or EVALUATION_SIZE)
+            scan = replace(scan, scales=scan.scales or EVALUATION_SIZE)
         elif writer.looked_at:
-            options = options.looked_at()
+            scan = scan.looked_at()
         spec = find_model(self.model, self.own)
         labels = spec.labels()
         network = replace(self.network, mode=spec.mode_for(self.network.mode))
-        check_together(network, options, labels.activation)
-        choice = Choice.of(options, labels)
-        classifier = open_classifier(spec, network, options)
+        check_together(network, scan, labels.activation, raw=self.options.raw)
+        choice = Choice.of(self.options, labels)
+        classifier = open_classifier(spec, network, self.reading, scan)
         store = open_store(self.out)
+        parts = classifier, store, writer, scan, choice, network, self.reading
         if self.collection:
-            return RegionFolder(
-                classifier, store, writer, choice, network, self.shard, format=self.collection
-            )
-        folder = MapFolder(classifier, store, writer, choice, network, self.shard)
+            return RegionFolder(*parts, self.shard, format=self.collection)
+        folder = MapFolder(*parts, self.shard)
         return Pack(folder, kind) if kind else folder
 
     @property
@@ -78,7 +81,7 @@ class Job:
     def writer(self) -> Writer:
         """Returns the writer of a map. Raises UsageError and OutputError."""
         if self.collection:
-            check_options(self.collection, REGIONS.takes, self.options.looked_at())
+            check_options(self.collection, REGIONS.takes, self.options, self.scan.looked_at())
             if self.cells_table:
                 raise UsageError("--cells-table is for --format parquet; add it, or leave the table out")
             return REGIONS
@@ -87,7 +90,7 @@ class Job:
         inner = self.format.lstrip(".")
         if self.kind == "tar":
             inner = inner[: -len(".tar")]
-        writer = find_writer(f"map.{inner}", None, self.options)
+        writer = find_writer(f"map.{inner}", None, self.options, self.scan)
         if self.kind == "tar" and writer.folder:
             raise UsageError(
                 f"a .{writer.suffix} is a directory and cannot be packed in a tar archive; choose npz.tar"

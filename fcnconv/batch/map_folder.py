@@ -20,7 +20,7 @@ from fcnconv.errors import ImageError, OutputError, UsageError
 from fcnconv.images import ImageSource, area
 from fcnconv.images.remote import is_address
 from fcnconv.maps import write_map
-from fcnconv.options import NetworkOptions
+from fcnconv.options import NetworkOptions, ReadOptions, ScanOptions
 from fcnconv.scores import ScoreStream
 from fcnconv.system.leftovers import remove_leftovers
 from fcnconv.version import __version__
@@ -35,15 +35,18 @@ class MapFolder:
     """The destination of the maps of many images, and how they are made.
 
     Attributes:
-        network: How the classifier's network is run.
+        scan: How the images are scanned.
+        network, reading: How the classifier's network is run, and how it reads images.
         shard: (I, N), the part of the images that is mapped.
     """
 
     classifier: Classifier
     store: AnswerStore
     writer: Writer
+    scan: ScanOptions
     choice: Choice
     network: NetworkOptions
+    reading: ReadOptions
     shard: tuple[int, int] = (1, 1)
 
     def check(self) -> None:
@@ -108,7 +111,6 @@ class MapFolder:
                 self.store.claims.release(name)
 
     def _make(self, item: Input, name: str, card: str | None, since: int) -> Outcome:
-        options = self.choice.options
         if isinstance(self.store, Disk):
             for file in filter(None, (name, card)):
                 there = self.store.root / file
@@ -118,7 +120,7 @@ class MapFolder:
                         "name another folder with --out"
                     )
         source = self.open(item)
-        stream = self.share.stream(source, options)
+        stream = self.share.stream(source, self.scan)
         watched: AbstractContextManager[ScoreStream] = nullcontext(stream)
         if self.report and card:
             watched = self.report.following(stream, item.name, card, since)
@@ -130,8 +132,7 @@ class MapFolder:
 
     def open(self, item: Input) -> ImageSource:
         """Opens an image for scanning. Raises ImageError."""
-        sizes = self.choice.options.sizes
-        return self.share.open(item.content(), sizes, name=item.name, frame=item.frame)
+        return self.share.open(item.content(), self.scan.sizes, name=item.name, frame=item.frame)
 
     @cached_property
     def share(self) -> Classifier:
@@ -157,13 +158,13 @@ class MapFolder:
     def settings(self) -> dict[str, Any]:
         """Returns everything except the image that a map depends on, by name."""
         classifier, made = self.classifier, self.classifier.provenance
-        network = asdict(self.network) | {"temperature": classifier.temperature}
+        network = asdict(self.network) | asdict(self.reading) | {"temperature": classifier.temperature}
         network["precision"] = made.arithmetic.number
         del network["max_pixels"]
         if classifier.geometry.local:  # tiles equal the whole image, whatever the memory limit
             del network["max_memory"]
-        options = asdict(self.choice.options)
-        options["scales"] = ",".join(map(str, self.choice.options.sizes))
+        options = asdict(self.scan) | asdict(self.choice.options)
+        options["scales"] = ",".join(map(str, self.scan.sizes))
         options["classes"] = [selection.name for selection in self.choice.selections]
         return {
             "version": __version__,

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,7 +27,7 @@ from fcnconv.batch.store import AnswerStore
 from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
 from fcnconv.images import area
 from fcnconv.maps import write_map
-from fcnconv.options import MapOptions, flag
+from fcnconv.options import PLAIN_OUTPUT, PLAIN_SCAN, OutputOptions, ScanOptions, flag
 from fcnconv.writers.answers import TableFile, image_rows, image_schema, stored
 from fcnconv.writers.tables import cell_rows, cell_schema
 
@@ -183,15 +183,18 @@ class Pack:
 
     def check(self) -> None:
         """Raises UsageError for an option that has no effect on a table of images."""
-        options = self.folder.choice.options
-        if self.kind == "images":
-            plain = MapOptions(scales=options.scales, top_k=options.top_k)
-            for each in fields(options):
-                if getattr(options, each.name) != getattr(plain, each.name):
-                    raise UsageError(
-                        f"{flag(MapOptions, each.name)} changes nothing in a table of images; add "
-                        "--cells-table for one of windows"
-                    )
+        if self.kind != "images":
+            return
+        given, plain = asdict(self.folder.scan), asdict(PLAIN_SCAN)
+        given.update(asdict(self.folder.choice.options))
+        plain.update(asdict(PLAIN_OUTPUT), scales=given["scales"], top_k=given["top_k"])
+        for name, value in given.items():
+            if value != plain[name]:
+                options = ScanOptions if hasattr(PLAIN_SCAN, name) else OutputOptions
+                raise UsageError(
+                    f"{flag(options, name)} changes nothing in a table of images; add --cells-table for one "
+                    "of windows"
+                )
 
     def settings(self) -> dict[str, Any]:
         """Returns everything except the image that an answer depends on, by name."""
@@ -199,15 +202,15 @@ class Pack:
 
     def make(self, item: Input, since: int, *, alone: bool = False) -> Outcome:
         """Returns the answer about an image, which is not written yet. Raises ImageError and OutputError."""
-        folder, options = self.folder, self.folder.choice.options
+        folder, scan = self.folder, self.folder.scan
         source = folder.open(item)
         content: Any
         agreement = None
         if self.kind == "images":
-            found = folder.classifier.classify(source, scales=options.sizes, k=options.top_k)
+            found = folder.classifier.classify(source, scales=scan.sizes, k=folder.choice.options.top_k)
             content = [image_rows(item.name, found)]
         else:
-            stream = folder.share.stream(source, options)
+            stream = folder.share.stream(source, scan)
             if self.kind == "cells":
                 content = list(cell_rows(item.name, stream, folder.choice))
             else:

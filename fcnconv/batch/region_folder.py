@@ -55,7 +55,7 @@ class RegionFolder(MapFolder):
         from fcnconv.locating import locate  # only regions need shapely
 
         source = self.open(item)
-        located = replace(locate(self.share, source, self.choice), name=item.name)
+        located = replace(locate(self.share, source, self.scan, self.choice), name=item.name)
         with self.store.writing(name, since) as temporary:
             temporary.write_text(json.dumps(located.record()) + "\n", encoding="utf-8")
         return Outcome(self.store.place(name), True, None, area(source.size) / 1e6)

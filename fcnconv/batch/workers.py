@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fcnconv.batch.inputs import Input
 from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lacks_memory
-from fcnconv.options import ClassifyOptions
+from fcnconv.options import ClassifyOptions, ScanOptions
 from fcnconv.predictions import Classification
 from fcnconv.system.machine import busy
 
@@ -50,23 +50,25 @@ def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> 
 
 
 def locate_each(
-    classifier: Classifier, inputs: Iterable[Input], choice: Choice
+    classifier: Classifier, inputs: Iterable[Input], scan: ScanOptions, choice: Choice
 ) -> Iterator[tuple[str, Located | FcnconvError]]:
     """Yields each input's name with its regions or its error, in the given order."""
     share = classifier.share(IN_FLIGHT)
-    return each(inputs, lambda item: _locate(share, item, choice))
+    return each(inputs, lambda item: _locate(share, item, scan, choice))
 
 
-def locate_one(classifier: Classifier, item: Input, choice: Choice) -> tuple[str, Located | FcnconvError]:
+def locate_one(
+    classifier: Classifier, item: Input, scan: ScanOptions, choice: Choice
+) -> tuple[str, Located | FcnconvError]:
     """Locates the regions of one input in this thread, with all of the classifier's memory."""
-    return attempt(lambda item: _locate(classifier, item, choice), item)
+    return attempt(lambda item: _locate(classifier, item, scan, choice), item)
 
 
-def _locate(classifier: Classifier, item: Input, choice: Choice) -> Located:
+def _locate(classifier: Classifier, item: Input, scan: ScanOptions, choice: Choice) -> Located:
     from fcnconv.locating import locate  # a classification needs no outlines
 
-    source = classifier.open(item.content(), choice.options.sizes, name=item.name, frame=item.frame)
-    return replace(locate(classifier, source, choice), name=item.name)
+    source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
+    return replace(locate(classifier, source, scan, choice), name=item.name)
 
 
 def each(

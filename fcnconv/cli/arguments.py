@@ -3,10 +3,11 @@
 `fcnconv.options` and `models.own` define the options; this module converts them to typer's parameters.
 Besides their own options, the commands have:
 
-    classify   ClassifyOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
-    heatmap    MapOptions, NetworkOptions, OwnModel, --model
-    batch      MapOptions, Listed inputs, NetworkOptions, OwnModel, --model, --json
-    verify     NetworkOptions, OwnModel, --model, --json
+    classify   ClassifyOptions, Listed inputs, NetworkOptions, ReadOptions, OwnModel, --model, --json
+    heatmap    ScanOptions, OutputOptions, NetworkOptions, ReadOptions, OwnModel, --model
+    batch      ScanOptions, OutputOptions, Listed inputs, NetworkOptions, ReadOptions, OwnModel, --model,
+               --json
+    verify     NetworkOptions, ReadOptions, OwnModel, --model, --json
     prepare, export, classes        OwnModel, --model (and --mode, --stride, --json)
     classify, heatmap, batch        --progress
     all        --quiet, --debug
@@ -33,7 +34,7 @@ from fcnconv.errors import UsageError, printable
 from fcnconv.labels import folded, imagenet
 from fcnconv.models import models
 from fcnconv.options import EVERY_IMAGE, OptionInfo, option_info
-from fcnconv.parsing import parse_number
+from fcnconv.options.parsing import parse_number
 
 log = logging.getLogger("fcnconv")
 

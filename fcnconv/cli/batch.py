@@ -15,7 +15,16 @@ from fcnconv.cli.printing import print_made, report
 from fcnconv.cli.progress_bar import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import EVERY_IMAGE, FrameChoice, MapOptions, NetworkOptions, OptionInfo, Shard
+from fcnconv.options import (
+    EVERY_IMAGE,
+    FrameChoice,
+    NetworkOptions,
+    OptionInfo,
+    OutputOptions,
+    ReadOptions,
+    ScanOptions,
+    Shard,
+)
 from fcnconv.system.stdout import data_stream, print_data
 
 log = logging.getLogger("fcnconv")
@@ -94,8 +103,10 @@ def batch(
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    options: MapOptions,
+    scan: ScanOptions,
+    options: OutputOptions,
     network: NetworkOptions,
+    reading: ReadOptions,
     own: OwnModel,
     listed: Listed,
 ) -> None:
@@ -125,7 +136,7 @@ def batch(
     from fcnconv.batch.store import open_store
     from fcnconv.images.reading import image_suffixes
 
-    job = Job(model, own, network, options, out, format, cells_table, shard)
+    job = Job(model, own, network, reading, scan, options, out, format, cells_table, shard)
     job.writer()
     failed_before = FolderRecord(open_store(out), shard).failures() if retry_failed else {}
 

@@ -13,7 +13,7 @@ from fcnconv.cli.printing import printer, refuse_terminal, report, standard_inpu
 from fcnconv.cli.progress_bar import Counter, shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
-from fcnconv.options import ClassifyOptions, FrameChoice, NetworkOptions
+from fcnconv.options import ClassifyOptions, FrameChoice, NetworkOptions, ReadOptions
 from fcnconv.system.files import check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream
 
@@ -43,6 +43,7 @@ def classify(
     *,
     options: ClassifyOptions,
     network: NetworkOptions,
+    reading: ReadOptions,
     own: OwnModel,
     listed: Listed,
 ) -> None:
@@ -81,7 +82,7 @@ def classify(
 
     alone = len(paths) == 1 and frame != "all"
     with shown(progress, quiet=quiet):
-        classifier = open_classifier(find_model(model, own), network)
+        classifier = open_classifier(find_model(model, own), network, reading)
         one = [classify_one(classifier, item, options) for item in inputs()] if alone else []
     writing: AbstractContextManager[Callable[[str, Classification], None]]
     if out is None:

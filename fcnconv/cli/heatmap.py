@@ -14,7 +14,7 @@ from fcnconv.cli.printing import refuse_terminal, show_map, standard_input
 from fcnconv.cli.progress_bar import shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
-from fcnconv.options import FrameChoice, MapOptions, NetworkOptions
+from fcnconv.options import FrameChoice, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream, print_data
 
@@ -45,8 +45,10 @@ def heatmap(
     quiet: Quiet = False,
     debug: Debug = False,
     *,
-    options: MapOptions,
+    scan: ScanOptions,
+    options: OutputOptions,
     network: NetworkOptions,
+    reading: ReadOptions,
     own: OwnModel,
 ) -> None:
     """Make the score map of an image, for every class.
@@ -64,26 +66,26 @@ def heatmap(
     from fcnconv.scan.correction import check_together
     from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
 
-    masks = [options.mask] if options.mask else []
+    masks = [scan.mask] if scan.mask else []
     inputs: list[str | Path] = [*own.files, *files_of_folder(model), *masks]
-    writer = None if out is None else find_writer(out, format, options)
+    writer = None if out is None else find_writer(out, format, options, scan)
     if out is not None and writer is not None:
         refuse_terminal(out, "the map")
         check_writable(out, folder=writer.folder)
         refuse_overwriting(out, [path, model, *inputs])
     elif data_stream().isatty():
-        check_terminal(options)
+        check_terminal(options, scan)
     elif not dry_run:
         raise UsageError(
             f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
             "standard output"
         )
     if writer.looked_at if writer else data_stream().isatty():
-        options = options.looked_at()
+        scan = scan.looked_at()
     spec = find_model(model, own)
     labels = spec.labels()
     network = replace(network, mode=spec.mode_for(network.mode))
-    check_together(network, options, labels.activation)
+    check_together(network, scan, labels.activation, raw=options.raw)
     choice = Choice.of(options, labels)
     from fcnconv.backends import faster_precision
     from fcnconv.batch.inputs import Input, framed
@@ -92,20 +94,20 @@ def heatmap(
     from fcnconv.maps import ScoreMap, save_map
 
     with shown(progress, quiet=quiet):
-        classifier = open_classifier(spec, network, options)
+        classifier = open_classifier(spec, network, reading, scan)
         faster = faster_precision(spec, network) if dry_run else None
     named = Input("standard input" if path == "-" else shown_address(path), local_path(path))
     for item in framed([named], frame):
         score_map = None
         with shown(progress, quiet=quiet):
-            source = classifier.open(item.content(), options.sizes, name=item.name, frame=item.frame)
+            source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
             if dry_run:
-                for estimate in classifier.plan(source, options).estimate(classifier.open_crops):
+                for estimate in classifier.plan(source, scan).estimate(classifier.open_crops):
                     print_data(f"{item.name}: {estimate}")
                 if faster:
                     print_data(f"{item.name}: {faster}")
                 continue
-            stream = classifier.stream(source, options)
+            stream = classifier.stream(source, scan)
             if out is None or writer is None:
                 score_map = ScoreMap.collect(stream)
             else:

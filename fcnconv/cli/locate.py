@@ -14,7 +14,7 @@ from fcnconv.cli.printing import located_printer, refuse_terminal, report, stand
 from fcnconv.cli.progress_bar import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
-from fcnconv.options import FrameChoice, LocateOptions, NetworkOptions
+from fcnconv.options import FrameChoice, LocateOptions, NetworkOptions, ReadOptions
 from fcnconv.system.files import check_writable, refuse_overwriting, written
 from fcnconv.system.stdout import data_stream
 
@@ -55,6 +55,7 @@ def locate(
     *,
     options: LocateOptions,
     network: NetworkOptions,
+    reading: ReadOptions,
     own: OwnModel,
     listed: Listed,
 ) -> None:
@@ -81,7 +82,7 @@ def locate(
     from fcnconv.writers import Choice
 
     spec = find_model(model, own)
-    choice = Choice.of(options.map_options(), spec.labels())
+    scan, choice = options.scan(), Choice.of(options.output(), spec.labels())
     form = None
     if out is not None:
         from fcnconv.writers.region_formats import find_region_format
@@ -108,15 +109,15 @@ def locate(
     alone = len(paths) == 1 and frame != "all"
     on_terminal = out is None and data_stream().isatty()
     with shown(progress, quiet=quiet):
-        classifier = open_classifier(spec, network, choice.options)
-        one = [locate_one(classifier, item, choice) for item in inputs()] if alone else []
+        classifier = open_classifier(spec, network, reading, scan)
+        one = [locate_one(classifier, item, scan, choice) for item in inputs()] if alone else []
     if one:
         failed = _answer(iter(one), classifier, choice, form, out, as_json=as_json, debug=debug)
     else:
         known = frame is None and (bool(paths) or listed.is_file())
         with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
             counter = Counter(account, "locating", inputs if known else None)
-            results = locate_each(classifier, inputs(), choice)
+            results = locate_each(classifier, inputs(), scan, choice)
             failed = _answer(
                 results, classifier, choice, form, out, as_json=as_json, debug=debug, count=counter.count
             )

@@ -11,7 +11,7 @@ from fcnconv.cli.arguments import Debug, Json, NamedModel, Quiet, named_once, wi
 from fcnconv.cli.printing import complain, print_json_line
 from fcnconv.errors import FcnconvError, UsageError
 from fcnconv.models import OwnModel, find_model
-from fcnconv.options import OWN_SIZE, MapOptions, NetworkOptions, OptionInfo, Scales
+from fcnconv.options import OWN_SIZE, NetworkOptions, OptionInfo, ReadOptions, Scales, ScanOptions
 from fcnconv.system.stdout import print_data
 
 
@@ -33,6 +33,7 @@ def verify(
     debug: Debug = False,
     *,
     network: NetworkOptions,
+    reading: ReadOptions,
     own: OwnModel,
 ) -> None:
     """Prove a converted network, and compare maps with crops.
@@ -59,7 +60,9 @@ def verify(
     proved = prove(spec)
     agreement, failed = None, False
     if images:
-        classifier = open_classifier(spec, replace(network, mode="fcn", temperature=1), MapOptions(anchors=1))
+        classifier = open_classifier(
+            spec, replace(network, mode="fcn", temperature=1), reading, ScanOptions(anchors=1)
+        )
         sources = []
         for path in images:
             try:

@@ -15,7 +15,7 @@ from fcnconv.images.block_cache import Blocks
 from fcnconv.images.resized import REGION_PIXELS
 from fcnconv.images.samples import Samples, warn_if_dark
 from fcnconv.images.source import Pixels, area
-from fcnconv.parsing import Rescale
+from fcnconv.options.parsing import Rescale
 
 log = logging.getLogger("fcnconv")
 

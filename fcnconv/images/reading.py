@@ -45,7 +45,7 @@ from fcnconv.images import (
 from fcnconv.images.remote import fetch, fetch_to, is_address, shown_address
 from fcnconv.images.source import GreySource, grey
 from fcnconv.images.tiff_tags import is_tiff
-from fcnconv.parsing import Rescale
+from fcnconv.options.parsing import Rescale
 
 log = logging.getLogger("fcnconv")
 
@@ -104,7 +104,7 @@ def open_image(
         name: of the image, for messages; None means the path.
         frame: of an animation, or the page of a TIFF, from 1; None takes the first, and logs that there are
             more.
-        bands, rescale: for a TIFF or OME-Zarr, as in `options.NetworkOptions`.
+        bands, rescale: for a TIFF or OME-Zarr, as in `options.ReadOptions`.
         channels: number of channels that the network takes.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError
 from fcnconv.images.source import Pixels
-from fcnconv.parsing import Rescale
+from fcnconv.options.parsing import Rescale
 
 log = logging.getLogger("fcnconv")
 
@@ -31,7 +31,7 @@ class Asked:
 
     Attributes:
         frame: a frame or page, from 1; None is the file's own picture.
-        bands, rescale: of its samples, as in `options.NetworkOptions`.
+        bands, rescale: of its samples, as in `options.ReadOptions`.
         channels: number of channels that the network takes.
         max_pixels: maximum number of pixels that are decoded at once.
     """

@@ -18,7 +18,7 @@ from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
 from fcnconv.models.weight_options import HeadActivation, WeightOptions
 from fcnconv.options import OptionInfo
-from fcnconv.parsing import checked
+from fcnconv.options.parsing import checked
 from fcnconv.provenance import Activation, Channels
 from fcnconv.system.records import parse_json
 

@@ -15,7 +15,7 @@ import numpy as np
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.images import ImageSource, Placed, known_of
-from fcnconv.options import MapOptions
+from fcnconv.options import ScanOptions
 from fcnconv.roi.areas import Area, Inside, Rings, cells_inside, polygons, raster, rectangle
 from fcnconv.roi.mask import read_mask
 from fcnconv.roi.tissue import find_tissue
@@ -59,7 +59,7 @@ WHOLE_IMAGE = Where()
 """The region of interest of a scan that leaves nothing out."""
 
 
-def where_of(source: ImageSource, options: MapOptions) -> Where:
+def where_of(source: ImageSource, options: ScanOptions) -> Where:
     """The region of interest that the options ask for, restricted to where the image has data.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
-from fcnconv.options import MapOptions, NetworkOptions
+from fcnconv.options import NetworkOptions, ScanOptions
 from fcnconv.provenance import Activation, Mode
 from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
@@ -92,7 +92,7 @@ DENSE, CROPS_ALONE = Correction(0), Correction(1)
 """The dense map as it is, and a map of crops only."""
 
 
-def correction_of(options: MapOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
+def correction_of(options: ScanOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
     """How far the options ask a map to be corrected.
 
     Args:
@@ -126,8 +126,12 @@ def correction_of(options: MapOptions, mode: Mode, activation: Activation = "sof
     return Correction(anchors, options.refine, options.agreement, options.seed)
 
 
-def check_together(network: NetworkOptions, options: MapOptions, activation: Activation) -> None:
-    """Checks that the options of a map fit the options of its network and the activation of its labels.
+def check_together(
+    network: NetworkOptions, options: ScanOptions, activation: Activation, *, raw: bool = False
+) -> None:
+    """Checks that the options of a scan fit the options of its network and the activation of its labels.
+
+    raw: whether a picture also shows the unsmoothed map.
 
     Raises:
         UsageError: if they do not fit.
@@ -140,7 +144,7 @@ def check_together(network: NetworkOptions, options: MapOptions, activation: Act
         )
     if network.temperature not in (None, 1) and mode == "fcn" and correction.anchors:
         raise UsageError("--temperature is for the dense map; add --anchors 0, or leave it out")
-    if options.raw and network.stride is None:
+    if raw and network.stride is None:
         raise UsageError(
             "--raw only changes the smooth pictures of a finer stride; add --stride, or leave it out"
         )

@@ -22,7 +22,7 @@ from fcnconv.grid import Scale
 from fcnconv.images import ImageSource
 from fcnconv.images.reading import ImageLike
 from fcnconv.options import OWN_SIZE
-from fcnconv.parsing import as_scales
+from fcnconv.options.parsing import as_scales
 from fcnconv.provenance import Activation
 from fcnconv.verify.ways import HEADING, Tried, try_ways
 

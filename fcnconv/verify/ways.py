@@ -37,8 +37,8 @@ class Tried:
     """The result of one way to make a map.
 
     Attributes:
-        anchors: See `options.MapOptions`.
-        refine: See `options.MapOptions`.
+        anchors: See `options.ScanOptions`.
+        refine: See `options.ScanOptions`.
         crops: Fraction of the windows that were scored as crops.
         agreement: Fraction of windows with the top class of their crop.
         divergence: Mean Kullback-Leibler divergence of the map's probabilities from the crops' probabilities,

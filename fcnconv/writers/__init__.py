@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
-from fcnconv.options import PLAIN_MAP, MapOptions, flag
+from fcnconv.options import PLAIN_OUTPUT, PLAIN_SCAN, OutputOptions, ScanOptions, flag
 from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.writers.arrays import write_npy, write_npz
@@ -44,8 +44,7 @@ class Writer:
         suffix: The suffix of its files, without a dot.
         write: The function that writes a map to a path.
         about: A short description of what the file contains.
-        takes: The fields of `MapOptions` that change what is written, in addition to the class selection and
-            the scan options.
+        takes: The fields of `OutputOptions` that change what is written, in addition to the class selection.
         needs_class: Whether the format shows only a few classes, so that you must select one.
         looked_at: Whether it is a display format; otherwise it is a data format.
         folder: Whether the output is a directory.
@@ -156,25 +155,27 @@ COLLECTIONS = ("coco", "label-studio", "fiftyone", "yolo")
 """Formats that hold the regions of all images of a batch, see `region_formats`."""
 
 OF_REGIONS = ("at_least", "threshold", "min_area", "max_regions")
-"""The fields of `MapOptions` that change what the collection formats contain."""
+"""The fields of `OutputOptions` that change what the collection formats contain."""
 
 TERMINAL = ("top_k", "argmax", "at_least")
-"""The fields of `MapOptions` that change what the terminal shows."""
+"""The fields of `OutputOptions` that change what the terminal shows."""
 
 _ALIASES = {"jpeg": "jpg", "tiff": "tif", "ome.tiff": "ome.tif"}
-_ALWAYS = (
-    *("classes", "scales", "map", "join", "anchors", "refine", "agreement", "seed"),
-    *("region", "mask", "tissue"),
-)
 
 
-def find_writer(out: str, format: str | None = None, options: MapOptions | None = None) -> Writer:
+def find_writer(
+    out: str,
+    format: str | None = None,
+    options: OutputOptions = PLAIN_OUTPUT,
+    scan: ScanOptions = PLAIN_SCAN,
+) -> Writer:
     """Returns the writer for an explicit format, or else for the suffix of a file name.
 
     Args:
         out: The output path; ``-`` is standard output.
         format: The suffix of the format, if it does not follow from `out`.
         options: The requested options. The format must support each of them.
+        scan: How the map is scanned.
 
     Raises:
         UsageError: The format is unknown or does not support an option.
@@ -187,8 +188,9 @@ def find_writer(out: str, format: str | None = None, options: MapOptions | None 
         if out in STANDARD_OUTPUT and not suffix:
             raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
         raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
-    options = options or MapOptions()
-    check_options(f"a .{writer.suffix}", writer.takes, options.looked_at() if writer.looked_at else options)
+    check_options(
+        f"a .{writer.suffix}", writer.takes, options, scan.looked_at() if writer.looked_at else scan
+    )
     if writer.folder and out in STANDARD_OUTPUT:
         raise UsageError(f"a .{suffix} is a directory and cannot go to standard output; name it with --out")
     if writer.needs and find_spec(writer.needs[0]) is None:
@@ -208,29 +210,30 @@ def suffix_of(out: str) -> str:
     return name[-len(found) - 1 :] if found else Path(out).suffix
 
 
-def check_terminal(options: MapOptions) -> None:
+def check_terminal(options: OutputOptions, scan: ScanOptions = PLAIN_SCAN) -> None:
     """Checks that every option applies to the terminal.
 
     Raises:
         UsageError: An option has no effect on a terminal.
     """
-    check_options("what a terminal shows", TERMINAL, options.looked_at())
+    check_options("what a terminal shows", TERMINAL, options, scan.looked_at())
 
 
-def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> None:
+def check_options(what: str, takes: tuple[str, ...], options: OutputOptions, scan: ScanOptions) -> None:
     """Checks that every option has an effect on an output.
 
     Args:
         what: The output, as the message names it.
-        takes: The fields of `MapOptions` that change the output.
+        takes: The fields of `OutputOptions` that change the output.
         options: The requested options.
+        scan: How the map is scanned.
 
     Raises:
         UsageError: An option has no effect on the output. The message lists the formats that support it.
     """
     for field in fields(options):
         name, value = field.name, getattr(options, field.name)
-        if name in _ALWAYS or value == field.default:
+        if name == "classes" or value == field.default:
             continue
         if name not in takes:
             able = ", ".join(
@@ -240,13 +243,17 @@ def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> Non
                 ]
             )
             also = ", and to the terminal" if name in TERMINAL else ""
-            given = flag(MapOptions, name) if isinstance(value, bool) else f"{flag(MapOptions, name)} {value}"
+            given = (
+                flag(OutputOptions, name)
+                if isinstance(value, bool)
+                else f"{flag(OutputOptions, name)} {value}"
+            )
             raise UsageError(f"{given} changes nothing in {what}; it applies to {able}{also}")
     if options.store == "top-k" and (options.classes or options.values == "logits"):
         raise UsageError(
             "--store top-k keeps the probabilities of the best of all classes; leave out --class and --values"
         )
-    if options.classes and options.top_k != PLAIN_MAP.top_k and takes != TERMINAL:
+    if options.classes and options.top_k != PLAIN_OUTPUT.top_k and takes != TERMINAL:
         raise UsageError(
             "--top-k lists the best of all classes, and --class those that it names; leave one out"
         )
@@ -256,18 +263,18 @@ def check_options(what: str, takes: tuple[str, ...], options: MapOptions) -> Non
         _check_picture(options)
     if "plain" in takes:
         _check_plain(options)
-    one = len(options.sizes) == 1 and not options.sizes[0].pyramid
-    if options.map not in (None, "windows") and options.join != PLAIN_MAP.join:
-        raise UsageError(f"--join {options.join} joins windows of several scales; add --map windows")
-    if options.map == "activations" and not one:
+    one = len(scan.sizes) == 1 and not scan.sizes[0].pyramid
+    if scan.map not in (None, "windows") and scan.join != PLAIN_SCAN.join:
+        raise UsageError(f"--join {scan.join} joins windows of several scales; add --map windows")
+    if scan.map == "activations" and not one:
         raise UsageError("--map activations shows one scale; name one with --scales")
-    if options.map == "focused" and options.values == "logits":
+    if scan.map == "focused" and options.values == "logits":
         raise UsageError("a focused map has no logits; leave out --values, or choose --map activations")
-    if one and options.join != PLAIN_MAP.join:
-        raise UsageError(f"--join {options.join} joins several --scales, and one is named; leave it out")
+    if one and scan.join != PLAIN_SCAN.join:
+        raise UsageError(f"--join {scan.join} joins several --scales, and one is named; leave it out")
 
 
-def _check_picture(options: MapOptions) -> None:
+def _check_picture(options: OutputOptions) -> None:
     """Raises UsageError for picture options that conflict."""
     if options.footer and options.no_legend:
         raise UsageError(
@@ -281,7 +288,7 @@ def _check_picture(options: MapOptions) -> None:
     for name in OF_REGIONS[1:]:
         if getattr(options, name) is not None and not options.outline:
             raise UsageError(
-                f"{flag(MapOptions, name)} is about regions, and a picture shows them with --outline"
+                f"{flag(OutputOptions, name)} is about regions, and a picture shows them with --outline"
             )
     if options.argmax and options.outline:
         raise UsageError(
@@ -296,14 +303,14 @@ def _check_picture(options: MapOptions) -> None:
             f"--raw adds a panel next to the smooth map, and {other} draws no smooth map; use one of them"
         )
     for name in ("colormap", "stretch"):
-        if options.argmax and getattr(options, name) != getattr(PLAIN_MAP, name):
+        if options.argmax and getattr(options, name) != getattr(PLAIN_OUTPUT, name):
             raise UsageError(
-                f"{flag(MapOptions, name)} is about the colours of probabilities, and --argmax gives each "
+                f"{flag(OutputOptions, name)} is about the colours of probabilities, and --argmax gives each "
                 "class a colour; use one of them"
             )
 
 
-def _check_plain(options: MapOptions) -> None:
+def _check_plain(options: OutputOptions) -> None:
     """Raises UsageError for options that conflict in a grey picture."""
     if not options.plain and options.dtype is not None:
         raise UsageError(f"--dtype {options.dtype} is for a grey picture of a class: add --plain")
@@ -312,10 +319,10 @@ def _check_plain(options: MapOptions) -> None:
     if options.dtype == "float32":
         raise UsageError("a .png cannot hold --dtype float32; choose uint8 or uint16, or write a .tif")
     for name in ("argmax", "no_legend", "colormap", "stretch", "top", "raw", "outline", "footer"):
-        if getattr(options, name) != getattr(PLAIN_MAP, name):
+        if getattr(options, name) != getattr(PLAIN_OUTPUT, name):
             raise UsageError(
                 f"--plain shows the probability of a class in grey and nothing else; leave out "
-                f"{flag(MapOptions, name)}"
+                f"{flag(OutputOptions, name)}"
             )
     if len(options.classes) > 1:
         raise UsageError("--plain shows one class; name one with --class, or write a .tif for several")

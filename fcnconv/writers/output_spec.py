@@ -16,7 +16,7 @@ from fcnconv.grid import Box
 from fcnconv.images import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of, seen
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import PLAIN_MAP, MapOptions
+from fcnconv.options import PLAIN_OUTPUT, OutputOptions
 from fcnconv.scores import FloatArray, MapBlock, MapInfo, Mask, ScoreStream
 from fcnconv.version import __version__
 
@@ -30,18 +30,18 @@ class Choice:
 
     Attributes:
         selections: The categories and concepts, without duplicates; empty for all categories.
-        options: The options of the map.
+        options: The options of output.
     """
 
     selections: tuple[Selection, ...] = ()
-    options: MapOptions = PLAIN_MAP
+    options: OutputOptions = PLAIN_OUTPUT
 
     def __post_init__(self) -> None:
         once = {selection.classes: selection for selection in reversed(self.selections)}
         object.__setattr__(self, "selections", tuple(reversed(once.values())))
 
     @classmethod
-    def of(cls, options: MapOptions, labels: Labels) -> Choice:
+    def of(cls, options: OutputOptions, labels: Labels) -> Choice:
         """Returns the choice that the options make for a map with these labels.
 
         Raises:

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fcnconv.errors import UsageError
 from fcnconv.labels import Labels, Selection
-from fcnconv.options import MapOptions
+from fcnconv.options import OutputOptions
 from fcnconv.render.draw import FLOOR, Style, Winners, spread
 from fcnconv.render.sheet import Frame, class_sheet, sheet_shape, winners_sheet
 from fcnconv.scores import FloatArray, MapInfo, ScoreStream, shown, top_k
@@ -197,7 +197,7 @@ def _best_first(kept: Kept) -> tuple[npt.NDArray[np.integer], FloatArray]:
     return order, np.take_along_axis(kept.probability, order, -1)
 
 
-def winners_floor(options: MapOptions, labels: Labels) -> float:
+def winners_floor(options: OutputOptions, labels: Labels) -> float:
     """Returns the probability that the top class of a place needs to be coloured. The default for independent
     classes is 1/2.
     """

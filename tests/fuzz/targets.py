@@ -19,7 +19,7 @@ from fcnconv.backends.plans import Plan
 from fcnconv.images import known_of, pixel_size_of
 from fcnconv.images.reading import count_frames, open_image
 from fcnconv.labels import numbered
-from fcnconv.parsing import Rescale
+from fcnconv.options.parsing import Rescale
 
 MOST_PIXELS = 4_000_000
 """Of an image that is decoded whole, as ``--max-pixels`` has it."""
@@ -138,7 +138,13 @@ def _text(path: Path) -> None:
     if option == "stride":
         parsing.parse_number("--stride", int, 2, None, text)
         return
-    tables = (options.NetworkOptions, options.MapOptions, OwnModel)
+    tables = (
+        options.NetworkOptions,
+        options.ReadOptions,
+        options.ScanOptions,
+        options.OutputOptions,
+        OwnModel,
+    )
     told: dict[str, Any] = {
         name: one[1] for table in tables for name, one in options.option_info(table).items()
     }
@@ -198,20 +204,20 @@ def _settings(path: Path) -> None:
 def _region(path: Path) -> None:
     from fcnconv.grid import Grid
     from fcnconv.images import MemorySource
-    from fcnconv.options import MapOptions
+    from fcnconv.options import ScanOptions
     from fcnconv.roi import where_of
 
     source = MemorySource(np.zeros((48, 64, 3), np.uint8))
-    where = where_of(source, MapOptions(mask=str(path)))
+    where = where_of(source, ScanOptions(mask=str(path)))
     grid = Grid(window=8, stride=4, scan_size=(64, 48), image_size=(64, 48))
     where.cells(grid)
 
 
 def _placed_mask(path: Path) -> None:
-    from fcnconv.options import MapOptions
+    from fcnconv.options import ScanOptions
     from fcnconv.roi import where_of
 
-    where_of(open_image(path.with_name("image.tif")), MapOptions(mask=str(path)))
+    where_of(open_image(path.with_name("image.tif")), ScanOptions(mask=str(path)))
 
 
 TARGETS = {

@@ -1,0 +1,108 @@
+"""Options: each one is defined once, with its type, default and help text.
+
+The command line, `load`, the JSON description of a model and the settings of a folder of maps derive from the
+dataclasses here and in `models.own`. `parsing` turns text into values where it enters; all other code takes
+values.
+
+Nothing here imports torch or numpy.
+"""
+
+from fcnconv.options.answering import AnswerLevel, ClassifyOptions, LocateOptions
+from fcnconv.options.info import OptionInfo, flag, option_info
+from fcnconv.options.output import (
+    AT_LEAST,
+    BESIDE,
+    DEFAULT_COLOUR_MAP,
+    PLAIN_OUTPUT,
+    SURE,
+    THRESHOLD,
+    Classes,
+    ColourMap,
+    DType,
+    MaxRegions,
+    MinArea,
+    OutputOptions,
+    Projected,
+    StoredClasses,
+    Threshold,
+    TopK,
+    Values,
+)
+from fcnconv.options.run import (
+    EVERY_IMAGE,
+    PLAIN_NETWORK,
+    PLAIN_READING,
+    Backend,
+    FrameChoice,
+    NetworkOptions,
+    Precision,
+    ReadOptions,
+    RunMode,
+    RunPrecision,
+    Shard,
+    Stride,
+)
+from fcnconv.options.scan import (
+    ALL_SIZES,
+    EVALUATION_SIZE,
+    OWN_SIZE,
+    PLAIN_SCAN,
+    SCALES,
+    Join,
+    MapKind,
+    Mask,
+    Roi,
+    Scales,
+    ScanOptions,
+    Tissue,
+)
+
+__all__ = [
+    "ALL_SIZES",
+    "AT_LEAST",
+    "BESIDE",
+    "DEFAULT_COLOUR_MAP",
+    "EVALUATION_SIZE",
+    "EVERY_IMAGE",
+    "OWN_SIZE",
+    "PLAIN_NETWORK",
+    "PLAIN_OUTPUT",
+    "PLAIN_READING",
+    "PLAIN_SCAN",
+    "SCALES",
+    "SURE",
+    "THRESHOLD",
+    "AnswerLevel",
+    "Backend",
+    "Classes",
+    "ClassifyOptions",
+    "ColourMap",
+    "DType",
+    "FrameChoice",
+    "Join",
+    "LocateOptions",
+    "MapKind",
+    "Mask",
+    "MaxRegions",
+    "MinArea",
+    "NetworkOptions",
+    "OptionInfo",
+    "OutputOptions",
+    "Precision",
+    "Projected",
+    "ReadOptions",
+    "Roi",
+    "RunMode",
+    "RunPrecision",
+    "Scales",
+    "ScanOptions",
+    "Shard",
+    "StoredClasses",
+    "Stride",
+    "Threshold",
+    "Tissue",
+    "TopK",
+    "Values",
+    "flag",
+    "option_info",
+]
