@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnconv.classifier import load
+from fcnconv.loading import load
 from fcnconv.maps import save_map
 from fcnconv.options import ScanOptions
 from fcnconv.system.progress import Progress, following

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fcnconv.version import __version__
 
 if TYPE_CHECKING:
-    from fcnconv.classifier import Classifier, load
+    from fcnconv.classifier import Classifier
     from fcnconv.convert import convolutionize
     from fcnconv.errors import (
         ConversionError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from fcnconv.images.reading import read_image
+    from fcnconv.loading import load
     from fcnconv.maps import ScoreMap
     from fcnconv.options import OutputOptions, ScanOptions
 
@@ -42,7 +43,7 @@ _HOME = {
     "ScoreMap": "maps",
     "UsageError": "errors",
     "convolutionize": "convert",
-    "load": "classifier",
+    "load": "loading",
     "read_image": "images.reading",
 }
 

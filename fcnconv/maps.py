@@ -65,7 +65,8 @@ class ScoreMap(MapBlock):
             let_go(logits)
             if best is not None and piece.block.best_scale is not None:
                 best[piece.place] = piece.block.best_scale
-        return cls(stream.about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))
+        about = replace(about, provenance=stream.finish())
+        return cls(about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))
 
     @property
     def grid(self) -> Grid:
@@ -293,10 +294,7 @@ class ScoreMap(MapBlock):
             picture = self.plot(options=OutputOptions(max_side=MAX_SIDE))
         except FcnconvError:  # a map without a photo, or whose photo was moved
             picture = None
-        stream = self.stream()
-        for _ in stream.pieces():
-            pass  # the provenance is complete only after the last piece
-        return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(stream))
+        return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(self.stream()))
 
     def _choice(self, classes: Names, options: OutputOptions) -> Choice:
         names = (classes,) if isinstance(classes, (str, Selection)) else classes
@@ -306,7 +304,8 @@ class ScoreMap(MapBlock):
 
 def _streamed(whole: MapBlock) -> ScoreStream:
     """A whole map as a stream, for writers."""
-    return ScoreStream(whole.about, [whole.block])
+    final = replace(whole.about.provenance, exact_cells=int(whole.exact.sum()))
+    return ScoreStream(whole.about, [whole.block], final=final)
 
 
 def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:

@@ -205,6 +205,7 @@ class Provenance:
         crops only.
     refine: share of the windows that were also scored as crops.
     seed: seed of the random sample of windows that estimates the agreement.
+    exact_cells: number of cells that were scored as crops.
     agreement: how far the map agrees with crops; None if nothing was compared.
     arithmetic: the type of numbers with which the network was computed.
     """
@@ -215,5 +216,6 @@ class Provenance:
     anchors: int = 0
     refine: float = 0.0
     seed: int = 0
+    exact_cells: int = 0
     agreement: Agreement | None = None
     arithmetic: Arithmetic = FLOAT32

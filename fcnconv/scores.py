@@ -224,27 +224,38 @@ def strips(block: Block) -> Iterator[Block]:
 class ScoreStream:
     """A map that is read once, while the image is scanned. Every writer takes one.
 
-    about: the facts about the map.
+    about: the facts about the map. Its provenance is what is known before the scan.
     blocks: the blocks of the map. Each cell is in exactly one block.
-    compared: returns the agreement of the map with crops, after the last block. `about` then contains it.
-    exact_cells: the number of cells, of those read so far, that were scored as crops.
+    compared: returns the agreement of the map with crops, after the last block.
+    final: the provenance, if it is known already: of a map in memory.
     """
 
     about: MapInfo
     blocks: Iterable[Block]
     compared: Callable[[], Agreement | None] | None = None
-    exact_cells: int = 0
+    final: Provenance | None = None
 
     def pieces(self) -> Iterator[MapBlock]:
         """Yield the map in pieces of at most `PIECE_VALUES` values, while the image is scanned."""
+        exact_cells = 0
         for block in self.blocks:
             for strip in strips(block):
                 piece = MapBlock(self.about, strip)
-                self.exact_cells += int(piece.exact.sum())
+                exact_cells += int(piece.exact.sum())
                 yield piece
-        if self.compared:
-            provenance = replace(self.about.provenance, agreement=self.compared())
-            self.about = replace(self.about, provenance=provenance)
+        if self.final is None:
+            agreement = self.compared() if self.compared else None
+            self.final = replace(self.about.provenance, exact_cells=exact_cells, agreement=agreement)
+
+    def finish(self) -> Provenance:
+        """Return the provenance of the whole map, which is complete once all pieces have been read.
+
+        Raises:
+            RuntimeError: pieces are left.
+        """
+        if self.final is None:
+            raise RuntimeError("the map has not been read to its end")
+        return self.final
 
 
 def shown(values: FloatArray) -> FloatArray:

@@ -18,7 +18,8 @@ from outcomes import pytest_addoption, pytest_configure
 from PIL import Image
 from tiny_network import tiny_spec
 
-from fcnconv.classifier import Classifier, load
+from fcnconv.classifier import Classifier
+from fcnconv.loading import load
 from fcnconv.models import ModelSpec
 from fcnconv.system.machine import usable_cpus
 

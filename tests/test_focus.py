@@ -15,11 +15,11 @@ from tiny_network import Tiny
 from torch import nn
 
 from fcnconv.activations import ACTIVATIONS, softmax
-from fcnconv.classifier import load, open_classifier
 from fcnconv.convert import convolutionize
 from fcnconv.convert.float64 import Float64
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
+from fcnconv.loading import load, open_classifier
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import ALL_SIZES, NetworkOptions, OutputOptions, ScanOptions, Values

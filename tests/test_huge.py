@@ -17,11 +17,12 @@ from torchvision.ops import SqueezeExcitation
 
 from fcnconv.activations import softmax
 from fcnconv.backends import BACKENDS
-from fcnconv.classifier import Classifier, load
+from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
+from fcnconv.loading import load
 from fcnconv.options import OWN_SIZE, ScanOptions
 from fcnconv.options.parsing import parse_memory, parse_scales
 from fcnconv.scan.multiscale import Join, joined

@@ -23,9 +23,9 @@ from fcnconv.backends import BACKENDS, build_plan, onnx, open_network
 from fcnconv.backends.build_plan import prove_export
 from fcnconv.backends.onnx import onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
-from fcnconv.classifier import open_classifier
 from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
+from fcnconv.loading import open_classifier
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, NetworkOptions, Precision, ScanOptions

@@ -23,12 +23,13 @@ from torch import nn
 
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.workers import each
-from fcnconv.classifier import Classifier, load
+from fcnconv.classifier import Classifier
 from fcnconv.cli.progress_bar import Counter, ProgressKind, _looks, described, shown
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
+from fcnconv.loading import load
 from fcnconv.maps import save_map
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_scales
@@ -295,7 +296,7 @@ def test_a_map_takes_what_was_expected(own: dict[str, Classifier], kind: str, op
     assert progress.left() is None
     found = {name: stage.done for name, stage in progress.stages.items()}
     assert found == pytest.approx(expected, rel=0.02, abs=16) and any(found.values())
-    assert found.get(CROPS, 0) == stream.exact_cells or options.scales != ScanOptions().scales
+    assert found.get(CROPS, 0) == stream.finish().exact_cells or options.scales != ScanOptions().scales
 
 
 def test_windows_that_are_scored_until_a_map_is_good_enough_are_counted(own: dict[str, Classifier]) -> None:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnconv.activations import softmax
-from fcnconv.classifier import Classifier, load
+from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.images.reading import open_image
+from fcnconv.loading import load
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.verify.ways import WAYS
 

@@ -9,8 +9,8 @@ from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.region_folder import REGIONS, RegionFolder
 from fcnconv.batch.store import open_store
-from fcnconv.classifier import open_classifier
 from fcnconv.errors import UsageError
+from fcnconv.loading import open_classifier
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import EVALUATION_SIZE, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.scan.correction import check_together

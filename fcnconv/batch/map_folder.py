@@ -126,9 +126,7 @@ class MapFolder:
             watched = self.report.following(stream, item.name, card, since)
         with watched as stream, self.store.writing(name, since, folder=self.writer.folder) as temporary:
             write_map(stream, temporary, self.writer, self.choice)
-        return Outcome(
-            self.store.place(name), True, stream.about.provenance.agreement, area(source.size) / 1e6
-        )
+        return Outcome(self.store.place(name), True, stream.finish().agreement, area(source.size) / 1e6)
 
     def open(self, item: Input) -> ImageSource:
         """Opens an image for scanning. Raises ImageError."""

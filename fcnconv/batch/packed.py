@@ -218,7 +218,7 @@ class Pack:
                     file = Path(place, "map")
                     write_map(stream, file, folder.writer, folder.choice)
                     content = file.read_bytes()
-            agreement = stream.about.provenance.agreement
+            agreement = stream.finish().agreement
         return Outcome("", True, agreement, area(source.size) / 1e6, content)
 
     def finish(self, failures: dict[str, str], since: int) -> None:

@@ -84,7 +84,7 @@ class Report:
         glance = MapSummary(stream.about, self.chosen)
         stream = glance.watching(stream)
         yield stream
-        source, agreement = stream.about.source, stream.about.provenance.agreement
+        source, agreement = stream.about.source, stream.finish().agreement
         assert source is not None  # a scan has an image
         share = None if agreement is None else round(agreement.first_class, 4)
         drawn = draw_card(name, read_within(source, SIDE), glance, share)

@@ -75,7 +75,7 @@ def classify(
     paths = images or ([] if listed != Listed() else [standard_input()])
     from fcnconv.batch.inputs import Input, framed, listed_inputs
     from fcnconv.batch.workers import classify_each, classify_one
-    from fcnconv.classifier import open_classifier
+    from fcnconv.loading import open_classifier
 
     def inputs() -> Iterator[Input]:
         return framed(listed_inputs(paths, *listed.values()), frame)

@@ -89,8 +89,8 @@ def heatmap(
     choice = Choice.of(options, labels)
     from fcnconv.backends import faster_precision
     from fcnconv.batch.inputs import Input, framed
-    from fcnconv.classifier import open_classifier
     from fcnconv.images.remote import local_path, shown_address
+    from fcnconv.loading import open_classifier
     from fcnconv.maps import ScoreMap, save_map
 
     with shown(progress, quiet=quiet):
@@ -130,6 +130,7 @@ def _numbered(out: str, frame: int) -> str:
 
 
 def _tell_agreement(stream: ScoreStream) -> None:
-    agreement = stream.about.provenance.agreement
-    if agreement is not None and stream.about.provenance.anchors > 1:
+    made = stream.finish()
+    agreement = made.agreement
+    if agreement is not None and made.anchors > 1:
         log.info("the map %s (%d of %d windows scored)", agreement, agreement.exact, agreement.cells)

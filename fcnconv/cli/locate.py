@@ -78,7 +78,7 @@ def locate(
     paths = images or ([] if listed != Listed() else [standard_input()])
     from fcnconv.batch.inputs import framed, listed_inputs
     from fcnconv.batch.workers import locate_each, locate_one
-    from fcnconv.classifier import open_classifier
+    from fcnconv.loading import open_classifier
     from fcnconv.writers import Choice
 
     spec = find_model(model, own)

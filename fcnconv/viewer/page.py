@@ -15,6 +15,7 @@ from fcnconv.images import ImageSource
 from fcnconv.labels import Selection
 from fcnconv.options import MapKind
 from fcnconv.pages import page, readable, script_json, terms
+from fcnconv.provenance import Agreement
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
 from fcnconv.scores import MapInfo, ScoreStream
@@ -74,7 +75,9 @@ def viewer_page(
         "height": str(about.grid.image_size[1]),
         "subtitle": _subtitle(about),
         "answer": _answer(about),
-        "agreement": _agreement(about, int(packed.exact.sum()), int(packed.looked_at.sum())),
+        "agreement": _agreement(
+            stream.finish().agreement, int(packed.exact.sum()), int(packed.looked_at.sum())
+        ),
         "storage": " ".join(_storage(*one, whose=i > 0) for i, one in enumerate(maps)),
         "provenance": terms(origin),
         "kinds": "".join(_choice(kind) for kind in KIND_NAMES if kind in {one.kind for one, _ in maps}),
@@ -185,14 +188,14 @@ def _subtitle(about: MapInfo) -> str:
     return f"{width:,} × {height:,} px · {windows}{at}"
 
 
-def _agreement(about: MapInfo, exact: int, cells: int) -> str:
+def _agreement(found: Agreement | None, exact: int, cells: int) -> str:
     """Returns a sentence about the map's agreement with crops, if it is known. exact: the number of crops
     among so many cells.
     """
     if exact == cells:
         return "Every window was scored as a crop."
     how = "Not compared with crops"
-    if (found := about.provenance.agreement) is not None:
+    if found is not None:
         how = f"The map {found}"
     return f"{how}; {exact:,} of {cells:,} were scored as crops." if exact else f"{how}."
 

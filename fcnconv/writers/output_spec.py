@@ -104,7 +104,7 @@ def told(stream: ScoreStream) -> str:
     about = stream.about
     sizes = [f"{width} × {height}" for width, height in (g.scan_size for g in about.scales or (about.grid,))]
     at = f"{', '.join(sizes[:-1])} and {sizes[-1]}" if len(sizes) > 1 else sizes[0]
-    agreement = about.provenance.agreement
+    agreement = stream.finish().agreement
     true = f"{agreement}; " if agreement is not None else ""
     model = about.provenance.identity.model
     cells = f"{about.grid.rows} × {about.grid.cols} {about.unit}s of {about.grid.window} px"
@@ -115,8 +115,8 @@ def provenance(stream: ScoreStream) -> CellRecord:
     """Returns what a reader needs to locate each cell and to make the map again. Call it after the map has
     been read.
     """
-    about = stream.about
-    grid, made = about.grid, about.provenance
+    about, made = stream.about, stream.finish()
+    grid = about.grid
     record: CellRecord = {
         "window": grid.window,
         "stride": grid.stride,
@@ -136,7 +136,7 @@ def provenance(stream: ScoreStream) -> CellRecord:
         "anchors": made.anchors,
         "refine": made.refine,
         "seed": made.seed,
-        "exact_cells": stream.exact_cells,
+        "exact_cells": made.exact_cells,
         "version": __version__,
     }
     if made.arithmetic.error:

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -38,12 +38,12 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     import tifffile
 
     about, names = stream.about, choice.names(stream.about)
-    rows, cols, _ = about.shape
-    shape: tuple[int, ...] = (len(names), rows, cols)
+    found = planes(stream, choice)
+    rows, cols = found.shape[1:]
+    shape: tuple[int, ...] = found.shape
     dtype = np.dtype(choice.options.dtype or "float32").newbyteorder("<")
-    large = dtype.itemsize * rows * cols * len(names) > LARGE_TIFF
-    place, description = place_of(about), _provenance_text(stream, choice)
-    info = description.ljust(len(description) + _ROOM)
+    large = dtype.itemsize * found.size > LARGE_TIFF
+    place, info = place_of(about), _provenance_text(stream, choice)
     kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": info}}
     if place is not None:  # bands of one page share its georeference
         kind = {"metadata": None, "description": info}
@@ -54,8 +54,9 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
         labels = {"mode": "grayscale", "Labels": names, "Info": info}
         kind = {"imagej": True, "metadata": {"axes": "TZCYXS", **labels}}
     x0, y0, x1, y1 = about.grid.square(0, 0)
-    start, _ = tifffile.imwrite(
+    tifffile.imwrite(
         path,
+        data=(whole_numbers(plane, dtype) for plane in found),
         shape=shape,
         dtype=dtype,
         byteorder="<",
@@ -67,20 +68,10 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
             (_GDAL_METADATA, "s", 0, _gdal_metadata(names, dtype), True),
             (_GDAL_NODATA, "s", 0, "nan" if dtype.kind == "f" else str(np.iinfo(dtype).max), True),
         ],
-        returnoffset=True,
         **kind,
     )
-    with path.open("r+b") as file:
-        for piece in stream.pieces():
-            scores = whole_numbers(choice.scores(piece), dtype).transpose(2, 0, 1)
-            for plane, cells in enumerate(np.ascontiguousarray(scores)):
-                for row, line in enumerate(cells, start=piece.block.rows.start):
-                    at = (plane * rows + row) * cols + piece.block.cols.start
-                    file.seek(start + dtype.itemsize * at)
-                    file.write(line.data)
-        _amend(file, start, info, _provenance_text(stream, choice).ljust(len(info)))
     if optimises(about) and place is not None:
-        _optimise(path, place, shape[0] * dtype.itemsize)
+        _optimise(path, place, len(names) * dtype.itemsize)
     elif place is not None:
         log.info(
             "writing a GeoTIFF without tiles and overviews; "
@@ -177,25 +168,6 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
 def _provenance_text(stream: ScoreStream, choice: Choice) -> str:
     """Returns the provenance as text."""
     return json.dumps(provenance(stream) | {"values": choice.options.values})
-
-
-_ROOM = 1000
-"""Characters that are reserved for the part of the provenance that is known only after the scan."""
-
-
-def _amend(file: IO[bytes], size: int, before: str, after: str) -> None:
-    """Replaces a text in the first `size` bytes of a TIFF, in each encoding that it may have there."""
-    file.seek(0)
-    head = file.read(size)
-    for encode in (
-        lambda text: text.encode("utf-16-le"),  # ImageJ's own tag
-        lambda text: json.dumps(text)[1:-1].encode(),  # inside tifffile's description
-        lambda text: text.encode(),
-    ):
-        old, new = encode(before), encode(after)
-        if len(old) == len(new) and (place := head.find(old)) >= 0:
-            file.seek(place)
-            file.write(new)
 
 
 def _gdal_metadata(names: list[str], dtype: np.dtype[Any]) -> str:
