@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,11 +26,65 @@ from fcnconv.options import (
     ScanOptions,
     Shard,
 )
+from fcnconv.options.parsing import Frame
 from fcnconv.system.stdout import data_stream, print_data
+
+if TYPE_CHECKING:
+    from fcnconv.batch.inputs import Input
+    from fcnconv.batch.job import Job
+    from fcnconv.batch.outcome import Outcome
+    from fcnconv.batch.runs import Engine
 
 log = logging.getLogger("fcnconv")
 
 _RUNNING = "Running"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Which images of a batch are processed, and where.
+
+    overwrite: replace existing answers.
+    missing: only list the images that have no answer yet.
+    retry_failed: process only the images that failed before.
+    shard: (I, N): part I of N of the images.
+    engine: this process, or Ray.
+    address, workers: of Ray's cluster.
+    max_failures: give up after more failures.
+    """
+
+    overwrite: Annotated[bool, OptionInfo("Replace existing answers.", flags=("--overwrite",), group="")] = (
+        False
+    )
+    missing: Annotated[
+        bool, OptionInfo("Only list the images that have no answer yet.", flags=("--missing",), group="")
+    ] = False
+    retry_failed: Annotated[
+        bool,
+        OptionInfo("Process only the images in FOLDER/failures.jsonl.", flags=("--retry-failed",), group=""),
+    ] = False
+    shard: Shard = EVERY_IMAGE
+    engine: Annotated[
+        Literal["local", "ray"],
+        OptionInfo("Where to run: local (this process) or ray.", metavar="local|ray", group=_RUNNING),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        OptionInfo(
+            "Address of Ray's cluster; auto finds it. [default: start Ray here]",
+            metavar="ADDRESS",
+            group=_RUNNING,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        OptionInfo(
+            "Number of Ray workers. [default: one per two processors]", metavar="N", group=_RUNNING, least=1
+        ),
+    ] = None
+    max_failures: Annotated[
+        int | None, OptionInfo("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
+    ] = None
 
 
 @with_options
@@ -57,45 +112,6 @@ def batch(
     cells_table: Annotated[
         bool, OptionInfo("With -f parquet: rows for each window.", flags=("--cells-table",), group="")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing answers.")] = False,
-    missing: Annotated[
-        bool, OptionInfo("Only list the images that have no answer yet.", flags=("--missing",), group="")
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        OptionInfo(
-            "Process only the images in FOLDER/failures.jsonl.",
-            flags=("--retry-failed",),
-            group="",
-        ),
-    ] = False,
-    shard: Shard = EVERY_IMAGE,
-    engine: Annotated[
-        Literal["local", "ray"],
-        OptionInfo(
-            "Where to run: local (this process) or ray.",
-            flags=("--engine",),
-            metavar="local|ray",
-            group=_RUNNING,
-        ),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        OptionInfo(
-            "Address of Ray's cluster; auto finds it. [default: start Ray here]",
-            metavar="ADDRESS",
-            group=_RUNNING,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        OptionInfo(
-            "Number of Ray workers. [default: one per two processors]", metavar="N", group=_RUNNING, least=1
-        ),
-    ] = None,
-    max_failures: Annotated[
-        int | None, OptionInfo("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
-    ] = None,
     frame: FrameChoice = None,
     as_json: Json = False,
     model: Model = DEFAULT_MODEL,
@@ -103,6 +119,7 @@ def batch(
     quiet: Quiet = False,
     debug: Debug = False,
     *,
+    running: RunOptions,
     scan: ScanOptions,
     options: OutputOptions,
     network: NetworkOptions,
@@ -123,74 +140,40 @@ def batch(
     if not out:
         raise UsageError("name a folder for the maps with --out")
     listed.check(bool(sources))
-    if not sources and listed == Listed() and not retry_failed:
+    if not sources and listed == Listed() and not running.retry_failed:
         raise UsageError("name images, folders or patterns; or give --files-from, --from0 or --tar")
-    if engine == "local" and (address or workers):
+    if running.engine == "local" and (running.address or running.workers):
         raise UsageError("--address and --workers need --engine ray; add it, or leave them out")
     from fcnconv.backends import faster_precision
-    from fcnconv.batch.inputs import Input, framed, from_paths, from_sources, listed_inputs, sharded
     from fcnconv.batch.job import Job
-    from fcnconv.batch.outcome import Outcome
-    from fcnconv.batch.record import FolderRecord
-    from fcnconv.batch.runs import BatchRun, Engine, unanswered
-    from fcnconv.batch.store import open_store
-    from fcnconv.images.reading import image_suffixes
+    from fcnconv.batch.runs import BatchRun
 
-    job = Job(model, own, network, reading, scan, options, out, format, cells_table, shard)
+    job = Job(model, own, network, reading, scan, options, out, format, cells_table, running.shard)
     job.writer()
-    failed_before = FolderRecord(open_store(out), shard).failures() if retry_failed else {}
-
-    def inputs() -> Iterator[Input]:
-        if sources:
-            found = from_sources(sources, image_suffixes(), Path(out))
-        elif listed == Listed():
-            return from_paths(failed_before)
-        else:
-            found = listed_inputs([], *listed.values())
-        found = framed(sharded(found, shard), frame)
-        return (item for item in found if item.name in failed_before) if retry_failed else found
-
-    if missing:
-        for item in unanswered(job, inputs()):
-            if "\n" in item.name:
-                raise FcnconvError(
-                    f"{item.name}: has a line break, so that no list of lines can hold it; rename it"
-                )
-            print_data(item.name)
+    inputs = _inputs(sources or [], listed, frame, out, running)
+    if running.missing:
+        _list_missing(job, inputs())
         return
     images = inputs()
     with shown(progress, quiet=quiet):
         target = job.open()
-        hints = [hint for hint in [faster_precision(find_model(model, own), network)] if hint]
+        faster = faster_precision(find_model(model, own), network)
     made = {True: 0, False: 0}
-    silent = data_stream().isatty() and not as_json
-    on_terminal = data_stream().isatty() and not silent
+    on_terminal = data_stream().isatty()
 
     def show(name: str, answer: Outcome) -> None:
         made[answer.new] += 1
-        if not silent:
+        if as_json or not on_terminal:
             print_made(name, answer, as_json=as_json)
 
-    if engine == "ray":
-        from fcnconv.batch.cluster import Cluster, ray_engine
-
-        cluster = Cluster(address, workers, int(network.device.startswith("cuda")))
-        running: AbstractContextManager[Engine | None] = ray_engine(job, cluster)
-    else:
-        running = nullcontext()
-    with running as engine_of_run, shown(progress, quiet=quiet, among_answers=on_terminal) as account:
-        known = frame is None and not retry_failed and (bool(sources) or listed.is_file())
-        counter = Counter(account, "mapping", inputs if known else None)
-
-        def watch(result: Outcome | FcnconvError) -> None:
-            if isinstance(result, FcnconvError):
-                counter.count(result)
-                return
-            counter.count(result, new=result.new, megapixels=result.megapixels)
-            while hints and result.new:  # once, and not if the run is refused or all answers exist
-                log.info("%s", hints.pop())
-
-        run = BatchRun(target, engine_of_run, overwrite, max_failures, watch)
+    among_answers = on_terminal and as_json
+    with (
+        _engine(job, running) as engine,
+        shown(progress, quiet=quiet, among_answers=among_answers) as account,
+    ):
+        known = frame is None and not running.retry_failed and (bool(sources) or listed.is_file())
+        watch = _Watch(Counter(account, "mapping", inputs if known else None), faster)
+        run = BatchRun(target, engine, running.overwrite, running.max_failures, watch)
         # At its end, or on an interrupt, the folder's record and report are written.
         with closing(run(images)) as results:
             failed = report(results, show, as_json=as_json, debug=debug)
@@ -199,6 +182,69 @@ def batch(
         raise typer.Exit(1)
     if not any(made.values()):
         raise FcnconvError("no images were found")
+
+
+def _inputs(
+    sources: list[str], listed: Listed, frame: Frame | None, out: str, running: RunOptions
+) -> Callable[[], Iterator[Input]]:
+    """Returns a function that yields the images of a batch."""
+    from fcnconv.batch.inputs import framed, from_paths, from_sources, listed_inputs, sharded
+    from fcnconv.batch.record import FolderRecord
+    from fcnconv.batch.store import open_store
+    from fcnconv.images.reading import image_suffixes
+
+    retried = running.retry_failed
+    failed_before = FolderRecord(open_store(out), running.shard).failures() if retried else {}
+
+    def inputs() -> Iterator[Input]:
+        if sources:
+            found = from_sources(sources, image_suffixes(), Path(out))
+        elif listed == Listed():
+            return from_paths(failed_before)
+        else:
+            found = listed_inputs([], *listed.values())
+        found = framed(sharded(found, running.shard), frame)
+        return (item for item in found if item.name in failed_before) if retried else found
+
+    return inputs
+
+
+def _list_missing(job: Job, inputs: Iterator[Input]) -> None:
+    """Prints the images that have no answer yet."""
+    from fcnconv.batch.runs import unanswered
+
+    for item in unanswered(job, inputs):
+        if "\n" in item.name:
+            raise FcnconvError(
+                f"{item.name}: has a line break, so that no list of lines can hold it; rename it"
+            )
+        print_data(item.name)
+
+
+def _engine(job: Job, running: RunOptions) -> AbstractContextManager[Engine | None]:
+    """Opens the engine that runs the batch; None is this process."""
+    if running.engine == "local":
+        return nullcontext()
+    from fcnconv.batch.cluster import Cluster, ray_engine
+
+    gpus = int(job.network.device.startswith("cuda"))
+    return ray_engine(job, Cluster(running.address, running.workers, gpus))
+
+
+class _Watch:
+    """Counts the outcomes of a batch, and logs once, after the first new one, what would be faster."""
+
+    def __init__(self, counter: Counter, faster: str | None):
+        self.counter, self.faster = counter, faster
+
+    def __call__(self, result: Outcome | FcnconvError) -> None:
+        if isinstance(result, FcnconvError):
+            self.counter.count(result)
+            return
+        self.counter.count(result, new=result.new, megapixels=result.megapixels)
+        if self.faster and result.new:  # not if the run is refused or all answers exist
+            log.info("%s", self.faster)
+            self.faster = None
 
 
 def _summary(written: int, kept: int, failed: int) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from fcnconv.errors import printable
-from fcnconv.labels import Labels, Selection
+from fcnconv.labels import Selection
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import written
 from fcnconv.writers.output_spec import Choice, Kept, keep, provenance
@@ -27,7 +25,7 @@ def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
     head = provenance(stream) | {"rows": rows, "cols": cols}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "cells": [')
-        for number, (row, col, ranking) in enumerate(_cells(kept, stream.about.labels, choice)):
+        for number, (row, col, ranking) in enumerate(_cells(kept)):
             cell = {
                 "row": row,
                 "col": col,
@@ -61,7 +59,7 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
             ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
             table.writerow(["row", "col", *_BOX_COLUMNS, *best, "exact"])
-        for row, col, ranking in _cells(kept, stream.about.labels, choice):
+        for row, col, ranking in _cells(kept):
             x0, y0, x1, y1 = kept.box(row, col)
             box = (x0, y0, x1 - x0, y1 - y0)
             if choice.selections:
@@ -89,16 +87,10 @@ def _as_text(name: str) -> str:
 _BOX_COLUMNS = ("minx", "miny", "width", "height")
 
 
-def _cells(kept: Kept, labels: Labels, choice: Choice) -> Iterator[tuple[int, int, Ranking]]:
-    """Yields the row, the column and the ranking of each cell inside the region of interest: the selections,
-    or else the cell's best categories.
-    """
-    categories = labels.all_categories()
+def _cells(kept: Kept) -> Iterator[tuple[int, int, Ranking]]:
+    """Yields the row, the column and the ranking of each cell inside the region of interest."""
     rows = len(kept.probability)
     for row in range(rows):
-        for col in np.flatnonzero(~np.isnan(kept.probability[row, :, 0])).tolist():
-            found: Sequence[Selection] = choice.selections
-            if kept.class_idx is not None:
-                found = [categories[i] for i in kept.class_idx[row, col].tolist()]
-            yield row, col, list(zip(found, kept.probability[row, col].tolist(), strict=True))
+        for col in kept.cells(row).tolist():
+            yield row, col, kept.ranking(row, col)
         written(row + 1, of=rows)

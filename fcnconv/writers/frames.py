@@ -52,8 +52,8 @@ def labelled_array(stream: ScoreStream, choice: Choice) -> xarray.DataArray:
 
 
 def best_classes_frame(stream: ScoreStream, k: int) -> pandas.DataFrame:
-    """Returns one row for each of the k best classes of each cell, best first. The ``attrs`` are the
-    provenance.
+    """Returns one row for each of the k best classes of each cell inside the region of interest, best first.
+    The ``attrs`` are the provenance.
 
     Columns:
 
@@ -66,25 +66,10 @@ def best_classes_frame(stream: ScoreStream, k: int) -> pandas.DataFrame:
         OutputError: pandas is not installed.
     """
     made = _needed("pandas")
-    kept, labels = keep(stream, (), k), stream.about.labels
-    assert kept.class_idx is not None, "no selections were chosen"
-    rows, cols, k = kept.probability.shape
-    row, col, rank = (axis.ravel() for axis in np.indices((rows, cols, k)))
-    boxes = np.array([kept.box(*cell) for cell in np.ndindex(rows, cols)]).repeat(k, axis=0)
-    class_idx = kept.class_idx.ravel().astype(np.int64)
-    frame = made.DataFrame(
-        {
-            "row": row,
-            "col": col,
-            **dict(zip(("x0", "y0", "x1", "y1"), boxes.T, strict=True)),
-            "rank": rank + 1,
-            "class_idx": class_idx,
-            "wnid": [labels.wnid(i) for i in class_idx.tolist()],
-            "category": [labels.categories[i] for i in class_idx.tolist()],
-            "probability": kept.probability.ravel(),
-            "exact": kept.exact.ravel().repeat(k),
-        }
-    )
+    kept = keep(stream, (), k)
+    rows = [made.DataFrame(kept.columns(row)) for row in range(len(kept.probability))]
+    columns = ["row", "col", "x0", "y0", "x1", "y1", "rank", "class_idx", "wnid", "category", "probability"]
+    frame = made.concat(rows, ignore_index=True)[[*columns, "exact"]]
     frame.attrs = provenance(stream)
     return frame
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +166,7 @@ class Kept:
 
     Attributes:
         probability: float32 (rows, cols, n), 0 to 1.
+        listed: The n selections; or if each cell has its own n best categories, all categories.
         class_idx: (rows, cols, n), the best categories of each cell, best first, uint16 if it can hold them;
             None if the probabilities belong to the selections, in their order.
         exact: bool (rows, cols), whether the cell was scored as a crop.
@@ -173,6 +175,7 @@ class Kept:
 
     about: MapInfo
     probability: FloatArray
+    listed: Sequence[Selection]
     class_idx: npt.NDArray[np.unsignedinteger] | None
     exact: Mask
     best_scale: npt.NDArray[np.uint8] | None
@@ -180,6 +183,39 @@ class Kept:
     def box(self, row: int, col: int) -> Box:
         """Returns (x0, y0, x1, y1) of a cell's window, see `MapInfo.box`."""
         return self.about.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
+
+    def cells(self, row: int) -> npt.NDArray[np.intp]:
+        """Returns the columns of a row's cells inside the region of interest."""
+        return np.flatnonzero(~np.isnan(self.probability[row, :, 0]))
+
+    def ranking(self, row: int, col: int) -> list[tuple[Selection, float]]:
+        """Returns a cell's selections, or its best categories, with their probabilities."""
+        found = self.listed
+        if self.class_idx is not None:
+            found = [found[i] for i in self.class_idx[row, col].tolist()]
+        return list(zip(found, self.probability[row, col].tolist(), strict=True))
+
+    def columns(self, row: int) -> dict[str, Sequence[Any]]:
+        """Returns the table of a row's cells, with one line for each cell and rank, as columns by name."""
+        cols = self.cells(row)
+        ranked = [
+            (rank, *found) for col in cols for rank, found in enumerate(self.ranking(row, col), start=1)
+        ]
+        ranks = self.probability.shape[2]
+        boxes = [self.box(row, col) for col in cols.tolist()]
+        columns: dict[str, Sequence[Any]] = {
+            "row": [row] * len(ranked),
+            "col": np.repeat(cols, ranks).tolist(),
+            "exact": np.repeat(self.exact[row, cols], ranks).tolist(),
+            "rank": [rank for rank, _, _ in ranked],
+            "class_idx": [selection.class_idx for _, selection, _ in ranked],
+            "wnid": [selection.wnid for _, selection, _ in ranked],
+            "category": [selection.name for _, selection, _ in ranked],
+            "probability": self.probability[row, cols].reshape(-1),
+        }
+        for place, side in enumerate(("x0", "y0", "x1", "y1")):
+            columns[side] = [box[place] for box in boxes for _ in range(ranks)]
+        return columns
 
 
 def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
@@ -207,7 +243,8 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
         exact[piece.place] = piece.exact
         if best_scale is not None and piece.block.best_scale is not None:
             best_scale[piece.place] = piece.block.best_scale
-    return Kept(about, probability, class_idx, exact, best_scale)
+    listed = selections or about.labels.all_categories()
+    return Kept(about, probability, listed, class_idx, exact, best_scale)
 
 
 MADE_BY = f"fcnconv {__version__}"

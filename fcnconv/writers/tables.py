@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import written
 from fcnconv.writers.answers import TableFile, constant_columns, image_schema
@@ -40,30 +38,9 @@ def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[s
     about = stream.about
     kept = keep(stream, choice.selections, choice.options.top_k)
     (width, height), model = about.grid.image_size, about.provenance.identity.model
-    categories = about.labels.all_categories()
     for row in range(about.shape[0]):
-        cols = np.flatnonzero(~np.isnan(kept.probability[row, :, 0]))
-        ranks = kept.probability.shape[2]
-        if kept.class_idx is None:
-            found = list(choice.selections) * len(cols)
-        else:
-            found = [categories[i] for i in kept.class_idx[row, cols].reshape(-1).tolist()]
-        boxes = np.repeat(
-            np.array([kept.box(row, col) for col in cols.tolist()]).reshape(-1, 4), ranks, axis=0
-        )
-        columns = constant_columns(path, width, height, model, len(found))
-        columns |= {
-            "row": np.full(len(found), row),
-            "col": np.repeat(cols, ranks),
-            "exact": np.repeat(kept.exact[row, cols], ranks),
-            "rank": np.tile(np.arange(1, ranks + 1), len(cols)),
-            "class_idx": [selection.class_idx for selection in found],
-            "wnid": [selection.wnid for selection in found],
-            "category": [selection.name for selection in found],
-            "probability": kept.probability[row, cols].reshape(-1),
-        }
-        columns |= {side: boxes[:, place] for place, side in enumerate(("x0", "y0", "x1", "y1"))}
-        yield columns
+        columns = kept.columns(row)
+        yield constant_columns(path, width, height, model, len(columns["rank"])) | columns
         written(row + 1, of=about.shape[0])
 
 
