@@ -172,6 +172,14 @@ def test_a_head_beside_the_body(tmp_path: Path) -> None:
         loaded(tmp_path / "none.pth")
 
 
+def test_a_head_in_several_modules_is_asked_for(tmp_path: Path) -> None:
+    state = prefixed("backbone.", nn.ModuleDict({"conv": nn.Conv2d(3, 4, 3), "bn": nn.BatchNorm2d(4)}))
+    state |= prefixed("neck.", nn.Linear(4, 6)) | prefixed("head.", nn.Linear(6, 5))
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"next to it, neck, head; .*model\.fc = nn"):
+        loaded(tmp_path / "w.pth")
+
+
 def test_an_activation_that_no_file_tells_is_asked_for(tmp_path: Path) -> None:
     model = net(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(), nn.Linear(6, 5)))
     torch.save(model.state_dict(), tmp_path / "w.pth")
@@ -206,6 +214,7 @@ def test_values_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     [
         {"class_to_idx": {"cat": 1, "ant": 0}},
         {"meta": {"classes": ["ant", "cat"]}},
+        {"meta": {"CLASSES": ("ant", "cat")}},
         {"hyper_parameters": {"idx_to_class": {1: "cat", 0: "ant"}}},
     ],
 )

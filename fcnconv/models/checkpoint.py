@@ -231,8 +231,9 @@ def _categories(content: object, path: Path, depth: int = 0) -> tuple[str, ...] 
     """The class names that a file contains in addition to its weights; None if it has no readable names."""
     if not isinstance(content, Mapping) or depth > 3:
         return None
-    for key in NAMES:
-        names = content.get(key)
+    lower = {key.lower(): key for key in content if isinstance(key, str)}  # mmpretrain writes CLASSES
+    for key in (lower[name] for name in NAMES if name in lower):
+        names = content[key]
         if isinstance(names, (Mapping, list, tuple)) and names and not _holds_tensors(names):
             try:
                 return names_of_object(names)

@@ -19,6 +19,7 @@ from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import Tensors, choose_average, is_averaged, log_once, sides, skeleton
 from fcnconv.models.heads import COUNTER, Fit, HeadBuilder, some, unparametrized
 from fcnconv.models.nearest import nearest_text
+from fcnconv.models.sequences import learner, with_names
 from fcnconv.models.weight_options import AS_THEY_ARE, WeightOptions
 
 _AUXILIARY = re.compile(r"(aux1|aux2|AuxLogits)\.")
@@ -52,6 +53,10 @@ def fit(
     one, other = (skeleton(lambda n=n: make(n)).state_dict() for n in (1000, 1001))  # type: ignore[misc]
     heads = [key for key, tensor in one.items() if tensor.shape != other[key].shape]
     tensors = unparametrized(tensors)
+    if (whole := learner(make, tensors, source)) is not None:
+        return whole
+    if 2 * max(_counts(one, tensors).values(), default=0) < len(one):
+        tensors = with_names(make, one, tensors, source, name)
     prefix, others = _prefixes(one, tensors, options.ema, source)
     tensors = {key: value for key, value in tensors.items() if not key.startswith(others)}
     inside = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
@@ -60,10 +65,7 @@ def fit(
     if fitted is None:
         misfits = _misfits({key: value for key, value in one.items() if key not in heads}, inside)
         if not misfits:
-            raise ModelError(
-                f"{source}: has the body of {name} and no head ({' or '.join(heads)}), so it computes "
-                "features instead of classes"
-            )
+            raise ModelError(_without_head(source, name, heads, _groups_beside(one, inside, outside)))
         raise ModelError(_not_of(source, name, misfits, tensors))
     left = _left_over(fitted, one, inside, outside)
     named = inside | outside
@@ -78,12 +80,8 @@ def fit(
     return replace(fitted, tensors={key: value for key, value in fitted.tensors.items() if key not in unused})
 
 
-def _prefixes(
-    wanted: Mapping[str, Any], tensors: Tensors, ema: bool | None, source: str
-) -> tuple[str, tuple[str, ...]]:
-    """The prefix of most of the network's tensor names in a file, and the prefixes of the weights that are
-    not used.
-    """
+def _counts(wanted: Mapping[str, Any], tensors: Tensors) -> dict[str, int]:
+    """The number of the network's tensor names that follow each prefix in a file."""
     counts: dict[str, int] = defaultdict(int)
     for key in tensors:
         place = 0
@@ -93,6 +91,16 @@ def _prefixes(
             place = key.find(".", place) + 1
             if not place:
                 break
+    return counts
+
+
+def _prefixes(
+    wanted: Mapping[str, Any], tensors: Tensors, ema: bool | None, source: str
+) -> tuple[str, tuple[str, ...]]:
+    """The prefix of most of the network's tensor names in a file, and the prefixes of the weights that are
+    not used.
+    """
+    counts = _counts(wanted, tensors)
     if not counts:
         return "", ()
     most = max(counts.values())
@@ -100,6 +108,8 @@ def _prefixes(
     averaged = {prefix: prefix for prefix in best if is_averaged(prefix)}
     plain = {prefix: prefix for prefix in best if prefix not in averaged}
     chosen = list(choose_average(averaged, plain, ema, source)) if len(best) > 1 else best
+    if len(chosen) > 1 and 2 * most < len(wanted):
+        return "", ()  # of another network, with some of the same names in each of its blocks
     if len(chosen) > 1:
         raise ModelError(
             f"{source}: contains several networks, under {' and '.join(map(repr, chosen))}, and does not say "
@@ -189,12 +199,33 @@ def _below(tensors: Tensors, prefix: str) -> Tensors:
 
 def _beside(one: Mapping[str, torch.Tensor], inside: Tensors, outside: Tensors) -> Tensors:
     """The tensors of the only other module next to a network without a head."""
+    groups = _groups_beside(one, inside, outside)
+    return next(iter(groups.values())) if len(groups) == 1 else {}
+
+
+def _groups_beside(one: Mapping[str, torch.Tensor], inside: Tensors, outside: Tensors) -> dict[str, Tensors]:
+    """The tensors of each module next to a network that has layers, by its name."""
     others = outside | {key: value for key, value in inside.items() if key not in one}
-    groups = dict.fromkeys(
+    names = dict.fromkeys(
         key.partition(".")[0] for key in others if not _TRAINING.fullmatch(key) and "." in key
     )
-    layers = [group for group in groups if any(v.ndim > 1 for v in _below(others, f"{group}.").values())]
-    return _below(others, f"{layers[0]}.") if len(layers) == 1 else {}
+    groups = {name: _below(others, f"{name}.") for name in names}
+    return {name: group for name, group in groups.items() if any(v.ndim > 1 for v in group.values())}
+
+
+def _without_head(source: str, name: str, heads: list[str], beside: dict[str, Tensors]) -> str:
+    if not beside:
+        return (
+            f"{source}: has the body of {name} and no head ({' or '.join(heads)}), so it computes features "
+            "instead of classes"
+        )
+    module = heads[0].rpartition(".")[0]
+    return (
+        f"{source}: has the body of {name} and, next to it, {some(list(beside))}; which of these give the "
+        f"classes, and in which order, is not known. Build it in Python: model.{module} = nn.Sequential(…); "
+        "model.load_state_dict(weights), and pass the model to fcnconv.load, or save it with "
+        "torch.onnx.export"
+    )
 
 
 def _features(one: Mapping[str, torch.Tensor], place: str) -> int:

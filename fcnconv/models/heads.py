@@ -39,12 +39,14 @@ class Fit:
         num_classes: number of classes that the head returns.
         head: builds the head if it differs from the network's own.
         place: where this head goes.
+        arrange: rearranges the layers of the network, if the file arranges them differently.
     """
 
     tensors: Tensors
     num_classes: int
     place: str = ""
     head: Callable[[], nn.Module] | None = None
+    arrange: Callable[[nn.Module], nn.Module] | None = None
 
     def network(self, make: Callable[[int], nn.Module]) -> nn.Module:
         """Builds the network without its weights, with the head that fits the weights."""
@@ -55,7 +57,7 @@ class Fit:
         if self.head is not None:
             parent, _, name = self.place.rpartition(".")
             setattr(network.get_submodule(parent), name, skeleton(self.head))
-        return network
+        return network if self.arrange is None else self.arrange(network)
 
 
 @dataclass(frozen=True)
