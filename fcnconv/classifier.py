@@ -34,10 +34,10 @@ from fcnconv.options.parsing import (
     parse_region,
 )
 from fcnconv.predictions import Classification, answer
-from fcnconv.provenance import Provenance
+from fcnconv.provenance import DENSE, Crops, Dense, Provenance
 from fcnconv.roi import where_of
 from fcnconv.scan.agreement import AgreementEstimator
-from fcnconv.scan.correction import CROPS_ALONE, DENSE, correction_of
+from fcnconv.scan.correction import correction_of
 from fcnconv.scan.execute import Executor, LocalExecutor, execute
 from fcnconv.scan.focus import ScannedScales, level_stream
 from fcnconv.scan.multiscale import joined
@@ -190,7 +190,7 @@ class Classifier:
             options: how to scan the image.
         """
         plan = self.plan(image, options)
-        dense, g, source = plan.correction.is_plain, self.geometry, plan.source
+        dense, g, source = plan.correction == DENSE, self.geometry, plan.source
         if dense and options.anchors is None and plan.windows > 1 and g.window <= FEW_CELLS * g.step:
             self.tell_padding()
         scales = plan.grids if len(plan.grids) > 1 else ()
@@ -198,7 +198,7 @@ class Classifier:
             plan.finest,
             self.labels,
             plan.provenance,
-            temperature=1.0 if plan.correction.anchors else self._temperature(plan.windows),
+            temperature=self._temperature(plan.windows) if isinstance(plan.correction, Dense) else 1.0,
             scales=scales,
             source=source,
             join=options.join if scales else None,
@@ -231,7 +231,7 @@ class Classifier:
         correction = correction_of(options, self.network.mode, self.labels.activation)
         source = self.open(image, options.sizes)
         kind = options.map or "windows"
-        if kind != "windows" and (self.network.joint is None or not correction.dense):
+        if kind != "windows" and (self.network.joint is None or isinstance(correction, Crops)):
             self.tell_windows()
             kind = "windows"
         return plan_scan(
@@ -247,7 +247,7 @@ class Classifier:
 
     def plan_dense(self, source: ImageSource, grids: Sequence[Grid]) -> ScanPlan:
         """Plan the scan of all windows of some grids, without a correction."""
-        correction = CROPS_ALONE if self.network.mode == "windows" else DENSE
+        correction = Crops() if self.network.mode == "windows" else DENSE
         return plan_scan(source, grids, self.network, self.labels, self.memory, correction=correction)
 
     @property

@@ -194,6 +194,55 @@ class Conversion:
 
 
 @dataclass(frozen=True)
+class Dense:
+    """The map of the converted network. refine: share of the windows that are scored as crops anyway."""
+
+    refine: float = 0.0
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """A map that is corrected by crops.
+
+    every: K: every K-th window is scored as a crop, at least 2.
+    refine: share of the windows that are scored as crops in addition: the least sure ones.
+    agreement: windows are scored as crops until the map agrees with crops in this share of the windows; None
+        is off.
+    seed: seed of the random sample of windows that estimates the agreement.
+    """
+
+    every: int
+    refine: float = 0.0
+    agreement: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A map of crops only."""
+
+
+Correction = Dense | Anchored | Crops
+"""How far a map is corrected by crops."""
+
+DENSE = Dense()
+"""The map of the converted network, as it is."""
+
+
+def correction_record(correction: Correction) -> dict[str, float]:
+    """A correction as the options that ask for it: ``anchors``, 0 for a dense map and 1 for crops only;
+    ``refine`` and ``seed``.
+    """
+    match correction:
+        case Dense(refine):
+            return {"anchors": 0, "refine": refine, "seed": 0}
+        case Anchored(every, refine, _, seed):
+            return {"anchors": every, "refine": refine, "seed": seed}
+        case Crops():
+            return {"anchors": 1, "refine": 0.0, "seed": 0}
+
+
+@dataclass(frozen=True)
 class Provenance:
     """The origin of scores, in enough detail to compute them again.
 
@@ -201,10 +250,7 @@ class Provenance:
     mode: how the network was run.
     tiles: number of tiles for a network that depends on the whole image, because its scores depend on the
         tiling; 1 for all other networks.
-    anchors: K: the map was corrected by crops at every K-th window. 0 is the dense map, and 1 is a map of
-        crops only.
-    refine: share of the windows that were also scored as crops.
-    seed: seed of the random sample of windows that estimates the agreement.
+    correction: how far the map was corrected by crops.
     exact_cells: number of cells that were scored as crops.
     agreement: how far the map agrees with crops; None if nothing was compared.
     arithmetic: the type of numbers with which the network was computed.
@@ -213,9 +259,7 @@ class Provenance:
     identity: Identity
     mode: Mode = "fcn"
     tiles: int = 1
-    anchors: int = 0
-    refine: float = 0.0
-    seed: int = 0
+    correction: Correction = DENSE
     exact_cells: int = 0
     agreement: Agreement | None = None
     arithmetic: Arithmetic = FLOAT32

@@ -20,7 +20,7 @@ from fcnconv.grid import Box, Grid
 from fcnconv.images import ImageSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import Join, MapKind, Values
-from fcnconv.provenance import Agreement, Provenance
+from fcnconv.provenance import Agreement, Crops, Provenance
 
 if TYPE_CHECKING:
     from fcnconv.classification import Classification
@@ -143,7 +143,7 @@ class MapBlock:
         """bool (rows, cols): the cells that were scored as crops, to which no temperature applies."""
         if self.block.exact is not None:
             return self.block.exact
-        return (self.about.provenance.anchors == 1) & ~np.isnan(self.logits[:, :, 0])
+        return isinstance(self.about.provenance.correction, Crops) & ~np.isnan(self.logits[:, :, 0])
 
     def probabilities(self) -> FloatArray:
         """The probability of each class in each cell: the activation of the logits over the temperature.

@@ -14,6 +14,7 @@ from fcnconv import load
 from fcnconv.activations import divergence
 from fcnconv.classifier import Classifier
 from fcnconv.maps import ScoreMap
+from fcnconv.provenance import Anchored
 
 COFFEE, ROCKET = SAMPLES / "coffee.png", SAMPLES / "rocket.jpg"
 
@@ -32,7 +33,7 @@ def test_exact_cells_are_real_crops_and_the_rest_is_nearer_to_them(
     lite0: Classifier, crops: ScoreMap
 ) -> None:
     plain, found = lite0(COFFEE), lite0(COFFEE, anchors=4)
-    assert found.provenance.anchors == 4 and found.temperature == 1
+    assert found.provenance.correction == Anchored(4) and found.temperature == 1
     assert 0 < found.exact.sum() < found.exact.size
     assert np.abs(found.logits - crops.logits)[found.exact].max() <= 1e-4
     between = ~found.exact
@@ -74,7 +75,7 @@ def test_a_share_of_agreement_is_reached(lite0: Classifier, crops: ScoreMap) -> 
 
 def test_crops_alone_are_interpolated_in_windows_mode(crops: ScoreMap) -> None:
     found = load(mode="windows")(COFFEE, anchors=3)
-    assert found.provenance.anchors == 3 and 0 < found.exact.sum() < found.exact.size
+    assert found.provenance.correction == Anchored(3) and 0 < found.exact.sum() < found.exact.size
     assert np.abs(found.logits - crops.logits)[found.exact].max() <= 1e-4
     assert same(found, crops) > 0.8
 
@@ -92,7 +93,7 @@ def test_fine_maps_have_their_anchors_on_the_networks_own_windows(lite0: Classif
     rows, cols = np.nonzero(fine.exact)
     anchors = (rows % 2 == 0) & (cols % 2 == 0)
     assert anchors.mean() > 0.5  # the others are the sample
-    assert fine.provenance.anchors == coarse.provenance.anchors == 4
+    assert fine.provenance.correction == coarse.provenance.correction == Anchored(4)
 
 
 def test_one_window_is_the_classifier_untouched(lite0: Classifier) -> None:

@@ -14,6 +14,7 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.images.reading import open_image
 from fcnconv.loading import load
+from fcnconv.provenance import correction_record
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.verify.ways import WAYS
 
@@ -103,7 +104,9 @@ def test_the_command_tells_the_proof_and_the_measures(
     assert 0 < found["rounding"] < 1e-4 and found["changes"]
     assert found["agreement"]["windows"] == 8
     ways = found["agreement"]["ways"]
-    assert [(way["anchors"], way["refine"]) for way in ways] == [(w.anchors, w.refine) for w in WAYS]
+    assert [(way["anchors"], way["refine"]) for way in ways] == [
+        (record["anchors"], record["refine"]) for record in map(correction_record, WAYS)
+    ]
     assert (ways[-1]["crops"], ways[-1]["agreement"]) == (1, 1) and ways[-1]["divergence"] < 1e-6
     assert ways[0]["crops"] == 0 and ways[0]["time"] < 1
     told = fcnconv("verify", *small, SAMPLES / "coffee.png", "--max-windows", "8").stdout.decode()

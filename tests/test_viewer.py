@@ -29,7 +29,7 @@ from fcnconv.images import MemorySource
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapKind
-from fcnconv.provenance import Agreement, Mode
+from fcnconv.provenance import DENSE, Agreement, Anchored, Correction, Mode
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.scores import FloatArray
 from fcnconv.viewer import MAX_SIDE, MIN_KEPT, Packed, pack, viewer_page
@@ -756,13 +756,13 @@ def test_a_window_tells_where_its_scores_are_from(tmp_path: Path, open_page: Ope
     logits = score_map.logits.copy()
     logits[0] = np.nan
     mixed = replace(score_map, block=replace(score_map.block, exact=exact, logits=logits))
-    cases: list[tuple[int, Mode, str]] = [
-        (4, "fcn", "corrected by crops nearby"),
-        (4, "windows", "interpolated from crops nearby"),
-        (0, "fcn", "dense map"),
+    cases: list[tuple[Correction, Mode, str]] = [
+        (Anchored(4), "fcn", "corrected by crops nearby"),
+        (Anchored(4), "windows", "interpolated from crops nearby"),
+        (DENSE, "fcn", "dense map"),
     ]
-    for anchors, mode, elsewhere in cases:
-        made = replace(score_map.about.provenance, anchors=anchors, mode=mode)
+    for correction, mode, elsewhere in cases:
+        made = replace(score_map.about.provenance, correction=correction, mode=mode)
         told = replace(mixed, about=replace(score_map.about, provenance=made))
         (path := tmp_path / "map.html").write_text(page_of(told), encoding="utf-8")
         page = open_page(path)

@@ -15,6 +15,7 @@ from fcnconv.cli.progress_bar import shown
 from fcnconv.errors import UsageError
 from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
 from fcnconv.options import FrameChoice, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
+from fcnconv.provenance import Anchored
 from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream, print_data
 
@@ -132,5 +133,5 @@ def _numbered(out: str, frame: int) -> str:
 def _tell_agreement(stream: ScoreStream) -> None:
     made = stream.finish()
     agreement = made.agreement
-    if agreement is not None and made.anchors > 1:
+    if agreement is not None and isinstance(made.correction, Anchored):
         log.info("the map %s (%d of %d windows scored)", agreement, agreement.exact, agreement.cells)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.options import NetworkOptions, ScanOptions
-from fcnconv.provenance import Activation, Mode
+from fcnconv.provenance import Activation, Anchored, Correction, Crops, Dense, Mode
 from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows
 from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
 from fcnconv.scan.lines import Lines, anchor_lines, needed_anchors
@@ -23,73 +22,45 @@ USUAL_ANCHORS = 4
 """The default K for a map that must agree with crops."""
 
 
-@dataclass(frozen=True)
-class Correction:
-    """How far a map is corrected.
+def crops_of(correction: Correction, grid: Grid, inside: Mask | None = None) -> int:
+    """The approximate number of crops that are scored on a grid; with `Anchored.agreement` it is a guess.
 
-    Attributes:
-        anchors: K, for crops at every K-th window. 0 keeps the dense map; 1 gives a map of crops only.
-        refine: share of the windows that are scored exactly in addition: the least sure ones.
-        agreement: score as many windows as it takes for the map to agree with crops in this share of the
-            windows; None is off.
-        seed: of the random windows that are compared.
+    Args:
+        correction: the correction.
+        grid: the grid.
+        inside: bool (rows, cols), the cells inside the region of interest; None means all.
     """
-
-    anchors: int
-    refine: float = 0.0
-    agreement: float | None = None
-    seed: int = 0
-
-    @property
-    def dense(self) -> bool:
-        """Whether the dense map is used."""
-        return self.anchors != 1
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the dense map is left unchanged."""
-        return not self.anchors and not self.refine and self.agreement is None
-
-    def crops(self, grid: Grid, inside: Mask | None = None) -> int:
-        """The approximate number of crops scored on a grid; with `agreement` it is a guess.
-
-        Args:
-            grid: the grid.
-            inside: bool (rows, cols), the cells inside the region of interest; None means all.
-        """
-        cells = grid.rows * grid.cols if inside is None else int(inside.sum())
-        if self.anchors == 1:
-            return cells
-        if grid.rows * grid.cols == 1:
-            return 0  # the dense map of a single window is the crop
-        if not self.anchors:
-            return round(self.refine * cells)
-        down, across = self._lines(grid)
-        anchors = len(down) * len(across)
-        if inside is not None:
-            anchors = int(needed_anchors(down, across, inside).sum())
-        scored = anchors + round(self.refine * cells)
-        if self.agreement is None:
-            return min(scored + sample_size(cells // grid.phases**2), cells)
-        scored = min(scored + asked_sample(cells), cells)
-        return scored + round(first_guess(cells, scored, self.agreement))
-
-    def needed(self, grid: Grid, inside: Mask) -> Mask:
-        """The cells of the dense map that the cells inside depend on: bool (rows, cols)."""
-        if self.anchors < 2:
-            return inside
-        down, across = self._lines(grid)
-        needed = inside.copy()
-        needed[np.ix_(down, across)] |= needed_anchors(down, across, inside)
-        return needed
-
-    def _lines(self, grid: Grid) -> tuple[Lines, Lines]:
-        down, across = (anchor_lines(n, self.anchors, grid.phases) for n in (grid.rows, grid.cols))
-        return down, across
+    cells = grid.rows * grid.cols if inside is None else int(inside.sum())
+    if isinstance(correction, Crops):
+        return cells
+    if grid.rows * grid.cols == 1:
+        return 0  # the dense map of a single window is the crop
+    if isinstance(correction, Dense):
+        return round(correction.refine * cells)
+    down, across = _lines(correction, grid)
+    anchors = len(down) * len(across)
+    if inside is not None:
+        anchors = int(needed_anchors(down, across, inside).sum())
+    scored = anchors + round(correction.refine * cells)
+    if correction.agreement is None:
+        return min(scored + sample_size(cells // grid.phases**2), cells)
+    scored = min(scored + asked_sample(cells), cells)
+    return scored + round(first_guess(cells, scored, correction.agreement))
 
 
-DENSE, CROPS_ALONE = Correction(0), Correction(1)
-"""The dense map as it is, and a map of crops only."""
+def needed_cells(correction: Correction, grid: Grid, inside: Mask) -> Mask:
+    """The cells of the dense map that the cells inside depend on: bool (rows, cols)."""
+    if not isinstance(correction, Anchored):
+        return inside
+    down, across = _lines(correction, grid)
+    needed = inside.copy()
+    needed[np.ix_(down, across)] |= needed_anchors(down, across, inside)
+    return needed
+
+
+def _lines(correction: Anchored, grid: Grid) -> tuple[Lines, Lines]:
+    down, across = (anchor_lines(n, correction.every, grid.phases) for n in (grid.rows, grid.cols))
+    return down, across
 
 
 def correction_of(options: ScanOptions, mode: Mode, activation: Activation = "softmax") -> Correction:
@@ -123,7 +94,11 @@ def correction_of(options: ScanOptions, mode: Mode, activation: Activation = "so
         raise UsageError(
             "--seed draws the windows that check a corrected map, and this map has none; leave it out"
         )
-    return Correction(anchors, options.refine, options.agreement, options.seed)
+    if anchors == 1:
+        return Crops()
+    if not anchors:
+        return Dense(options.refine)
+    return Anchored(anchors, options.refine, options.agreement, options.seed)
 
 
 def check_together(
@@ -142,7 +117,7 @@ def check_together(
         raise UsageError(
             "--temperature divides logits, and --activation none does not use logits; leave it out"
         )
-    if network.temperature not in (None, 1) and mode == "fcn" and correction.anchors:
+    if network.temperature not in (None, 1) and mode == "fcn" and not isinstance(correction, Dense):
         raise UsageError("--temperature is for the dense map; add --anchors 0, or leave it out")
     if raw and network.stride is None:
         raise UsageError(
@@ -189,17 +164,18 @@ def _corrected(
     tally: AgreementEstimator,
     inside: Mask | None,
 ) -> Iterator[Block]:
-    every = correction.anchors
-    if blocks is not None and not every:
+    if isinstance(correction, Dense):
+        assert blocks is not None  # a dense map has blocks
         share = correction.refine
         yield from refined(blocks, score, share, tally.activation, inside) if share else blocks
         return
-    asked = correction.agreement
+    options = Anchored(1) if isinstance(correction, Crops) else correction
+    every, asked = options.every, options.agreement
     anchors = Anchors(
         every,
-        correction.refine,
+        options.refine,
         sample=None if asked is None else 0,
-        seed=correction.seed,
+        seed=options.seed,
         dense=0.0 if blocks is None else DENSE_SHARE,
     )
     if blocks is None:
@@ -211,7 +187,7 @@ def _corrected(
     whole = _collected(grid, num_classes, corrected(blocks, score, anchors, uncounted, inside))
     rows, cols = (anchor_lines(count, every, grid.phases) for count in (grid.rows, grid.cols))
     count = asked_sample(grid.rows * grid.cols if inside is None else int(inside.sum()))
-    sample = sample_windows((grid.rows, grid.cols), rows, cols, count, correction.seed, inside)
+    sample = sample_windows((grid.rows, grid.cols), rows, cols, count, options.seed, inside)
     yield refine_until(whole, score, sample, asked, tally, inside)
 
 

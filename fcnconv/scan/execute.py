@@ -103,13 +103,13 @@ def _blocks(
 ) -> Iterator[Block]:
     correction, inside, num_classes = plan.correction, plan.inside, len(plan.labels)
     windows = plan.network.mode == "windows"
-    if windows and not correction.dense:
+    if windows and not plan.is_dense:
         if inside:
             for grid in plan.tilings:
                 yield from crops_alone(grid, num_classes, inside[grid], _scorer(plan, executor, grid))
         else:
             yield from _dense(plan, executor)
-    elif windows or not correction.dense:
+    elif windows or not plan.is_dense:
         for grid in plan.tilings:
             score = _scorer(plan, executor, grid)
             yield from correct(grid, num_classes, None, score, correction, tally, inside.get(grid))

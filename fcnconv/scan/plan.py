@@ -9,9 +9,9 @@ from fcnconv.grid import Grid, finest_of
 from fcnconv.images import ImageSource
 from fcnconv.labels import Labels
 from fcnconv.options import MapKind
-from fcnconv.provenance import Provenance
+from fcnconv.provenance import DENSE, Correction, Crops, Provenance
 from fcnconv.roi import WHOLE_IMAGE, Where
-from fcnconv.scan.correction import DENSE, Correction
+from fcnconv.scan.correction import crops_of, needed_cells
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work
 from fcnconv.scan.multiscale import needed_between
 from fcnconv.scan.network import Network
@@ -50,6 +50,11 @@ class ScanPlan:
     inside: Mapping[Grid, Mask] = field(default_factory=dict)
 
     @property
+    def is_dense(self) -> bool:
+        """Whether the dense map is computed. It is not if every window is scored as a crop."""
+        return not isinstance(self.correction, Crops)
+
+    @property
     def finest(self) -> Grid:
         """The grid with the most windows."""
         return finest_of(self.grids)
@@ -62,18 +67,13 @@ class ScanPlan:
     @property
     def crops(self) -> dict[Grid, int]:
         """The approximate number of crops that are scored on each grid."""
-        return {grid: self.correction.crops(grid, self.inside.get(grid)) for grid in self.tilings}
+        return {grid: crops_of(self.correction, grid, self.inside.get(grid)) for grid in self.tilings}
 
     @property
     def provenance(self) -> Provenance:
         """The provenance of the scores, as far as it is known before the scan."""
-        made = replace(
-            self.network.provenance,
-            anchors=self.correction.anchors,
-            refine=self.correction.refine,
-            seed=self.correction.seed,
-        )
-        if self.correction.dense and not self.network.geometry.local:
+        made = replace(self.network.provenance, correction=self.correction)
+        if self.is_dense and not self.network.geometry.local:
             made = replace(made, tiles=max(tiling.tiles for tiling in self.tilings.values()))
         return made
 
@@ -84,7 +84,7 @@ class ScanPlan:
 
     def works(self) -> list[Work]:
         """The amounts of work, for the progress."""
-        g, dense = self.network.geometry, self.tilings if self.correction.dense else {}
+        g, dense = self.network.geometry, self.tilings if self.is_dense else {}
         return scan_work(dense, self.stages.whole, g.window, g.step, sum(self.crops.values()))
 
     def estimate(self, open_crops: Callable[[], Forward]) -> list[Estimate]:
@@ -135,7 +135,7 @@ def plan_scan(
     order = [*(grid for grid in grids if grid != finest), finest]
     needed = {}
     if network.geometry.local:
-        needed = {grid: correction.needed(grid, cells) for grid, cells in inside.items()}
+        needed = {grid: needed_cells(correction, grid, cells) for grid, cells in inside.items()}
     tilings = choose_all(network.stages_of(kind), order, memory, needed)
     return ScanPlan(source, network, labels, tuple(grids), tilings, memory, correction, kind, roi, inside)
 

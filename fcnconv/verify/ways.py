@@ -13,21 +13,21 @@ from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid, Scale
 from fcnconv.images import ImageSource
-from fcnconv.provenance import Activation
+from fcnconv.provenance import Activation, Anchored, Correction, Crops, Dense, correction_record
 from fcnconv.scan.agreement import AgreementEstimator
-from fcnconv.scan.correction import Correction, correct
+from fcnconv.scan.correction import correct
 from fcnconv.scores import Block
 
 WAYS = (
-    Correction(0),
-    Correction(6),
-    Correction(4),
-    Correction(4, 0.1),
-    Correction(3),
-    Correction(3, 0.1),
-    Correction(3, 0.2),
-    Correction(2),
-    Correction(1),
+    Dense(),
+    Anchored(6),
+    Anchored(4),
+    Anchored(4, 0.1),
+    Anchored(3),
+    Anchored(3, 0.1),
+    Anchored(3, 0.2),
+    Anchored(2),
+    Crops(),
 )
 """The ways that are tried, roughly from cheap to expensive."""
 
@@ -134,18 +134,22 @@ def _tried(
         rows, cols, num_classes = window.dense.shape
         block = Block(window.grid, slice(0, rows), slice(0, cols), window.dense.copy())
         crops = window.crops.reshape(-1, num_classes)
-        dense_blocks, tally = [block] if way.dense else None, AgreementEstimator(activation=activation)
+        dense_blocks, tally = (
+            None if isinstance(way, Crops) else [block],
+            AgreementEstimator(activation=activation),
+        )
         blocks = correct(window.grid, num_classes, dense_blocks, crops.__getitem__, way, tally)
         logits = np.empty_like(window.dense)
         for made in blocks:
             logits[made.rows, made.cols] = made.logits
             scored += _count(made.exact)
-        found = logits.reshape(-1, num_classes) / np.float32(temperature if not way.anchors else 1)
+        found = logits.reshape(-1, num_classes) / np.float32(temperature if isinstance(way, Dense) else 1)
         same += int(read.same(found, crops).sum())
         off += float(read.divergence(crops, found).sum())
         total += len(crops)
     share = scored / total
-    return Tried(way.anchors, way.refine, share, same / total, off / total, share + dense * way.dense)
+    record, time = correction_record(way), share + dense * (not isinstance(way, Crops))
+    return Tried(int(record["anchors"]), record["refine"], share, same / total, off / total, time)
 
 
 def _count(exact: npt.NDArray[np.bool_] | None) -> int:

@@ -15,7 +15,7 @@ from fcnconv.images import ImageSource
 from fcnconv.labels import Selection
 from fcnconv.options import MapKind
 from fcnconv.pages import page, readable, script_json, terms
-from fcnconv.provenance import Agreement
+from fcnconv.provenance import Agreement, correction_record
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
 from fcnconv.scores import MapInfo, ScoreStream
@@ -152,7 +152,7 @@ def _facts(name: str, about: MapInfo, packed: Packed, shown: Sequence[Selection]
         "foremost": _foremost(about, packed),
         "shown": [_listed(selection) for selection in shown],
         "mode": about.provenance.mode,
-        "anchors": about.provenance.anchors,
+        "anchors": correction_record(about.provenance.correction)["anchors"],
         "colours": np.hstack([colour_map(), opacities]).tobytes().hex(),  # RGBA of probabilities 0 to 1
         "veil": VEIL,
         "keyColours": distinct_colours(KEY_CLASSES).tobytes().hex(),

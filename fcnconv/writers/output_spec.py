@@ -18,6 +18,7 @@ from fcnconv.images import ImageSource, Pixels, Placed, pixel_size_of, read_with
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_OUTPUT, OutputOptions
+from fcnconv.provenance import correction_record
 from fcnconv.scores import FloatArray, MapBlock, MapInfo, Mask, ScoreStream
 from fcnconv.version import __version__
 
@@ -134,9 +135,7 @@ def provenance(stream: ScoreStream) -> CellRecord:
         "activation": about.labels.activation,
         "temperature": about.temperature,
         "precision": made.arithmetic.number,
-        "anchors": made.anchors,
-        "refine": made.refine,
-        "seed": made.seed,
+        **correction_record(made.correction),
         "exact_cells": made.exact_cells,
         "version": __version__,
     }
