@@ -16,6 +16,7 @@ from pathlib import Path
 from fcnconv.models.download import hub_folder
 from fcnconv.system.cache import cache_path
 from fcnconv.system.machine import ROOT, free_memory, processor_features, processor_name, usable_cpus
+from fcnconv.system.records import unsealed
 from fcnconv.version import __version__
 
 EXTRAS = {
@@ -102,6 +103,7 @@ class Installation:
         memory_free: bytes that this process can still allocate, within the limits of its container.
         gpus: the NVIDIA GPUs that the driver reports.
         caches: the folders that hold plans, facts about models and downloaded weights.
+        measured: for each network that was measured in OpenVINO: its plan, and the result.
         extras: the optional extras, installed or not; empty if fcnconv is not installed as a package.
         advice: what would make fcnconv faster here, one sentence each.
     """
@@ -114,6 +116,7 @@ class Installation:
     memory_free: int
     gpus: tuple[str, ...]
     caches: tuple[Cache, ...]
+    measured: tuple[tuple[str, str], ...]
     extras: tuple[Extra, ...]
     advice: tuple[str, ...]
 
@@ -143,6 +146,7 @@ def inspect_installation(root: Path = ROOT) -> Installation:
         memory_free=memory,
         gpus=gpus,
         caches=caches,
+        measured=tuple(_measured(cache_path() / "plans")),
         extras=extras,
         advice=tuple(_advice(known_features, cpus, total, memory, gpus, caches, extras)),
     )
@@ -186,6 +190,19 @@ def _advice(
             f"{memory / 1e9:.1f} GB of memory are free, and a scan takes up to half of that: with more "
             "memory, large images are read in fewer tiles"
         )
+
+
+def _measured(plans: Path) -> Iterable[tuple[str, str]]:
+    """The measurements that `backends.openvino` stored next to plans."""
+    for path in sorted(plans.glob("*.*float*.json")):
+        try:
+            record = unsealed(path.read_bytes())
+            share = 1 / float(record["faster"])
+        except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+            continue  # incomplete, or of another version
+        name, number = path.stem.rsplit(".", 1)
+        took = f"OpenVINO in {number} takes {share:.2f} of the time of ONNX Runtime in float32"
+        yield name, f"{took} ({record.get('on', 'unknown versions')})"
 
 
 def _versions() -> dict[str, str | None]:

@@ -173,6 +173,7 @@ def open_classifier(
     options: NetworkOptions = PLAIN_NETWORK,
     reading: ReadOptions = PLAIN_READING,
     scan: ScanOptions = PLAIN_SCAN,
+    images: int = 0,
 ) -> Classifier:
     """Open the classifier of a model.
 
@@ -182,6 +183,8 @@ def open_classifier(
         reading: how to read images.
         scan: how the images will be scanned. All plans that this needs are made now. Plans for other scans
             are made when they are needed.
+        images: the number of images that will be processed at least, as far as it is known. For many images
+            the faster backend is worth its start.
 
     Raises:
         UsageError: an option does not apply to the model.
@@ -201,6 +204,7 @@ def open_classifier(
     needs = Needs(
         activations=scan.map not in (None, "windows") and scan.anchors != 1,
         crops=bool(scan.anchors or scan.refine or scan.agreement is not None),
+        images=images,
     )
     network = open_network(spec, mode, backend, device, options.stride, options.precision, needs)
     if network.arithmetic != FLOAT32:
@@ -209,7 +213,8 @@ def open_classifier(
     def crops() -> Forward:
         if mode == "windows":
             return network.run
-        return open_network(spec, "windows", backend, device, precision=options.precision).run
+        needs = Needs(images=images)
+        return open_network(spec, "windows", backend, device, None, options.precision, needs).run
 
     return Classifier(
         labels=spec.labels(),

@@ -254,6 +254,7 @@ class Provenance:
     exact_cells: number of cells that were scored as crops.
     agreement: how far the map agrees with crops; None if nothing was compared.
     arithmetic: the type of numbers with which the network was computed.
+    backend: the library that computed it, an entry of `backends.BACKENDS`.
     """
 
     identity: Identity
@@ -263,3 +264,4 @@ class Provenance:
     exact_cells: int = 0
     agreement: Agreement | None = None
     arithmetic: Arithmetic = FLOAT32
+    backend: str = ""

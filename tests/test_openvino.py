@@ -20,6 +20,7 @@ from fcnconv.loading import open_classifier
 from fcnconv.models import ModelSpec
 from fcnconv.options import NetworkOptions
 from fcnconv.provenance import FLOAT32, Mode
+from fcnconv.scan.network import Needs
 from fcnconv.system.machine import has_bfloat16
 from fcnconv.system.records import sealed, unsealed
 
@@ -133,7 +134,7 @@ def test_without_openvino_one_line_names_its_package(
 def test_a_faster_precision_is_told_where_none_was_chosen(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = backend.Measured("here", 0.0123, 2.04)
+    found = backend.Measured("here", 0.0123, 2.04, 0.1, 0.5)
     monkeypatch.setattr(backend, "in_bfloat16", lambda *_: found)
     told = faster_precision(spec, NetworkOptions())
     assert told is not None and "2.0 times as fast here; its logits differ by up to 1.2e-02" in told
@@ -145,7 +146,7 @@ def test_a_faster_precision_is_told_where_none_was_chosen(
         {"device": "cuda"},
     ):
         assert faster_precision(spec, NetworkOptions(**chosen)) is None  # type: ignore[arg-type]
-    monkeypatch.setattr(backend, "in_bfloat16", lambda *_: backend.Measured("here", 0.0123, 1.1))
+    monkeypatch.setattr(backend, "in_bfloat16", lambda *_: backend.Measured("here", 0.0123, 1.1, 0.1, 0.5))
     assert faster_precision(spec, NetworkOptions()) is None
 
 
@@ -174,3 +175,77 @@ def test_lite0_in_bfloat16_names_what_it_names_in_float32(lite0, fcnconv: Comman
     run = fcnconv("heatmap", IMAGE, "--precision", "bfloat16", "-o", "-", "-f", "json", "-k", "1")
     assert run.returncode == 0 and b"computed in bfloat16" in run.stderr
     assert json.loads(run.stdout)["precision"] == "bfloat16"
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **found: float) -> list[object]:
+    """Replaces the measurement. Returns the list of its calls."""
+    calls: list[object] = []
+
+    def measure(plan: object, started: object, spec: object, on: str) -> backend.Measured:
+        calls.append(plan)
+        return backend.Measured(on, **{"error": 0.0, "faster": 1.25, "seconds": 0.1, "start": 4.0} | found)
+
+    monkeypatch.setattr(backend, "_measure", measure)
+    return calls
+
+
+@needs_openvino
+def test_many_images_run_on_the_faster_backend(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = pretend(monkeypatch)  # 20 ms for each image: 4 s pay from 200 images on
+    for images, expected in ((0, "onnx"), (99, "onnx"), (199, "onnx"), (201, "openvino")):
+        network = open_network(spec, needs=Needs(images=images))
+        assert network.backend == network.provenance.backend == expected
+        assert len(measured) == (images >= 100)  # few images are not worth the measurement
+    x = pictures(1, 3, 64, 96)
+    expected_logits = open_network(spec, backend="onnx").run(x)
+    np.testing.assert_allclose(network.run(x), expected_logits, rtol=1e-4, atol=1e-5)
+    for chosen in ("onnx", "torch"):
+        assert open_network(spec, backend=chosen, needs=Needs(images=10**6)).backend == chosen
+
+
+@needs_openvino
+@pytest.mark.parametrize("found", [{"faster": 0.9}, {"error": 0.1}, {"start": 1e6}])
+def test_a_backend_that_does_not_pay_is_left_out(
+    found: dict[str, float], spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, **found)
+    assert open_network(spec, needs=Needs(images=10_000)).backend == "onnx"
+
+
+def test_without_openvino_nothing_is_measured(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    measured = pretend(monkeypatch)
+    assert open_network(spec, needs=Needs(images=10_000)).backend == "onnx" and not measured
+    assert backend.in_float32(spec, "fcn", None) is None
+
+
+@needs_openvino
+def test_a_batch_says_how_many_images_it_has(
+    fcnconv: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+
+    def opened(*arguments: object) -> None:
+        counted.append(arguments[-1])  # type: ignore[arg-type]
+        raise PlanError("enough")
+
+    monkeypatch.setattr("fcnconv.batch.job.open_classifier", opened)
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").write_bytes(b"")
+    out = tmp_path / "maps"
+    fcnconv("batch", tmp_path, "-o", out)
+    fcnconv("batch", tmp_path, "-o", out, "--backend", "onnx")
+    fcnconv("batch", "--files-from", "-", "-o", out, stdin=b"a.jpg\n")
+    assert counted == [3, 0, 0]
+
+
+@needs_openvino
+def test_doctor_lists_what_was_measured(
+    spec: ModelSpec, fcnconv: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
+    backend.in_float32(spec, "fcn", None)
+    listed = [
+        line for line in fcnconv("doctor").stdout.decode().splitlines() if line.startswith("measured\t")
+    ]
+    assert len(listed) == 1 and "OpenVINO in float32 takes 0.80 of the time" in listed[0]

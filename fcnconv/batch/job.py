@@ -45,8 +45,12 @@ class Job:
     cells_table: bool
     shard: tuple[int, int]
 
-    def open(self) -> MapFolder | Pack:
-        """Opens the job. Raises UsageError, OutputError, ModelError and ConversionError."""
+    def open(self, images: int = 0) -> MapFolder | Pack:
+        """Opens the job. Raises UsageError, OutputError, ModelError and ConversionError.
+
+        Args:
+            images: The number of images of the batch at least, as far as it is known.
+        """
         writer, kind, scan = self.writer(), self.kind, self.scan
         if kind == "images":
             scan = replace(scan, scales=scan.scales or EVALUATION_SIZE)
@@ -57,7 +61,7 @@ class Job:
         network = replace(self.network, mode=spec.mode_for(self.network.mode))
         check_together(network, scan, labels.activation, raw=self.options.raw)
         choice = Choice.of(self.options, labels)
-        classifier = open_classifier(spec, network, self.reading, scan)
+        classifier = open_classifier(spec, network, self.reading, scan, images)
         store = open_store(self.out)
         parts = classifier, store, writer, scan, choice, network, self.reading
         if self.collection:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -155,8 +157,9 @@ def batch(
         _list_missing(job, inputs())
         return
     images = inputs()
+    known = frame is None and not running.retry_failed and (bool(sources) or listed.is_file())
     with shown(progress, quiet=quiet):
-        target = job.open()
+        target = job.open(_count(inputs) if known and network.backend == "auto" else 0)
         faster = faster_precision(find_model(model, own), network)
     made = {True: 0, False: 0}
     on_terminal = data_stream().isatty()
@@ -171,7 +174,6 @@ def batch(
         _engine(job, running) as engine,
         shown(progress, quiet=quiet, among_answers=among_answers) as account,
     ):
-        known = frame is None and not running.retry_failed and (bool(sources) or listed.is_file())
         watch = _Watch(Counter(account, "mapping", inputs if known else None), faster)
         run = BatchRun(target, engine, running.overwrite, running.max_failures, watch)
         # At its end, or on an interrupt, the folder's record and report are written.
@@ -182,6 +184,17 @@ def batch(
         raise typer.Exit(1)
     if not any(made.values()):
         raise FcnconvError("no images were found")
+
+
+_ENOUGH = 10_000
+"""The number of images up to which a batch is counted before it starts. More of them decide nothing."""
+
+
+def _count(inputs: Callable[[], Iterator[Input]]) -> int:
+    """Counts the images of a batch, up to `_ENOUGH`, if their number may decide which backend is faster."""
+    if find_spec("openvino") is None:
+        return 0
+    return sum(1 for _ in islice(inputs(), _ENOUGH))
 
 
 def _inputs(

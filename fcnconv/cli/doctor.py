@@ -60,6 +60,8 @@ def _rows(found: Installation) -> Iterator[tuple[str, str, str]]:
     for cache in found.caches:
         size = f"{cache.files} files, {cache.size / 1e6:.1f} MB"
         yield "cache", cache.holds, f"{cache.path}, {size if cache.writable else 'not writable'}"
+    for plan, result in found.measured:
+        yield "measured", plan, result
     for extra in found.extras:
         state = "installed"
         if extra.missing:

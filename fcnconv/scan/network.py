@@ -29,6 +29,7 @@ class Network:
         cell_head: its class activations.
         joint: returns the stages that compute class activations and logits, which can take seconds to make;
             None if the network has no activations.
+        backend: the library that runs it, an entry of `backends.BACKENDS`.
     """
 
     run: Forward
@@ -39,6 +40,7 @@ class Network:
     arithmetic: Arithmetic = FLOAT32
     cell_head: CellHead = NO_CELLS
     joint: Callable[[], Stages] | None = None
+    backend: str = ""
 
     def prepare(self, pixels: Pixels) -> FloatArray:
         """Normalizes pixels: uint8 (H, W, channels) -> float32 (1, channels, H, W)."""
@@ -51,7 +53,7 @@ class Network:
     @property
     def provenance(self) -> Provenance:
         """The provenance of its dense scores."""
-        return Provenance(self.identity, self.mode, arithmetic=self.arithmetic)
+        return Provenance(self.identity, self.mode, arithmetic=self.arithmetic, backend=self.backend)
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,12 @@ class Needs:
     Attributes:
         activations: class activations.
         crops: the original network, for scoring crops.
+        images: the number of images that will be processed at least, as far as it is known.
     """
 
     activations: bool = False
     crops: bool = False
+    images: int = 0
 
 
 LOGITS_ALONE = Needs()

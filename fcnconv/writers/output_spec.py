@@ -134,6 +134,7 @@ def provenance(stream: ScoreStream) -> CellRecord:
         "weights_sha256": made.identity.weights_sha256,
         "activation": about.labels.activation,
         "temperature": about.temperature,
+        "backend": made.backend,
         "precision": made.arithmetic.number,
         **correction_record(made.correction),
         "exact_cells": made.exact_cells,
