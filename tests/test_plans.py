@@ -21,14 +21,14 @@ from torch import nn
 import fcnconv.convert as making_networks
 from fcnconv.backends import BACKENDS, build_plan, onnx, open_network
 from fcnconv.backends.build_plan import prove_export
-from fcnconv.backends.onnx import onnx_run, open_plan
+from fcnconv.backends.onnx import one_go, onnx_run, open_plan
 from fcnconv.backends.plans import part_record, plan_path, read_plan
 from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
 from fcnconv.loading import open_classifier
 from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
-from fcnconv.options import Backend, NetworkOptions, Precision, ScanOptions
+from fcnconv.options import Backend, NetworkOptions, Precision, ReadOptions, ScanOptions
 from fcnconv.provenance import Mode
 from fcnconv.scan.network import Network
 from fcnconv.scan.stages import PixelCells, chain
@@ -160,6 +160,20 @@ def test_all_plans_of_a_map_are_made_in_one_go(
     ScoreMap.collect(classifier.stream(noise, maps))
     ScoreMap.collect(open_classifier(spec, NetworkOptions(stride=4), scan=maps).stream(noise, maps))
     assert not [record for record in caplog.records if "Preparing" in record.getMessage()][1:]
+
+
+def test_stages_that_the_first_scan_needs_are_made_in_the_same_go(
+    spec: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fcnconv")
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    with one_go():
+        classifier = open_classifier(spec, reading=ReadOptions(max_memory=1e6))
+        stream = classifier.stream(noise)
+    assert len(list((cache_path() / "plans").glob("*.parts"))) == 1
+    first, made = (record.getMessage() for record in caplog.records)
+    assert first.startswith("Preparing tiny") and made.startswith("prepared in")
+    assert ScoreMap.collect(stream).logits.shape[0] > 100
 
 
 @pytest.mark.parametrize("missing", ["activations", "crops"])

@@ -286,7 +286,10 @@ step.
 
 @contextmanager
 def one_go() -> Iterator[None]:
-    """Inside this context, the making of several plans is logged once, as one step."""
+    """Inside this context, the making of several plans is logged once. An inner context joins it."""
+    if _begun.get() is not None:
+        yield
+        return
     begun: list[float] = []
     token = _begun.set(begun)
     try:

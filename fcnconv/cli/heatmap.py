@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
 from fcnconv.options import FrameChoice, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.provenance import Anchored
 from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
+from fcnconv.system.once import once
 from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
@@ -89,26 +91,29 @@ def heatmap(
     check_together(network, scan, labels.activation, raw=options.raw)
     choice = Choice.of(options, labels)
     from fcnconv.backends import faster_precision
+    from fcnconv.backends.onnx import one_go
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.images.remote import local_path, shown_address
     from fcnconv.loading import open_classifier
     from fcnconv.maps import ScoreMap, save_map
+    from fcnconv.scan.plan import ScanPlan
 
-    with shown(progress, quiet=quiet):
-        classifier = open_classifier(spec, network, reading, scan)
-        faster = faster_precision(spec, network) if dry_run else None
+    opened = once(partial(open_classifier, spec, network, reading, scan))
     named = Input("standard input" if path == "-" else shown_address(path), local_path(path))
     for item in framed([named], frame):
         score_map = None
         with shown(progress, quiet=quiet):
-            source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
-            if dry_run:
-                for estimate in classifier.plan(source, scan).estimate(classifier.open_crops):
+            with one_go():  # a scan that is planned may need more than the classifier
+                classifier = opened()
+                source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
+                planned = classifier.plan(source, scan) if dry_run else classifier.stream(source, scan)
+            if isinstance(planned, ScanPlan):
+                for estimate in planned.estimate(classifier.open_crops):
                     print_data(f"{item.name}: {estimate}")
-                if faster:
+                if faster := faster_precision(spec, network):
                     print_data(f"{item.name}: {faster}")
                 continue
-            stream = classifier.stream(source, scan)
+            stream = planned
             if out is None or writer is None:
                 score_map = ScoreMap.collect(stream)
             else:
