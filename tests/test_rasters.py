@@ -15,7 +15,7 @@ from tiny import choose, make_map
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
-from fcnconv.images import MemorySource, known_of, pixel_size_of, resize
+from fcnconv.images import Asked, MemorySource, known_of, pixel_size_of, resize
 from fcnconv.images.georeference import GeoReference
 from fcnconv.images.pillow import silence
 from fcnconv.images.raster import RasterSource
@@ -466,3 +466,41 @@ def test_tiles_of_jpeg_are_nearly_those_of_gdal_and_their_mask_is_exact(tmp_path
     assert (found[mask] == tifffile.imread(path, key=0)[mask]).all() and (found[~mask] == 255).all()
     assert np.abs(found - theirs)[mask].mean() < 4  # its libjpeg makes other colours of the same file
     assert np.array_equal(known_of(source), mask)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [
+        ({}, True),
+        ({"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", "predictor": 2}, True),
+        ({"compress": "lzw", "interleave": "band"}, True),
+        ({"compress": "jpeg", "photometric": "ycbcr"}, True),
+        ({"nodata": 7}, False),
+        ({"transform": PLACE}, False),
+        ({"world": True}, False),
+        ({"overviews": True}, False),
+        ({"mask": True}, False),
+        ({"dtype": "int16"}, False),
+    ],
+    ids=str,
+)
+def test_a_plain_file_needs_no_gdal(options: dict[str, Any], plain: bool, tmp_path: Path) -> None:
+    path, options = tmp_path / "x.tif", dict(options)
+    extra = {name: options.pop(name, False) for name in ("world", "overviews", "mask")}
+    pixels = PIXELS.astype(options.pop("dtype", "uint8"))
+    write(path, pixels, **{"crs": None, "transform": None, "photometric": "rgb", **options})
+    if extra["world"]:
+        path.with_suffix(".tfw").write_text("1\n0\n0\n-1\n0\n0\n")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        if extra["overviews"]:
+            file.build_overviews([2])
+        if extra["mask"]:
+            file.write_mask(PIXELS[:, :, 0] > 99)
+    source = open_image(path, rescale=None if pixels.dtype == np.uint8 else Rescale(ranges=((0, 255),)))
+    assert isinstance(source, RasterSource) is not plain
+    difference = np.abs(
+        read(source).astype(int)
+        - read(RasterSource.open(path, "x", Asked(rescale=Rescale(ranges=((0, 255),)))))
+    )
+    assert difference.mean() < 4 if options.get("compress") == "jpeg" else not difference.any()

@@ -17,6 +17,11 @@ _GEO = (33550, 33922, 34264, 34735)
 _NODATA = 42113
 """GDAL's tag for the value that means no data."""
 
+_MORE = (330, 338, 42112)
+"""Pages below this one, samples that are no colours, and GDAL's metadata."""
+
+_JPEG = 7
+
 _BIG = {"II": b"II+\0", "MM": b"MM\0+"}
 
 
@@ -36,6 +41,8 @@ class FirstTags:
         maker: the maker of a microscopy file, such as "OME"; else empty.
         nodata: whether a value means no data, as GDAL declares it.
         photometric, compression: the tags PhotometricInterpretation and Compression.
+        plain: whether the file is a single picture of 8 or 16 bits in grey or RGB, without anything that GDAL
+            would add, such as overviews, masks and opacity.
     """
 
     orientation: int = 1
@@ -45,6 +52,7 @@ class FirstTags:
     nodata: bool = False
     photometric: int = 1
     compression: int = 1
+    plain: bool = False
 
 
 def first_tags(file: io.IOBase) -> FirstTags:
@@ -65,7 +73,15 @@ def first_tags(file: io.IOBase) -> FirstTags:
         nodata=_NODATA in tags,
         photometric=_whole(tags, 262, 1),
         compression=_whole(tags, 259, 1),
+        plain=_is_plain(tags),
     )
+
+
+def _is_plain(tags: Any) -> bool:
+    kind = _whole(tags, 262, -1), _whole(tags, 277, 1)
+    colours = kind in ((0, 1), (1, 1), (2, 3)) or (kind == (6, 3) and _whole(tags, 259, 1) == _JPEG)
+    whole = _whole(tags, 258, 1) in (8, 16) and _whole(tags, 339, 1) == 1
+    return colours and whole and not tags.next and not any(tag in tags for tag in _MORE)
 
 
 def _directory(file: io.IOBase) -> Any:
