@@ -71,6 +71,7 @@ class Classifier:
         memory: bytes that a scan may use.
         temperature: number that divides the logits of maps with more than one cell before they become
             probabilities.
+        answer_temperature: the same for the mean logits of several windows, the answer for a whole image.
         reading: how images are read.
         channels: number of channels of the images that the network takes.
         executor: where the network runs; None is this process.
@@ -84,6 +85,7 @@ class Classifier:
     sizing: Sizing
     memory: float
     temperature: float = 1.0
+    answer_temperature: float = 1.0
     reading: ReadOptions = PLAIN_READING
     channels: int = 3
     executor: Executor | None = None
@@ -272,7 +274,7 @@ class Classifier:
             [grid],
             self.labels,
             model=self.network.identity.model,
-            temperature=self._temperature(grid.rows * grid.cols),
+            temperature=self._answer_temperature(grid.rows * grid.cols),
             k=5,
             at_least=None,
         )
@@ -302,6 +304,9 @@ class Classifier:
     def _temperature(self, windows: int) -> float:
         # A single window is the classifier itself, so its probabilities need no correction.
         return self.temperature if windows > 1 else 1.0
+
+    def _answer_temperature(self, windows: int) -> float:
+        return self.answer_temperature if windows > 1 else 1.0
 
     @overload
     def classify(
@@ -358,7 +363,7 @@ class Classifier:
             plan.grids,
             self.labels,
             model=self.network.identity.model,
-            temperature=self._temperature(plan.windows),
+            temperature=self._answer_temperature(plan.windows),
             k=k,
             at_least=at_least,
         )

@@ -225,6 +225,8 @@ def open_classifier(
         ),
         memory=reading.max_memory or default_memory(network.geometry.local),
         temperature=options.temperature or (spec.temperature if mode == "fcn" else 1.0),
+        answer_temperature=options.temperature
+        or (spec.answer_temperature or spec.temperature if mode == "fcn" else 1.0),
         reading=reading,
         channels=channels,
         tell_windows=once(partial(_tell_windows, spec.name, network.cell_head.reason)),

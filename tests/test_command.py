@@ -32,7 +32,7 @@ def test_coffee_is_espresso(fcnconv: Command) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     rows = read_lines(done.stdout)
     assert rows[0][:3] == [str(COFFEE), "1", "espresso"]
-    assert float(rows[0][3]) == pytest.approx(0.977, abs=0.005)
+    assert float(rows[0][3]) == pytest.approx(0.994, abs=0.005)
     assert rows[0][4] == "100,50,450,400"
     assert [row[1] for row in rows] == ["1", "2", "3", "4", "5"]
 
@@ -114,7 +114,7 @@ def test_a_picture_shows_the_photos_top_class_with_a_legend_below(
     out = tmp_path / f"map.{name}"
     done = fcnconv("heatmap", COFFEE, "-o", out)
     assert done.returncode == 0
-    assert b"showing espresso (0.98 for the whole image" in done.stderr
+    assert b"showing espresso (0.99 for the whole image" in done.stderr
     with Image.open(out) as picture:
         assert picture.width == 640 and 430 < picture.height < 520
         record = json.loads(picture.getexif()[ExifTags.Base.ImageDescription])

@@ -14,6 +14,7 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.images.reading import open_image
 from fcnconv.loading import load
+from fcnconv.models import LITE0_ANSWER_TEMPERATURE
 from fcnconv.provenance import correction_record
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.verify.ways import WAYS
@@ -112,3 +113,11 @@ def test_the_command_tells_the_proof_and_the_measures(
     told = fcnconv("verify", *small, SAMPLES / "coffee.png", "--max-windows", "8").stdout.decode()
     assert "proved equal to the classifier at 64" in told
     assert "--anchors 4 --refine 0.1" in told and "same top class" in told
+
+
+def test_an_answer_is_the_mean_of_the_windows_over_its_own_temperature(lite0: Classifier) -> None:
+    mean = lite0(SAMPLES / "chelsea.png", scales="fit").logits.mean((0, 1))
+    for classifier, temperature in ((lite0, LITE0_ANSWER_TEMPERATURE), (load(temperature=1), 1.0)):
+        expected = softmax(mean / np.float32(temperature)).max()
+        first = classifier.classify(SAMPLES / "chelsea.png").predictions[0]
+        assert first.probability == pytest.approx(expected, rel=1e-4)

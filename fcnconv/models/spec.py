@@ -57,6 +57,8 @@ class ModelSpec:
         build: builds the network from this path.
         stride: pixels between the crops of `windows` mode. In `fcn` mode, the network's own stride applies.
         temperature: divisor that makes dense logits as confident as crops, if it was measured.
+        answer_temperature: divisor of the mean logits of several windows that makes the answer for a whole
+            image as confident as it is accurate, if it was measured; None is `temperature`.
         pixel_size: pixel size of the training images, in metres. Images are scanned at this size; None
             accepts any size.
         arch: the network that `build` builds. It and the weights determine the logits.
@@ -79,6 +81,7 @@ class ModelSpec:
     build: Callable[[Path], nn.Module]
     stride: int = 32
     temperature: float = 1.0
+    answer_temperature: float | None = None
     pixel_size: float | None = None
     arch: str = ""
     no_fcn: str = ""
