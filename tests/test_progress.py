@@ -386,9 +386,22 @@ def test_a_terminal_shows_a_bar_and_the_output_is_clean(command: str, tmp_path: 
         assert done.stdout.count(b"\t") == 20 and b"opening" not in done.stdout
     else:
         assert done.stdout[:6] == b"\x93NUMPY" and len(done.stdout) == 128 + 6 * 12 * 1000 * 4
-    for off in ("--quiet", "--progress none"):
-        line = f"(sleep 4; cat '{COFFEE}') | fcnconv {command} {off}"  # a bar would come after one second
-        assert in_terminal(line, stdout=False).terminal.count("opening") == 0
+
+
+IMPATIENT = (
+    "import sys, fcnconv.cli.progress_bar as shown; from fcnconv.cli.app import main\n"
+    "shown.LONG = shown.REFRESH = shown.FIRST_LINE = shown.NEXT_LINE = 0.05\n"
+    "sys.argv = ['fcnconv', *sys.argv[1:]]; main()"
+)
+"""The command, which shows its progress at once."""
+
+
+@pytest.mark.usefixtures("lite0")
+@pytest.mark.parametrize("off", ["--quiet", "--progress none"])
+def test_a_terminal_shows_no_bar_that_nobody_wants(off: str) -> None:
+    line = f"(sleep 1; cat '{COFFEE}') | {sys.executable} -c \"{IMPATIENT}\" classify {off}"
+    done = in_terminal(line, stdout=False)
+    assert done.status == 0 and "opening" not in done.terminal and "━" not in done.terminal
 
 
 @pytest.mark.usefixtures("lite0")
@@ -409,13 +422,8 @@ def test_batch_counts_on_a_terminal_what_is_done_and_what_failed(tmp_path: Path)
 def test_where_there_is_no_terminal_nothing_is_told_unless_lines_are_asked_for(
     fcnconv: Command, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys, fcnconv.cli.progress_bar as shown; from fcnconv.cli.app import main\n"
-        "shown.LONG = shown.REFRESH = shown.FIRST_LINE = shown.NEXT_LINE = 0.05\n"
-        "sys.argv = ['fcnconv', *sys.argv[1:]]; main()"
-    )
     messages = tmp_path / "messages"
-    command = f"{sys.executable} -c \"{code}\" heatmap --anchors 4 -o '{tmp_path}/map.npz'"
+    command = f"{sys.executable} -c \"{IMPATIENT}\" heatmap --anchors 4 -o '{tmp_path}/map.npz'"
     silent = in_terminal(f"(sleep 1; cat '{COFFEE}') | {command} 2>&1 | cat", stdout=False)
     assert silent.status == 0 and b"windows whose crop" in silent.stdout.splitlines()[-1]
     assert b"opening" not in silent.stdout
