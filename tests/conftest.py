@@ -48,8 +48,10 @@ __all__ = [
     "pytest_configure",
 ]
 
-# A busy machine may be slow at any moment, so that no example has a deadline.
-hypothesis.settings.register_profile("fcnconv", deadline=None)
+# A busy machine may be slow at any moment, so neither running nor drawing an example has a deadline.
+hypothesis.settings.register_profile(
+    "fcnconv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("fcnconv")
 
 

@@ -7,7 +7,7 @@ from math import comb, gamma
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnconv.activations import divergence
@@ -66,7 +66,6 @@ def test_the_interval_of_a_large_map_is_that_of_many_windows() -> None:
     assert unseen_interval(5, 5, 0) == (0, 0)
 
 
-@settings(deadline=None)
 @given(cells=st.integers(2, 300), share=st.floats(0, 1), compared=st.integers(1, 40), data=st.data())
 def test_the_estimate_lies_in_its_interval(
     cells: int, share: float, compared: int, data: st.DataObject

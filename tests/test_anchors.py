@@ -104,7 +104,7 @@ def test_lines_of_a_photo_and_of_a_large_one() -> None:
     assert anchor_lines(13, 3, phases=2).tolist() == [0, 6, 12]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(**SHAPE, every=EVERY, phases=PHASES, high=st.integers(1, 12), wide=st.integers(1, 12))
 def test_blocks_are_corrected_as_each_cell_by_itself(
     rows: int, cols: int, every: int, phases: int, high: int, wide: int
@@ -120,7 +120,7 @@ def test_blocks_are_corrected_as_each_cell_by_itself(
         assert sorted(crops.scored) == np.flatnonzero(exact).tolist(), "each crop is scored once"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(**SHAPE, every=EVERY, phases=PHASES)
 def test_without_a_dense_map_crops_are_interpolated(rows: int, cols: int, every: int, phases: int) -> None:
     crops = Crops(rows, cols, phases)
@@ -171,7 +171,7 @@ def test_only_rows_between_anchors_are_held() -> None:
         assert block.rows.stop - block.rows.start <= 5
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(**SHAPE, every=EVERY, share=st.floats(0, 1), high=st.integers(1, 12), wide=st.integers(1, 12))
 def test_a_share_is_refined(rows: int, cols: int, every: int, share: float, high: int, wide: int) -> None:
     crops = Crops(rows, cols)
@@ -224,7 +224,7 @@ def test_neighbours_of_two_refined_cells_take_the_mean() -> None:
     assert logits[0, 1, 0] == pytest.approx(side * (1 + 3) / (2 * side + 0.2))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     **SHAPE, phases=PHASES, high=st.integers(1, 12), wide=st.integers(1, 12), refine=st.sampled_from([0, 0.2])
 )

@@ -32,7 +32,7 @@ from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Stages, _tiling, choose
 from fcnconv.scores import Block, FloatArray
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     size=st.tuples(st.integers(64, 200), st.integers(64, 200)),
     factors=st.lists(st.sampled_from([1.0, 0.7, 0.5, 0.33]), min_size=2, max_size=3, unique=True),
@@ -289,7 +289,7 @@ def test_the_finer_map_of_a_photo_contains_the_coarse_one(lite0: Classifier) -> 
 
 
 @given(rows=st.integers(1, 300), cols=st.integers(1, 300), limit=st.floats(1e5, 1e8))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, limit: float) -> None:
     """Parts that pass their input on, two cells of halo on either side: no run of one sees a cell twice in a
     row of blocks, and the arrays that keep rows have the bytes of the estimate.

@@ -98,7 +98,7 @@ SIZES = {"height": st.integers(WINDOW, 120), "width": st.integers(WINDOW, 120)}
 
 
 @pytest.mark.parametrize(("kind", "stride"), STRIDES)
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(**SIZES)
 def test_a_finer_map_contains_the_coarse_one_at_every_size(
     kind: str, stride: int, height: int, width: int
@@ -130,7 +130,7 @@ def test_cells_far_from_the_edges_are_those_of_the_shifted_image(kind: str, stri
 
 @pytest.mark.parametrize("parts", [False, True])
 @pytest.mark.parametrize(("kind", "stride"), [*STRIDES, *((kind, None) for kind in OWN_STRIDES)])
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 @given(**SIZES, tile=st.integers(1, 9))
 def test_blocks_and_parts_give_the_scores_of_the_whole(
     kind: str, stride: int | None, parts: bool, height: int, width: int, tile: int

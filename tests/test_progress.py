@@ -61,7 +61,6 @@ class Clock:
     crops=st.lists(st.integers(1, 4), min_size=20, max_size=20),
     tile=st.integers(1, 20),
 )
-@settings(deadline=None)
 def test_the_time_left_is_right_after_the_first_tenth(pace: float, crops: list[int], tile: int) -> None:
     """A network of any speed: for the same pixels, crops take as long as the dense scan."""
     clock = Clock()
@@ -98,7 +97,6 @@ def test_what_has_not_begun_goes_at_the_pace_of_its_like() -> None:
     reports=st.lists(st.tuples(st.floats(0, 30), st.floats(0, 9), st.floats(-2, 5)), min_size=1, max_size=20),
     rows=st.integers(0, 5),
 )
-@settings(deadline=None)
 def test_the_bar_moves_and_never_goes_back_nor_to_the_end(
     reports: list[tuple[float, float, float]], rows: int
 ) -> None:
@@ -238,7 +236,7 @@ def test_inputs_that_can_be_looked_through_are_counted_beforehand() -> None:
     cut=st.booleans(),
     tile=st.none() | st.integers(1, 30),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_scan_does_the_work_that_was_expected_of_it(
     rows: int, cols: int, limit: float, cut: bool, tile: int | None
 ) -> None:

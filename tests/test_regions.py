@@ -44,7 +44,7 @@ def sampled(plane: np.ndarray, level: float, times: int = 16) -> np.ndarray:
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 0.9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_areas_are_those_of_the_surface_between_the_cells(seed: int, level: float) -> None:
     rng = np.random.default_rng(seed)
     plane = rng.random((int(rng.integers(1, 7)), int(rng.integers(1, 9)))).astype(np.float32)

@@ -60,7 +60,7 @@ def whole(width: int, height: int, run, halo: int, tile: int | None) -> tuple[Gr
 SIZES = {"width": st.integers(WINDOW, 90), "height": st.integers(WINDOW, 90), "tile": st.integers(1, 20)}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(**SIZES)
 def test_windows_mode_is_a_loop_over_crops(width: int, height: int, tile: int) -> None:
     grid, logits = whole(width, height, windows_run(torch_run(MODEL), WINDOW, 4, batch=7), 0, tile)
@@ -74,7 +74,7 @@ def test_windows_mode_is_a_loop_over_crops(width: int, height: int, tile: int) -
     assert np.abs(logits - expected.reshape(grid.rows, grid.cols, 5)).max() <= 1e-5
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(**SIZES)
 def test_tiled_scores_equal_untiled_scores(width: int, height: int, tile: int) -> None:
     run, halo = torch_run(NETWORK), NETWORK.geometry.halo
@@ -139,7 +139,7 @@ def test_a_resized_source_is_scanned_at_its_new_size() -> None:
     assert np.abs(block.logits - expected).max() < 1e-5
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cells=st.lists(st.integers(0, 72 * 47 - 1), min_size=1, max_size=80), ordered=st.booleans())
 def test_crops_from_strips_are_crops(cells: list[int], ordered: bool) -> None:
     grid = Grid(WINDOW, 4, (300, 200), (300, 200))

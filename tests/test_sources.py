@@ -498,7 +498,7 @@ def test_a_segment_cut_short_is_told(tmp_path: Path) -> None:
         source.read((0, 0, 300, 210))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(40, 2300), st.integers(40, 1300)),
     cuts=st.tuples(st.integers(1, 2300), st.integers(1, 1300)),

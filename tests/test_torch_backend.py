@@ -58,7 +58,7 @@ def pictures(count: int, height: int, width: int) -> FloatArray:
 
 
 @pytest.mark.parametrize("stride", [4, 2])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(count=st.integers(1, 3), rows=st.integers(1, 30), cols=st.integers(1, 30), share=st.floats(0.2, 1))
 def test_smaller_parts_give_the_same_logits(
     stride: int, count: int, rows: int, cols: int, share: float

@@ -17,7 +17,7 @@ import axe
 import numpy as np
 import pytest
 from conftest import SAMPLES, Command, needs_chromium
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -87,7 +87,6 @@ logits_of_any_map = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(
 
 
 @given(logits_of_any_map, st.booleans())
-@settings(deadline=None)
 def test_packed_values_are_the_probabilities_to_within_the_error_that_is_told(
     logits: FloatArray, few: bool
 ) -> None:

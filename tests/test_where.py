@@ -76,7 +76,7 @@ def saved(mask: np.ndarray, folder: Path) -> str:
     return str(path)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 99), memory=st.sampled_from([2e9, 3e6]), cells=st.integers(1, 6))
 def test_what_is_looked_at_scores_as_in_the_whole_map(
     small: Classifier,
@@ -175,7 +175,7 @@ def test_scales_are_joined_where_to_look(small: Classifier, picture: Pixels, joi
         assert np.allclose(part.logits[inside], whole.logits[inside], atol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999))
 def test_polygons_are_filled_as_rasterio_fills_them(seed: int) -> None:
     features = pytest.importorskip("rasterio.features")

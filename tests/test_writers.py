@@ -264,7 +264,7 @@ def test_every_format_that_is_no_picture_has_a_reader_here() -> None:
 
 @pytest.mark.parametrize("name", READERS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
     score_map = data.draw(score_maps())
     chosen = data.draw(selections(score_map.labels))
@@ -286,7 +286,7 @@ def test_chosen_planes_are_read_back(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if "values" in writer.takes])
 @given(score_map=score_maps(), block=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whole_maps_are_read_back_to_the_last_bit(
     name: str, score_map: ScoreMap, block: tuple[int, int] | None
 ) -> None:
@@ -296,7 +296,7 @@ def test_whole_maps_are_read_back_to_the_last_bit(
 
 
 @given(score_map=score_maps(), k=st.integers(1, 8))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_csv_lists_the_best_of_each_cell(score_map: ScoreMap, k: int) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "map.csv")
