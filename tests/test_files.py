@@ -116,6 +116,14 @@ def test_long_names_in_any_script_are_written(tmp_path: Path, name: str) -> None
     assert len(seen[0].encode()) <= 143, "an encrypted home allows no more"
 
 
+def test_a_temporary_name_has_no_control_characters(tmp_path: Path) -> None:
+    """SQLite, and so GDAL, does not open such a path for a GeoPackage."""
+    with written(str(tmp_path / "a\n\tb.gpkg")) as path:
+        assert path.name.isprintable()
+        path.write_bytes(b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["a\n\tb.gpkg"]
+
+
 def test_a_long_name_that_is_no_text_is_written(tmp_path: Path) -> None:
     write(tmp_path / os.fsdecode(b"\xe9" * 250))
     assert [os.fsencode(file.name) for file in tmp_path.iterdir()] == [b"\xe9" * 250]

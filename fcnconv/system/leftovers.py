@@ -50,6 +50,8 @@ def beside(target: Path, kind: Literal["tmp", "old"]) -> Path:
             be replaced.
     """
     name = os.fsencode(target.name)[:NAME_BYTES].decode(errors="ignore")  # not in the middle of a character
+    if kind == "tmp":  # SQLite does not open paths with control characters
+        name = "".join(letter if letter.isprintable() else "_" for letter in name)
     return target.with_name(f".{name}.{here()}-{os.getpid()}-{threading.get_ident()}.{kind}")
 
 
