@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fcnconv.activations import check_outputs
 from fcnconv.errors import ImageError
 from fcnconv.grid import Box, Geometry, Grid, Scale
-from fcnconv.images import ImageSource, MemorySource, ReducedSource, channels_in
+from fcnconv.images import ImageSource, MemorySource, ReducedSource
 from fcnconv.images.reading import ImageLike, open_image
 from fcnconv.labels import Labels
 from fcnconv.options import (
@@ -402,9 +402,10 @@ class Classifier:
             ImageError: the image cannot be read, or does not have the channels that the network takes.
         """
         if isinstance(image, ImageSource):
-            if channels_in(image) != self.channels:
+            channels = image.info.channels
+            if channels != self.channels:
                 raise ImageError(
-                    f"{image.name}: has {channels_in(image)} channels, and the network takes {self.channels}"
+                    f"{image.name}: has {channels} channels, and the network takes {self.channels}"
                 )
             return image
         return open_image(

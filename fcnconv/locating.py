@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shapely import box
 
-from fcnconv.images import ImageSource, Placed
+from fcnconv.images import ImageSource
 from fcnconv.maps import ScoreMap
 from fcnconv.options import SURE, ScanOptions
 from fcnconv.regions import Located, Region, by_probability, most_probable
@@ -75,7 +75,7 @@ def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) ->
         *score_map.grid.image_size,
         identity.model,
         tuple(region for region in regions if id(region) in kept),
-        source.georeference if isinstance(source, Placed) else None,
+        source.info.georeference if source is not None else None,
     )
 
 

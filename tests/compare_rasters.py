@@ -23,7 +23,6 @@ import numpy as np
 import rasterio
 
 from fcnconv.errors import FcnconvError
-from fcnconv.images import known_of
 from fcnconv.images.gdal import OPTIONS, gdal, gdal_open
 from fcnconv.images.reading import open_image
 from fcnconv.options.parsing import Rescale
@@ -68,7 +67,7 @@ def compare(path: Path) -> tuple[str, str]:
     try:
         asked = {} if palette else {"bands": (1,), "rescale": Rescale(((low, high),))}
         source = open_image(path, **asked)  # type: ignore[arg-type]
-        pixels, data = source.read((0, 0, *source.size)), known_of(source)
+        pixels, data = source.read((0, 0, *source.size)), source.valid_mask()
     except FcnconvError as error:
         return "refused", str(error)
     found = getattr(source, "georeference", None)

@@ -13,7 +13,7 @@ import pytest
 from conftest import Command
 
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import pixel_size_of, resize
+from fcnconv.images import mean_side, resize
 from fcnconv.images.ome_zarr import ZarrSource
 from fcnconv.images.reading import open_image
 from fcnconv.options.parsing import parse_rescale
@@ -59,7 +59,7 @@ def test_channels_are_bands_and_levels_serve_smaller_scans(axes: str, version: s
     assert (source.read((7, 5, 130, 90)) == expected[5:, 7:]).all()
     smaller = resize(source, (65, 45))
     assert (smaller.read((0, 0, 65, 45)) == expected[::2, ::2]).all()
-    assert pixel_size_of(source) == pytest.approx(0.5e-6)
+    assert mean_side(source.info.pixel_size) == pytest.approx(0.5e-6)
 
 
 def test_a_grey_image_needs_no_bands(tmp_path: Path) -> None:

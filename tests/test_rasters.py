@@ -15,7 +15,7 @@ from tiny import choose, make_map
 
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
-from fcnconv.images import Asked, MemorySource, known_of, pixel_size_of, resize
+from fcnconv.images import Asked, MemorySource, mean_side, resize
 from fcnconv.images.georeference import GeoReference
 from fcnconv.images.pillow import silence
 from fcnconv.images.raster import RasterSource
@@ -54,7 +54,7 @@ def read(source: Any) -> np.ndarray:
 
 
 def place(source: Any) -> GeoReference:
-    found = source.georeference
+    found = source.info.georeference
     assert isinstance(found, GeoReference)
     return found
 
@@ -80,7 +80,7 @@ def test_formats_of_gdal_keep_their_place(driver: str, suffix: str, tmp_path: Pa
     source = open_image(path)
     assert (read(source) == PIXELS).all()
     assert place(source) == GeoReference(tuple(PLACE[:6]), "EPSG:25832")
-    assert pixel_size_of(source) == pytest.approx(0.25)
+    assert mean_side(source.info.pixel_size) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 12])
@@ -103,7 +103,7 @@ def test_nodata_is_compared_in_the_files_own_type(dtype: str, tmp_path: Path) ->
     path = write(tmp_path / "nodata.tif", values, nodata=nodata)
     source = open_image(path, bands=(1,), rescale=Rescale(((0, 255),)))
     with rasterio.open(path) as file:
-        assert np.array_equal(known_of(source), file.dataset_mask() > 0)
+        assert np.array_equal(source.valid_mask(), file.dataset_mask() > 0)
     assert (read(source)[:, :100] == 255).all()
 
 
@@ -112,7 +112,7 @@ def test_a_text_of_nodata_that_32_bits_cannot_hold(tmp_path: Path) -> None:
     values[:, :160] = np.finfo(np.float32).min
     extra = [(42113, "s", 0, "-3.40282346638529e+38", True)]
     tifffile.imwrite(tmp_path / "n.tif", values, photometric="minisblack", extratags=extra, metadata=None)
-    known = known_of(open_image(tmp_path / "n.tif", bands=(1,), rescale=Rescale(percentiles=(2, 98))))
+    known = open_image(tmp_path / "n.tif", bands=(1,), rescale=Rescale(percentiles=(2, 98))).valid_mask()
     assert known is not None and known.mean() == 0.5
 
 
@@ -129,7 +129,7 @@ def test_masks_beside_and_inside(internal: bool, tmp_path: Path) -> None:
         file.write_mask(mask)
     assert (tmp_path / "m.tif.msk").exists() != internal
     source = open_image(tmp_path / "m.tif")
-    assert np.array_equal(known_of(source), mask > 0)
+    assert np.array_equal(source.valid_mask(), mask > 0)
     assert (read(source)[:, :160] == 255).all() and (read(source)[:, 160:] == PIXELS[:, 160:]).all()
 
 
@@ -155,7 +155,7 @@ def test_control_points_place_an_image_or_are_warned_of(
     found = place(open_image(tmp_path / "straight.tif"))
     assert found.system == "EPSG:4326" and found.place(320, 240) == pytest.approx((10.0032, 49.9976))
     with caplog.at_level("WARNING", "fcnconv"):
-        assert open_image(tmp_path / "bent.tif").georeference is None  # type: ignore[attr-defined]
+        assert open_image(tmp_path / "bent.tif").info.georeference is None
     assert "control points" in caplog.text and "gdalwarp" in caplog.text
 
 
@@ -210,7 +210,7 @@ def test_transparent_is_outside(format: str, tmp_path: Path) -> None:
     rgba = np.dstack([PIXELS, alpha])
     Image.fromarray(rgba).save(tmp_path / "clear", format, **({"lossless": True} if format == "WEBP" else {}))
     source = open_image(tmp_path / "clear")
-    assert np.array_equal(known_of(source), alpha > 0) and (read(source)[:60] == 255).all()
+    assert np.array_equal(source.valid_mask(), alpha > 0) and (read(source)[:60] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ def test_tiles_of_jpeg_are_nearly_those_of_gdal_and_their_mask_is_exact(tmp_path
     found = read(source).astype(int)
     assert (found[mask] == tifffile.imread(path, key=0)[mask]).all() and (found[~mask] == 255).all()
     assert np.abs(found - theirs)[mask].mean() < 4  # its libjpeg makes other colours of the same file
-    assert np.array_equal(known_of(source), mask)
+    assert np.array_equal(source.valid_mask(), mask)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -24,6 +24,7 @@ from fcnconv.images.raster import RasterSource
 from fcnconv.images.reading import open_image
 from fcnconv.images.resized import AveragedSource
 from fcnconv.images.slides import SlideSource
+from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.images.tiff import TiffSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
@@ -93,7 +94,7 @@ def test_regions_of_a_tiff_are_its_pixels(kind: str, tmp_path: Path) -> None:
     photometric = "minisblack" if kind.startswith("grey") else "rgb"
     tifffile.imwrite(path, written(kind), photometric=photometric, **({"bigtiff": False} | KINDS[kind]))
     source = open_image(path)
-    assert isinstance(source, RasterSource) and source.size == (300, 210)
+    assert isinstance(source, TiffSource | RasterSource) and source.size == (300, 210)
     expected = seen(kind)
     for x0, y0, x1, y1 in [(0, 0, 300, 210), (31, 63, 33, 65), (299, 209, 300, 210), (5, 100, 250, 101)]:
         region = source.read((x0, y0, x1, y1))
@@ -302,7 +303,7 @@ def test_world_files_tell_where_an_image_lies(suffix: str, world: str, tmp_path:
     Image.fromarray(PIXELS).save(image)
     # the centre of the first pixel, and 2 m to the next
     image.with_suffix(world).write_text("2.0\n0.0\n0.0\n-2.0\n500001.0\n5199999.0\n")
-    place = open_image(image).georeference  # type: ignore[attr-defined]
+    place = open_image(image).info.georeference
     assert place.transform == (2, 0, 500000, 0, -2, 5200000) and place.system is None
     with rasterio.open(image) as theirs:
         assert theirs.transform[:6] == place.transform
@@ -494,7 +495,7 @@ def test_a_segment_cut_short_is_told(tmp_path: Path) -> None:
         open_image(path)
     path.write_bytes(content[:-3000] + bytes(3000))
     source = open_image(path)
-    with pytest.raises(ImageError, match=r"cut\.tif: GDAL cannot read its pixels: "):
+    with pytest.raises(ImageError, match=r"cut\.tif: damaged or cut short: \S"):
         source.read((0, 0, 300, 210))
 
 
@@ -529,10 +530,10 @@ def test_a_region_made_much_smaller_is_that_of_the_whole(size: tuple[int, int]) 
 
 
 def test_what_is_read_at_once_follows_neither_size() -> None:
-    class Endless:
+    class Endless(ImageSource):
         """An image of 10 gigapixels, that tells the largest region that was read of it."""
 
-        name, size, largest = "endless", (100_000, 100_000), 0
+        name, info, largest = "endless", ImageInfo((100_000, 100_000)), 0
 
         def read(self, box: tuple[int, int, int, int]) -> np.ndarray:
             shape = box[3] - box[1], box[2] - box[0], 3

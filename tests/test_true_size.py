@@ -15,7 +15,7 @@ from torch import nn
 
 import fcnconv as package
 from fcnconv.errors import ImageError, UsageError
-from fcnconv.images import pixel_size_of, resize
+from fcnconv.images import mean_side, resize
 from fcnconv.images.reading import open_image
 from fcnconv.models.torchvision import make_network
 from fcnconv.options import ReadOptions
@@ -58,7 +58,7 @@ def test_web_mercator_is_scanned_by_the_scale_of_its_latitude(tmp_path: Path) ->
     shape = {"count": 3, "height": 120, "width": 160, "dtype": "uint8", "driver": "GTiff"}
     with rasterio.open(tmp_path / "oslo.tif", "w", **shape, **place) as file:
         file.write(PIXELS.transpose(2, 0, 1))
-    size = pixel_size_of(open_image(tmp_path / "oslo.tif"))
+    size = mean_side(open_image(tmp_path / "oslo.tif").info.pixel_size)
     assert size == pytest.approx(0.5 * np.cos(np.radians(59.91)), rel=0.004)  # of a sphere, to the flattening
 
 
@@ -87,8 +87,10 @@ def test_files_tell_how_large_their_pixels_are(tmp_path: Path) -> None:
         write_map(tmp_path / "degrees.tif", "EPSG:4326", 1e-5): on_ground("EPSG:4326", 1e-5),
     }
     for path, expected in files.items():
-        assert pixel_size_of(open_image(path)) == (expected and pytest.approx(expected)), path.name
-    assert pixel_size_of(open_image(PIXELS)) is None
+        assert mean_side(open_image(path).info.pixel_size) == (expected and pytest.approx(expected)), (
+            path.name
+        )
+    assert mean_side(open_image(PIXELS).info.pixel_size) is None
 
 
 def test_an_image_is_scanned_at_the_networks_pixel_size(tmp_path: Path) -> None:

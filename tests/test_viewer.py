@@ -26,6 +26,7 @@ from tiny import make_map
 from fcnconv.classifier import Classifier
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
+from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.options import MapKind
@@ -267,10 +268,10 @@ def test_max_side_bounds_the_photo_of_a_page() -> None:
     assert decoded(re.findall(r"data:image/jpeg;base64,([^\"]+)", small)[0]).size == (1000, 20)
 
 
-class _Strips:
+class _Strips(ImageSource):
     """A source that tells the largest region that was read of it."""
 
-    name, size, largest = "strips", (3000, 9000), 0
+    name, info, largest = "strips", ImageInfo((3000, 9000)), 0
 
     def read(self, box: tuple[int, int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
         x0, y0, x1, y1 = box

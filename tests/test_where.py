@@ -22,6 +22,7 @@ from fcnconv.classifier import Classifier
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, Pixels
+from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.labels import Labels
 from fcnconv.options import ReadOptions, ScanOptions
 from fcnconv.options.parsing import parse_region, parse_rescale
@@ -54,15 +55,18 @@ def picture() -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (230, 310, 3), np.uint8)
 
 
-class Watched:
+class Watched(ImageSource):
     """A source that remembers what was read of it."""
 
     name = "watched"
 
     def __init__(self, pixels: Pixels):
         self.pixels = pixels
-        self.size = pixels.shape[1], pixels.shape[0]
         self.seen = np.zeros(pixels.shape[:2], bool)
+
+    @property
+    def info(self) -> ImageInfo:
+        return ImageInfo((self.pixels.shape[1], self.pixels.shape[0]))
 
     def read(self, box: tuple[int, int, int, int]) -> Pixels:
         x0, y0, x1, y1 = box

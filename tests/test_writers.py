@@ -24,6 +24,7 @@ from fcnconv.activations import softmax
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
+from fcnconv.images.source import ImageInfo
 from fcnconv.labels import Labels, Selection, imagenet
 from fcnconv.maps import ScoreMap
 from fcnconv.maps import save_map as save
@@ -420,7 +421,11 @@ class Sized(MemorySource):
 
     def __init__(self, size: float) -> None:
         super().__init__(np.zeros((1, 1, 3), np.uint8))
-        object.__setattr__(self, "pixel_size", (size, size))
+        object.__setattr__(self, "side", size)
+
+    @property
+    def info(self) -> ImageInfo:
+        return ImageInfo((1, 1), pixel_size=(self.side, self.side))  # type: ignore[attr-defined]
 
 
 def quarter(plane: np.ndarray) -> np.ndarray:

@@ -18,18 +18,15 @@ from fcnconv.images.claims import false_claim
 from fcnconv.images.gdal import PIXELS_A_BYTE
 from fcnconv.images.georeference import world_file
 from fcnconv.images.pillow import orientation_of
-from fcnconv.images.pixel_size import pixel_sides_of, pixel_size_of
+from fcnconv.images.pixel_size import mean_side
 from fcnconv.images.resized import REGION_PIXELS, ReducedSource, ResizedSource, read_within, resize
-from fcnconv.images.samples import PLAIN, Asked, Samples, samples_of
+from fcnconv.images.samples import PLAIN, Asked, Samples
 from fcnconv.images.source import (
     ImageSource,
     MemorySource,
     Pixels,
-    Placed,
     TurnedSource,
     area,
-    channels_in,
-    known_of,
     seen,
 )
 from fcnconv.images.tiff_tags import FirstTags, first_tags, is_tiff
@@ -40,21 +37,16 @@ __all__ = [
     "ImageSource",
     "MemorySource",
     "Pixels",
-    "Placed",
     "ReducedSource",
     "ResizedSource",
     "Samples",
     "area",
-    "channels_in",
-    "known_of",
+    "mean_side",
     "open_any",
     "open_raster",
     "open_regions",
-    "pixel_sides_of",
-    "pixel_size_of",
     "read_within",
     "resize",
-    "samples_of",
     "seen",
     "slide_hint",
     "warn_of_lost_place",

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from fcnconv.grid import Box
 from fcnconv.images.block_cache import Blocks
+from fcnconv.images.georeference import GeoReference
+from fcnconv.images.pixel_size import PixelSize
 from fcnconv.images.resized import REGION_PIXELS
 from fcnconv.images.samples import Samples, warn_if_dark
-from fcnconv.images.source import Pixels, area
+from fcnconv.images.source import ImageInfo, ImageSource, Pixels, area
 from fcnconv.options.parsing import Rescale
 
 log = logging.getLogger("fcnconv")
@@ -33,7 +35,7 @@ Values = tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]
 """Values (H, W, len(samples.needed)), and bool (H, W): where there are data; None means everywhere."""
 
 
-class BandSource:
+class BandSource(ImageSource):
     """An image, or a level of its pyramid, whose values become pixels by `Samples`.
 
     A subclass implements `_values`, which reads one block.
@@ -44,20 +46,47 @@ class BandSource:
         block: (width, height) in pixels of the blocks that are read at once.
         samples: which bands are used, and how.
         frames: number of pictures in the file.
+        georeference: the transform and coordinate system.
+        pixel_size: metres across and down a pixel.
     """
 
     def __init__(
-        self, name: str, size: tuple[int, int], block: tuple[int, int], samples: Samples, frames: int = 1
+        self,
+        name: str,
+        size: tuple[int, int],
+        block: tuple[int, int],
+        samples: Samples,
+        frames: int = 1,
+        georeference: GeoReference | None = None,
+        pixel_size: PixelSize | None = None,
     ):
-        self.name, self.size, self.samples, self.frames = name, size, samples, frames
+        self.name, self._size, self.samples, self.frames = name, size, samples, frames
+        self.georeference, self.pixel_size = georeference, pixel_size
         self.blocks = Blocks(size, block, self._block)
-        self.levels: Sequence[BandSource] = (self,)
-        """This level and the smaller ones, the largest first."""
+        self._levels: Sequence[BandSource] = (self,)
 
     @property
-    def channels(self) -> int:
-        """The number of channels of its pixels."""
-        return self.samples.channels
+    def info(self) -> ImageInfo:
+        return ImageInfo(
+            self._size,
+            self.samples.channels,
+            self.frames,
+            self.georeference,
+            self.pixel_size,
+            self.samples.record() if self.samples.chosen else {},
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size  # without the rest of `info`, which takes longer
+
+    @property
+    def levels(self) -> Sequence[BandSource]:
+        return self._levels
+
+    @levels.setter
+    def levels(self, levels: Sequence[BandSource]) -> None:
+        self._levels = levels
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)
@@ -88,8 +117,7 @@ class BandSource:
         """The smallest level that still shows what is in the image."""
         return next((level for level in self.levels[::-1] if min(level.size) >= ENOUGH_SIDE), self)
 
-    def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where the image has data, as `known_of` returns it; None if it has data everywhere."""
+    def valid_mask(self) -> npt.NDArray[np.bool_] | None:
         return self._known_overview
 
     @cached_property
@@ -142,6 +170,6 @@ class BandSource:
         elif self.samples.may_be_dark:
             warn_if_dark(self.name, self._some())
         if declared.alpha is not None and area(self.size) <= REGION_PIXELS:  # quick for a small image
-            known = self.known()
+            known = self.valid_mask()
             if known is not None and not known.any():
                 log.warning("%s: every pixel is transparent, so the image is white", self.name)

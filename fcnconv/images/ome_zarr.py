@@ -19,7 +19,7 @@ from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.images.bands import BandSource, Values
 from fcnconv.images.block_cache import BLOCK
-from fcnconv.images.pixel_size import UNITS, PixelSize
+from fcnconv.images.pixel_size import UNITS, PixelSize, sound
 from fcnconv.images.samples import PLAIN, WHITE, Asked, Declared, Samples, choose_samples
 
 log = logging.getLogger("fcnconv")
@@ -54,10 +54,10 @@ class ZarrSource(BandSource):
         samples: Samples,
         pixel_size: PixelSize | None = None,
     ):
-        self.array, self.axes, self.pixel_size = array, tuple(axes), pixel_size
+        self.array, self.axes = array, tuple(axes)
         high, wide = (_block_side(array.chunks[self.axes.index(axis)]) for axis in "yx")
         width, height = (array.shape[self.axes.index(axis)] for axis in "xy")
-        super().__init__(name, (width, height), (wide, high), samples)
+        super().__init__(name, (width, height), (wide, high), samples, pixel_size=pixel_size)
 
     @classmethod
     def open(cls, path: Path, name: str, asked: Asked = PLAIN) -> ZarrSource:
@@ -215,4 +215,4 @@ def _pixel_size(image: Mapping[str, Any], axes: Sequence[str]) -> PixelSize | No
     if not scales:
         return None
     across, down = (float(np.prod([scale[axis] for scale in scales])) * UNITS[units[axis]] for axis in (x, y))
-    return across, down
+    return sound(across, down)

@@ -55,24 +55,15 @@ UNITS = {
 """
 
 
-def pixel_size_of(source: object) -> float | None:
-    """Metres across a pixel of an image, the geometric mean of both sides; None if its file does not contain
-    it.
-    """
-    size = pixel_sides_of(source)
+def mean_side(size: PixelSize | None) -> float | None:
+    """Metres across a pixel, the geometric mean of both sides; None if they are unknown."""
     return None if size is None else math.sqrt(size[0] * size[1])
-
-
-def pixel_sides_of(source: object) -> PixelSize | None:
-    """Metres across and down a pixel of an image; None if its file does not contain them."""
-    sides = getattr(source, "pixel_size", None)
-    return _sound(*sides) if isinstance(sides, tuple) else None
 
 
 def of_slide(properties: Any) -> PixelSize | None:
     """The pixel size from the properties of OpenSlide."""
     x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    return _sound(x, y, 1e-6)
+    return sound(x, y, 1e-6)
 
 
 def of_ome(text: str, image: int) -> PixelSize | None:
@@ -89,14 +80,14 @@ def of_ome(text: str, image: int) -> PixelSize | None:
         unit = UNITS.get(pixels[image].get(f"PhysicalSize{axis}Unit", "µm"))
         size = _number(pixels[image].get(f"PhysicalSize{axis}"))
         sides.append(None if unit is None or size is None else size * unit)
-    return _sound(sides[0], sides[1])
+    return sound(sides[0], sides[1])
 
 
 def of_aperio(description: str) -> PixelSize | None:
     """The pixel size in the description of Aperio's scanners."""
     match = re.search(r"\bMPP *= *([0-9.]+)", description)
     size = _number(match[1]) if match else None
-    return _sound(size, size, 1e-6)
+    return sound(size, size, 1e-6)
 
 
 def of_imagej(metadata: Mapping[str, Any], page: Any) -> PixelSize | None:
@@ -105,7 +96,7 @@ def of_imagej(metadata: Mapping[str, Any], page: Any) -> PixelSize | None:
     x, y = (page.tags.valueof(f"{axis}Resolution") for axis in "XY")
     if text not in UNITS or not x or not y or not all((*x, *y)):
         return None
-    return _sound(x[1] / x[0], y[1] / y[0], UNITS[text])
+    return sound(x[1] / x[0], y[1] / y[0], UNITS[text])
 
 
 _INCH, _CENTIMETRE = 2, 3
@@ -135,5 +126,5 @@ def _number(text: Any) -> float | None:
         return None
 
 
-def _sound(x: float | None, y: float | None, unit: float = 1.0) -> PixelSize | None:
+def sound(x: float | None, y: float | None, unit: float = 1.0) -> PixelSize | None:
     return (x * unit, y * unit) if x and y and 0 < x < math.inf and 0 < y < math.inf else None

@@ -28,8 +28,8 @@ from fcnconv.images.gdal import (
     require_sound,
     root_cause,
 )
-from fcnconv.images.georeference import georeference_of, ground_size
-from fcnconv.images.pixel_size import PixelSize, of_resolution
+from fcnconv.images.georeference import GeoReference, georeference_of, ground_size
+from fcnconv.images.pixel_size import PixelSize, of_resolution, sound
 from fcnconv.images.samples import PLAIN, Asked, Samples, choose_samples, exact_nodata
 
 SIDE = 512
@@ -46,13 +46,18 @@ class RasterSource(BandSource):
         samples: which bands are used, and how.
         frames: number of pages in the file.
         decoder: decodes the blocks faster than GDAL; None if there is no such reader.
+
+    Args:
+        place: whether to read the georeference. Overviews cover the same area as the whole image.
     """
 
     def __init__(self, dataset: Any, name: str, samples: Samples, frames: int = 1, place: bool = True):
-        super().__init__(name, (dataset.width, dataset.height), _block(dataset), samples, frames)
+        size, georeference, pixel_size = (dataset.width, dataset.height), None, None
+        if place:
+            georeference = georeference_of(dataset, name)
+            pixel_size = _pixel_size(dataset, georeference, size)
+        super().__init__(name, size, _block(dataset), samples, frames, georeference, pixel_size)
         self.dataset = dataset
-        self.georeference = georeference_of(dataset, name) if place else None
-        """The georeference; None for overviews, which cover the same area as the whole image."""
         self.nodata = [
             exact_nodata(dataset.nodatavals[band - 1], samples.declared.dtype) for band in samples.bands
         ]
@@ -60,19 +65,6 @@ class RasterSource(BandSource):
         self.has_nodata = "nodata" in flags
         self.has_mask = "per_dataset" in flags and "alpha" not in flags
         self.decoder: BandSource | None = None
-
-    @property
-    def pixel_size(self) -> PixelSize | None:
-        """Metres across and down a pixel, if the file contains them: on the ground, or by its resolution."""
-        if self.georeference is not None:
-            with gdal():
-                return ground_size(self.georeference, self.size)
-        tags = self.dataset.tags()
-        try:
-            x, y = (float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY")
-            return of_resolution(x, y, int(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1]))
-        except (KeyError, ValueError):
-            return None
 
     @classmethod
     def open(
@@ -190,6 +182,19 @@ class RasterSource(BandSource):
                 raise ImageError(
                     f"{self.name}: GDAL cannot read its mask: {first_line(root_cause(error))}"
                 ) from error
+
+
+def _pixel_size(dataset: Any, georeference: GeoReference | None, size: tuple[int, int]) -> PixelSize | None:
+    """Metres across and down a pixel: on the ground, or by the resolution in the file."""
+    if georeference is not None:
+        found = ground_size(georeference, size)
+        return sound(*found) if found else None
+    tags = dataset.tags()
+    try:
+        x, y = (float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY")
+        return of_resolution(x, y, int(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1]))
+    except (KeyError, ValueError):
+        return None
 
 
 def _window(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:

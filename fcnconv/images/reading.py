@@ -161,7 +161,7 @@ def open_image(
         with _explained(name, path):
             regions = open_regions(content, file, name, asked)
         if regions is not None:
-            _tell_frames(name, getattr(regions, "frames", 1), frame)
+            _tell_frames(name, regions.info.frames, frame)
             return GreySource(regions) if is_grey else regions
         if not asked.samples:
             picture = _decoded(file, content, name, asked, short_side)
@@ -279,7 +279,7 @@ def count_frames(image: str | bytes) -> int:
         with _open_file(content, "") as file, _explained("", None):
             with suppress(ImageError):
                 if (regions := open_regions(content, file, "")) is not None:
-                    return int(getattr(regions, "frames", 1))
+                    return regions.info.frames
             file.seek(0)
             codecs.prepare(file, "")
             with pillow.opened(file) as opened:

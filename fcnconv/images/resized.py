@@ -13,7 +13,7 @@ from PIL import Image
 from fcnconv.grid import Box
 from fcnconv.images.block_cache import BLOCK, Blocks
 from fcnconv.images.georeference import GeoReference
-from fcnconv.images.source import ImageSource, MemorySource, Pixels, Pyramid, area, seen
+from fcnconv.images.source import ImageInfo, ImageSource, MemorySource, Pixels, area, seen
 
 REGION_PIXELS = 64 * 1024**2
 """Images of more pixels are read and resized region by region, if their reader can do so."""
@@ -33,9 +33,8 @@ def resize(source: ImageSource, size: tuple[int, int]) -> ImageSource:
 
     For a pyramid, the smallest level that is at least as large is resized.
     """
-    if isinstance(source, Pyramid):
-        larger = [level for level in source.levels if level.size[0] >= size[0] and level.size[1] >= size[1]]
-        source = larger[-1] if larger else source
+    larger = [level for level in source.levels if level.size[0] >= size[0] and level.size[1] >= size[1]]
+    source = larger[-1] if larger else source
     if size == source.size:
         return source
     if isinstance(source, ReducedSource):
@@ -66,22 +65,26 @@ def read_within(source: ImageSource, max_side: int) -> Pixels:
 
 
 @dataclass(frozen=True)
-class ReducedSource:
+class ReducedSource(ImageSource):
     """A large photo decoded at a fraction of its size, for a scan at an even smaller size.
 
     Attributes:
         pixels: uint8 (h, w, 3), RGB, upright.
-        size: (width, height) of the photo itself.
+        own_size: (width, height) of the photo itself.
         decode: gives all of its pixels, uint8 (height, width, 3), for a picture that shows more than was
             scanned.
         georeference: the georeference of the photo.
     """
 
     pixels: Pixels
-    size: tuple[int, int]
+    own_size: tuple[int, int]
     name: str
     decode: Callable[[], Pixels]
     georeference: GeoReference | None = None
+
+    @property
+    def info(self) -> ImageInfo:
+        return ImageInfo(self.own_size, georeference=self.georeference)
 
     @cached_property
     def whole(self) -> MemorySource:
@@ -99,7 +102,7 @@ class ReducedSource:
         return self.whole.read(box)
 
 
-class ResizedSource:
+class ResizedSource(ImageSource):
     """A source at another size, resized in fixed blocks, so that a pixel does not depend on the region that
     is read.
 
@@ -109,7 +112,7 @@ class ResizedSource:
     """
 
     def __init__(self, source: ImageSource, size: tuple[int, int]):
-        self.size = size
+        self._info = ImageInfo(size, source.info.channels)
         self.name = source.name
         ratio = max(a / b for a, b in zip(source.size, size, strict=True))
         factor = max(int(ratio / GAP), 1)
@@ -118,6 +121,10 @@ class ResizedSource:
         """(width, height) of the whole image in pixels of `self.source`; the last pixel may be partial."""
         edge = min(BLOCK, max(int(MOST_SIDE * factor / ratio), 1))
         self.blocks = Blocks(size, (edge, edge), self._block)
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)
@@ -134,7 +141,7 @@ class ResizedSource:
         return _each(region, lambda image: image.resize(size, Image.Resampling.BICUBIC, box=box))
 
 
-class AveragedSource:
+class AveragedSource(ImageSource):
     """A source reduced by a whole factor: each pixel is the mean of a square of the source's pixels."""
 
     def __init__(self, source: ImageSource, factor: int):
@@ -142,9 +149,13 @@ class AveragedSource:
         self.factor = factor
         self.name = source.name
         width, height = (-(-side // factor) for side in source.size)
-        self.size = width, height
+        self._info = ImageInfo((width, height), source.info.channels)
         edge = max(MOST_SIDE // factor, 1)
         self.blocks = Blocks(self.size, (edge, edge), self._block)
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
 
     def read(self, box: Box) -> Pixels:
         return self.blocks.read(box)

@@ -232,12 +232,6 @@ def _scaled(values: npt.NDArray[np.float64], low: float, high: float) -> Pixels:
     return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
 
 
-def samples_of(source: object) -> Samples | None:
-    """The bands and ranges that the user chose for an image; None for an image in its own colours."""
-    samples = getattr(source, "samples", None)
-    return samples if isinstance(samples, Samples) and samples.chosen else None
-
-
 def warn_if_dark(name: str, parts: Sequence[npt.NDArray[Any]]) -> None:
     """Warns of 16 bits that come out nearly black. parts: values (n, …) from all over the image."""
     highest = max((int(part.max()) for part in parts if part.size), default=0)

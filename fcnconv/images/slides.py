@@ -14,9 +14,9 @@ from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.images.bands import ENOUGH_SIDE
 from fcnconv.images.block_cache import BLOCK, Blocks
-from fcnconv.images.pixel_size import PixelSize, of_slide
+from fcnconv.images.pixel_size import of_slide
 from fcnconv.images.resized import REGION_PIXELS
-from fcnconv.images.source import Pixels, area
+from fcnconv.images.source import ImageInfo, ImageSource, Pixels, area
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
 """Suffixes of formats that only OpenSlide reads, or that it reads best."""
@@ -25,7 +25,7 @@ _NO_SLIDES = ("generic-tiff", "synthetic")
 """OpenSlide's vendors for files that are not slides, and that other readers read as well."""
 
 
-class SlideSource:
+class SlideSource(ImageSource):
     """A level of a slide on white, read in blocks, with the smaller levels as its pyramid.
 
     A slide whose scanner recorded the bounds of the scanned area is cropped to these, as QuPath does.
@@ -41,11 +41,10 @@ class SlideSource:
         self.bounds = bounds_of(slide)
         self.blocks = Blocks(self.size, (BLOCK, BLOCK), self._block)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+    @cached_property
+    def info(self) -> ImageInfo:
         x0, y0, x1, y1 = self._box(self.level)
-        return x1 - x0, y1 - y0
+        return ImageInfo((x1 - x0, y1 - y0), pixel_size=of_slide(self.slide.properties))
 
     def _box(self, level: int) -> Box:
         """The bounds in pixels of a level."""
@@ -62,18 +61,12 @@ class SlideSource:
             max(min(round(y1 / scale), height), top + 1),
         )
 
-    @property
-    def pixel_size(self) -> PixelSize | None:
-        """Metres across and down a pixel of the first level, if the slide contains them."""
-        return of_slide(self.slide.properties)
-
     @cached_property
     def levels(self) -> tuple[SlideSource, ...]:
-        """This level and the smaller ones."""
         smaller = range(self.level + 1, self.slide.level_count)
         return self, *(SlideSource(self.slide, self.name, level) for level in smaller)
 
-    def known(self) -> npt.NDArray[np.bool_] | None:
+    def valid_mask(self) -> npt.NDArray[np.bool_] | None:
         """Where the scanner has been: the opaque pixels of the smallest level that is not a thumbnail."""
         import openslide
 

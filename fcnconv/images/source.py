@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,52 +17,65 @@ from fcnconv.images.georeference import GeoReference
 Pixels = npt.NDArray[np.uint8]
 
 
-@runtime_checkable
-class ImageSource(Protocol):
-    """An upright image in RGB, or of the channels that a network takes, that can be read region by region."""
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file says of an image.
+
+    Attributes:
+        size: (width, height) in pixels.
+        channels: number of channels of its pixels.
+        frames: number of frames or pages in the file.
+        georeference: the transform and coordinate system; None if there are none.
+        pixel_size: metres across and down a pixel; None if it is unknown.
+        bands: the bands and ranges that the user chose, as named texts; empty for own colours.
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    frames: int = 1
+    georeference: GeoReference | None = None
+    pixel_size: tuple[float, float] | None = None
+    bands: Mapping[str, str] = field(default_factory=dict)
+
+
+class ImageSource(ABC):
+    """An upright image in RGB, or of the channels that a network takes, that can be read region by region.
+
+    Attributes:
+        name: how messages name the image: usually a path.
+    """
+
+    name: str
 
     @property
-    def name(self) -> str:
-        """How messages name the image: usually a path."""
+    @abstractmethod
+    def info(self) -> ImageInfo:
+        """What the file says of the image."""
+
+    @abstractmethod
+    def read(self, box: Box) -> Pixels:
+        """The pixels of `box` = (x0, y0, x1, y1) inside the image: uint8 (height, width, channels)."""
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-
-    def read(self, box: Box) -> Pixels:
-        """The pixels of `box` = (x0, y0, x1, y1) inside the image: uint8 (height, width, channels)."""
-
-
-@runtime_checkable
-class Pyramid(Protocol):
-    """An image whose file also contains it at smaller sizes. levels: all sizes, the largest first."""
+        return self.info.size
 
     @property
-    def levels(self) -> Sequence[ImageSource]: ...
+    def levels(self) -> Sequence[ImageSource]:
+        """The image at all sizes that its file contains, the largest first."""
+        return (self,)
 
-
-@runtime_checkable
-class Placed(Protocol):
-    """An image that may be georeferenced. georeference: None if its file does not contain one."""
-
-    @property
-    def georeference(self) -> GeoReference | None: ...
-
-
-@runtime_checkable
-class Partial(Protocol):
-    """An image that may lack data in places. known: where it has data, as `known_of` returns it."""
-
-    def known(self) -> npt.NDArray[np.bool_] | None: ...
-
-
-def known_of(source: ImageSource) -> npt.NDArray[np.bool_] | None:
-    """Where an image has data: bool (h, w) of an overview of any size; None if it has data everywhere."""
-    return source.known() if isinstance(source, Partial) else None
+    def valid_mask(self) -> Mask | None:
+        """Where the image has data: bool (h, w) of an overview of any size; None if everywhere."""
+        return None
 
 
 @dataclass(frozen=True)
-class MemorySource:
+class MemorySource(ImageSource):
     """An image that is held in memory.
 
     Attributes:
@@ -78,25 +92,19 @@ class MemorySource:
     reduced: Callable[[int], ImageSource] | None = None
 
     @property
-    def size(self) -> tuple[int, int]:
-        height, width, _ = self.pixels.shape
-        return width, height
-
-    @property
-    def channels(self) -> int:
-        """The number of channels of its pixels."""
-        return int(self.pixels.shape[2])
+    def info(self) -> ImageInfo:
+        height, width, channels = self.pixels.shape
+        return ImageInfo((width, height), channels, georeference=self.georeference)
 
     def read(self, box: Box) -> Pixels:
         x0, y0, x1, y1 = box
         return self.pixels[y0:y1, x0:x1]
 
-    def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where it is not transparent: bool (H, W)."""
+    def valid_mask(self) -> Mask | None:
         return self.mask
 
 
-class TurnedSource:
+class TurnedSource(ImageSource):
     """An image that is stored turned or mirrored, presented upright.
 
     Args:
@@ -107,36 +115,26 @@ class TurnedSource:
     def __init__(self, source: ImageSource, orientation: int):
         self.source, self.orientation, self.name = source, orientation, source.name
         self.swapped = orientation >= 5
-        self.size = source.size[::-1] if self.swapped else source.size
-        self.samples = getattr(source, "samples", None)
-        self.frames = getattr(source, "frames", 1)
 
-    @property
-    def channels(self) -> int:
-        """The number of channels of its pixels."""
-        return channels_in(self.source)
+    @cached_property
+    def info(self) -> ImageInfo:
+        stored = self.source.info
+        size, pixel_size, place = stored.size, stored.pixel_size, stored.georeference
+        if self.swapped:
+            size, pixel_size = size[::-1], pixel_size and pixel_size[::-1]
+        return replace(
+            stored,
+            size=size,
+            pixel_size=pixel_size,
+            georeference=place and place.turned(self.orientation, size),
+        )
 
     @cached_property
     def levels(self) -> tuple[ImageSource, ...]:
-        """This image and its smaller copies."""
-        levels = self.source.levels if isinstance(self.source, Pyramid) else (self.source,)
-        return self, *(TurnedSource(level, self.orientation) for level in levels[1:])
+        return self, *(TurnedSource(level, self.orientation) for level in self.source.levels[1:])
 
-    @property
-    def georeference(self) -> GeoReference | None:
-        """The georeference of the upright image."""
-        place = self.source.georeference if isinstance(self.source, Placed) else None
-        return place and place.turned(self.orientation, self.size)
-
-    @property
-    def pixel_size(self) -> tuple[float, float] | None:
-        """Metres across and down an upright pixel."""
-        size = getattr(self.source, "pixel_size", None)
-        return size[::-1] if size and self.swapped else size
-
-    def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where it has data, as `known_of` returns it."""
-        stored = known_of(self.source)
+    def valid_mask(self) -> Mask | None:
+        stored = self.source.valid_mask()
         return None if stored is None else np.ascontiguousarray(upright(stored, self.orientation))
 
     def read(self, box: Box) -> Pixels:
@@ -160,29 +158,22 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return turned
 
 
-@dataclass(frozen=True)
-class GreySource:
+class GreySource(ImageSource):
     """The brightness of a colour image, for a network of one channel."""
 
-    source: ImageSource
-    channels: int = 1
+    def __init__(self, source: ImageSource):
+        self.source, self.name = source, source.name
 
     @property
-    def name(self) -> str:
-        return self.source.name
+    def info(self) -> ImageInfo:
+        return replace(self.source.info, channels=1)
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.source.size
+    def levels(self) -> tuple[ImageSource, ...]:
+        return self, *map(GreySource, self.source.levels[1:])
 
-    @property
-    def georeference(self) -> GeoReference | None:
-        """The georeference, if its file contains one."""
-        return self.source.georeference if isinstance(self.source, Placed) else None
-
-    def known(self) -> npt.NDArray[np.bool_] | None:
-        """Where it has data."""
-        return known_of(self.source)
+    def valid_mask(self) -> Mask | None:
+        return self.source.valid_mask()
 
     def read(self, box: Box) -> Pixels:
         return grey(self.source.read(box))
@@ -194,35 +185,27 @@ def grey(pixels: Pixels) -> Pixels:
     return ((pixels[..., :3] @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
-def channels_in(source: ImageSource) -> int:
-    """How many channels the pixels of an image have."""
-    channels = getattr(source, "channels", 3)
-    return channels if isinstance(channels, int) else 3
-
-
 def seen(source: ImageSource) -> ImageSource:
     """The image in RGB for display: from other channels the first three, or the first in grey."""
-    return source if channels_in(source) == 3 else _Seen(source)
+    return source if source.info.channels == 3 else _Seen(source)
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(ImageSource):
     """An image of any channels in RGB."""
 
-    source: ImageSource
+    def __init__(self, source: ImageSource):
+        self.source, self.name = source, source.name
 
     @property
-    def name(self) -> str:
-        return self.source.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.source.size
+    def info(self) -> ImageInfo:
+        return replace(self.source.info, channels=3)
 
     @property
     def levels(self) -> tuple[ImageSource, ...]:
-        levels = self.source.levels if isinstance(self.source, Pyramid) else ()
-        return tuple(map(_Seen, levels)) or (self,)
+        return self, *map(_Seen, self.source.levels[1:])
+
+    def valid_mask(self) -> Mask | None:
+        return self.source.valid_mask()
 
     def read(self, box: Box) -> Pixels:
         pixels = self.source.read(box)

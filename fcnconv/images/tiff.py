@@ -62,9 +62,6 @@ class TiffSource(BandSource):
         pixel_size: metres across and down a pixel.
     """
 
-    georeference = None
-    """tifffile does not georeference images."""
-
     def __init__(
         self,
         pages: Sequence[Any],
@@ -74,11 +71,12 @@ class TiffSource(BandSource):
         frames: int = 1,
         pixel_size: PixelSize | None = None,
     ):
-        self.pages, self.page, self.file, self.pixel_size = tuple(pages), pages[0], file, pixel_size
+        self.pages, self.page, self.file = tuple(pages), pages[0], file
         self.lock = threading.Lock()
         high, wide = _segment(self.page)
         self.across = -(-self.page.imagewidth // wide)
-        super().__init__(name, (self.page.imagewidth, self.page.imagelength), (wide, high), samples, frames)
+        size = self.page.imagewidth, self.page.imagelength
+        super().__init__(name, size, (wide, high), samples, frames, pixel_size=pixel_size)
 
     @classmethod
     def open(

@@ -8,13 +8,13 @@ from typing import Any
 
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
-from fcnconv.images.source import Pixels
+from fcnconv.images.source import ImageInfo, ImageSource, Pixels
 
 _SILENT = logging.NullHandler()
 """For pyvips. One handler for all files, because handlers add up."""
 
 
-class VipsSource:
+class VipsSource(ImageSource):
     """An image that libvips reads, upright and in sRGB, region by region."""
 
     def __init__(self, image: Any, name: str):
@@ -22,9 +22,8 @@ class VipsSource:
         self.name = name
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.image.width, self.image.height
+    def info(self) -> ImageInfo:
+        return ImageInfo((self.image.width, self.image.height))
 
     @classmethod
     def open(cls, path: Path, name: str) -> VipsSource:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Grid
-from fcnconv.images import ImageSource, Placed, known_of
+from fcnconv.images import ImageSource
 from fcnconv.options import ScanOptions
 from fcnconv.roi.areas import Area, Inside, Rings, cells_inside, polygons, raster, rectangle
 from fcnconv.roi.mask import read_mask
@@ -77,7 +77,7 @@ def where_of(source: ImageSource, options: ScanOptions) -> Where:
         tissue, threshold = find_tissue(source)
         areas.append(raster(tissue, source.size))
         record["tissue"] = f"saturation from {threshold} of 255"
-    known = known_of(source)
+    known = source.valid_mask()
     if known is not None and not known.all():
         areas.append(raster(known, source.size))
         record["data"] = f"{known.mean():.4f} of the image"
@@ -100,7 +100,7 @@ def _mask(path: Path, source: ImageSource) -> Area:
 def _placed(path: Path, source: ImageSource) -> Area:
     """The area of a file's polygons, in pixels of the image, without the polygons to ignore."""
     drawn = read_polygons(path)
-    place = source.georeference if isinstance(source, Placed) else None
+    place = source.info.georeference
 
     def placed(shapes: Sequence[Rings]) -> list[Rings]:
         if place is None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.errors import ImageError, first_line
-from fcnconv.images import ImageSource, Placed, area, gdal, pillow, warn_of_lost_place
+from fcnconv.images import ImageSource, area, gdal, pillow, warn_of_lost_place
 from fcnconv.images.georeference import GeoReference, georeference_of
 from fcnconv.images.source import upright
 from fcnconv.roi.areas import Inside
@@ -91,7 +91,7 @@ def _by_gdal(path: Path, source: ImageSource) -> Inside | None:
     """
     from rasterio.errors import RasterioError
 
-    image = source.georeference if isinstance(source, Placed) else None
+    image = source.info.georeference
     with gdal.gdal():
         try:
             dataset = gdal.gdal_open(path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import MOST_ENLARGED, Geometry, Grid, Scale
-from fcnconv.images import ImageSource, MemorySource, pixel_sides_of
+from fcnconv.images import ImageSource, MemorySource
 from fcnconv.images.reading import MAX_PIXELS
 
 log = logging.getLogger("fcnconv")
@@ -89,7 +89,7 @@ def true_size(source: ImageSource, wanted: float, told: float | None, window: in
         ImageError: if neither the file nor the user states the size of a pixel, and for an image that would
             be enlarged too much or would be smaller than a window.
     """
-    sides, name = pixel_sides_of(source), source.name
+    sides, name = source.info.pixel_size, source.name
     if sides is None and told is not None:
         sides = told, told
     if sides is None:

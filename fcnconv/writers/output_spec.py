@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box
-from fcnconv.images import ImageSource, Pixels, Placed, pixel_size_of, read_within, samples_of, seen
+from fcnconv.images import ImageSource, Pixels, mean_side, read_within, seen
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_OUTPUT, OutputOptions
@@ -91,7 +91,7 @@ def source_of(about: MapInfo) -> ImageSource:
 
 def place_of(about: MapInfo) -> GeoReference | None:
     """Returns the image's georeference, or None if its file has no georeference."""
-    return about.source.georeference if isinstance(about.source, Placed) else None
+    return about.source.info.georeference if about.source is not None else None
 
 
 def optimises(about: MapInfo) -> bool:
@@ -151,10 +151,10 @@ def provenance(stream: ScoreStream) -> CellRecord:
         record["join"] = about.join
     if about.kind != "windows":
         record["map"] = about.kind
-    if (size := pixel_size_of(about.source)) is not None:
-        record["pixel_size"] = size
-    if samples := samples_of(about.source):
-        record.update(samples.record())
+    if about.source is not None:
+        if (size := mean_side(about.source.info.pixel_size)) is not None:
+            record["pixel_size"] = size
+        record.update(about.source.info.bands)
     if made.agreement is not None:
         record.update(made.agreement.record())
     return record

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fcnconv.images import pixel_size_of
+from fcnconv.images import mean_side
 from fcnconv.scores import FloatArray, MapInfo, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers.output_spec import Choice
@@ -62,7 +62,7 @@ def cell_size(about: MapInfo) -> tuple[float, float, float, float, bool]:
     """Returns the place of the planes on the image: width and height of a cell, x and y of the first cell's
     centre, and whether these are micrometres. They are pixels if the image does not record its pixel size.
     """
-    grid, size = about.grid, pixel_size_of(about.source)
+    grid, size = about.grid, mean_side(about.source.info.pixel_size) if about.source is not None else None
     x0, y0, x1, y1 = grid.square(0, 0)
     unit = 1.0 if size is None else size * 1e6
     return (x1 - x0) * unit, (y1 - y0) * unit, (x0 + x1) / 2 * unit, (y0 + y1) / 2 * unit, size is not None

@@ -16,7 +16,7 @@ import numpy as np
 import seeds
 
 from fcnconv.backends.plans import Plan
-from fcnconv.images import known_of, pixel_size_of
+from fcnconv.images import mean_side
 from fcnconv.images.reading import count_frames, open_image
 from fcnconv.labels import numbered
 from fcnconv.options.parsing import Rescale
@@ -49,8 +49,8 @@ def _image(path: Path, **options: Any) -> None:
     count_frames(str(path))
     source = open_image(path, max_pixels=MOST_PIXELS, **options)
     width, height = source.size
-    known_of(source)
-    pixel_size_of(source)
+    source.valid_mask()
+    mean_side(source.info.pixel_size)
     getattr(source, "georeference", None)
     for level in getattr(source, "levels", (source,))[:3]:
         width, height = level.size
