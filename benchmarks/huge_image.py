@@ -139,7 +139,7 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
                 "seconds": round(seconds, 1),
                 "cpu_seconds": round(cpu_seconds, 1),
                 "windows": grid.rows * grid.cols,
-                "crops": stream.exact_cells,
+                "crops": stream.finish().exact_cells,
                 "megapixels_a_second": round(source.size[0] * source.size[1] / 1e6 / seconds, 2),
                 "shares": {name: f"{part / seconds:.1%}" for name, part in took.items()},
                 "map_gb": round(out.stat().st_size / 1e9, 2),

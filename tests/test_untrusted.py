@@ -73,6 +73,16 @@ def tag_of_4_gigabytes(content: bytearray) -> None:
     struct.pack_into("<I", content, entry(content, 324) + 4, 1 << 30)
 
 
+def tags_across_each_other(content: bytearray) -> None:
+    """Each of 500 tags is most of the file: Pillow before 13 reads them all when it opens the file."""
+    start, (first,) = len(content), struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, first)
+    entries = content[first + 2 : first + 2 + 12 * count]
+    more = (struct.pack("<HHII", 40_000 + number, 1, start, 0) for number in range(500))
+    struct.pack_into("<I", content, 4, start)
+    content += struct.pack("<H", count + 500) + entries + b"".join(more) + bytes(4)
+
+
 def segment_of_2_gigabytes(content: bytearray) -> None:
     struct.pack_into("<HII", content, entry(content, 325) + 2, 4, 1, 2_000_000_000)
 
@@ -109,6 +119,7 @@ def pages_across_each_other(content: bytearray) -> None:
     [
         (tile_of_28_gigapixels, r"tiles of 117440512 × 32 px"),
         (tag_of_4_gigabytes, r"[\d,]+ bytes of tag 324 in"),
+        (tags_across_each_other, r"[\d,]+ bytes of tags in"),
         (segment_of_2_gigabytes, r"a segment of 2,000,000,000 bytes in"),
         (segment_beyond_the_end, r"a segment at byte 3,672,688,688 of"),
         (image_of_16_million_rows, r"\d+ × 16000000 px, but [\d,]+ segments are missing"),

@@ -14,22 +14,9 @@ from typing import IO
 import numpy as np
 
 _SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
+    kind: size
+    for size, kinds in {1: (1, 2, 6, 7), 2: (3, 8), 4: (4, 9, 11, 13), 8: (5, 10, 12, 16, 17, 18)}.items()
+    for kind in kinds
 }
 """Bytes per value of each type."""
 
@@ -117,11 +104,12 @@ def _walked(file: IO[bytes], form: _Form, first: int) -> str:
         taken += len(head) + len(content) + len(following)
         if taken > size:
             return "pages that lie across each other"
-        sizes, places = dict[int, int](), dict[int, int]()
+        sizes, places, apart = dict[int, int](), dict[int, int](), 0
         for tag, kind, count, value in entry.iter_unpack(content):
             length = count * _SIZES.get(kind, 0)
             if length > size:
                 return f"{length:,} bytes of tag {tag} in {size:,}"
+            apart += length if length > len(value) else 0
             if tag in (*_LENGTHS, *_PLACES, *_IMAGE, *_TILE, _STRIP) and kind in _WHOLE:
                 largest = _largest(file, form, kind, length, value)
                 if tag in _LENGTHS and largest > size:
@@ -131,6 +119,8 @@ def _walked(file: IO[bytes], form: _Form, first: int) -> str:
                 sizes[tag] = largest
                 if tag in _PLACES:
                     places[tag] = count
+        if apart > size:
+            return f"{apart:,} bytes of tags in {size:,}"
         if claim := _false_segments(sizes, places):
             return claim
         if len(following) < struct.calcsize(form.order + form.offset):

@@ -11,45 +11,25 @@ from xml.etree import ElementTree
 PixelSize = tuple[float, float]
 """Metres across and down a pixel."""
 
-_PREFIXES = {
-    **{
-        "Y": 1e24,
-        "Z": 1e21,
-        "E": 1e18,
-        "P": 1e15,
-        "T": 1e12,
-        "G": 1e9,
-        "M": 1e6,
-        "k": 1e3,
-        "h": 1e2,
-        "da": 1e1,
-    },
-    **{"": 1.0, "d": 1e-1, "c": 1e-2, "m": 1e-3, "µ": 1e-6, "μ": 1e-6, "u": 1e-6, "n": 1e-9, "p": 1e-12},
-    **{"f": 1e-15, "a": 1e-18, "z": 1e-21, "y": 1e-24},
+_PREFIXES = "Y24 Z21 E18 P15 T12 G9 M6 k3 h2 da1 0 d-1 c-2 m-3 µ-6 μ-6 u-6 n-9 p-12 f-15 a-18 z-21 y-24"
+"""SI's prefixes with their powers of ten."""
+
+_IN_WORDS = "kilo3 hecto2 0 deci-1 centi-2 milli-3 micro-6 nano-9 pico-12 femto-15"
+
+_OTHERS = {"Å": 1e-10, "\u212b": 1e-10, "angstrom": 1e-10, "micron": 1e-6, "microns": 1e-6} | {
+    **{"thou": 2.54e-5, "mil": 2.54e-5, "li": 0.0254 / 12, "pt": 0.0254 / 72, "in": 0.0254, "inch": 0.0254},
+    **{"ft": 0.3048, "foot": 0.3048, "yd": 0.9144, "yard": 0.9144, "mi": 1609.344, "mile": 1609.344},
+    **{"ua": 149_597_870_700.0, "ly": 9_460_730_472_580_800.0, "pc": 3.0856775814913673e16},
 }
-UNITS = {
-    **{f"{prefix}m": metres for prefix, metres in _PREFIXES.items()},
-    **{"Å": 1e-10, "\u212b": 1e-10, "thou": 2.54e-5, "mil": 2.54e-5, "li": 0.0254 / 12, "in": 0.0254},
-    **{
-        "inch": 0.0254,
-        "ft": 0.3048,
-        "foot": 0.3048,
-        "yd": 0.9144,
-        "yard": 0.9144,
-        "mi": 1609.344,
-        "mile": 1609.344,
-    },
-    **{
-        "ua": 149_597_870_700.0,
-        "ly": 9_460_730_472_580_800.0,
-        "pc": 3.0856775814913673e16,
-        "pt": 0.0254 / 72,
-    },
-    **{"micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "micrometre": 1e-6, "nanometer": 1e-9},
-    **{"nanometre": 1e-9, "millimeter": 1e-3, "millimetre": 1e-3, "centimeter": 1e-2, "centimetre": 1e-2},
-    **{"decimeter": 1e-1, "kilometer": 1e3, "picometer": 1e-12, "femtometer": 1e-15, "hectometer": 1e2},
-    **{"angstrom": 1e-10, "meter": 1.0, "metre": 1.0},
-}
+
+
+def _metric(prefixes: str, *names: str) -> dict[str, float]:
+    """Metres per unit, for each prefix with its power of ten, before each name of the metre."""
+    pairs = (re.fullmatch(r"(\D*?)(-?\d+)", each) for each in prefixes.split())
+    return {f"{pair[1]}{name}": float(f"1e{pair[2]}") for pair in pairs if pair for name in names}
+
+
+UNITS = _metric(_PREFIXES, "m") | _metric(_IN_WORDS, "meter", "metre") | _OTHERS
 """Metres per unit of length, for the units of OME's schema, OME-Zarr and ImageJ. Units that are not lengths
 (``pixel``, ``reference frame``) are not included, and leave the scale unknown.
 """
