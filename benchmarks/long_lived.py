@@ -92,8 +92,8 @@ def of_batch(images: list[Path], out: Path) -> dict[int, int]:
             written = sum(1 for _ in out.rglob("*.jpg.html"))
             now = resident(process.pid)
             for n in AFTER:
-                if n <= written and n <= len(images) and now:
-                    found[n] = found.get(n, now) if n < len(images) else now
+                if n <= written and now:
+                    found.setdefault(n, now)
             time.sleep(0.2)
     return found
 
