@@ -529,12 +529,12 @@ def test_a_click_opens_the_images_page_with_its_class(number: int, tmp_path: Pat
     folder = tmp_path / "ma ps#1%"
     page = open_page(make_report(folder, NAMES[number : number + 1], PEAKS[number : number + 1]), "")
     loaded = "return [...document.images].every((image) => image.complete && image.naturalWidth === 8)"
-    assert page.script(loaded)
+    wait_until(lambda: page.script(loaded), "the thumbnails")
     page.type("search", category, ENTER)
     link = page.driver.find_element("css selector", "#grid a")
     assert link.accessible_name.startswith(NAMES[number].replace("\udce9", r"\udce9"))
     link.click()
-    assert page.driver.title == "page 0"
+    wait_until(lambda: page.driver.title == "page 0", "the image's page")
     assert page.address() == "#class=" + category.replace(" ", "%20")
 
 
