@@ -3,7 +3,8 @@
     python benchmarks/mutants.py                      # 20 lines, drawn from all rooms of the package
     python benchmarks/mutants.py --count 40 --seed 7
     python benchmarks/mutants.py --list               # only shows what would be broken
-    python benchmarks/mutants.py --executing          # only the tests that execute a line
+    python benchmarks/mutants.py --executing          # only the tests that execute a line: minutes
+    python benchmarks/mutants.py --record lines.db    # reuses the record of the first run
     python benchmarks/mutants.py -- -m 'not giant'    # other tests than the default ones
 
 A mutant changes one expression: ``<`` becomes ``<=``, ``+`` becomes ``-``, ``and`` becomes ``or``, a
@@ -157,8 +158,8 @@ def draw(count: int, seed: int) -> list[Mutant]:
     return drawn
 
 
-def pytest(copy: Path, *arguments: str) -> int:
-    """Runs tests in a copy of the repository; the exit status."""
+def pytest(copy: Path, *arguments: str, **environment: str) -> int:
+    """Runs tests in a copy of the repository, with more variables; the exit status."""
     command = [
         sys.executable,
         "-m",
@@ -170,9 +171,9 @@ def pytest(copy: Path, *arguments: str) -> int:
         "--tb=no",
         *arguments,
     ]
-    environment = os.environ | {"PYTHONPATH": str(copy)}
+    variables = os.environ | {"PYTHONPATH": str(copy)} | environment
     try:
-        done = subprocess.run(command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, timeout=HANGS)
+        done = subprocess.run(command, cwd=copy, env=variables, stdout=subprocess.DEVNULL, timeout=HANGS)
     except subprocess.TimeoutExpired:  # the mutant loops for ever: nobody would overlook that
         return 1
     return done.returncode
@@ -217,7 +218,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="only show the mutants")
     parser.add_argument("--executing", action="store_true", help="only run the tests that execute a line")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="what --cov-context=test recorded before")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="the record of the first run, made if missing"
+    )
     parser.add_argument("more", nargs="*", help="arguments of pytest, after --")
     given = parser.parse_args()
     drawn = draw(given.count, given.seed)
@@ -227,11 +230,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "fcnconv")
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "shared"))
-        record = given.record or copy / ".coverage"
-        if not given.record:
+        record = (given.record or copy / ".coverage").absolute()
+        if not record.exists():
             start = time.monotonic()
             measured = ("--cov", "--cov-context=test", "--cov-report=")
-            if pytest(copy, "-n", "2", "--dist", "worksteal", *measured, *given.more):
+            two = ("-n", "2", "--dist", "worksteal")
+            if pytest(copy, *two, *measured, *given.more, COVERAGE_FILE=str(record)):
                 sys.exit("the tests fail without any change")
             print(f"{time.monotonic() - start:.0f} s without a change", flush=True)
         caught = 0
