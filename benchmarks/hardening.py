@@ -43,7 +43,7 @@ def altered_files(arguments: argparse.Namespace, *more: str) -> Iterator[Row]:
         command += ["--seed", str(arguments.seed), *more]
         told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)
         counts = (f"{told[each]:,}" for each in ("inputs", "crashes", "hangs"))
-        return (TARGETS[name].about, *counts, f"{told['grown'] / 1e6:.0f} MB"), bool(told["failures"])
+        return (TARGETS[name].info, *counts, f"{told['grown'] / 1e6:.0f} MB"), bool(told["failures"])
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         yield from pool.map(given, (name for name, target in TARGETS.items() if target.here))

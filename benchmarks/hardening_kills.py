@@ -157,8 +157,8 @@ class Prepare:
         self.names = self._names()
 
     def losses(self) -> Iterator[str]:
-        from fcnconv.backends.onnx import onnx_run, part_run
-        from fcnconv.backends.plans import read_parts, read_plan
+        from fcnconv.backends.onnx import onnx_run, stage_run
+        from fcnconv.backends.plans import read_plan, read_stages
         from fcnconv.errors import PlanError
 
         for path in self.folder.rglob("*"):
@@ -166,7 +166,7 @@ class Prepare:
                 if is_temporary(path.name) or path.is_dir():
                     continue
                 if path.suffix == ".parts":
-                    read_parts(path, part_run)
+                    read_stages(path, stage_run)
                 elif path.suffix in (".onnx", ".optimised"):
                     read_plan(path, onnx_run)
             except PlanError as error:

@@ -107,7 +107,7 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     from fcnconv.options import OWN_SIZE, OutputOptions, ScanOptions
     from fcnconv.options.parsing import parse_memory
     from fcnconv.scan import network as module
-    from fcnconv.writers import Choice, find_writer
+    from fcnconv.writers import OutputSpec, find_writer
 
     limit, shares = parse_memory(options.memory), Shares()
     memory = "1TB" if options.whole else f"{limit * SHARE:.0f}"
@@ -115,10 +115,10 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     classifier = fcnconv.load(max_memory=memory, **asked_network)
     classifier(np.zeros((256, 256, 3), np.uint8), anchors=options.anchors)  # its threads are started
     network = classifier.network
-    parts = tuple(replace(p, run=shares.timed("network", p.run)) for p in network.parts.cut())
-    wholly = replace(network.parts.whole, run=shares.timed("network", network.parts.whole.run))
-    timed = replace(network.parts, whole=wholly, cut=lambda: parts)
-    classifier = replace(classifier, network=replace(network, parts=timed))
+    parts = tuple(replace(p, run=shares.timed("network", p.run)) for p in network.stages.cut())
+    wholly = replace(network.stages.whole, run=shares.timed("network", network.stages.whole.run))
+    timed = replace(network.stages, whole=wholly, cut=lambda: parts)
+    classifier = replace(classifier, network=replace(network, stages=timed))
     module.normalize = shares.timed("pixels to numbers", module.normalize)
     before, resident = status("VmSize"), status("VmRSS")
     if not options.whole:
@@ -130,7 +130,7 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     tiling = classifier.plan_dense(source, [grid]).tilings[grid]
     stream = classifier.stream(source, ScanOptions(anchors=options.anchors))
     asked = OutputOptions(classes=tuple(options.classes), store=options.store)
-    save_map(stream, str(out), find_writer(str(out), None, asked), Choice.of(asked, classifier.labels))
+    save_map(stream, str(out), find_writer(str(out), None, asked), OutputSpec.of(asked, classifier.labels))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     took = shares.seconds | {"the rest: copies, softmax, writing": seconds - sum(shares.seconds.values())}
     print(
@@ -143,7 +143,7 @@ def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
                 "megapixels_a_second": round(source.size[0] * source.size[1] / 1e6 / seconds, 2),
                 "shares": {name: f"{part / seconds:.1%}" for name, part in took.items()},
                 "map_gb": round(out.stat().st_size / 1e9, 2),
-                "parts": len(tiling.parts),
+                "parts": len(tiling.stages),
                 "blocks": tiling.blocks,
                 "expected_gb": round(tiling.memory / 1e9, 2),
                 "peak_growth_gb": round((status("VmHWM") - resident) / 1e9, 2),

@@ -135,7 +135,7 @@ def ours(classifier: Classifier, options: ScanOptions) -> Way:
             last.clear()
             last[photo] = ScoreMap.collect(classifier.stream(photo, options))
         found = last[photo]
-        if found.about.kind == "activations":  # their probability saturates, their order does not
+        if found.info.kind == "activations":  # their probability saturates, their order does not
             plane = found.logits[:, :, list(selection.classes)].max(-1)
             return over_photo((plane - plane.min()) / max(float(np.ptp(plane)), 1e-6), found.grid)
         return over_photo(found.class_map(selection), found.grid)
@@ -271,16 +271,16 @@ def main() -> None:
         listed = list(things(given.photos, given.labels, given.names, classifier.labels))
         photos = sorted({thing.photo for thing in listed})[: given.limit]
         listed = sorted((t for t in listed if t.photo in photos), key=lambda thing: thing.photo)
-        looked_at = ScanOptions().looked_at()
+        displayed = ScanOptions().for_display()
         ways: dict[str, Way] = {
             "centre of the photo": centre,
             **peers(model),
             "windows at own size, corrected (--anchors 4)": ours(classifier, ScanOptions(anchors=4)),
             "windows at own size": ours(classifier, ScanOptions()),
-            "windows at all scales": ours(classifier, ScanOptions(scales=looked_at.scales)),
+            "windows at all scales": ours(classifier, ScanOptions(scales=displayed.scales)),
             "activations at own size": ours(classifier, ScanOptions(map="activations")),
             "focused at own size": ours(classifier, ScanOptions(map="focused")),
-            "focused, the default picture": ours(classifier, looked_at),
+            "focused, the default picture": ours(classifier, displayed),
         }
         if given.crops:
             ways["windows at own size, crops"] = ours(fcnconv.load(model, mode="windows"), ScanOptions())

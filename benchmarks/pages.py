@@ -19,9 +19,9 @@ from pathlib import Path
 import fcnconv
 from fcnconv.maps import write_map
 from fcnconv.options import PLAIN_SCAN, ScanOptions
-from fcnconv.writers import WRITERS, Choice
+from fcnconv.writers import WRITERS, OutputSpec
 
-DISPLAYED = PLAIN_SCAN.looked_at()
+DISPLAYED = PLAIN_SCAN.for_display()
 WAYS: dict[str, tuple[ScanOptions, str | None]] = {
     "focused map, not written": (DISPLAYED, None),
     "focused map as .html": (DISPLAYED, "html"),
@@ -53,7 +53,7 @@ def main() -> None:
                         pass
                 else:
                     path = Path(folder, f"{photo.stem}.{suffix}")
-                    write_map(stream, path, WRITERS[suffix], Choice())
+                    write_map(stream, path, WRITERS[suffix], OutputSpec())
                 if number:  # the first opens the plans
                     seconds[name] += time.process_time() - start
                     written[name] += path.stat().st_size if suffix else 0

@@ -23,7 +23,7 @@ from fcnconv.loading import load
 from fcnconv.maps import save_map
 from fcnconv.options import ScanOptions
 from fcnconv.system.progress import Progress, following
-from fcnconv.writers import Choice, find_writer
+from fcnconv.writers import OutputSpec, find_writer
 
 PHOTO = Path(__file__).parents[1] / "sample_images" / "coffee.png"
 
@@ -62,10 +62,10 @@ def scan(image: Path, out: Path, anchors: int | None, memory: str | None) -> str
     watcher = threading.Thread(target=lambda: told.extend(watched(recorder, stop)))
     watcher.start()
     options, writer = ScanOptions(anchors=anchors), find_writer(str(out))
-    options = options.looked_at() if writer.looked_at else options
+    options = options.for_display() if writer.display else options
     with following(recorder):
         stream = load(max_memory=memory).stream(image, options)
-        save_map(stream, str(out), writer, Choice())
+        save_map(stream, str(out), writer, OutputSpec())
     total = recorder.elapsed()
     stop.set()
     watcher.join()
@@ -86,7 +86,7 @@ def main() -> None:
     width, height = options.size
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))
     across, down = -(-width // photo.shape[1]), -(-height // photo.shape[0])
-    load().network.parts.cut()  # plans are there, as after the first scan
+    load().network.stages.cut()  # plans are there, as after the first scan
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "image.jpg")
         Image.fromarray(np.tile(photo, (down, across, 1))[:height, :width]).save(image)

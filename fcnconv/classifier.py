@@ -175,12 +175,12 @@ class Classifier:
             agreement=agreement,
             seed=seed,
         )
-        source, to_display = self.open(image, options.sizes), options.looked_at()
+        source, to_display = self.open(image, options.sizes), options.for_display()
         score_map = ScoreMap.collect(self.stream(source, options))
         if to_display == options:
             return score_map
         display = once(lambda: ScoreMap.collect(self.stream(source, to_display)))
-        return replace(score_map, about=replace(score_map.about, display=display))
+        return replace(score_map, info=replace(score_map.info, display=display))
 
     def stream(self, image: ImageLike | ImageSource, options: ScanOptions = PLAIN_SCAN) -> ScoreStream:
         """Stream the score map of an image while it is scanned, for maps that do not fit in memory.
@@ -196,7 +196,7 @@ class Classifier:
         if dense and options.anchors is None and plan.windows > 1 and g.window <= FEW_CELLS * g.step:
             self.tell_padding()
         scales = plan.grids if len(plan.grids) > 1 else ()
-        about = MapInfo(
+        info = MapInfo(
             plan.finest,
             self.labels,
             plan.provenance,
@@ -204,20 +204,20 @@ class Classifier:
             scales=scales,
             source=source,
             join=options.join if scales else None,
-            looked_at=plan.roi.record,
+            roi=plan.roi.record,
         )
         tally = AgreementEstimator(activation=self.labels.activation)
         if plan.kind == "windows":
             blocks = execute(plan, self._executor, tally)
             if scales:
-                blocks = joined(blocks, scales, options.join, about.temperature, self.labels)
-            about = replace(about, answer=once(partial(self._answer, source)))
-            return ScoreStream(about, blocks, tally.agreement)
+                blocks = joined(blocks, scales, options.join, info.temperature, self.labels)
+            info = replace(info, answer=once(partial(self._answer, source)))
+            return ScoreStream(info, blocks, tally.agreement)
         levels = ScannedScales(list(plan.tilings), self.network.cell_head.cells, len(self.labels))
         blocks = execute(plan, self._executor, tally, levels.take)
         known = levels if dense and not plan.inside else None
-        about = replace(about, answer=once(partial(self._answer, source, known)))
-        return level_stream(plan.kind, about, levels, blocks, plan.roi.cells, tally.agreement)
+        info = replace(info, answer=once(partial(self._answer, source, known)))
+        return level_stream(plan.kind, info, levels, blocks, plan.roi.cells, tally.agreement)
 
     def plan(self, image: ImageLike | ImageSource, options: ScanOptions = PLAIN_SCAN) -> ScanPlan:
         """Plan the scan of an image: its grids, its region of interest, and how they are computed.

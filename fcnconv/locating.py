@@ -13,7 +13,7 @@ from fcnconv.maps import ScoreMap
 from fcnconv.options import SURE, ScanOptions
 from fcnconv.regions import Located, Region, by_probability, most_probable
 from fcnconv.scores import ScoreStream
-from fcnconv.writers import Choice
+from fcnconv.writers import OutputSpec
 
 if TYPE_CHECKING:
     from fcnconv.classifier import Classifier
@@ -25,19 +25,19 @@ non-maximum suppression.
 """
 
 
-def locate(classifier: Classifier, source: ImageSource, scan: ScanOptions, choice: Choice) -> Located:
+def locate(classifier: Classifier, source: ImageSource, scan: ScanOptions, output: OutputSpec) -> Located:
     """Find the regions in an image, see `regions_in`.
 
     If no classes were chosen, the regions of the top class of `Classifier.classify` come first, unless the
     options limit the scan to a region of interest.
     """
     stream, first = classifier.stream(source, scan), None
-    if not choice.selections and not stream.about.looked_at:
+    if not output.selections and not stream.info.roi:
         first = classifier.classify(source, k=1).predictions[0].class_idx
-    return regions_in(stream, choice, first)
+    return regions_in(stream, output, first)
 
 
-def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) -> Located:
+def regions_in(stream: ScoreStream, output: OutputSpec, first: int | None = None) -> Located:
     """Find the regions of the chosen classes in a map.
 
     If no classes were chosen, these are the regions of the first class and of every class that reaches `SURE`
@@ -46,12 +46,12 @@ def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) ->
 
     Args:
         stream: the map.
-        choice: the classes, and the options for regions.
+        output: the classes, and the options for regions.
         first: the index of the first class. By default the class that is most probable in a window.
     """
-    options, score_map = choice.options, ScoreMap.collect(stream)
-    if choice.selections:
-        each = (score_map.regions_as(selection, options) for selection in choice.selections)
+    options, score_map = output.options, ScoreMap.collect(stream)
+    if output.selections:
+        each = (score_map.regions_as(selection, options) for selection in output.selections)
         regions = [region for found in each for region in found]
     else:
         least = SURE if options.at_least is None else options.at_least
@@ -69,7 +69,7 @@ def regions_in(stream: ScoreStream, choice: Choice, first: int | None = None) ->
         own = [] if first is None else score_map.regions_as(score_map.labels.category(first), options)
         regions = without_overlaps([*own, *by_probability(rest)])
     kept = most_probable(regions, options.max_regions)
-    source, identity = score_map.about.source, score_map.provenance.identity
+    source, identity = score_map.info.source, score_map.provenance.identity
     return Located(
         "image" if source is None else source.name,
         *score_map.grid.image_size,

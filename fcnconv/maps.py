@@ -25,7 +25,7 @@ from fcnconv.scores import Block, FloatArray, MapBlock, ScoreStream, shown, stre
 from fcnconv.system.files import written
 from fcnconv.system.progress import written as rows_written
 from fcnconv.system.scratch import let_go, scratch_array
-from fcnconv.writers import Choice, Writer, find_writer, provenance
+from fcnconv.writers import OutputSpec, Writer, find_writer, provenance
 from fcnconv.writers.frames import best_classes_frame, labelled_array
 from fcnconv.writers.notebook import MAX_SIDE, map_html
 from fcnconv.writers.pictures import picture_of
@@ -56,47 +56,47 @@ class ScoreMap(MapBlock):
     @classmethod
     def collect(cls, stream: ScoreStream) -> Self:
         """Collect the whole map of a stream: in memory, or on disk if it is very large."""
-        about = stream.about
-        rows, cols, _ = about.shape
-        logits, exact = scratch_array(about.shape), np.zeros((rows, cols), np.bool_)
-        best = np.zeros((rows, cols), np.uint8) if about.has_best_scale else None
+        info = stream.info
+        rows, cols, _ = info.shape
+        logits, exact = scratch_array(info.shape), np.zeros((rows, cols), np.bool_)
+        best = np.zeros((rows, cols), np.uint8) if info.has_best_scale else None
         for piece in stream.pieces():
             logits[piece.place], exact[piece.place] = piece.logits, piece.exact
             let_go(logits)
             if best is not None and piece.block.best_scale is not None:
                 best[piece.place] = piece.block.best_scale
-        about = replace(about, provenance=stream.finish())
-        return cls(about, Block(about.grid, slice(0, rows), slice(0, cols), logits, exact, best))
+        info = replace(info, provenance=stream.finish())
+        return cls(info, Block(info.grid, slice(0, rows), slice(0, cols), logits, exact, best))
 
     @property
     def grid(self) -> Grid:
         """The windows and their positions."""
-        return self.about.grid
+        return self.info.grid
 
     @property
     def labels(self) -> Labels:
         """The names of the classes."""
-        return self.about.labels
+        return self.info.labels
 
     @property
     def provenance(self) -> Provenance:
         """The model, the options and the estimate of agreement behind the scores."""
-        return self.about.provenance
+        return self.info.provenance
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(rows, cols, num_classes)."""
-        return self.about.shape
+        return self.info.shape
 
     @property
     def temperature(self) -> float:
         """The number that divides the logits, so that probabilities are as confident as the crops are."""
-        return self.about.temperature
+        return self.info.temperature
 
     @property
     def scales(self) -> tuple[Grid, ...]:
         """The grids of the scales that were joined into this map; empty for one scale."""
-        return self.about.scales
+        return self.info.scales
 
     @property
     def best_scale(self) -> npt.NDArray[np.uint8] | None:
@@ -114,7 +114,7 @@ class ScoreMap(MapBlock):
     def box(self, row: int, col: int) -> Box:
         """(x0, y0, x1, y1) of the window from which a cell's top class comes, in pixels of the original."""
         best = self.best_scale
-        return self.about.box(row, col, None if best is None else int(best[row, col]))
+        return self.info.box(row, col, None if best is None else int(best[row, col]))
 
     def __getitem__(self, name: Selection | str) -> FloatArray:
         """The map of one class: ``score_map["cat"]`` equals ``score_map.class_map("cat")``."""
@@ -176,7 +176,7 @@ class ScoreMap(MapBlock):
         from fcnconv.regions import find_regions, place_of_windows  # imports shapely
 
         display = self.display()
-        plane, place = display.class_maps([selection])[:, :, 0], place_of_windows(display.about.grid)
+        plane, place = display.class_maps([selection])[:, :, 0], place_of_windows(display.info.grid)
         return find_regions(plane, place, selection, options)
 
     def best_windows(self, k: int) -> tuple[Prediction, ...]:
@@ -206,7 +206,7 @@ class ScoreMap(MapBlock):
         For a map with the default kind and scales, it is the focused map at all scales. The image is scanned
         for it when it is first needed. For any other map, it is the map itself.
         """
-        return self if self.about.display is None else self.about.display()
+        return self if self.info.display is None else self.info.display()
 
     def save(
         self,
@@ -236,7 +236,7 @@ class ScoreMap(MapBlock):
         """
         options = replace(options, outline=True) if outline else options
         writer = find_writer(fspath(path), format, options)
-        score_map = self.display() if writer.looked_at else self
+        score_map = self.display() if writer.display else self
         save_map(_streamed(score_map), fspath(path), writer, self._choice(classes, options))
 
     def plot(
@@ -296,19 +296,19 @@ class ScoreMap(MapBlock):
             picture = None
         return map_html(repr(self)[1:-1], picture, self.best_windows(5), provenance(self.stream()))
 
-    def _choice(self, classes: Names, options: OutputOptions) -> Choice:
+    def _choice(self, classes: Names, options: OutputOptions) -> OutputSpec:
         names = (classes,) if isinstance(classes, (str, Selection)) else classes
         chosen = (self.labels.find(name) if isinstance(name, str) else name for name in names)
-        return Choice(tuple(chosen), options)
+        return OutputSpec(tuple(chosen), options)
 
 
 def _streamed(whole: MapBlock) -> ScoreStream:
     """A whole map as a stream, for writers."""
-    final = replace(whole.about.provenance, exact_cells=int(whole.exact.sum()))
-    return ScoreStream(whole.about, [whole.block], final=final)
+    final = replace(whole.info.provenance, exact_cells=int(whole.exact.sum()))
+    return ScoreStream(whole.info, [whole.block], final=final)
 
 
-def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> None:
+def save_map(stream: ScoreStream, out: str, writer: Writer, output: OutputSpec) -> None:
     """Write a map to the file `out`, or to standard output if that is ``-``.
 
     A regular file or a folder appears complete or not at all. A device or a pipe is written directly.
@@ -317,7 +317,7 @@ def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> N
         stream: the map.
         out: the path, or ``-``.
         writer: the writer of the format.
-        choice: the chosen classes and options.
+        output: the chosen classes and options.
 
     Raises:
         UsageError: an option does not apply.
@@ -325,21 +325,21 @@ def save_map(stream: ScoreStream, out: str, writer: Writer, choice: Choice) -> N
         OutputError: the file cannot be written.
     """
     with written(out, folder=writer.folder) as path:
-        write_map(stream, path, writer, choice)
+        write_map(stream, path, writer, output)
 
 
-def write_map(stream: ScoreStream, path: Path, writer: Writer, choice: Choice) -> None:
+def write_map(stream: ScoreStream, path: Path, writer: Writer, output: OutputSpec) -> None:
     """Write a map to a path that does not exist yet.
 
     Raises UsageError, ImageError, OutputError and OSError.
     """
-    rows_written(0, of=stream.about.shape[0])
+    rows_written(0, of=stream.info.shape[0])
     if writer.needs_class:
-        stream, choice = showing(stream, choice)
-    writer.write(path, stream, choice)
+        stream, output = showing(stream, output)
+    writer.write(path, stream, output)
 
 
-def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
+def showing(stream: ScoreStream, output: OutputSpec) -> tuple[ScoreStream, OutputSpec]:
     """The map, and the choice with the classes that a picture shows.
 
     If no class was chosen, these are the top class of the image, which is logged, or the ``options.top``
@@ -348,15 +348,15 @@ def showing(stream: ScoreStream, choice: Choice) -> tuple[ScoreStream, Choice]:
     Raises:
         UsageError: both ``options.top`` and classes were given.
     """
-    if choice.selections and choice.options.top is not None:
+    if output.selections and output.options.top is not None:
         raise UsageError(
             "--top and --class both choose the classes that a picture shows; leave out one of them"
         )
-    if choice.selections or choice.options.argmax:
-        return stream, choice
+    if output.selections or output.options.argmax:
+        return stream, output
     whole = ScoreMap.collect(stream)
-    chosen = foremost(whole, log_foremost(whole), choice.options.top or 1)
-    return whole.stream(), replace(choice, selections=chosen)
+    chosen = foremost(whole, log_foremost(whole), output.options.top or 1)
+    return whole.stream(), replace(output, selections=chosen)
 
 
 SAME_PLACE = 0.5
@@ -397,8 +397,8 @@ def log_foremost(score_map: ScoreMap) -> Selection:
     It is the top class of `Classifier.classify` for the image. For a map without that answer, it is the
     category that is strongest over all windows, see `scores.strength`.
     """
-    if score_map.about.answer is not None:
-        first = score_map.about.answer().predictions[0]
+    if score_map.info.answer is not None:
+        first = score_map.info.answer().predictions[0]
         chosen = score_map.labels.same(first.class_idx, first.category)
         sure = f"{first.probability:.2f} for the whole image; "
     else:
@@ -412,6 +412,6 @@ def log_foremost(score_map: ScoreMap) -> Selection:
         chosen.name,
         sure,
         highest,
-        score_map.about.unit,
+        score_map.info.unit,
     )
     return chosen

@@ -69,7 +69,7 @@ class MapInfo:
     scales: the grids of the scales that were joined into this map; empty for one scale.
     source: the image that was scanned.
     join: how the scales were joined; None for one scale.
-    looked_at: the region of interest, as named texts; empty if the whole image was scanned.
+    roi: the region of interest, as named texts; empty if the whole image was scanned.
     kind: what the cells are, see `options.ScanOptions.map`.
     others: for each other kind of map from the same scan, a function that returns it after this map was read.
     answer: returns the answer of `Classifier.classify` for the whole image.
@@ -83,7 +83,7 @@ class MapInfo:
     scales: tuple[Grid, ...] = ()
     source: ImageSource | None = field(default=None, repr=False, compare=False)
     join: Join | None = None
-    looked_at: Mapping[str, str] = field(default_factory=dict)
+    roi: Mapping[str, str] = field(default_factory=dict)
     kind: MapKind = "windows"
     others: Mapping[MapKind, Callable[[], ScoreStream]] = field(
         default_factory=dict, repr=False, compare=False
@@ -122,10 +122,10 @@ class MapInfo:
 class MapBlock:
     """The scores of a rectangle of cells of a map.
 
-    about: the facts about the whole map. block: the logits and positions of the cells.
+    info: the facts about the whole map. block: the logits and positions of the cells.
     """
 
-    about: MapInfo
+    info: MapInfo
     block: Block
 
     @property
@@ -143,7 +143,7 @@ class MapBlock:
         """bool (rows, cols): the cells that were scored as crops, to which no temperature applies."""
         if self.block.exact is not None:
             return self.block.exact
-        return isinstance(self.about.provenance.correction, Crops) & ~np.isnan(self.logits[:, :, 0])
+        return isinstance(self.info.provenance.correction, Crops) & ~np.isnan(self.logits[:, :, 0])
 
     def probabilities(self) -> FloatArray:
         """The probability of each class in each cell: the activation of the logits over the temperature.
@@ -159,10 +159,10 @@ class MapBlock:
         """
         if self._holds_logs:
             return self._exp(self.logits)
-        probabilities = ACTIVATIONS[self.about.labels.activation].probabilities
-        if self.about.temperature == 1:
+        probabilities = ACTIVATIONS[self.info.labels.activation].probabilities
+        if self.info.temperature == 1:
             return probabilities(self.logits)
-        temperature = np.full((*self.logits.shape[:2], 1), self.about.temperature, np.float32)
+        temperature = np.full((*self.logits.shape[:2], 1), self.info.temperature, np.float32)
         if self.block.exact is not None:
             temperature[self.block.exact] = 1
         return probabilities((self.logits / temperature).astype(np.float32, copy=False))
@@ -170,10 +170,10 @@ class MapBlock:
     @property
     def _holds_logs(self) -> bool:
         """Whether the logits are logarithms of probabilities, each of which stands alone."""
-        return self.about.has_best_scale or self.about.kind == "focused"
+        return self.info.has_best_scale or self.info.kind == "focused"
 
     def _exp(self, logs: FloatArray) -> FloatArray:
-        probabilities: FloatArray = np.exp(logs / np.float32(self.about.temperature))
+        probabilities: FloatArray = np.exp(logs / np.float32(self.info.temperature))
         return probabilities
 
     def class_maps(self, selections: Sequence[Selection], values: Values = "probabilities") -> FloatArray:
@@ -224,13 +224,13 @@ def strips(block: Block) -> Iterator[Block]:
 class ScoreStream:
     """A map that is read once, while the image is scanned. Every writer takes one.
 
-    about: the facts about the map. Its provenance is what is known before the scan.
+    info: the facts about the map. Its provenance is what is known before the scan.
     blocks: the blocks of the map. Each cell is in exactly one block.
     compared: returns the agreement of the map with crops, after the last block.
     final: the provenance, if it is known already: of a map in memory.
     """
 
-    about: MapInfo
+    info: MapInfo
     blocks: Iterable[Block]
     compared: Callable[[], Agreement | None] | None = None
     final: Provenance | None = None
@@ -240,12 +240,12 @@ class ScoreStream:
         exact_cells = 0
         for block in self.blocks:
             for strip in strips(block):
-                piece = MapBlock(self.about, strip)
+                piece = MapBlock(self.info, strip)
                 exact_cells += int(piece.exact.sum())
                 yield piece
         if self.final is None:
             agreement = self.compared() if self.compared else None
-            self.final = replace(self.about.provenance, exact_cells=exact_cells, agreement=agreement)
+            self.final = replace(self.info.provenance, exact_cells=exact_cells, agreement=agreement)
 
     def finish(self) -> Provenance:
         """Return the provenance of the whole map, which is complete once all pieces have been read.

@@ -26,7 +26,7 @@ from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_scales
 from fcnconv.provenance import Activation
 from fcnconv.verify.compare import compare, fit_temperature, measure
-from fcnconv.writers import Choice
+from fcnconv.writers import OutputSpec
 
 LOGITS = arrays(np.float32, (4, 3), elements=st.floats(-30, 30, width=32))  # torch's own end at 36
 PIXELS = np.random.default_rng(0).integers(0, 256, (80, 112, 3), np.uint8)
@@ -102,8 +102,8 @@ def test_sizes_are_joined_by_their_probabilities(activation: Activation, join: s
     probabilities = found.probabilities()
     assert (probabilities.max() <= 1 and (probabilities >= each[1] - 1e-5).all()) or join == "mean"
     if join == "mean":
-        near = [found.about.scales[0].nearest(found.grid, row, 0)[0] for row in range(found.shape[0])]
-        cols = [found.about.scales[0].nearest(found.grid, 0, col)[1] for col in range(found.shape[1])]
+        near = [found.info.scales[0].nearest(found.grid, row, 0)[0] for row in range(found.shape[0])]
+        cols = [found.info.scales[0].nearest(found.grid, 0, col)[1] for col in range(found.shape[1])]
         expected = (each[0][np.ix_(near, cols)] + each[1]) / 2
         np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
 
@@ -146,7 +146,7 @@ def test_outputs_that_are_no_probabilities_are_written_and_not_shown() -> None:
     with pytest.raises(UsageError, match=r"outputs from -?\d.* are no probabilities; .*\.npy"):
         found.probabilities()
     (piece,) = found.stream().pieces()
-    assert (Choice().scores(piece) == found.logits).all()
+    assert (OutputSpec().scores(piece) == found.logits).all()
 
 
 def test_concepts_are_left_to_classes_that_exclude_each_other() -> None:

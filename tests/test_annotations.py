@@ -20,7 +20,7 @@ from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import OutputOptions
 from fcnconv.regions import Located, Region
-from fcnconv.writers.output_spec import Choice
+from fcnconv.writers.output_spec import OutputSpec
 from fcnconv.writers.region_formats import REGION_FORMATS, find_region_format
 
 LABELS = Labels(("dog", "cat", "crane", "crane"))
@@ -41,7 +41,7 @@ PHOTO = Located("photos/a.jpg", 400, 200, "net", (region(1, TRIANGLE, 0.9), regi
 EMPTY = Located("photos/b.jpg", 30, 40, "net", ())
 
 
-def write(name: str, path: Path, *found: Located, choice: Choice | None = None) -> Path:
+def write(name: str, path: Path, *found: Located, choice: OutputSpec | None = None) -> Path:
     form = REGION_FORMATS[name]
     if form.folder:
         path.mkdir()
@@ -228,4 +228,4 @@ def test_suffixes_name_formats() -> None:
 )
 def test_what_no_format_can_do_is_refused(out: str, format: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        find_region_format(out, format, Choice((), OutputOptions(**options)))
+        find_region_format(out, format, OutputSpec((), OutputOptions(**options)))

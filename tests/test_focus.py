@@ -200,7 +200,7 @@ def test_activations_do_not_depend_on_the_tiling(
     for memory in (400e6, 1e5):
         small = replace(classifier, memory=memory)(photo, map="activations")
         same[backend](small.logits, whole.logits)
-        windows = ScoreMap.collect(small.about.others["windows"]())  # means of activations
+        windows = ScoreMap.collect(small.info.others["windows"]())  # means of activations
         np.testing.assert_allclose(windows.logits, plain.logits, rtol=1e-3, atol=1e-5)
 
 
@@ -214,10 +214,13 @@ def test_cells_lie_where_the_image_is(spec: ModelSpec, photo: Path) -> None:
 def test_a_focused_map_answers_as_classify_does(spec: ModelSpec, photo: Path) -> None:
     classifier = open_classifier(spec, NetworkOptions())
     expected = classifier.classify(photo).predictions[0]
-    for options in (ScanOptions(map="focused", scales=None).looked_at(), ScanOptions(region=(0, 0, 60, 60))):
+    for options in (
+        ScanOptions(map="focused", scales=None).for_display(),
+        ScanOptions(region=(0, 0, 60, 60)),
+    ):
         found = ScoreMap.collect(classifier.stream(photo, options))
-        assert found.about.answer is not None
-        first = found.about.answer().predictions[0]
+        assert found.info.answer is not None
+        first = found.info.answer().predictions[0]
         assert (first.category, round(first.probability, 4)) == (
             expected.category,
             round(expected.probability, 4),
@@ -230,7 +233,7 @@ def test_crops_alone_have_no_activations(
     classifier = open_classifier(spec, NetworkOptions(mode="windows"))
     with caplog.at_level("INFO", "fcnconv"):
         maps = [classifier(photo, map="focused") for _ in range(2)]
-    assert maps[0].about.kind == "windows"
+    assert maps[0].info.kind == "windows"
     assert sum("shows windows" in record.message for record in caplog.records) == 1
 
 
@@ -264,7 +267,7 @@ def test_what_a_kind_of_map_cannot_have_is_refused(scan: ScanOptions, values: Va
 def test_an_approximate_network_gives_maps_too(photo: Path) -> None:
     classifier = load(Hidden(), window=32, mean=(0.5,) * 3, std=(0.5,) * 3, categories=list("abcde"))
     found = classifier(photo, map="focused")
-    assert found.about.kind == "focused" and np.isfinite(found.probabilities()).all()
+    assert found.info.kind == "focused" and np.isfinite(found.probabilities()).all()
 
 
 def test_a_large_jpeg_is_answered_as_classify_answers_it(spec: ModelSpec, tmp_path: Path) -> None:
@@ -272,6 +275,6 @@ def test_a_large_jpeg_is_answered_as_classify_answers_it(spec: ModelSpec, tmp_pa
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(pixels).resize((600, 400), Image.Resampling.NEAREST).save(path, quality=60)
     classifier = open_classifier(spec, NetworkOptions())
-    for options in (ScanOptions(), ScanOptions().looked_at()):
-        found = ScoreMap.collect(classifier.stream(path, options)).about.answer
+    for options in (ScanOptions(), ScanOptions().for_display()):
+        found = ScoreMap.collect(classifier.stream(path, options)).info.answer
         assert found is not None and found() == classifier.classify(path)  # which decodes it at an eighth

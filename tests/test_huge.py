@@ -217,7 +217,7 @@ def test_a_map_in_little_memory_is_that_of_one_piece(backend: str) -> None:
     if backend == "openvino":  # whose parts would each hold memory of their own
         assert tiling.tiles > 1
     else:
-        assert len(tiling.parts) > 1 and tiling.blocks[0] < tiling.blocks[-1]
+        assert len(tiling.stages) > 1 and tiling.blocks[0] < tiling.blocks[-1]
     whole = lite0(pixels, anchors=0).logits
     close = 0 if backend == "torch" else 1e-5 * np.abs(whole).max()
     assert np.abs(small(pixels, anchors=0).logits - whole).max() <= close
@@ -247,14 +247,14 @@ def test_a_store_keeps_the_best_classes(fcnconv: Command, tmp_path: Path) -> Non
 
 
 def test_parts_that_hold_their_memory_are_counted_together(lite0: Classifier) -> None:
-    parts = lite0.network.parts.cut()
-    holding = replace(lite0.network.parts, cut=lambda: tuple(replace(part, holds=True) for part in parts))
-    shared = choose(lite0.network.parts, (400, 400), 1e9, in_parts=True)
-    held = choose(holding, (400, 400), 1e9, in_parts=True)
+    parts = lite0.network.stages.cut()
+    holding = replace(lite0.network.stages, cut=lambda: tuple(replace(part, holds=True) for part in parts))
+    shared = choose(lite0.network.stages, (400, 400), 1e9, in_stages=True)
+    held = choose(holding, (400, 400), 1e9, in_stages=True)
     assert shared.memory <= 1e9 and held.memory <= 1e9
     assert held.multiply_adds > shared.multiply_adds  # its blocks are smaller
     alike = replace(shared, parts=holding.cut())
-    assert _tiling(alike.parts, (400, 400), alike.blocks).memory > 1.5 * shared.memory
+    assert _tiling(alike.stages, (400, 400), alike.blocks).memory > 1.5 * shared.memory
 
 
 def test_a_dry_run_says_what_it_would_cost(fcnconv: Command) -> None:
@@ -300,12 +300,12 @@ def test_what_is_kept_between_stages_is_what_was_expected(rows: int, cols: int, 
     )
     whole = replace(parts[0], memory=1e9)
     tiling = choose(Stages(whole, lambda: parts), (rows - 1, cols - 1), FIXED + limit)
-    assume(len(tiling.parts) > 1)
+    assume(len(tiling.stages) > 1)
     pixels = np.random.default_rng(0).random((3, rows + 4, cols + 4), np.float32)
     image = PixelCells(lambda box: pixels[None, :, box[1] : box[3], box[0] : box[2]], 5, 1)
-    high, wide = block_cells(tiling.parts, tiling.blocks)
+    high, wide = block_cells(tiling.stages, tiling.blocks)
     rects = [(down, across) for down in spans(rows + 4, high) for across in spans(cols + 4, wide)]
-    top = chain(image, tiling.parts, tiling.blocks, (rows - 1, cols - 1), rects)
+    top = chain(image, tiling.stages, tiling.blocks, (rows - 1, cols - 1), rects)
     found = np.full_like(pixels, np.nan)
     for down, across in rects:
         found[:, down, across] = top.compute(down.start, down.stop, across.start, across.stop)
@@ -354,5 +354,5 @@ def test_a_network_that_sees_the_whole_image_is_marked_when_it_is_cut(caplog) ->
     score_map = cut(pixels, anchors=0)
     tiles = score_map.provenance.tiles
     assert tiles > 1
-    assert own.network.parts.cut() == (own.network.parts.whole,)
+    assert own.network.stages.cut() == (own.network.stages.whole,)
     assert f"is scanned in {tiles} tiles" in caplog.text and "avgpool (AdaptiveAvgPool2d)" in caplog.text

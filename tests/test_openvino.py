@@ -49,7 +49,7 @@ def test_bfloat16_is_near_float32_and_says_how_near(spec: ModelSpec, mode: Mode)
 def test_the_parts_compute_in_bfloat16_too(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
     for _ in range(2):  # made, then read
-        parts = open_network(spec, precision="bfloat16").parts.cut()
+        parts = open_network(spec, precision="bfloat16").stages.cut()
         x = image = pictures(1, 3, 96, 96)
         for part in parts:
             x = part.run(x)

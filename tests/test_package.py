@@ -190,7 +190,7 @@ HEAVY = {
     ],
 )
 def test_a_run_on_a_plan_imports_little(command: list[str], lite0, tmp_path: Path) -> None:
-    assert lite0.network.parts.cut() and lite0.open_crops()
+    assert lite0.network.stages.cut() and lite0.open_crops()
     arguments = [part.format(folder=tmp_path) for part in command]
     modules = imported(*arguments, str(ROOT / "sample_images/coffee.png"))  # lite0 has made plan and parts
     assert {"numpy", "PIL", "onnxruntime"} <= modules

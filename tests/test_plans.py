@@ -22,7 +22,7 @@ import fcnconv.convert as making_networks
 from fcnconv.backends import BACKENDS, build_plan, onnx, open_network
 from fcnconv.backends.build_plan import prove_export
 from fcnconv.backends.onnx import one_go, onnx_run, open_plan
-from fcnconv.backends.plans import part_record, plan_path, read_plan
+from fcnconv.backends.plans import plan_path, read_plan, stage_record
 from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
 from fcnconv.loading import open_classifier
@@ -55,12 +55,12 @@ def test_every_backend_gives_the_same_logits(spec: ModelSpec, mode: str) -> None
         assert np.abs(found - oracle).max() <= 1e-4 * np.abs(oracle).max()
 
 
-def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
+def in_stages(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
     """The logits of pixels in blocks of two cells, and in one run."""
     monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
     x, (rows, cols) = pictures(1, 3, 32 + 9 * 4, 32 + 13 * 4), (9, 13)
     assert network.geometry.step == 4
-    parts = network.parts.cut()
+    parts = network.stages.cut()
     assert len(parts) > 1
     image = PixelCells(lambda box: np.ascontiguousarray(x[:, :, box[1] : box[3], box[0] : box[2]]), 32, 4)
     rects = [(slice(y, y + 2), slice(x, x + 2)) for y in range(0, 10, 2) for x in range(0, 14, 2)]
@@ -74,7 +74,7 @@ def in_parts(network: Network, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndar
 def test_the_parts_of_a_network_give_the_logits_of_the_whole(
     spec: ModelSpec, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, expected = in_parts(open_network(spec, "fcn", backend, "cpu"), monkeypatch)
+    found, expected = in_stages(open_network(spec, "fcn", backend, "cpu"), monkeypatch)
     assert found.shape == expected.shape and np.ptp(expected) > 0.1
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
@@ -91,7 +91,7 @@ def test_parts_that_cannot_be_exported_run_on_torch(
 
     monkeypatch.setattr("fcnconv.backends.build_plan.export_part", export)
     with caplog.at_level(logging.INFO, "fcnconv"):
-        found, expected = in_parts(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
+        found, expected = in_stages(open_network(spec, "fcn", "onnx", "cpu"), monkeypatch)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert "running the stages with torch instead" in caplog.text
 
@@ -100,21 +100,21 @@ def test_parts_are_kept_and_made_again_when_damaged(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
-    made = open_network(spec, "fcn", "onnx").parts
+    made = open_network(spec, "fcn", "onnx").stages
     kept = made.cut()
-    (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")
+    (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.stages")
     with monkeypatch.context() as patch:
         patch.setattr("fcnconv.backends.build_plan.cut_plan", None)  # nothing is made while they are sound
-        read = open_network(spec, "fcn", "onnx").parts
-        assert list(map(part_record, read.cut())) == list(map(part_record, kept))
-        assert part_record(read.whole) == part_record(made.whole)
-        found, expected = in_parts(open_network(spec, "fcn", "onnx"), patch)
+        read = open_network(spec, "fcn", "onnx").stages
+        assert list(map(stage_record, read.cut())) == list(map(stage_record, kept))
+        assert stage_record(read.whole) == stage_record(made.whole)
+        found, expected = in_stages(open_network(spec, "fcn", "onnx"), patch)
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
     data = path.read_bytes()
     for damaged in (b"", data[: len(data) // 2], data.replace(b"pixels", b"pixxls", 1)):
         path.write_bytes(damaged)
         with caplog.at_level(logging.INFO, "fcnconv"):
-            open_network(spec, "fcn", "onnx").parts.cut()
+            open_network(spec, "fcn", "onnx").stages.cut()
         assert "the stages are damaged" in caplog.text and path.read_bytes() != damaged
         caplog.clear()
 
@@ -170,7 +170,7 @@ def test_stages_that_the_first_scan_needs_are_made_in_the_same_go(
     with one_go():
         classifier = open_classifier(spec, reading=ReadOptions(max_memory=1e6))
         stream = classifier.stream(noise)
-    assert len(list((cache_path() / "plans").glob("*.parts"))) == 1
+    assert len(list((cache_path() / "plans").glob("*.stages"))) == 1
     first, made = (record.getMessage() for record in caplog.records)
     assert first.startswith("Preparing tiny") and made.startswith("prepared in")
     assert ScoreMap.collect(stream).logits.shape[0] > 100

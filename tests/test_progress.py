@@ -247,7 +247,7 @@ def test_a_scan_does_the_work_that_was_expected_of_it(
     grid = Grid(5, 1, (cols + 4, rows + 4), (cols + 4, rows + 4))
     tiling = choose_tiling(parts, (rows - 1, cols - 1), FIXED + limit, None if cut else tile)
     source = MemorySource(np.zeros((rows + 4, cols + 4, 3), np.uint8))
-    progress, expected = Progress(), work(grid, tiling.parts, tiling.blocks)
+    progress, expected = Progress(), work(grid, tiling.stages, tiling.blocks)
     with following(progress):
         expect(Work(SCANNING, "scanning", sum(expected)))
         for _ in scan(

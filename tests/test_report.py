@@ -35,7 +35,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet, numbered
 from fcnconv.maps import ScoreMap
 from fcnconv.options import NetworkOptions, OutputOptions, ReadOptions, ScanOptions
-from fcnconv.writers import Choice, find_writer
+from fcnconv.writers import OutputSpec, find_writer
 
 PLAIN = ScanOptions(anchors=0)
 GROUP = Selection("group", (1, 3, 4))
@@ -49,7 +49,7 @@ def random_map(rows: int, cols: int, num_classes: int, sharp: float = 3) -> Scor
 
 
 def glance_of(score_map: ScoreMap, *chosen: Selection) -> MapSummary:
-    glance = MapSummary(score_map.about, chosen)
+    glance = MapSummary(score_map.info, chosen)
     seen = ScoreMap.collect(glance.watching(score_map.stream()))
     assert np.array_equal(seen.logits, score_map.logits)
     return glance
@@ -156,7 +156,7 @@ class Runs:
         self, out: str, scan: ScanOptions, shard: tuple[int, int], suffix: str, classes: tuple[str, ...] = ()
     ) -> MapFolder:
         options = OutputOptions(classes=classes)
-        choice = Choice.of(options, self.classifier.labels)
+        choice = OutputSpec.of(options, self.classifier.labels)
         writer = find_writer(f"map.{suffix}", None, options, scan)
         how = scan, choice, NetworkOptions(), ReadOptions()
         return MapFolder(self.classifier, Disk.at(Path(out)), writer, *how, shard)

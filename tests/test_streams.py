@@ -29,7 +29,7 @@ from fcnconv.maps import save_map as save
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_scales
 from fcnconv.scores import Block
-from fcnconv.writers import WRITERS, Choice
+from fcnconv.writers import WRITERS, OutputSpec
 
 
 def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp_path: Path) -> None:
@@ -42,7 +42,10 @@ def test_a_failed_scan_leaves_nothing_that_looks_finished(lite0: Classifier, tmp
     stream = lite0.stream(SAMPLES / "coffee.png")
     with pytest.raises(KeyboardInterrupt):
         save(
-            replace(stream, blocks=broken(stream.blocks)), str(tmp_path / "map.npy"), WRITERS["npy"], Choice()
+            replace(stream, blocks=broken(stream.blocks)),
+            str(tmp_path / "map.npy"),
+            WRITERS["npy"],
+            OutputSpec(),
         )
     assert list(tmp_path.iterdir()) == []
 

@@ -127,7 +127,7 @@ def test_the_page_says_what_it_keeps_and_how_well() -> None:
 
 def test_a_page_has_the_probabilities_of_the_map_with_its_temperature() -> None:
     score_map = random_map(3, 4, 5)
-    score_map = replace(score_map, about=replace(score_map.about, temperature=0.5))
+    score_map = replace(score_map, info=replace(score_map.info, temperature=0.5))
     packed = pack(score_map.stream())
     kept = np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(5, 3, 4)
     shown = np.square(kept / np.float32(255)).transpose(1, 2, 0)
@@ -157,7 +157,7 @@ def hostile_page() -> str:
     score_map = small_map(random_map(2, 2, 3).logits, (HOSTILE, "a & b", "<!-- c"), (concept,))
     shown = [score_map.labels.category(0)]
     photo = photo_of(score_map)
-    score_map = replace(score_map, about=replace(score_map.about, source=MemorySource(photo, f"a/{NAME}")))
+    score_map = replace(score_map, info=replace(score_map.info, source=MemorySource(photo, f"a/{NAME}")))
     return page_of(score_map, photo, {"model": HOSTILE}, shown=shown)
 
 
@@ -179,7 +179,7 @@ def test_the_page_refers_to_nothing_outside() -> None:
 def test_a_name_that_is_not_unicode_can_be_written() -> None:
     score_map = random_map(1, 1, 3)
     source = MemorySource(photo_of(score_map), "caf\udce9.jpg")
-    score_map = replace(score_map, about=replace(score_map.about, source=source))
+    score_map = replace(score_map, info=replace(score_map.info, source=source))
     page = page_of(score_map)
     assert r"<h1>caf\udce9.jpg</h1>" in page
     page.encode()
@@ -290,12 +290,12 @@ def test_the_page_tells_how_true_its_map_is() -> None:
     score_map = random_map(3, 4, 5)
     assert "Not compared with crops." in page_of(score_map)
     found = Agreement(12, 5, 4, 3, 0.8349, 0.412, 0.968, 0.1, 0.0, 0.3, sure=4, sure_same=3)
-    made = replace(score_map.about.provenance, agreement=found)
+    made = replace(score_map.info.provenance, agreement=found)
     exact = np.zeros((3, 4), np.bool_)
     exact[0, 1:] = exact[2, :2] = True
     told = replace(
         score_map,
-        about=replace(score_map.about, provenance=made),
+        info=replace(score_map.info, provenance=made),
         block=replace(score_map.block, exact=exact),
     )
     page = page_of(told)
@@ -762,8 +762,8 @@ def test_a_window_tells_where_its_scores_are_from(tmp_path: Path, open_page: Ope
         (DENSE, "fcn", "dense map"),
     ]
     for correction, mode, elsewhere in cases:
-        made = replace(score_map.about.provenance, correction=correction, mode=mode)
-        told = replace(mixed, about=replace(score_map.about, provenance=made))
+        made = replace(score_map.info.provenance, correction=correction, mode=mode)
+        told = replace(mixed, info=replace(score_map.info, provenance=made))
         (path := tmp_path / "map.html").write_text(page_of(told), encoding="utf-8")
         page = open_page(path)
         for row, col in np.ndindex(3, 4):
@@ -1097,7 +1097,7 @@ def test_every_kind_of_map_is_a_click_away(cup: Path, open_page: Open, lite0: Cl
     assert [radio.get_attribute("value") for radio in offered] == list(KINDS)
     assert page.text("shown") == "espresso"
     focused = lite0(SAMPLES / "coffee.png", scales="auto", map="focused")
-    others = {kind: ScoreMap.collect(make()) for kind, make in focused.about.others.items()}
+    others = {kind: ScoreMap.collect(make()) for kind, make in focused.info.others.items()}
     for kind in (*KINDS, "focused"):
         switch(page, kind)
         score_map = others.get(kind, focused)
@@ -1143,8 +1143,8 @@ def test_a_switch_keeps_the_class_the_place_and_the_view(cup: Path, open_page: O
 def test_other_kinds_do_not_double_a_page(lite0: Classifier) -> None:
     for name in ("coffee.png", "collage.jpg"):
         score_map = lite0(SAMPLES / name, scales="auto", map="focused")
-        alone = replace(score_map, about=replace(score_map.about, others={}))
-        photo = score_map.about.source
+        alone = replace(score_map, info=replace(score_map.info, others={}))
+        photo = score_map.info.source
         pages = ["".join(viewer_page(each.stream(), photo, dict)) for each in (alone, score_map)]  # type: ignore[arg-type]
         assert len(pages[0]) < len(pages[1]) < 2 * len(pages[0])
         found = [[one["kind"] for one in facts_of(page)["kinds"]] for page in pages]

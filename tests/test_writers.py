@@ -33,7 +33,7 @@ from fcnconv.provenance import Agreement
 from fcnconv.scan.correction import check_together
 from fcnconv.scan.rectangles import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
-from fcnconv.writers import WRITERS, Choice, find_writer, provenance, suffix_of
+from fcnconv.writers import WRITERS, OutputSpec, find_writer, provenance, suffix_of
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]
 ROUNDING = 5.1e-7
@@ -55,13 +55,13 @@ def read_tif(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str]]:
     tifffile = pytest.importorskip("tifffile")
     with tifffile.TiffFile(path) as file:
         scores = np.stack([page.asarray() for page in file.pages], axis=-1)
-        about = file.imagej_metadata
-        assert json.loads(about["Info"]).items() >= provenance(score_map.stream()).items()
+        info = file.imagej_metadata
+        assert json.loads(info["Info"]).items() >= provenance(score_map.stream()).items()
         scale = file.pages[0].tags["ModelPixelScaleTag"].value
         corner = file.pages[0].tags["ModelTiepointTag"].value
     x0, y0, x1, y1 = score_map.grid.square(0, 0)
     assert scale == (x1 - x0, y1 - y0, 0) and corner == (0, 0, 0, x0, -y0, 0)
-    labels = about["Labels"]
+    labels = info["Labels"]
     return scores, [labels] if isinstance(labels, str) else labels
 
 
@@ -108,15 +108,15 @@ def features_of(document: Any, score_map: ScoreMap) -> tuple[FloatArray, list[st
     names = list(document["features"][0]["properties"]["measurements"])
     scores = np.full((score_map.grid.rows, score_map.grid.cols, len(names)), np.nan)
     for feature in document["features"]:
-        about, (ring,) = feature["properties"], feature["geometry"]["coordinates"]
-        place = about["row"], about["col"]
+        info, (ring,) = feature["properties"], feature["geometry"]["coordinates"]
+        place = info["row"], info["col"]
         x0, y0, x1, y1 = score_map.grid.square(*place)
         assert ring[0] == ring[-1] and np.allclose(ring[0] + ring[2], (x0, y0, x1, y1), atol=1e-3)
-        measured = about["measurements"]
-        assert list(measured) == names and about["objectType"] == "tile"
+        measured = info["measurements"]
+        assert list(measured) == names and info["objectType"] == "tile"
         best = max(measured, key=measured.__getitem__)
-        assert about["classification"] == {"name": best} and about["category"] == best
-        assert about["probability"] == measured[best]
+        assert info["classification"] == {"name": best} and info["category"] == best
+        assert info["probability"] == measured[best]
         scores[place] = list(measured.values())
     return scores, names
 
@@ -164,8 +164,8 @@ def read_ome_zarr(path: Path, score_map: ScoreMap) -> tuple[FloatArray, list[str
     assert scale["scale"] == pytest.approx([1, y1 - y0, x1 - x0])
     assert translation["translation"] == pytest.approx([0, (y0 + y1) / 2, (x0 + x1) / 2])
     zarr = pytest.importorskip("zarr")
-    about = zarr.open_group(path, mode="r").attrs["fcnconv"]
-    assert about.items() >= provenance(score_map.stream()).items()
+    info = zarr.open_group(path, mode="r").attrs["fcnconv"]
+    assert info.items() >= provenance(score_map.stream()).items()
     return np.asarray(node.data[0]).transpose(1, 2, 0), node.metadata["channel_names"]
 
 
@@ -227,7 +227,7 @@ def as_it_comes(score_map: ScoreMap, high: int, wide: int) -> ScoreStream:
         for down in spans(rows, high)
         for across in spans(cols, wide)
     ]
-    return ScoreStream(score_map.about, reversed(blocks))
+    return ScoreStream(score_map.info, reversed(blocks))
 
 
 def naive(score_map: ScoreMap, chosen: tuple[Selection, ...], values: str) -> FloatArray:
@@ -243,7 +243,7 @@ def naive(score_map: ScoreMap, chosen: tuple[Selection, ...], values: str) -> Fl
 
 
 def written(
-    name: str, score_map: ScoreMap, choice: Choice, block: tuple[int, int] | None = None
+    name: str, score_map: ScoreMap, choice: OutputSpec, block: tuple[int, int] | None = None
 ) -> tuple[FloatArray, list[str]]:
     """What is read of a file that was written from the map, or from blocks of it."""
     if WRITERS[name].needs:
@@ -327,7 +327,7 @@ def two_cells() -> ScoreMap:
 def test_geojson_has_the_cells_over_the_threshold_only(tmp_path: Path) -> None:
     path = tmp_path / "map.geojson"
 
-    def found(choice: Choice) -> list[tuple[str, int]]:
+    def found(choice: OutputSpec) -> list[tuple[str, int]]:
         save(two_cells().stream(), str(path), WRITERS["geojson"], choice)
         features = json.loads(path.read_text())["features"]
         return [(f["properties"]["classification"]["name"], f["properties"]["col"]) for f in features]
@@ -453,14 +453,14 @@ def test_microscopy_has_micrometres_and_smaller_sizes(tmp_path: Path) -> None:
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (2.0, "µm")
     save(score_map.stream(), str(tmp_path / "map.ome.zarr"), WRITERS["ome.zarr"], choose())
     group = zarr.open_group(tmp_path / "map.ome.zarr", mode="r")
-    (about,) = group.attrs["ome"]["multiscales"]
-    stored = [group[dataset["path"]][:] for dataset in about["datasets"]]
+    (info,) = group.attrs["ome"]["multiscales"]
+    stored = [group[dataset["path"]][:] for dataset in info["datasets"]]
     for levels in (found, stored):
         assert len(levels) == len(expected) == 3
         for level, plane in zip(levels, expected, strict=True):
             assert np.allclose(level, plane, atol=1e-6, equal_nan=True)
-    assert about["axes"][2] == {"name": "x", "type": "space", "unit": "micrometer"}
-    places = [dataset["coordinateTransformations"] for dataset in about["datasets"]]
+    assert info["axes"][2] == {"name": "x", "type": "space", "unit": "micrometer"}
+    places = [dataset["coordinateTransformations"] for dataset in info["datasets"]]
     assert [scale["scale"] for scale, _ in places] == [[1, 2, 2], [1, 4, 4], [1, 8, 8]]
     # the centres of the first windows: 4 px; then of two, and of four of them: 6 and 10
     assert [there["translation"][2] for _, there in places] == [2, 3, 5]
@@ -500,9 +500,9 @@ def test_a_tiff_tells_what_the_scan_found_out_however_much_it_tells(path: str, t
     tifffile = pytest.importorskip("tifffile")
     logits = np.zeros((1, 1, 2), np.float32)
     score_map = make_map(logits, Grid(8, 4, (8, 8), (8, 8)), Labels(("a", "b")))
-    about = replace(score_map.about, looked_at={"mask": path})
+    info = replace(score_map.info, roi={"mask": path})
     found = Agreement(1, 1, 1, 1, 1.0, 0.5, 1.0, 0.0, 0.0, 0.0)
-    stream = ScoreStream(about, [score_map.block], lambda: found)
+    stream = ScoreStream(info, [score_map.block], lambda: found)
     save(stream, str(tmp_path / "map.tif"), WRITERS["tif"], choose())
     with tifffile.TiffFile(tmp_path / "map.tif") as file:
         told = json.loads(file.imagej_metadata["Info"])

@@ -13,7 +13,7 @@ from fcnconv.maps import ScoreMap
 from fcnconv.options import OutputOptions
 from fcnconv.provenance import Identity, Provenance
 from fcnconv.scores import Block, MapInfo
-from fcnconv.writers import Choice
+from fcnconv.writers import OutputSpec
 
 MADE = Provenance(Identity("m", "c0de", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
 
@@ -35,6 +35,6 @@ def make_map(
     return ScoreMap(about, Block(grid, slice(0, rows), slice(0, cols), logits, exact, best_scale))
 
 
-def choose(*selections: Any, **options: Any) -> Choice:
+def choose(*selections: Any, **options: Any) -> OutputSpec:
     """What is written: some selections, and options of a map."""
-    return Choice(selections, OutputOptions(**options))
+    return OutputSpec(selections, OutputOptions(**options))

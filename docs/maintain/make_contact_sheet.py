@@ -58,7 +58,7 @@ PHOTOS: list[tuple[str, tuple[int, int, int, int] | None, int]] = [
 ]
 BLOCKS, CELL, CAPTION, HEAD, GAP = 2, (300, 220), 24, 30, 10
 HEADINGS = ("before 0.3", "now: focused", "Grad-CAM at 224 px")
-BEFORE, NOW = ScanOptions(map="windows", scales=ALL_SIZES, anchors=4), ScanOptions().looked_at()
+BEFORE, NOW = ScanOptions(map="windows", scales=ALL_SIZES, anchors=4), ScanOptions().for_display()
 Panel = tuple[Image.Image, str]
 
 

@@ -72,11 +72,11 @@ def make_plan(
         export_error=export_error,
         seconds=time.perf_counter() - since,
     )
-    part = None
+    stage = None
     if converted:
         graph = _joint(converted) if joint else converted.network
-        part = whole(graph, converted.geometry, run, channels_last=False, activations=joint)
-    return PlanContent(model, record, part)
+        stage = whole(graph, converted.geometry, run, channels_last=False, activations=joint)
+    return PlanContent(model, record, stage)
 
 
 def _plan_of_crops(spec: ModelSpec, model: bytes, weights: Path, start: Start, since: float) -> PlanContent:
@@ -149,17 +149,17 @@ def cut_plan(
     """
     models: list[bytes] = []
 
-    def made(part: nn.Module, takes: tuple[int, int]) -> Forward:
-        models.append(export_part(part, *takes))
+    def made(stage: nn.Module, takes: tuple[int, int]) -> Forward:
+        models.append(export_part(stage, *takes))
         return start(models[-1])
 
     graph = _joint(network) if joint else network.network
-    parts = cut(graph, network.geometry, made, channels_last=False, activations=joint)
-    _prove(graph, network.geometry, parts)
-    return parts, models
+    stages = cut(graph, network.geometry, made, channels_last=False, activations=joint)
+    _prove(graph, network.geometry, stages)
+    return stages, models
 
 
-def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Stage, ...]) -> None:
+def _prove(network: fx.GraphModule, geometry: Geometry, stages: tuple[Stage, ...]) -> None:
     """Compares the stages, run block by block, with the network. Raises PlanError if they differ."""
     steps = 2, 4
     height, width = (geometry.window + geometry.step * n for n in steps)
@@ -175,7 +175,7 @@ def _prove(network: fx.GraphModule, geometry: Geometry, parts: tuple[Stage, ...]
     image = PixelCells(pixels, geometry.window, geometry.step)
     try:
         everywhere = slice(0, rows), slice(0, cols)
-        top = chain(image, parts, [(2, 3)] * len(parts), steps, [everywhere])
+        top = chain(image, stages, [(2, 3)] * len(stages), steps, [everywhere])
         logits = top.compute(0, rows, 0, cols)
     except MemoryError:
         raise

@@ -25,11 +25,11 @@ from fcnconv.backends.plans import (
     kept_plan,
     locked,
     make_room,
-    parts_file,
     plan_path,
-    read_parts,
     read_plan,
+    read_stages,
     remove_plan,
+    stages_file,
 )
 from fcnconv.backends.windows import of_crops
 from fcnconv.errors import ModelError, PlanError, first_line
@@ -58,9 +58,9 @@ def open_onnx(spec: ModelSpec, mode: Mode, stride: int | None = None, needs: Nee
     identity, record = spec.identity(spec.weights()), plan.record
     if record.geometry is None or plan.whole is None:
         return of_crops(plan.run, spec.window, stride or spec.stride, record.num_classes, identity)
-    parts = Stages(plan.whole, once(partial(open_parts, spec, plan, stride)))
+    stages = Stages(plan.whole, once(partial(open_stages, spec, plan, stride)))
     joint = once(partial(open_joint, spec, stride)) if record.cell_head.cells else None
-    return Network(plan.run, record.geometry, identity, parts, cell_head=record.cell_head, joint=joint)
+    return Network(plan.run, record.geometry, identity, stages, cell_head=record.cell_head, joint=joint)
 
 
 def open_plans(
@@ -95,7 +95,7 @@ def open_plans(
 
 
 def open_joint(
-    spec: ModelSpec, stride: int | None, start: Start | None = None, start_part: Start | None = None
+    spec: ModelSpec, stride: int | None, start: Start | None = None, start_stage: Start | None = None
 ) -> Stages:
     """The stages that compute a model's class activations and logits, from a separate plan, or on torch
     without one.
@@ -103,7 +103,7 @@ def open_joint(
     Args:
         spec: the model.
         stride: pixels between windows; None is the model's own.
-        start, start_part: run the plan and its stages; None is ONNX Runtime.
+        start, start_stage: run the plan and its stages; None is ONNX Runtime.
     """
     try:
         plan = open_plan(spec, "fcn", stride, start, joint=True)
@@ -115,7 +115,7 @@ def open_joint(
         assert on_torch is not None, "the same network"
         return on_torch()
     assert plan.whole is not None, "the plan of a converted network"
-    return Stages(plan.whole, once(partial(open_parts, spec, plan, stride, start_part)))
+    return Stages(plan.whole, once(partial(open_stages, spec, plan, stride, start_stage)))
 
 
 def open_plan(
@@ -197,7 +197,7 @@ def _fitted(path: Path) -> Plan:
     return plan
 
 
-def open_parts(
+def open_stages(
     spec: ModelSpec, plan: Plan, stride: int | None = None, start: Start | None = None
 ) -> tuple[Stage, ...]:
     """The network of a plan in stages: from the file next to the plan, else made and stored there, else on
@@ -211,7 +211,7 @@ def open_parts(
         stride: pixels between windows; None is the model's own.
         start: runs each stage; None is ONNX Runtime.
     """
-    start = start or part_run
+    start = start or stage_run
     if plan.whole is None:
         return ()
     if plan.record.geometry is None or not plan.record.geometry.local:
@@ -219,40 +219,40 @@ def open_parts(
     path = plan.path.with_suffix(".parts")
     if path.exists():
         try:
-            return read_parts(path, start)
+            return read_stages(path, start)
         except PlanError as error:
             log.info("%s; making them again", error)
     what = f"{spec.name} for scans in little memory"
     with locked(path, partial(_wait_for, what)):
         if path.exists():  # another process has made them in the meantime
             with suppress(PlanError):
-                return read_parts(path, start)
+                return read_stages(path, start)
         _require_memory(what)
         with _logged(what):
-            return _made_parts(spec, path, stride, start, joint=plan.whole.activations)
+            return _made_stages(spec, path, stride, start, joint=plan.whole.activations)
 
 
-def _made_parts(
+def _made_stages(
     spec: ModelSpec, path: Path, stride: int | None, start: Start, *, joint: bool
 ) -> tuple[Stage, ...]:
     """Makes the stages of a network, and stores them at `path` if possible."""
     from fcnconv.backends.build_plan import cut_plan
-    from fcnconv.backends.torch import torch_parts
+    from fcnconv.backends.torch import torch_stages
     from fcnconv.convert import convolutionize
 
     network = convolutionize(spec.build(spec.weights()), spec.window, stride)
     try:
-        parts, models = cut_plan(network, part_run, joint=joint)
+        stages, models = cut_plan(network, stage_run, joint=joint)
     except PlanError as error:
         log.info("%s; running the stages with torch instead", error)
-        return torch_parts(network, joint=joint)
+        return torch_stages(network, joint=joint)
     try:
-        keep(path, parts_file(parts, models))
+        keep(path, stages_file(stages, models))
     except PlanError as error:
         log.info("%s; the stages will be made again", error)
-    if start is part_run:
-        return parts
-    return tuple(replace(part, run=start(model)) for part, model in zip(parts, models, strict=True))
+    if start is stage_run:
+        return stages
+    return tuple(replace(stage, run=start(model)) for stage, model in zip(stages, models, strict=True))
 
 
 MAKING = 600e6
@@ -340,7 +340,7 @@ SMALL = 5_000_000
 """Maximum number of values in an input that runs with few threads: 1.6 megapixels, or 32 crops of 224 px."""
 
 
-def part_run(model: str | bytes) -> Forward:
+def stage_run(model: str | bytes) -> Forward:
     """Returns a function that runs a stage of a network, with memory from the arena that all stages share."""
     run = _session_run(_session(model, shared=True))
     return lambda x: run(np.ascontiguousarray(x))
@@ -418,8 +418,8 @@ def _session_run(session: InferenceSession) -> Forward:
             logits: FloatArray = session.run(None, {name: x})[0]
             return logits
         filled = np.concatenate([x, np.zeros((-len(x) % batch, *x.shape[1:]), np.float32)])
-        parts = [session.run(None, {name: filled[n : n + batch]})[0] for n in range(0, len(filled), batch)]
-        return np.concatenate(parts)[: len(x)]
+        batches = [session.run(None, {name: filled[n : n + batch]})[0] for n in range(0, len(filled), batch)]
+        return np.concatenate(batches)[: len(x)]
 
     def run(x: FloatArray) -> FloatArray:
         try:

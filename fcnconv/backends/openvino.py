@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcnconv.backends.onnx import onnx_run, open_joint, open_parts, open_plan, open_plans
+from fcnconv.backends.onnx import onnx_run, open_joint, open_plan, open_plans, open_stages
 from fcnconv.backends.plans import Plan, keep
 from fcnconv.backends.windows import of_crops
 from fcnconv.errors import PlanError, UsageError, first_line
@@ -120,28 +120,28 @@ def open_openvino(
         crops = of_crops(run, spec.window, stride or spec.stride, record.num_classes, identity)
         return replace(crops, arithmetic=arithmetic)
 
-    def in_parts() -> tuple[Stage, ...]:
-        parts = open_parts(spec, plan, stride, partial(openvino_run, number=number))
-        return _holding(parts)
+    def in_stages() -> tuple[Stage, ...]:
+        stages = open_stages(spec, plan, stride, partial(openvino_run, number=number))
+        return _holding(stages)
 
     def joint() -> Stages:
         start = partial(openvino_run, number=number)
         stages = open_joint(spec, stride, start, start)
         return Stages(stages.whole, once(lambda: _holding(stages.cut())))
 
-    parts = Stages(replace(plan.whole, run=run), once(in_parts))
+    stages = Stages(replace(plan.whole, run=run), once(in_stages))
     has_cells = bool(record.cell_head.cells)
     return Network(
-        *(run, record.geometry, identity, parts),
+        *(run, record.geometry, identity, stages),
         arithmetic=arithmetic,
         cell_head=record.cell_head,
         joint=once(joint) if has_cells else None,
     )
 
 
-def _holding(parts: tuple[Stage, ...]) -> tuple[Stage, ...]:
+def _holding(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """The stages in OpenVINO. Several stages keep their memory between two runs."""
-    return tuple(replace(part, holds=len(parts) > 1) for part in parts)
+    return tuple(replace(stage, holds=len(stages) > 1) for stage in stages)
 
 
 def can_bfloat16() -> bool:

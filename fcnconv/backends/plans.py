@@ -136,11 +136,11 @@ def read_plan(path: Path, start: Start) -> Plan:
     """
     try:
         content = unsealed(_record_path(path).read_bytes())
-        part, sha256 = content.pop("whole"), content.pop("sha256")
+        stage, sha256 = content.pop("whole"), content.pop("sha256")
         if sha256_now(path) != sha256:
             raise PlanError("its SHA-256 differs from its record")
         run = start(str(path))
-        return Plan(path, _record(content), run, part and Stage(run=run, **part))
+        return Plan(path, _record(content), run, stage and Stage(run=run, **stage))
     except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise PlanError(f"{path}: the plan is damaged ({first_line(error)})") from error
 
@@ -163,7 +163,7 @@ def kept_plan(path: Path, record: PlanRecord, whole: Stage | None) -> Iterator[P
     with _kept(path), whole_file(path) as temporary:
         yield temporary
         content = asdict(record) | {
-            "whole": whole and part_record(whole),
+            "whole": whole and stage_record(whole),
             "sha256": sha256_now(temporary),
         }
         with whole_file(_record_path(path)) as file:
@@ -195,8 +195,8 @@ def _record(content: dict[str, Any]) -> PlanRecord:
     )
 
 
-def read_parts(path: Path, start: Start) -> tuple[Stage, ...]:
-    """Reads the stages from an archive made by `parts_file`.
+def read_stages(path: Path, start: Start) -> tuple[Stage, ...]:
+    """Reads the stages from an archive made by `stages_file`.
 
     Raises:
         PlanError: it cannot be read, or is damaged. It contains checksums.
@@ -210,24 +210,24 @@ def read_parts(path: Path, start: Start) -> tuple[Stage, ...]:
         raise PlanError(f"{path}: the stages are damaged ({first_line(error)})") from error
 
 
-def parts_file(parts: Sequence[Stage], models: Sequence[bytes]) -> bytes:
+def stages_file(stages: Sequence[Stage], models: Sequence[bytes]) -> bytes:
     """The content of an archive of stages.
 
     Args:
-        parts: the stages.
+        stages: the stages.
         models: the ONNX file of each stage.
     """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(_PARTS, json.dumps([part_record(part) for part in parts]))
+        archive.writestr(_PARTS, json.dumps([stage_record(stage) for stage in stages]))
         for number, model in enumerate(models):
             archive.writestr(f"{number}.onnx", model)
     return file.getvalue()
 
 
-def part_record(part: Stage) -> dict[str, Any]:
+def stage_record(stage: Stage) -> dict[str, Any]:
     """The record of a stage, without the function that runs it."""
-    return {field.name: getattr(part, field.name) for field in fields(part) if field.name != "run"}
+    return {field.name: getattr(stage, field.name) for field in fields(stage) if field.name != "run"}
 
 
 def make_room(path: Path) -> None:

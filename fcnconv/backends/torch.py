@@ -78,23 +78,23 @@ def open_torch(
     converted = convolutionize(network, spec.window, stride)
     geometry = converted.geometry
     run, half, arithmetic = _placed(converted, place, spec.window, geometry, precision)
-    part = whole(converted.network, geometry, run)
-    in_parts = partial(torch_parts, converted, place, half) if geometry.local else lambda: (part,)
-    parts, joint = Stages(part, once(in_parts)), None
+    stage = whole(converted.network, geometry, run)
+    in_stages = partial(torch_stages, converted, place, half) if geometry.local else lambda: (stage,)
+    stages, joint = Stages(stage, once(in_stages)), None
     if converted.joint is not None:
-        joint = once(partial(_joint_parts, converted, place, half))
+        joint = once(partial(_joint_stages, converted, place, half))
     cell_head, identity = converted.conversion.cell_head, spec.identity(weights)
-    return Network(run, geometry, identity, parts, arithmetic=arithmetic, cell_head=cell_head, joint=joint)
+    return Network(run, geometry, identity, stages, arithmetic=arithmetic, cell_head=cell_head, joint=joint)
 
 
-def _joint_parts(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
+def _joint_stages(converted: FullyConvolutional, device: torch.device, half: torch.dtype | None) -> Stages:
     """The stages that compute a network's class activations and logits."""
     network, geometry = converted.joint, converted.geometry
     assert network is not None, "the network has no class activations"
     run = run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory)
-    part = whole(network, geometry, run, activations=True)
-    cuts = partial(torch_parts, converted, device, half, joint=True) if geometry.local else lambda: (part,)
-    return Stages(part, once(cuts))
+    stage = whole(network, geometry, run, activations=True)
+    cuts = partial(torch_stages, converted, device, half, joint=True) if geometry.local else lambda: (stage,)
+    return Stages(stage, once(cuts))
 
 
 def _placed(
@@ -109,7 +109,7 @@ def _placed(
     return run_in_parts(torch_run(network, device, half), geometry, _is_out_of_memory), half, arithmetic
 
 
-def torch_parts(
+def torch_stages(
     network: FullyConvolutional,
     device: torch.device = CPU,
     half: torch.dtype | None = None,
@@ -125,7 +125,7 @@ def torch_parts(
     """
     graph = network.joint if joint else network.network
     assert graph is not None, "the network has no class activations"
-    return cut(graph, network.geometry, lambda part, _: torch_run(part, device, half), activations=joint)
+    return cut(graph, network.geometry, lambda stage, _: torch_run(stage, device, half), activations=joint)
 
 
 def find_device(name: str) -> torch.device:
@@ -228,7 +228,7 @@ def run_in_parts(
                 raise
         count, _, height, width = x.shape
         if count > 1:
-            return np.concatenate([attempt(part) for part in np.array_split(x, 2)])
+            return np.concatenate([attempt(some) for some in np.array_split(x, 2)])
         if geometry is None or not geometry.local:
             raise MemoryError
         log.debug("out of memory at %d × %d px: halving", width, height)
@@ -243,7 +243,7 @@ def _halved(run: Forward, x: FloatArray, geometry: Geometry) -> FloatArray:
     window, step, halo, phases = geometry.window, geometry.step, geometry.halo, geometry.phases
     cells = (x.shape[axis] - window) // step + 1  # in units of the network's own stride
     end = (cells - 1) * step + window
-    parts = []
+    pieces = []
     for start, stop in ((0, cells // 2), (cells // 2, cells)):
         first = max(start * step - halo, 0)
         last = min((stop - 1) * step + window + halo, end)
@@ -255,5 +255,5 @@ def _halved(run: Forward, x: FloatArray, geometry: Geometry) -> FloatArray:
         own = range(
             skipped * phases, (skipped + stop - start) * phases if stop < cells else logits.shape[axis]
         )
-        parts.append(np.take(logits, own, axis))
-    return np.concatenate(parts, axis)
+        pieces.append(np.take(logits, own, axis))
+    return np.concatenate(pieces, axis)

@@ -33,8 +33,8 @@ def of_crops(classify: Forward, window: int, stride: int, num_classes: int, iden
     geometry = Geometry(window, stride, window, halo=0, local=True)
     run, side = windows_run(classify, window, stride), window / stride
     memory = 12.0 * stride**2 + 8.0 * num_classes
-    part = Stage(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
-    return Network(run, geometry, identity, Stages(part, lambda: (part,)), mode="windows")
+    stage = Stage(run, num_classes, 1, 1, 0, 0, side - 1, side - 1, memory, 0.0)
+    return Network(run, geometry, identity, Stages(stage, lambda: (stage,)), mode="windows")
 
 
 def windows_run(classify: Forward, window: int, stride: int, batch: int = CROP_BATCH) -> Forward:

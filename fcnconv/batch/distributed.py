@@ -86,7 +86,7 @@ class DistributedExecutor:
             bands = [
                 band for region in regions_of(grid, tiling) for band in _bands(region, BANDS * self.workers)
             ]
-            way = plan.kind, tiling.in_parts, tiling.blocks, tiling.needed
+            way = plan.kind, tiling.in_stages, tiling.blocks, tiling.needed
             for block in chain.from_iterable(self.each("blocks", [(self.item, grid, way, b) for b in bands])):
                 # arrays from other processes are read-only
                 yield replace(block, logits=np.array(block.logits))
@@ -124,9 +124,9 @@ class Rows:
 
     def blocks(self, item: Input, grid: Grid, way: Way, band: RectangleGroup) -> list[Block]:
         """Returns the dense blocks of a band."""
-        kind, in_parts, blocks, needed = way
+        kind, in_stages, blocks, needed = way
         network = self.folder.share.network
         stages = network.stages_of(kind)
-        tiling = Tiling(stages.cut() if in_parts else (stages.whole,), blocks, 0, 0, 0, needed)
+        tiling = Tiling(stages.cut() if in_stages else (stages.whole,), blocks, 0, 0, 0, needed)
         scaled = resize(self.source(item), grid.scan_size)
         return list(scan_region(grid, scaled, network.prepare, tiling, band))

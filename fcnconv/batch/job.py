@@ -14,7 +14,7 @@ from fcnconv.loading import open_classifier
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import EVALUATION_SIZE, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.scan.correction import check_together
-from fcnconv.writers import COLLECTIONS, Choice, Writer, check_options, find_writer
+from fcnconv.writers import COLLECTIONS, OutputSpec, Writer, check_options, find_writer
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class Job:
         writer, kind, scan = self.writer(), self.kind, self.scan
         if kind == "images":
             scan = replace(scan, scales=scan.scales or EVALUATION_SIZE)
-        elif writer.looked_at:
-            scan = scan.looked_at()
+        elif writer.display:
+            scan = scan.for_display()
         spec = find_model(self.model, self.own)
         labels = spec.labels()
         network = replace(self.network, mode=spec.mode_for(self.network.mode))
         check_together(network, scan, labels.activation, raw=self.options.raw)
-        choice = Choice.of(self.options, labels)
+        output = OutputSpec.of(self.options, labels)
         classifier = open_classifier(spec, network, self.reading, scan, images)
         store = open_store(self.out)
-        parts = classifier, store, writer, scan, choice, network, self.reading
+        parts = classifier, store, writer, scan, output, network, self.reading
         if self.collection:
             return RegionFolder(*parts, self.shard, format=self.collection)
         folder = MapFolder(*parts, self.shard)
@@ -85,7 +85,7 @@ class Job:
     def writer(self) -> Writer:
         """Returns the writer of a map. Raises UsageError and OutputError."""
         if self.collection:
-            check_options(self.collection, REGIONS.takes, self.options, self.scan.looked_at())
+            check_options(self.collection, REGIONS.takes, self.options, self.scan.for_display())
             if self.cells_table:
                 raise UsageError("--cells-table is for --format parquet; add it, or leave the table out")
             return REGIONS

@@ -24,7 +24,7 @@ from fcnconv.options import NetworkOptions, ReadOptions, ScanOptions
 from fcnconv.scores import ScoreStream
 from fcnconv.system.leftovers import remove_leftovers
 from fcnconv.version import __version__
-from fcnconv.writers import Choice, Writer, is_map
+from fcnconv.writers import OutputSpec, Writer, is_map
 
 DEADLY = 3
 """Number of processes that may die while working on an image alone, until the image counts as failed."""
@@ -44,7 +44,7 @@ class MapFolder:
     store: AnswerStore
     writer: Writer
     scan: ScanOptions
-    choice: Choice
+    output: OutputSpec
     network: NetworkOptions
     reading: ReadOptions
     shard: tuple[int, int] = (1, 1)
@@ -125,7 +125,7 @@ class MapFolder:
         if self.report and card:
             watched = self.report.following(stream, item.name, card, since)
         with watched as stream, self.store.writing(name, since, folder=self.writer.folder) as temporary:
-            write_map(stream, temporary, self.writer, self.choice)
+            write_map(stream, temporary, self.writer, self.output)
         return Outcome(self.store.place(name), True, stream.finish().agreement, area(source.size) / 1e6)
 
     def open(self, item: Input) -> ImageSource:
@@ -151,7 +151,7 @@ class MapFolder:
         """Returns the report on the maps, if their format has one."""
         if not (self.writer.reported and isinstance(self.store, Disk)):
             return None
-        return Report(self.store, self.classifier.labels, self.choice.selections)
+        return Report(self.store, self.classifier.labels, self.output.selections)
 
     def settings(self) -> dict[str, Any]:
         """Returns everything except the image that a map depends on, by name."""
@@ -161,9 +161,9 @@ class MapFolder:
         del network["max_pixels"]
         if classifier.geometry.local:  # tiles equal the whole image, whatever the memory limit
             del network["max_memory"]
-        options = asdict(self.scan) | asdict(self.choice.options)
+        options = asdict(self.scan) | asdict(self.output.options)
         options["scales"] = ",".join(map(str, self.scan.sizes))
-        options["classes"] = [selection.name for selection in self.choice.selections]
+        options["classes"] = [selection.name for selection in self.output.selections]
         return {
             "version": __version__,
             **asdict(made.identity),

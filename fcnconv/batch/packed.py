@@ -186,7 +186,7 @@ class Pack:
         if self.kind != "images":
             return
         given, plain = asdict(self.folder.scan), asdict(PLAIN_SCAN)
-        given.update(asdict(self.folder.choice.options))
+        given.update(asdict(self.folder.output.options))
         plain.update(asdict(PLAIN_OUTPUT), scales=given["scales"], top_k=given["top_k"])
         for name, value in given.items():
             if value != plain[name]:
@@ -207,16 +207,16 @@ class Pack:
         content: Any
         agreement = None
         if self.kind == "images":
-            found = folder.classifier.classify(source, scales=scan.sizes, k=folder.choice.options.top_k)
+            found = folder.classifier.classify(source, scales=scan.sizes, k=folder.output.options.top_k)
             content = [image_rows(item.name, found)]
         else:
             stream = folder.share.stream(source, scan)
             if self.kind == "cells":
-                content = list(cell_rows(item.name, stream, folder.choice))
+                content = list(cell_rows(item.name, stream, folder.output))
             else:
                 with tempfile.TemporaryDirectory(prefix="fcnconv-") as place:
                     file = Path(place, "map")
-                    write_map(stream, file, folder.writer, folder.choice)
+                    write_map(stream, file, folder.writer, folder.output)
                     content = file.read_bytes()
             agreement = stream.finish().agreement
         return Outcome("", True, agreement, area(source.size) / 1e6, content)

@@ -20,17 +20,17 @@ from fcnconv.errors import OutputError
 from fcnconv.images import area
 from fcnconv.scores import ScoreStream
 from fcnconv.system.records import parse_json
-from fcnconv.writers import OF_REGIONS, Choice, Writer
+from fcnconv.writers import OF_REGIONS, OutputSpec, Writer
 
 if TYPE_CHECKING:
     from fcnconv.regions import Located
 
 
-def write_regions(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_regions(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes the regions in a map as JSON, see `Located.record`."""
     from fcnconv.locating import regions_in  # only regions need shapely
 
-    path.write_text(json.dumps(regions_in(stream, choice).record()) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(regions_in(stream, output).record()) + "\n", encoding="utf-8")
 
 
 REGIONS = Writer(
@@ -38,7 +38,7 @@ REGIONS = Writer(
     write_regions,
     "the regions in an image",
     takes=OF_REGIONS,
-    looked_at=True,
+    display=True,
 )
 """The writer for the regions of one image."""
 
@@ -55,7 +55,7 @@ class RegionFolder(MapFolder):
         from fcnconv.locating import locate  # only regions need shapely
 
         source = self.open(item)
-        located = replace(locate(self.share, source, self.scan, self.choice), name=item.name)
+        located = replace(locate(self.share, source, self.scan, self.output), name=item.name)
         with self.store.writing(name, since) as temporary:
             temporary.write_text(json.dumps(located.record()) + "\n", encoding="utf-8")
         return Outcome(self.store.place(name), True, None, area(source.size) / 1e6)
@@ -68,10 +68,10 @@ class RegionFolder(MapFolder):
         labels = self.classifier.labels
         if not form.folder:
             with self.store.writing(form.file, 0) as temporary:
-                form.write(temporary, self._located(since), labels, self.choice)
+                form.write(temporary, self._located(since), labels, self.output)
             return
         with tempfile.TemporaryDirectory(prefix="fcnconv-") as place:
-            form.write(Path(place), self._located(since), labels, self.choice)
+            form.write(Path(place), self._located(since), labels, self.output)
             for file in sorted(Path(place).rglob("*")):
                 if file.is_file():
                     name = f"{form.file}/{file.relative_to(place).as_posix()}"

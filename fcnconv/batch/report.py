@@ -81,10 +81,10 @@ class Report:
             ImageError: The image cannot be read.
             OutputError: The card cannot be written.
         """
-        glance = MapSummary(stream.about, self.chosen)
+        glance = MapSummary(stream.info, self.chosen)
         stream = glance.watching(stream)
         yield stream
-        source, agreement = stream.about.source, stream.finish().agreement
+        source, agreement = stream.info.source, stream.finish().agreement
         assert source is not None  # a scan has an image
         share = None if agreement is None else round(agreement.first_class, 4)
         drawn = draw_card(name, read_within(source, SIDE), glance, share)

@@ -52,9 +52,9 @@ class MapSummary:
         chosen: The categories and concepts that were requested.
     """
 
-    def __init__(self, about: MapInfo, chosen: Sequence[Selection]):
-        rows, cols, num_classes = about.shape
-        self.about = about
+    def __init__(self, info: MapInfo, chosen: Sequence[Selection]):
+        rows, cols, num_classes = info.shape
+        self.info = info
         self.selections = tuple(chosen)
         self.highest = np.zeros(num_classes, np.float32)
         self.highest_chosen = np.zeros(len(chosen), np.float32)
@@ -73,7 +73,7 @@ class MapSummary:
         def passing() -> Iterator[Block]:
             for block in stream.blocks:
                 for strip in strips(block):
-                    self._see(MapBlock(stream.about, strip))
+                    self._see(MapBlock(stream.info, strip))
                     yield strip
 
         return replace(stream, blocks=passing())
@@ -98,7 +98,7 @@ class MapSummary:
         """Returns the peaks that are listed, highest first: the first class and those that reach `LEAST`, at
         most `MOST`, and all requested selections, or else the foremost class.
         """
-        labels = self.about.labels
+        labels = self.info.labels
         first, *others = top_k(self.highest, MOST).tolist()
         listed = [first, *(i for i in others if self.highest[i] >= LEAST)]
         if not self.selections:
@@ -112,7 +112,7 @@ class MapSummary:
         """Returns the class that shows most in the image, with its plane, float32 (rows, cols), 0 to 1."""
         index = self._foremost()
         num_classes = len(self.highest)
-        labels = self.about.labels
+        labels = self.info.labels
         chosen = index >= num_classes
         return self.selections[index - num_classes] if chosen else labels.category(index), self._plane(index)
 
@@ -129,7 +129,7 @@ class MapSummary:
         return first + int(self.strong[first:].argmax())
 
     def _plane(self, index: int) -> FloatArray:
-        rows, cols, _ = self.about.shape
+        rows, cols, _ = self.info.shape
         plane = self._planes[:, :, index][
             np.ix_(np.arange(rows) // self._step, np.arange(cols) // self._step)
         ]

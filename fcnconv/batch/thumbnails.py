@@ -58,7 +58,7 @@ def draw_card(
         glance: The summary of the map.
         agreement: See `Card`.
     """
-    (shown, _), peaks, grid = glance.foremost(), glance.peaks(), glance.about.grid
+    (shown, _), peaks, grid = glance.foremost(), glance.peaks(), glance.info.grid
     place = [(peak.class_idx, peak.category) for peak in peaks].index((shown.class_idx, shown.name))
     height, width, _ = photo.shape
     column = Image.new("RGB", (width, len(peaks) * height))

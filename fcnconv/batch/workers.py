@@ -21,7 +21,7 @@ from fcnconv.system.machine import busy
 
 if TYPE_CHECKING:
     from fcnconv.regions import Located
-    from fcnconv.writers import Choice
+    from fcnconv.writers import OutputSpec
 
 IN_FLIGHT = 3
 """Images that are in memory at a time. Each may use its share of a classifier's memory."""
@@ -50,25 +50,25 @@ def _classify(classifier: Classifier, item: Input, options: ClassifyOptions) -> 
 
 
 def locate_each(
-    classifier: Classifier, inputs: Iterable[Input], scan: ScanOptions, choice: Choice
+    classifier: Classifier, inputs: Iterable[Input], scan: ScanOptions, output: OutputSpec
 ) -> Iterator[tuple[str, Located | FcnconvError]]:
     """Yields each input's name with its regions or its error, in the given order."""
     share = classifier.share(IN_FLIGHT)
-    return each(inputs, lambda item: _locate(share, item, scan, choice))
+    return each(inputs, lambda item: _locate(share, item, scan, output))
 
 
 def locate_one(
-    classifier: Classifier, item: Input, scan: ScanOptions, choice: Choice
+    classifier: Classifier, item: Input, scan: ScanOptions, output: OutputSpec
 ) -> tuple[str, Located | FcnconvError]:
     """Locates the regions of one input in this thread, with all of the classifier's memory."""
-    return attempt(lambda item: _locate(classifier, item, scan, choice), item)
+    return attempt(lambda item: _locate(classifier, item, scan, output), item)
 
 
-def _locate(classifier: Classifier, item: Input, scan: ScanOptions, choice: Choice) -> Located:
+def _locate(classifier: Classifier, item: Input, scan: ScanOptions, output: OutputSpec) -> Located:
     from fcnconv.locating import locate  # a classification needs no outlines
 
     source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
-    return replace(locate(classifier, source, scan, choice), name=item.name)
+    return replace(locate(classifier, source, scan, output), name=item.name)
 
 
 def each(

@@ -67,7 +67,7 @@ def heatmap(
     if frame == "all" and out in STANDARD_OUTPUT:
         raise UsageError("--frame all writes one file per frame; name them with --out")
     from fcnconv.scan.correction import check_together
-    from fcnconv.writers import WRITERS, Choice, check_terminal, find_writer
+    from fcnconv.writers import WRITERS, OutputSpec, check_terminal, find_writer
 
     masks = [scan.mask] if scan.mask else []
     inputs: list[str | Path] = [*own.files, *files_of_folder(model), *masks]
@@ -83,13 +83,13 @@ def heatmap(
             f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
             "standard output"
         )
-    if writer.looked_at if writer else data_stream().isatty():
-        scan = scan.looked_at()
+    if writer.display if writer else data_stream().isatty():
+        scan = scan.for_display()
     spec = find_model(model, own)
     labels = spec.labels()
     network = replace(network, mode=spec.mode_for(network.mode))
     check_together(network, scan, labels.activation, raw=options.raw)
-    choice = Choice.of(options, labels)
+    output = OutputSpec.of(options, labels)
     from fcnconv.backends import faster_precision
     from fcnconv.backends.onnx import one_go
     from fcnconv.batch.inputs import Input, framed
@@ -121,9 +121,9 @@ def heatmap(
                 if frame == "all":
                     file = _numbered(out, item.frame or 1)
                     refuse_overwriting(file, [path, model, *inputs])
-                save_map(stream, file, writer, choice)
+                save_map(stream, file, writer, output)
         if score_map is not None:
-            show_map(score_map, choice)
+            show_map(score_map, output)
         _tell_agreement(stream)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fcnconv.batch.inputs import Input
     from fcnconv.classifier import Classifier
     from fcnconv.regions import Located
-    from fcnconv.writers import Choice
+    from fcnconv.writers import OutputSpec
     from fcnconv.writers.region_formats import RegionFormat
 
 Results = Iterator[tuple[str, "Located | FcnconvError"]]
@@ -79,15 +79,15 @@ def locate(
     from fcnconv.batch.inputs import framed, listed_inputs
     from fcnconv.batch.workers import locate_each, locate_one
     from fcnconv.loading import open_classifier
-    from fcnconv.writers import Choice
+    from fcnconv.writers import OutputSpec
 
     spec = find_model(model, own)
-    scan, choice = options.scan(), Choice.of(options.output(), spec.labels())
+    scan, output = options.scan(), OutputSpec.of(options.output(), spec.labels())
     form = None
     if out is not None:
         from fcnconv.writers.region_formats import find_region_format
 
-        form = find_region_format(out, format, choice)
+        form = find_region_format(out, format, output)
         refuse_terminal(out, "the regions")
         if form.folder and Path(out).exists() and (Path(out).is_file() or any(Path(out).iterdir())):
             raise UsageError(f"{out}: exists and is not an empty directory; name another one with --out")
@@ -110,16 +110,16 @@ def locate(
     on_terminal = out is None and data_stream().isatty()
     with shown(progress, quiet=quiet):
         classifier = open_classifier(spec, network, reading, scan)
-        one = [locate_one(classifier, item, scan, choice) for item in inputs()] if alone else []
+        one = [locate_one(classifier, item, scan, output) for item in inputs()] if alone else []
     if one:
-        failed = _answer(iter(one), classifier, choice, form, out, as_json=as_json, debug=debug)
+        failed = _answer(iter(one), classifier, output, form, out, as_json=as_json, debug=debug)
     else:
         known = frame is None and (bool(paths) or listed.is_file())
         with shown(progress, quiet=quiet, among_answers=on_terminal) as account:
             counter = Counter(account, "locating", inputs if known else None)
-            results = locate_each(classifier, inputs(), scan, choice)
+            results = locate_each(classifier, inputs(), scan, output)
             failed = _answer(
-                results, classifier, choice, form, out, as_json=as_json, debug=debug, count=counter.count
+                results, classifier, output, form, out, as_json=as_json, debug=debug, count=counter.count
             )
     if failed:
         raise typer.Exit(1)
@@ -128,7 +128,7 @@ def locate(
 def _answer(
     results: Results,
     classifier: Classifier,
-    choice: Choice,
+    output: OutputSpec,
     form: RegionFormat | None,
     out: str | None,
     *,
@@ -162,5 +162,5 @@ def _answer(
         with written(out, folder=form.folder) as path:
             if form.folder:
                 path.mkdir()
-            form.write(path, chain([first], answers), classifier.labels, choice)
+            form.write(path, chain([first], answers), classifier.labels, output)
     return failures

@@ -42,7 +42,7 @@ def prepare(
         fcnconv prepare efficientnet_lite0 --stride 16
     """
     from fcnconv.backends import open_network
-    from fcnconv.backends.onnx import one_go, open_joint, open_parts, open_plans
+    from fcnconv.backends.onnx import one_go, open_joint, open_plans, open_stages
     from fcnconv.backends.openvino import in_float32
     from fcnconv.scan.network import Needs
 
@@ -50,7 +50,7 @@ def prepare(
     mode = found.mode_for(mode)
     with one_go():
         plan = open_plans(found, mode, stride, Needs(activations=True, crops=True))
-        open_parts(found, plan, stride)
+        open_stages(found, plan, stride)
         if mode == "fcn" and plan.record.cell_head.cells:
             open_joint(found, stride).cut()
     log.info(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fcnconv.models import ModelSpec
     from fcnconv.predictions import Classification, Prediction
     from fcnconv.regions import Located, Region
-    from fcnconv.writers import Choice
+    from fcnconv.writers import OutputSpec
 
 T = TypeVar("T")
 
@@ -170,8 +170,8 @@ def print_json(path: str, result: Classification) -> None:
     predictions = [asdict(p) | {"probability": round(p.probability, 6)} for p in result.predictions]
     rest = {"width": result.width, "height": result.height, "model": result.model}
     scales = [round(scale, 4) for scale in result.scales]
-    about = {**rest, "scales": scales, "temperature": result.temperature}
-    print_json_line({"path": path, **about, "predictions": predictions})
+    info = {**rest, "scales": scales, "temperature": result.temperature}
+    print_json_line({"path": path, **info, "predictions": predictions})
 
 
 def print_json_line(record: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ def print_json_line(record: dict[str, Any]) -> None:
     print_data(text)
 
 
-def show_map(score_map: ScoreMap, choice: Choice) -> None:
+def show_map(score_map: ScoreMap, output: OutputSpec) -> None:
     """Draws the photo and its maps on the terminal, then lists the top classes of the windows.
 
     Without a selection, it draws the map of the top class.
@@ -197,14 +197,14 @@ def show_map(score_map: ScoreMap, choice: Choice) -> None:
     from fcnconv.writers.output_spec import photo_of
     from fcnconv.writers.pictures import hint_if_faint, winners_floor
 
-    chosen, floor = choice.selections, winners_floor(choice.options, score_map.labels)
-    if not chosen and not choice.options.argmax:
+    chosen, floor = output.selections, winners_floor(output.options, score_map.labels)
+    if not chosen and not output.options.argmax:
         chosen = (log_foremost(score_map),)
-    photo = photo_of(score_map.about, PREVIEW_SIDE)
+    photo = photo_of(score_map.info, PREVIEW_SIDE)
     draw_map(Console(file=data_stream()), photo, score_map, chosen, at_least=floor)
     seen = shown(score_map.class_maps(chosen) if chosen else score_map.top_k(1)[1])
     hint_if_faint(float(seen.max()), [selection.name for selection in chosen], floor if not chosen else None)
-    best = score_map.best_windows(choice.options.top_k)
+    best = score_map.best_windows(output.options.top_k)
     widest = max(len(p.category) for p in best)
     for p in best:
         print_data(f"{p.probability:.3f}  {p.category:{widest}}  at {','.join(map(str, p.box))}")
@@ -220,7 +220,7 @@ def preview_best(classifier: Classifier, path: str, result: Classification) -> N
     score_map = classifier(path, scales=PREVIEW_SCALE)
     best = result.predictions[0]
     selection = classifier.labels.same(best.class_idx, best.category)
-    photo = photo_of(score_map.about, PREVIEW_SIDE)
+    photo = photo_of(score_map.info, PREVIEW_SIDE)
     draw_map(Console(file=data_stream()), photo, score_map, [selection], share=0.6)
 
 

@@ -107,7 +107,7 @@ class LocateOptions:
         """The options of the scan that finds the regions."""
         return ScanOptions(
             scales=self.scales, region=self.region, mask=self.mask, tissue=self.tissue
-        ).looked_at()
+        ).for_display()
 
     def output(self) -> OutputOptions:
         """The options of the regions."""

@@ -123,7 +123,7 @@ class ScanOptions:
         """The scales that were named, or else the image's own size."""
         return self.scales or OWN_SIZE
 
-    def looked_at(self) -> ScanOptions:
+    def for_display(self) -> ScanOptions:
         """The same options with the defaults of display formats: a focused map, scanned at all sizes.
 
         A map of class activations is scanned at one size.

@@ -41,7 +41,7 @@ def scan(
 
 def regions_of(grid: Grid, tiling: Tiling) -> list[RectangleGroup]:
     """The groups of rectangles that a scan of a grid computes, one after another."""
-    return regions(grid, block_cells(tiling.parts, tiling.blocks), tiling.needed, tiling.parts[-1].margin)
+    return regions(grid, block_cells(tiling.stages, tiling.blocks), tiling.needed, tiling.stages[-1].margin)
 
 
 def scan_region(
@@ -66,8 +66,8 @@ def scan_region(
 
     image, top = PixelCells(pixels, grid.window, grid.stride * grid.phases), None
     if rects := region.rects:
-        top = chain(image, tiling.parts, tiling.blocks, region.steps, rects)
-    last = tiling.parts[-1]
+        top = chain(image, tiling.stages, tiling.blocks, region.steps, rects)
+    last = tiling.stages[-1]
     num_classes = last.channels // 2 if last.activations else last.channels
     for piece in region.pieces:
         rows, cols = piece.place

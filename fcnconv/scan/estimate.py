@@ -48,8 +48,8 @@ class Estimate:
     def __str__(self) -> str:
         t, g = self.tiling, self.grid
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
-        if t.in_parts:
-            cut += f", the network in {len(t.parts)} parts"
+        if t.in_stages:
+            cut += f", the network in {len(t.stages)} stages"
         cost = f"{size_text(t.memory)}"
         if self.multiply_adds:
             cost += f", {self.multiply_adds / 1e9:,.0f} billion multiply-adds"
@@ -69,7 +69,7 @@ class Pace:
     window: float
 
 
-def measure_pace(run: Forward, parts: Stages, window: int, step: int) -> Pace:
+def measure_pace(run: Forward, stages: Stages, window: int, step: int) -> Pace:
     """The best pace of a few small scans. The first scan also warms up what is slow at first."""
     paces = []
     for n in PROBES:
@@ -77,7 +77,7 @@ def measure_pace(run: Forward, parts: Stages, window: int, step: int) -> Pace:
         start = time.perf_counter()
         run(pixels)
         seconds = time.perf_counter() - start
-        multiply_adds = choose(parts, (n, n), inf).multiply_adds
+        multiply_adds = choose(stages, (n, n), inf).multiply_adds
         paces.append(Pace(seconds / (multiply_adds or inf), seconds / (n + 1) ** 2))
         if seconds > ENOUGH:
             break
@@ -109,10 +109,10 @@ def estimate(
         crops: number of crops that are scored.
         crop: seconds per crop.
     """
-    parts = work(grid, tiling.parts, tiling.blocks, tiling.needed)
-    effort = sum(n * _effort(part) for n, part in zip(parts, tiling.parts, strict=True))
+    stages = work(grid, tiling.stages, tiling.blocks, tiling.needed)
+    effort = sum(n * _effort(stage) for n, stage in zip(stages, tiling.stages, strict=True))
     seconds = pace.multiply_add * effort / _effort(whole) + crop * crops
-    return Estimate(grid, tiling, sum(parts), crops, seconds, 4 * grid.rows * grid.cols * num_classes)
+    return Estimate(grid, tiling, sum(stages), crops, seconds, 4 * grid.rows * grid.cols * num_classes)
 
 
 def scan_work(tilings: Mapping[Grid, Tiling], whole: Stage, window: int, step: int, crops: int) -> list[Work]:
@@ -127,7 +127,7 @@ def scan_work(tilings: Mapping[Grid, Tiling], whole: Stage, window: int, step: i
         crops: number of crops that are scored.
     """
     works = []
-    multiply_adds = sum(sum(work(grid, t.parts, t.blocks, t.needed)) for grid, t in tilings.items())
+    multiply_adds = sum(sum(work(grid, t.stages, t.blocks, t.needed)) for grid, t in tilings.items())
     if multiply_adds:
         megapixel = whole.multiply_adds / step**2 * 1e6
         works.append(Work(SCANNING, "scanning", multiply_adds, each=1 / megapixel))
@@ -136,9 +136,9 @@ def scan_work(tilings: Mapping[Grid, Tiling], whole: Stage, window: int, step: i
     return works
 
 
-def _effort(part: Stage) -> float:
+def _effort(stage: Stage) -> float:
     """How long a stage's multiply-adds take, relative to the fastest possible stage."""
-    return 1 + BYTE * part.memory / part.multiply_adds if part.multiply_adds else 1.0
+    return 1 + BYTE * stage.memory / stage.multiply_adds if stage.multiply_adds else 1.0
 
 
 def size_text(count: float) -> str:

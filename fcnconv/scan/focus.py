@@ -309,7 +309,7 @@ def _reached(grid: Grid, block: Block, axis: int) -> Mask:
 
 def level_stream(
     kind: MapKind,
-    about: MapInfo,
+    info: MapInfo,
     levels: ScannedScales,
     blocks: Iterable[Block],
     where: Callable[[Grid], Mask | None],
@@ -319,7 +319,7 @@ def level_stream(
 
     Args:
         kind: the kind of map.
-        about: the map of windows.
+        info: the map of windows.
         levels: hold the results once `blocks` have been consumed.
         blocks: the blocks of the scan.
         where: grid -> bool (rows, cols), the cells inside the region of interest; None means all.
@@ -327,13 +327,13 @@ def level_stream(
     """
 
     def stream(wanted: MapKind) -> ScoreStream:
-        grid = about.grid if wanted == "windows" else about.grid.cells(levels.cells)
+        grid = info.grid if wanted == "windows" else info.grid.cells(levels.cells)
         others = {other: partial(stream, other) for other in get_args(MapKind) if other != wanted}
-        temperature = about.temperature if wanted == "windows" else 1.0
-        scales = () if wanted == "activations" else about.scales
-        join = about.join if wanted == "windows" else None
+        temperature = info.temperature if wanted == "windows" else 1.0
+        scales = () if wanted == "activations" else info.scales
+        join = info.join if wanted == "windows" else None
         own = replace(
-            about, grid=grid, temperature=temperature, scales=scales, join=join, kind=wanted, others=others
+            info, grid=grid, temperature=temperature, scales=scales, join=join, kind=wanted, others=others
         )
         return ScoreStream(own, made(wanted, grid), compared)
 
@@ -341,17 +341,17 @@ def level_stream(
         levels.hold(blocks)
         if wanted == "focused":
             yield from focused_blocks(
-                [*levels.levels.values()], about.temperature, about.labels.activation, where(grid)
+                [*levels.levels.values()], info.temperature, info.labels.activation, where(grid)
             )
         elif wanted == "activations":
-            block = levels.activations(about.grid)
-            if (looked_at := where(grid)) is not None:
-                block = replace(block, logits=np.where(looked_at[:, :, None], block.logits, np.nan))
+            block = levels.activations(info.grid)
+            if (inside := where(grid)) is not None:
+                block = replace(block, logits=np.where(inside[:, :, None], block.logits, np.nan))
             yield block
-        elif about.scales:
+        elif info.scales:
             each = map(levels.windows, levels.levels)  # in scanning order: the finest last
-            yield from joined(each, about.scales, about.join or "finest", about.temperature, about.labels)
+            yield from joined(each, info.scales, info.join or "finest", info.temperature, info.labels)
         else:
-            yield levels.windows(about.grid)
+            yield levels.windows(info.grid)
 
     return stream(kind)

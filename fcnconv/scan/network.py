@@ -23,7 +23,7 @@ class Network:
         run: float32 (N, 3, H, W), normalised -> float32 logits (N, num_classes, rows, cols).
         geometry: the positions of its windows.
         identity: the identity of the model.
-        parts: the network as one stage, and cut into stages.
+        stages: the network as one stage, and cut into stages.
         mode: whether it is converted, or scores every window as a crop.
         arithmetic: the number type of its computation.
         cell_head: its class activations.
@@ -35,7 +35,7 @@ class Network:
     run: Forward
     geometry: Geometry
     identity: Identity
-    parts: Stages
+    stages: Stages
     mode: Mode = "fcn"
     arithmetic: Arithmetic = FLOAT32
     cell_head: CellHead = NO_CELLS
@@ -48,7 +48,7 @@ class Network:
 
     def stages_of(self, kind: MapKind) -> Stages:
         """The stages that compute a map of a kind: with class activations for all but windows."""
-        return self.parts if kind == "windows" or self.joint is None else self.joint()
+        return self.stages if kind == "windows" or self.joint is None else self.joint()
 
     @property
     def provenance(self) -> Provenance:

@@ -94,7 +94,7 @@ class ScanPlan:
             open_crops: opens the network that scores crops, if the plan needs it.
         """
         network, crops = self.network, self.crops
-        pace = measure_pace(network.run, network.parts, network.geometry.window, network.geometry.step)
+        pace = measure_pace(network.run, network.stages, network.geometry.window, network.geometry.step)
         crop = pace.window
         if network.mode == "fcn" and any(crops.values()):
             crop = measure_crop(open_crops(), network.geometry.window)

@@ -134,19 +134,19 @@ def _extent(wanted: Mask, axis: int) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
-def block_cells(parts: Sequence[Stage], blocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def block_cells(stages: Sequence[Stage], blocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The (rows, cols) of a rectangle, given the `blocks` of the stages in steps."""
-    high, wide = (max(side, 1) * parts[-1].pitch for side in blocks[-1])
+    high, wide = (max(side, 1) * stages[-1].pitch for side in blocks[-1])
     return high, wide
 
 
 def work(
-    grid: Grid, parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], needed: Mask | None = None
+    grid: Grid, stages: Sequence[Stage], blocks: Sequence[tuple[int, int]], needed: Mask | None = None
 ) -> list[float]:
     """Multiply-adds of each stage of the network in the scan of a grid, with all halos."""
-    total = [0.0] * len(parts)
-    for region in regions(grid, block_cells(parts, blocks), needed, parts[-1].margin):
-        of_it = chain_work(parts, blocks, region.steps, region.rects)
+    total = [0.0] * len(stages)
+    for region in regions(grid, block_cells(stages, blocks), needed, stages[-1].margin):
+        of_it = chain_work(stages, blocks, region.steps, region.rects)
         total = [a + b for a, b in zip(total, of_it, strict=True)]
     return total
 

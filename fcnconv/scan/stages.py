@@ -105,30 +105,30 @@ class FeatureCells:
     """The output of a stage, computed in blocks.
 
     Args:
-        part: the stage.
+        stage: the stage.
         below: its input.
         steps: (down, across), the size of the map in excess of its native size.
         block: the size of one block, in steps likewise.
     """
 
-    def __init__(self, part: Stage, below: FeatureMap, steps: tuple[int, int], block: tuple[int, int]):
-        self.part = part
+    def __init__(self, stage: Stage, below: FeatureMap, steps: tuple[int, int], block: tuple[int, int]):
+        self.stage = stage
         self.below = below
         self.steps = steps
-        self.native, self.pitch = part.native, part.pitch
-        self.rows, self.cols = (part.native + part.pitch * n for n in steps)
-        self.block = max(block[0], 1) * part.pitch, max(block[1], 1) * part.pitch
+        self.native, self.pitch = stage.native, stage.pitch
+        self.rows, self.cols = (stage.native + stage.pitch * n for n in steps)
+        self.block = max(block[0], 1) * stage.pitch, max(block[1], 1) * stage.pitch
 
     def compute(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
         """The cells of a rectangle: float32 (channels, bottom - top, right - left)."""
-        down, high = _region(self.part, self.steps[0], top, bottom)
-        across, wide = _region(self.part, self.steps[1], left, right)
+        down, high = _region(self.stage, self.steps[0], top, bottom)
+        across, wide = _region(self.stage, self.steps[1], left, right)
         native, pitch = self.below.native, self.below.pitch
         y, x = down * pitch, across * pitch
         region = self.below.read(y, y + native + high * pitch, x, x + native + wide * pitch)
         y, x = top - down * self.pitch, left - across * self.pitch
-        cells: FloatArray = self.part.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
-        done(SCANNING, self.part.multiply_adds * self.part.computed(high) * self.part.computed(wide))
+        cells: FloatArray = self.stage.run(region[None])[0, :, y : y + bottom - top, x : x + right - left]
+        done(SCANNING, self.stage.multiply_adds * self.stage.computed(high) * self.stage.computed(wide))
         return cells
 
 
@@ -140,7 +140,7 @@ class KeptCells(FeatureCells):
     arrays would leave holes between them that cost as much memory again (measured).
 
     Args:
-        part, below, steps, block: as for `FeatureCells`.
+        stage, below, steps, block: as for `FeatureCells`.
         rows_kept: number of rows that are needed at once.
         rects: the rectangle that will be read of each block, as `computed_rects` gives it; nothing else is
             computed.
@@ -148,30 +148,30 @@ class KeptCells(FeatureCells):
 
     def __init__(
         self,
-        part: Stage,
+        stage: Stage,
         below: FeatureMap,
         steps: tuple[int, int],
         block: tuple[int, int],
         rows_kept: int,
         rects: Sequence[Rect],
     ):
-        super().__init__(part, below, steps, block)
+        super().__init__(stage, below, steps, block)
         high = self.block[0]
         self.rects: dict[int, list[Rect]] = {}
         for rect in rects:
             self.rects.setdefault(rect[0].start // high * high, []).append(rect)
         self.ready = min(self.rects)
         self.left = min(cols.start for _, cols in rects)
-        self.kept = _empty(part, rows_kept, max(cols.stop for _, cols in rects) - self.left)
+        self.kept = _empty(stage, rows_kept, max(cols.stop for _, cols in rects) - self.left)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> FloatArray:
         while self.ready < bottom:
             for rows, cols in self.rects.get(self.ready, ()):
                 cells = self.compute(rows.start, rows.stop, cols.start, cols.stop)
-                for place, part in self._places(rows.start, rows.stop):
-                    self.kept[:, place, cols.start - self.left : cols.stop - self.left] = cells[:, part]
+                for place, here in self._places(rows.start, rows.stop):
+                    self.kept[:, place, cols.start - self.left : cols.stop - self.left] = cells[:, here]
             self.ready = min(self.ready + self.block[0], self.rows)
-        out = _empty(self.part, bottom - top, right - left)
+        out = _empty(self.stage, bottom - top, right - left)
         for place, rows in self._places(top, bottom):
             out[:, rows] = self.kept[:, place, left - self.left : right - self.left]
         return out
@@ -189,18 +189,18 @@ class KeptCells(FeatureCells):
             row += count
 
 
-def _empty(part: Stage, rows: int, cols: int) -> FloatArray:
+def _empty(stage: Stage, rows: int, cols: int) -> FloatArray:
     """The output of a stage without values: float32 (channels, rows, cols), in the stage's preferred memory
     order.
     """
-    if part.channels_last:
-        return np.empty((rows, cols, part.channels), np.float32).transpose(2, 0, 1)
-    return np.empty((part.channels, rows, cols), np.float32)
+    if stage.channels_last:
+        return np.empty((rows, cols, stage.channels), np.float32).transpose(2, 0, 1)
+    return np.empty((stage.channels, rows, cols), np.float32)
 
 
 def chain(
     pixels: PixelCells,
-    parts: Sequence[Stage],
+    stages: Sequence[Stage],
     blocks: Sequence[tuple[int, int]],
     steps: tuple[int, int],
     rects: Sequence[Rect],
@@ -209,21 +209,21 @@ def chain(
 
     Args:
         pixels: the image.
-        parts: the stages.
+        stages: the stages.
         blocks: the size of each stage's blocks, in steps.
         steps: (down, across), the size of the maps in excess of their native size.
         rects: the rectangles of the map that will be computed, rows first.
     """
     below: FeatureMap = pixels
-    needed = computed_rects(parts, blocks, steps, rects)
-    for i, above in enumerate(parts[1:]):
-        held = rows_kept(parts[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
-        below = KeptCells(parts[i], below, steps, blocks[i], held, needed[i])
-    return FeatureCells(parts[-1], below, steps, blocks[-1])
+    needed = computed_rects(stages, blocks, steps, rects)
+    for i, above in enumerate(stages[1:]):
+        held = rows_kept(stages[i], blocks[i][0], above, blocks[i + 1][0], steps[0])
+        below = KeptCells(stages[i], below, steps, blocks[i], held, needed[i])
+    return FeatureCells(stages[-1], below, steps, blocks[-1])
 
 
 def computed_rects(
-    parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
+    stages: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[list[Rect]]:
     """The rectangles that are computed of each stage's map, rows first.
 
@@ -231,12 +231,12 @@ def computed_rects(
     stage reads.
     """
     needed = [list(rects)]
-    for i in range(len(parts) - 1, 0, -1):
-        part, below = parts[i], parts[i - 1]
+    for i in range(len(stages) - 1, 0, -1):
+        stage, below = stages[i], stages[i - 1]
         high, wide = (max(side, 1) * below.pitch for side in blocks[i - 1])
         read: dict[tuple[int, int], Rect] = {}
         for rect in needed[0]:
-            down, across = (_read(part, below, n, span) for n, span in zip(steps, rect, strict=True))
+            down, across = (_read(stage, below, n, span) for n, span in zip(steps, rect, strict=True))
             for row in range(down.start // high, -(-down.stop // high)):
                 for col in range(across.start // wide, -(-across.stop // wide)):
                     here = _shared(down, row, high), _shared(across, col, wide)
@@ -246,9 +246,9 @@ def computed_rects(
     return needed
 
 
-def _read(part: Stage, below: Stage, steps: int, cells: slice) -> slice:
+def _read(stage: Stage, below: Stage, steps: int, cells: slice) -> slice:
     """The cells of the map below that a stage reads, along an axis, for some of its own cells."""
-    start, count = _region(part, steps, cells.start, cells.stop)
+    start, count = _region(stage, steps, cells.start, cells.stop)
     return slice(start * below.pitch, (start + count) * below.pitch + below.native)
 
 
@@ -262,39 +262,39 @@ def _around(one: slice, other: slice) -> slice:
 
 
 def chain_work(
-    parts: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
+    stages: Sequence[Stage], blocks: Sequence[tuple[int, int]], steps: tuple[int, int], rects: Iterable[Rect]
 ) -> list[float]:
     """Multiply-adds of each stage if `chain` computes `rects` of the last map."""
     work = []
-    for part, needed in zip(parts, computed_rects(parts, blocks, steps, rects), strict=True):
+    for stage, needed in zip(stages, computed_rects(stages, blocks, steps, rects), strict=True):
         areas = (
-            part.computed(_region(part, steps[0], down.start, down.stop)[1])
-            * part.computed(_region(part, steps[1], across.start, across.stop)[1])
+            stage.computed(_region(stage, steps[0], down.start, down.stop)[1])
+            * stage.computed(_region(stage, steps[1], across.start, across.stop)[1])
             for down, across in needed
         )
-        work.append(part.multiply_adds * sum(areas))
+        work.append(stage.multiply_adds * sum(areas))
     return work
 
 
-def rows_kept(part: Stage, high: int, above: Stage, high_above: int, steps: int) -> int:
+def rows_kept(stage: Stage, high: int, above: Stage, high_above: int, steps: int) -> int:
     """The number of rows of a stage's output that are kept at once.
 
     They reach from where the next stage's block starts to read, to the end of the last block of this stage
     that it reads, wherever that is.
 
     Args:
-        part: the stage.
+        stage: the stage.
         high: height of its blocks, in steps.
         above: the next stage.
         high_above: height of the next stage's blocks, in steps.
         steps: the size of the maps in excess of their native size.
     """
     sees = high_above * above.pitch + above.margin + above.before + above.after - above.native
-    read = part.native + part.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
-    return min(read + high * part.pitch - 1, part.native + part.pitch * steps)
+    read = stage.native + stage.pitch * max(-(-(sees + above.pitch - 1) // above.pitch), 0)
+    return min(read + high * stage.pitch - 1, stage.native + stage.pitch * steps)
 
 
-def _region(part: Stage, steps: int, first: int, last: int) -> tuple[int, int]:
+def _region(stage: Stage, steps: int, first: int, last: int) -> tuple[int, int]:
     """The region of a map's input, along an axis, for which cells `first` to `last` - 1 of the map are right.
 
     The map grows by `steps`.
@@ -302,6 +302,6 @@ def _region(part: Stage, steps: int, first: int, last: int) -> tuple[int, int]:
     Returns:
         The step where the region starts, and the steps that it grows by.
     """
-    start = min(max((first - part.before) // part.pitch, 0), steps)
-    lacking = last + part.after - part.native - start * part.pitch
-    return start, min(max(-(-lacking // part.pitch), 0), steps - start)
+    start = min(max((first - stage.before) // stage.pitch, 0), steps)
+    lacking = last + stage.after - stage.native - start * stage.pitch
+    return start, min(max(-(-lacking // stage.pitch), 0), steps - start)

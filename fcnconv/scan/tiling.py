@@ -62,7 +62,7 @@ class Tiling:
     """How a grid is computed.
 
     Attributes:
-        parts: the network, whole or in stages.
+        stages: the network, whole or in stages.
         blocks: (down, across) of each stage's blocks, in steps of the grid.
         memory: bytes expected at the worst moment, in addition to the image and the scores.
         multiply_adds: work, including the halos.
@@ -70,7 +70,7 @@ class Tiling:
         needed: bool (rows, cols), the cells of the grid that are computed; None means all.
     """
 
-    parts: tuple[Stage, ...]
+    stages: tuple[Stage, ...]
     blocks: tuple[tuple[int, int], ...]
     memory: float
     multiply_adds: float
@@ -78,9 +78,9 @@ class Tiling:
     needed: Mask | None = field(default=None, repr=False, compare=False)
 
     @property
-    def in_parts(self) -> bool:
+    def in_stages(self) -> bool:
         """Whether the network is cut into stages."""
-        return len(self.parts) > 1
+        return len(self.stages) > 1
 
 
 COARSE_SHARE = 0.4
@@ -94,7 +94,7 @@ SPARSE_BLOCKS = (64, 32, 16, 8)
 
 
 def choose_all(
-    parts: Stages, grids: Sequence[Grid], memory: float, needed: Mapping[Grid, Mask] | None = None
+    stages: Stages, grids: Sequence[Grid], memory: float, needed: Mapping[Grid, Mask] | None = None
 ) -> dict[Grid, Tiling]:
     """Chooses how the grids of a scan are computed within `memory` bytes.
 
@@ -102,26 +102,28 @@ def choose_all(
     because the network whole and the network in stages would each hold memory of their own.
 
     Args:
-        parts: the network.
+        stages: the network.
         grids: the grids of the scan.
         memory: bytes.
         needed: for a grid, bool (rows, cols): the cells that are computed, if not all.
     """
 
-    def tiling(grid: Grid, share: float = 1, *, in_parts: bool = False) -> Tiling:
+    def tiling(grid: Grid, share: float = 1, *, in_stages: bool = False) -> Tiling:
         steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
-        chosen = choose(parts, steps, share * memory, in_parts=in_parts)
+        chosen = choose(stages, steps, share * memory, in_stages=in_stages)
         cells = needed.get(grid) if needed else None
-        return chosen if cells is None else _sparse(parts, grid, steps, chosen, cells)
+        return chosen if cells is None else _sparse(stages, grid, steps, chosen, cells)
 
     tilings = {grid: tiling(grid) for grid in grids}
-    if any(chosen.in_parts for chosen in tilings.values()):
+    if any(chosen.in_stages for chosen in tilings.values()):
         finest = finest_of(grids)
-        tilings = {grid: tiling(grid, 1 if grid == finest else COARSE_SHARE, in_parts=True) for grid in grids}
+        tilings = {
+            grid: tiling(grid, 1 if grid == finest else COARSE_SHARE, in_stages=True) for grid in grids
+        }
     return tilings
 
 
-def _sparse(parts: Stages, grid: Grid, steps: tuple[int, int], chosen: Tiling, needed: Mask) -> Tiling:
+def _sparse(stages: Stages, grid: Grid, steps: tuple[int, int], chosen: Tiling, needed: Mask) -> Tiling:
     """The tiling of least work, no larger than `chosen`, if some cells are needed and others are not.
 
     If half of its work or more would be halo, the network is cut into stages, which have smaller halos.
@@ -129,44 +131,46 @@ def _sparse(parts: Stages, grid: Grid, steps: tuple[int, int], chosen: Tiling, n
 
     def fitted(tiling: Tiling) -> Tiling:
         return replace(
-            tiling, multiply_adds=sum(work(grid, tiling.parts, tiling.blocks, needed)), needed=needed
+            tiling, multiply_adds=sum(work(grid, tiling.stages, tiling.blocks, needed)), needed=needed
         )
 
-    def tried(parts: tuple[Stage, ...]) -> list[Tiling]:
-        ways = (_tiling(parts, steps, ((side, side),) * len(parts)) for side in SPARSE_BLOCKS)
+    def tried(stages: tuple[Stage, ...]) -> list[Tiling]:
+        ways = (_tiling(stages, steps, ((side, side),) * len(stages)) for side in SPARSE_BLOCKS)
         return [fitted(tiling) for tiling in ways if tiling.memory <= chosen.memory]
 
-    ways = [fitted(chosen), *tried((parts.whole,))]
+    ways = [fitted(chosen), *tried((stages.whole,))]
     best = min(ways, key=lambda tiling: tiling.multiply_adds)
-    least = parts.whole.multiply_adds * float(needed.sum()) / grid.phases**2
-    if chosen.in_parts or best.multiply_adds > 2 * least:
-        best = min([best, *tried(parts.cut())], key=lambda tiling: tiling.multiply_adds)
+    least = stages.whole.multiply_adds * float(needed.sum()) / grid.phases**2
+    if chosen.in_stages or best.multiply_adds > 2 * least:
+        best = min([best, *tried(stages.cut())], key=lambda tiling: tiling.multiply_adds)
     return best
 
 
 def choose(
-    parts: Stages, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_parts: bool = False
+    stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_stages: bool = False
 ) -> Tiling:
     """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
     Args:
-        parts: the network.
+        stages: the network.
         steps: (down, across), the size of the grid in excess of one window, in native strides.
         limit: bytes.
         tile: side of a tile in steps, to use instead of the best one.
         in_parts: whether to run the network in stages even if it could be whole.
     """
     if tile is not None:
-        return _tiling((parts.whole,), steps, ((tile, tile),))
-    all_of_it = _tiling((parts.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
-    if all_of_it.memory <= limit and not in_parts:
+        return _tiling((stages.whole,), steps, ((tile, tile),))
+    all_of_it = _tiling((stages.whole,), steps, ((steps[0] + 1, steps[1] + 1),))
+    if all_of_it.memory <= limit and not in_stages:
         return all_of_it
-    ways = {parts.cut()} if in_parts else {(parts.whole,), parts.cut()}
+    ways = {stages.cut()} if in_stages else {(stages.whole,), stages.cut()}
     tried = [
-        _tiling(parts, steps, tuple(map(partial(_block, steps, _held(parts, limit * share)), parts, heights)))
-        for parts in ways
+        _tiling(
+            stages, steps, tuple(map(partial(_block, steps, _held(stages, limit * share)), stages, heights))
+        )
+        for stages in ways
         for share in _SHARES
-        for heights in _heights(parts, steps[0] + 1)
+        for heights in _heights(stages, steps[0] + 1)
     ]
     fitting = [tiling for tiling in tried if tiling.memory <= limit]
     if fitting:
@@ -174,7 +178,7 @@ def choose(
     return min(tried, key=lambda tiling: tiling.memory)
 
 
-def _heights(parts: tuple[Stage, ...], down: int) -> list[list[int]]:
+def _heights(stages: tuple[Stage, ...], down: int) -> list[list[int]]:
     """Heights of blocks to choose from, in steps for each stage, that minimise the halo for the rows they
     keep.
 
@@ -182,62 +186,62 @@ def _heights(parts: tuple[Stage, ...], down: int) -> list[list[int]]:
     kept by the stage and for it is proportional to h. So the best h is the root of the ratio of both, times
     the price of memory.
     """
-    if len(parts) == 1:
+    if len(stages) == 1:
         return [[down]]
-    sizes = [part.channels * part.pitch**2 for part in parts]
+    sizes = [stage.channels * stage.pitch**2 for stage in stages]
     sizes[-1] = 0  # its output is passed on at once
     kept = [2 * own + below for own, below in zip(sizes, [0, *sizes], strict=False)]
-    ratios = [sqrt(part.multiply_adds * part.halo / size) for part, size in zip(parts, kept, strict=True)]
+    ratios = [sqrt(stage.multiply_adds * stage.halo / size) for stage, size in zip(stages, kept, strict=True)]
     tallest = max(ratios)
     return [
         [min(max(round(down * ratio / tallest * share), 1), down) for ratio in ratios] for share in _FRACTIONS
     ]
 
 
-def _held(parts: Sequence[Stage], memory: float) -> float:
+def _held(stages: Sequence[Stage], memory: float) -> float:
     """The bytes of `memory` that the feature maps of a block may take.
 
     A network that is not cut has halos of hundreds of pixels, so large blocks save more than the caches
     would.
     """
-    return min(memory / SLACK, QUICK) if len(parts) > 1 else memory / SLACK
+    return min(memory / SLACK, QUICK) if len(stages) > 1 else memory / SLACK
 
 
-def _block(steps: tuple[int, int], memory: float, part: Stage, highest: int) -> tuple[int, int]:
+def _block(steps: tuple[int, int], memory: float, stage: Stage, highest: int) -> tuple[int, int]:
     """The block of least halo within `memory`: as wide as the grid, or a half, a third, … of it."""
     down, across = (n + 1 for n in steps)
-    area = memory / part.memory
+    area = memory / stage.memory
     best = (float("inf"), (1, 1))
-    for parts in range(1, across + 1):
-        wide = ceil(across / parts)
-        high = min(int(area / (wide + part.halo) - part.halo), down, highest)
+    for pieces in range(1, across + 1):
+        wide = ceil(across / pieces)
+        high = min(int(area / (wide + stage.halo) - stage.halo), down, highest)
         if high < 1:
             continue
-        work = (wide + part.halo * (parts > 1)) * (high + part.halo * (high < down)) / (wide * high)
+        work = (wide + stage.halo * (pieces > 1)) * (high + stage.halo * (high < down)) / (wide * high)
         best = min(best, (work, (high, wide)))
-        if wide < part.halo:
+        if wide < stage.halo:
             break
     return best[1]
 
 
-def _tiling(parts: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
+def _tiling(stages: tuple[Stage, ...], steps: tuple[int, int], blocks: tuple[tuple[int, int], ...]) -> Tiling:
     kept = held = worst = work = 0.0
-    for i, (part, (high, wide)) in enumerate(zip(parts, blocks, strict=True)):
+    for i, (stage, (high, wide)) in enumerate(zip(stages, blocks, strict=True)):
         down, across = (n + 1 for n in steps)
         high, wide = min(high, down), min(wide, across)
-        region = min(high + part.halo, down + part.span) * min(wide + part.halo, across + part.span)
+        region = min(high + stage.halo, down + stage.span) * min(wide + stage.halo, across + stage.span)
         # an output block is copied while the one before it is still worked on
-        out = 0.0 if i + 1 < len(parts) else 8.0 * part.channels * part.pitch**2 * high * wide
-        block = SLACK * part.memory * region
-        held += block if part.holds else 0.0
-        worst = max(worst, (0.0 if part.holds else block) + out * (len(parts) > 1))
-        work += part.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
-        if i + 1 < len(parts):
-            rows = rows_kept(part, high, parts[i + 1], blocks[i + 1][0], steps[0])
-            kept += 4.0 * part.channels * rows * (part.native + part.pitch * steps[1])
+        out = 0.0 if i + 1 < len(stages) else 8.0 * stage.channels * stage.pitch**2 * high * wide
+        block = SLACK * stage.memory * region
+        held += block if stage.holds else 0.0
+        worst = max(worst, (0.0 if stage.holds else block) + out * (len(stages) > 1))
+        work += stage.multiply_adds * region * (ceil(down / high) * ceil(across / wide))
+        if i + 1 < len(stages):
+            rows = rows_kept(stage, high, stages[i + 1], blocks[i + 1][0], steps[0])
+            kept += 4.0 * stage.channels * rows * (stage.native + stage.pitch * steps[1])
     high, wide = blocks[-1]
     tiles = ceil((steps[0] + 1) / max(high, 1)) * ceil((steps[1] + 1) / max(wide, 1))
-    return Tiling(parts, blocks, KEPT_SLACK * kept + held + worst + FIXED * (len(parts) > 1), work, tiles)
+    return Tiling(stages, blocks, KEPT_SLACK * kept + held + worst + FIXED * (len(stages) > 1), work, tiles)
 
 
 def default_memory(local: bool) -> float:

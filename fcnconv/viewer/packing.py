@@ -45,7 +45,7 @@ class Packed:
             not stored in a cell counts as 0 there.
         concept_error: The same for a concept.
         exact: bool (rows, cols), whether the cell was scored as a crop.
-        looked_at: bool (rows, cols), whether the cell has scores.
+        inside: bool (rows, cols), whether the cell has scores.
         foremost: The class that shows most, see `scores.strength`.
         best_scale: uint8 (rows, cols), if scales are joined, the scale of the best class of each cell; else
             zeros.
@@ -57,7 +57,7 @@ class Packed:
     error: float
     concept_error: float
     exact: Mask
-    looked_at: Mask
+    inside: Mask
     best_scale: npt.NDArray[np.uint8]
     foremost: int
 
@@ -70,20 +70,20 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES, most_kept: int | Non
         max_values: Cells × classes up to which every class is stored.
         most_kept: The most classes stored per cell; None stores all of them, up to `max_values`.
     """
-    rows, cols, num_classes = stream.about.shape
+    rows, cols, num_classes = stream.info.shape
     kept = _kept(rows * cols, num_classes, max_values)
     if most_kept is not None and num_classes > _AS_MUCH * most_kept:
         kept = min(kept or most_kept, most_kept)
-    member = _membership(stream.about.labels.concepts, num_classes)
+    member = _membership(stream.info.labels.concepts, num_classes)
     index_type = np.dtype("<u2" if num_classes <= 1 << 16 else "<u4")
     index = np.zeros((kept, rows, cols), index_type)
     value = np.zeros((kept or num_classes, rows, cols), np.uint8)
-    looked_at = np.zeros((rows, cols), np.bool_)
+    inside = np.zeros((rows, cols), np.bool_)
     exact, best_scale = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.uint8)
     error = concept_error = 0.0
     strong = np.zeros(num_classes)
     for piece in stream.pieces():
-        exact[piece.place], looked_at[piece.place] = piece.exact, ~np.isnan(piece.logits[:, :, 0])
+        exact[piece.place], inside[piece.place] = piece.exact, ~np.isnan(piece.logits[:, :, 0])
         if piece.block.best_scale is not None:
             best_scale[piece.place] = piece.block.best_scale
         for row, probabilities in enumerate(shown(piece.probabilities()), start=piece.block.rows.start):
@@ -104,7 +104,7 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES, most_kept: int | Non
     data = zlib.compress(index.tobytes() + value.tobytes(), _LEVEL)
     return Packed(
         *(kept, index_type.itemsize, data, error, concept_error),
-        *(exact, looked_at, best_scale, int(strong.argmax())),
+        *(exact, inside, best_scale, int(strong.argmax())),
     )
 
 

@@ -62,29 +62,27 @@ def viewer_page(
         page_bytes: The target size of the page. The photo is stored at a coarser size to reach it.
     """
     packed = pack(stream, max_values)
-    about, origin = stream.about, provenance()
-    maps = [(about, packed)]
+    info, origin = stream.info, provenance()
+    maps = [(info, packed)]
     for kind in KIND_NAMES:
-        if kind in about.others:
-            other = about.others[kind]()
-            maps.append((other.about, pack(other, max_values, OTHER_KEPT)))
-    name = readable(PurePath(about.source.name).name) if about.source else "image"
+        if kind in info.others:
+            other = info.others[kind]()
+            maps.append((other.info, pack(other, max_values, OTHER_KEPT)))
+    name = readable(PurePath(info.source.name).name) if info.source else "image"
     values = {
         "name": html.escape(name),
-        "width": str(about.grid.image_size[0]),
-        "height": str(about.grid.image_size[1]),
-        "subtitle": _subtitle(about),
-        "answer": _answer(about),
-        "agreement": _agreement(
-            stream.finish().agreement, int(packed.exact.sum()), int(packed.looked_at.sum())
-        ),
+        "width": str(info.grid.image_size[0]),
+        "height": str(info.grid.image_size[1]),
+        "subtitle": _subtitle(info),
+        "answer": _answer(info),
+        "agreement": _agreement(stream.finish().agreement, int(packed.exact.sum()), int(packed.inside.sum())),
         "storage": " ".join(_storage(*one, whose=i > 0) for i, one in enumerate(maps)),
         "provenance": terms(origin),
         "kinds": "".join(_choice(kind) for kind in KIND_NAMES if kind in {one.kind for one, _ in maps}),
         "one-kind": "" if len(maps) > 1 else " hidden",
         "maps": "".join(_data(*one) for one in maps),
     }
-    facts = _facts(name, about, packed, shown) | {"kinds": [_kind_facts(*one) for one in maps]}
+    facts = _facts(name, info, packed, shown) | {"kinds": [_kind_facts(*one) for one in maps]}
     room = page_bytes - sum(len(value) for value in values.values()) - len(script_json(facts)) - 10_000
     sharp = page_photo(photo, int(room * 0.99), max_side)  # the markup around the tiles is under 1 %
     facts["levels"] = [level.size for level in sharp.levels]
@@ -100,10 +98,10 @@ def _origins(packed: Packed) -> bytes:
     """Returns one byte per cell: 2 outside the region of interest, 1 if the cell was scored as a crop, else
     0.
     """
-    return np.where(packed.looked_at, packed.exact, 2).astype(np.uint8).tobytes()
+    return np.where(packed.inside, packed.exact, 2).astype(np.uint8).tobytes()
 
 
-def _data(about: MapInfo, packed: Packed) -> str:
+def _data(info: MapInfo, packed: Packed) -> str:
     """Returns a map's packed bytes as elements that only the script reads."""
     parts = {
         "data": packed.data,
@@ -111,7 +109,7 @@ def _data(about: MapInfo, packed: Packed) -> str:
         "best": zlib.compress(packed.best_scale.tobytes(), 9),
     }
     return "".join(
-        f'<script type="text/plain" id="{name}-{about.kind}">{base64.b64encode(part).decode()}</script>\n'
+        f'<script type="text/plain" id="{name}-{info.kind}">{base64.b64encode(part).decode()}</script>\n'
         for name, part in parts.items()
     )
 
@@ -120,39 +118,39 @@ def _choice(kind: MapKind) -> str:
     return f'<label><input type="radio" name="kind" value="{kind}"> {KIND_NAMES[kind]}</label>'
 
 
-def _kind_facts(about: MapInfo, packed: Packed) -> dict[str, object]:
+def _kind_facts(info: MapInfo, packed: Packed) -> dict[str, object]:
     """Returns the facts about one map that the page's script needs."""
-    grid = about.grid
+    grid = info.grid
     return {
-        "kind": about.kind,
+        "kind": info.kind,
         "rows": grid.rows,
         "cols": grid.cols,
         "scanSize": grid.scan_size,
         "window": grid.window,
         "stride": grid.stride,
-        "scales": [(*each.scan_size, each.rows, each.cols) for each in about.scales],
+        "scales": [(*each.scan_size, each.rows, each.cols) for each in info.scales],
         "kept": packed.kept,
         "indexBytes": packed.index_bytes,
-        "unit": about.unit,
+        "unit": info.unit,
         "fades": grid.window > grid.stride * grid.phases,  # windows lie within the image's border
-        "subtitle": _subtitle(about),
+        "subtitle": _subtitle(info),
     }
 
 
-def _facts(name: str, about: MapInfo, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
+def _facts(name: str, info: MapInfo, packed: Packed, shown: Sequence[Selection]) -> dict[str, object]:
     """Returns the facts that the page's script needs for any of its maps."""
-    labels = about.labels
+    labels = info.labels
     opacities = np.round(255 * opacity_map()).astype(np.uint8)[:, None]
     return {
         "name": name,
-        "imageSize": about.grid.image_size,
+        "imageSize": info.grid.image_size,
         "categories": labels.categories,
         "wnids": labels.wnids,
         "concepts": [_listed(concept) for concept in labels.concepts],
-        "foremost": _foremost(about, packed),
+        "foremost": _foremost(info, packed),
         "shown": [_listed(selection) for selection in shown],
-        "mode": about.provenance.mode,
-        "anchors": correction_record(about.provenance.correction)["anchors"],
+        "mode": info.provenance.mode,
+        "anchors": correction_record(info.provenance.correction)["anchors"],
         "colours": np.hstack([colour_map(), opacities]).tobytes().hex(),  # RGBA of probabilities 0 to 1
         "veil": VEIL,
         "keyColours": distinct_colours(KEY_CLASSES).tobytes().hex(),
@@ -165,26 +163,26 @@ def _listed(selection: Selection) -> tuple[str, tuple[int, ...], str | None, tup
     return selection.name, selection.classes, selection.wnid, selection.also
 
 
-def _answer(about: MapInfo) -> str:
+def _answer(info: MapInfo) -> str:
     """Returns the classes of the whole image as HTML; empty if they are unknown."""
-    if about.answer is None:
+    if info.answer is None:
         return ""
-    listed = [f"{html.escape(p.category)} {p.probability:.2f}" for p in about.answer().predictions[:3]]
+    listed = [f"{html.escape(p.category)} {p.probability:.2f}" for p in info.answer().predictions[:3]]
     return f"<strong>{listed[0]}</strong>" + "".join(f" · {text}" for text in listed[1:])
 
 
-def _foremost(about: MapInfo, packed: Packed) -> int:
+def _foremost(info: MapInfo, packed: Packed) -> int:
     """Returns the class that the page opens with: the top class of the whole image, if it is known."""
-    first = about.answer().predictions[0].class_idx if about.answer is not None else None
+    first = info.answer().predictions[0].class_idx if info.answer is not None else None
     return packed.foremost if first is None else first
 
 
-def _subtitle(about: MapInfo) -> str:
-    grid = about.grid
+def _subtitle(info: MapInfo) -> str:
+    grid = info.grid
     width, height = grid.image_size
-    windows = f"{grid.rows:,} × {grid.cols:,} {about.unit}s of {grid.window} px, {grid.stride} px apart"
-    sizes = ["{:,} × {:,}".format(*each.scan_size) for each in about.scales or (grid,)]
-    at = f", scanned at {', '.join(sizes)} px" if about.scales or grid.scan_size != grid.image_size else ""
+    windows = f"{grid.rows:,} × {grid.cols:,} {info.unit}s of {grid.window} px, {grid.stride} px apart"
+    sizes = ["{:,} × {:,}".format(*each.scan_size) for each in info.scales or (grid,)]
+    at = f", scanned at {', '.join(sizes)} px" if info.scales or grid.scan_size != grid.image_size else ""
     return f"{width:,} × {height:,} px · {windows}{at}"
 
 
@@ -200,20 +198,20 @@ def _agreement(found: Agreement | None, exact: int, cells: int) -> str:
     return f"{how}; {exact:,} of {cells:,} were scored as crops." if exact else f"{how}."
 
 
-def _storage(about: MapInfo, packed: Packed, *, whose: bool) -> str:
+def _storage(info: MapInfo, packed: Packed, *, whose: bool) -> str:
     """Returns a sentence about which part of a map the page stores, and with which error. whose: name the
     map's kind.
     """
-    rows, cols, num_classes = about.shape
-    unit = about.unit
+    rows, cols, num_classes = info.shape
+    unit = info.unit
     kept = (
         f"the {packed.kept} best of {num_classes:,} classes"
         if packed.kept
         else f"all {num_classes:,} classes"
     )
     rest = f"; a class outside a {unit}’s {packed.kept} best counts as 0 there" if packed.kept else ""
-    summed = f", of a concept’s sum {_rounded_up(packed.concept_error)}" if about.labels.concepts else ""
-    page = f"{KIND_NAMES[about.kind]}: the page" if whose else "This page"
+    summed = f", of a concept’s sum {_rounded_up(packed.concept_error)}" if info.labels.concepts else ""
+    page = f"{KIND_NAMES[info.kind]}: the page" if whose else "This page"
     scale = "in 8 bits on a square-root scale"
     return (
         f"{page} holds {kept} of each of {rows * cols:,} {unit}s, {scale}{rest}. "

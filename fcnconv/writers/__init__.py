@@ -17,7 +17,7 @@ from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.writers.arrays import write_npy, write_npz
 from fcnconv.writers.cell_table import write_csv, write_json
-from fcnconv.writers.output_spec import Choice, is_map, provenance
+from fcnconv.writers.output_spec import OutputSpec, is_map, provenance
 from fcnconv.writers.pictures import write_picture, write_viewer
 from fcnconv.writers.polygons import write_geojson, write_gpkg, write_packed_geojson
 from fcnconv.writers.tables import write_parquet
@@ -26,7 +26,7 @@ from fcnconv.writers.zarrs import write_ome_zarr, write_zarr
 
 __all__ = [
     "WRITERS",
-    "Choice",
+    "OutputSpec",
     "Writer",
     "check_terminal",
     "find_writer",
@@ -43,21 +43,21 @@ class Writer:
     Attributes:
         suffix: The suffix of its files, without a dot.
         write: The function that writes a map to a path.
-        about: A short description of what the file contains.
+        description: A short description of what the file contains.
         takes: The fields of `OutputOptions` that change what is written, in addition to the class selection.
         needs_class: Whether the format shows only a few classes, so that you must select one.
-        looked_at: Whether it is a display format; otherwise it is a data format.
+        display: Whether it is a display format; otherwise it is a data format.
         folder: Whether the output is a directory.
         reported: Whether a batch of these files gets an index page that links to all of them.
         needs: A package that fcnconv does not install by default, and the extra that installs it.
     """
 
     suffix: str
-    write: Callable[[Path, ScoreStream, Choice], None]
-    about: str
+    write: Callable[[Path, ScoreStream, OutputSpec], None]
+    description: str
     takes: tuple[str, ...] = ()
     needs_class: bool = False
-    looked_at: bool = False
+    display: bool = False
     folder: bool = False
     reported: bool = False
     needs: tuple[str, str] | None = None
@@ -70,13 +70,15 @@ _PICTURE = (
 _PLAIN = ("plain", "dtype")
 
 
-def _picture(suffix: str, format: str, about: str, *more: str) -> Writer:
+def _picture(suffix: str, format: str, description: str, *more: str) -> Writer:
     write = partial(write_picture, format=format)
-    return Writer(suffix, write, about, takes=(*_PICTURE, *more), needs_class=True, looked_at=True)
+    return Writer(suffix, write, description, takes=(*_PICTURE, *more), needs_class=True, display=True)
 
 
-def _polygons(suffix: str, write: Callable[[Path, ScoreStream, Choice], None], about: str) -> Writer:
-    return Writer(suffix, write, about, takes=("top_k", "at_least", "projected"))
+def _polygons(
+    suffix: str, write: Callable[[Path, ScoreStream, OutputSpec], None], description: str
+) -> Writer:
+    return Writer(suffix, write, description, takes=("top_k", "at_least", "projected"))
 
 
 _ROWS = (
@@ -143,7 +145,7 @@ _ROWS = (
         write_viewer,
         "one page that shows every class in a browser",
         takes=("max_side",),
-        looked_at=True,
+        display=True,
         reported=True,
     ),
 )
@@ -189,7 +191,7 @@ def find_writer(
             raise UsageError(f"standard output has no suffix; name the format with --format: {known}")
         raise UsageError(f"unknown format {suffix!r} for {out!r}; known: {known}")
     check_options(
-        f"a .{writer.suffix}", writer.takes, options, scan.looked_at() if writer.looked_at else scan
+        f"a .{writer.suffix}", writer.takes, options, scan.for_display() if writer.display else scan
     )
     if writer.folder and out in STANDARD_OUTPUT:
         raise UsageError(f"a .{suffix} is a directory and cannot go to standard output; name it with --out")
@@ -216,7 +218,7 @@ def check_terminal(options: OutputOptions, scan: ScanOptions = PLAIN_SCAN) -> No
     Raises:
         UsageError: An option has no effect on a terminal.
     """
-    check_options("what a terminal shows", TERMINAL, options, scan.looked_at())
+    check_options("what a terminal shows", TERMINAL, options, scan.for_display())
 
 
 def check_options(what: str, takes: tuple[str, ...], options: OutputOptions, scan: ScanOptions) -> None:

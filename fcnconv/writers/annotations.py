@@ -18,7 +18,7 @@ from fcnconv.images.remote import is_address
 from fcnconv.labels import Labels, Selection
 from fcnconv.regions import Located, Region
 from fcnconv.version import __version__
-from fcnconv.writers.output_spec import Choice
+from fcnconv.writers.output_spec import OutputSpec
 
 _DIGITS = 2
 """Decimal places of pixel coordinates. Outlines come from cells of many pixels."""
@@ -42,14 +42,14 @@ class Categories:
         return [selection.name for selection in self.selections]
 
 
-def write_coco(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
+def write_coco(path: Path, found: Iterable[Located], labels: Labels, output: OutputSpec) -> None:
     """Writes COCO object detection: ``images``, ``annotations`` and ``categories`` (https://cocodataset.org).
 
     An annotation contains the ``bbox`` (x, y, width, height), the ``segmentation`` as polygons, the ``area``
     without holes, and the ``score``, as in COCO's results. COCO's polygons have no holes, so the segmentation
     omits the holes of a region. Numbers start at 1, because many tools treat category 0 as the background.
     """
-    categories = Categories(labels, choice.selections)
+    categories = Categories(labels, output.selections)
     with path.open("w", encoding="utf-8") as file:
         images: list[dict[str, Any]] = []
         head = {"info": {"description": f"regions found by fcnconv {__version__}"}, "licenses": []}
@@ -89,7 +89,7 @@ def _coco_annotations(
             }
 
 
-def write_label_studio(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
+def write_label_studio(path: Path, found: Iterable[Located], labels: Labels, output: OutputSpec) -> None:
     """Writes tasks of Label Studio with predictions: one rectangle and one polygon per region, in percent of
     the image (https://labelstud.io/guide/predictions).
 
@@ -133,7 +133,7 @@ def _results(located: Located, region: Region) -> Iterator[dict[str, Any]]:
     }
 
 
-def write_fiftyone(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
+def write_fiftyone(path: Path, found: Iterable[Located], labels: Labels, output: OutputSpec) -> None:
     """Writes labels of FiftyOne's type ``FiftyOneImageDetectionDataset``.
 
     Each image is named by its absolute path. Its boxes are fractions of the image, with label and confidence.
@@ -164,7 +164,7 @@ def _corner_and_size(region: Region, size: Any) -> list[float]:
     return [*np.round(corners[0], 6).tolist(), *np.round(corners[1] - corners[0], 6).tolist()]
 
 
-def write_yolo(folder: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
+def write_yolo(folder: Path, found: Iterable[Located], labels: Labels, output: OutputSpec) -> None:
     """Writes a folder in YOLO's format: ``labels/PATH.txt`` for each image, with one line per region, and
     ``data.yaml`` with the class names (https://docs.ultralytics.com/datasets/detect).
 
@@ -174,7 +174,7 @@ def write_yolo(folder: Path, found: Iterable[Located], labels: Labels, choice: C
     Raises:
         OutputError: Two images would share one label file.
     """
-    categories = Categories(labels, choice.selections)
+    categories = Categories(labels, output.selections)
     written: dict[str, str] = {}
     for located in found:
         name = label_file(located.name)

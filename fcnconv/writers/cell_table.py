@@ -11,17 +11,17 @@ from fcnconv.errors import printable
 from fcnconv.labels import Selection
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import written
-from fcnconv.writers.output_spec import Choice, Kept, keep, provenance
+from fcnconv.writers.output_spec import Kept, OutputSpec, keep, provenance
 
 Ranking = list[tuple[Selection, float]]
 
 
-def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_json(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes the provenance, then one line per cell: row, col, box, whether it is exact, and its best or
     selected classes.
     """
-    rows, cols, _ = stream.about.shape
-    kept = keep(stream, choice.selections, choice.options.top_k)
+    rows, cols, _ = stream.info.shape
+    kept = keep(stream, output.selections, output.options.top_k)
     head = provenance(stream) | {"rows": rows, "cols": cols}
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head)[:-1] + ', "cells": [')
@@ -40,7 +40,7 @@ def write_json(path: Path, stream: ScoreStream, choice: Choice) -> None:
         file.write("\n]}\n")
 
 
-def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_csv(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes one row per cell.
 
     Without a selection, a row contains the k best categories and whether the cell was scored as a crop (1 or
@@ -48,21 +48,21 @@ def write_csv(path: Path, stream: ScoreStream, choice: Choice) -> None:
     ``minx,miny,width,height``, and no other columns, as readers of WSInfer's tables expect. Names that a
     spreadsheet would evaluate get an apostrophe, see `_as_text`.
     """
-    kept = keep(stream, choice.selections, choice.options.top_k)
+    kept = keep(stream, output.selections, output.options.top_k)
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        if choice.selections:
+        if output.selections:
             table.writerow(
-                [*_BOX_COLUMNS, *(f"prob_{printable(selection.name)}" for selection in choice.selections)]
+                [*_BOX_COLUMNS, *(f"prob_{printable(selection.name)}" for selection in output.selections)]
             )
         else:
-            ranks = range(1, min(choice.options.top_k, len(stream.about.labels)) + 1)
+            ranks = range(1, min(output.options.top_k, len(stream.info.labels)) + 1)
             best = [f"{column}_{rank}" for rank in ranks for column in ("category", "probability")]
             table.writerow(["row", "col", *_BOX_COLUMNS, *best, "exact"])
         for row, col, ranking in _cells(kept):
             x0, y0, x1, y1 = kept.box(row, col)
             box = (x0, y0, x1 - x0, y1 - y0)
-            if choice.selections:
+            if output.selections:
                 table.writerow([*box, *(f"{p:.6f}" for _, p in ranking)])
             else:
                 pairs = (item for s, p in ranking for item in (_as_text(s.name), f"{p:.6f}"))

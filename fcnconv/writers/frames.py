@@ -9,14 +9,14 @@ import numpy as np
 
 from fcnconv.errors import OutputError
 from fcnconv.scores import ScoreStream
-from fcnconv.writers.output_spec import Choice, keep, provenance
+from fcnconv.writers.output_spec import OutputSpec, keep, provenance
 
 if TYPE_CHECKING:
     import pandas
     import xarray
 
 
-def labelled_array(stream: ScoreStream, choice: Choice) -> xarray.DataArray:
+def labelled_array(stream: ScoreStream, output: OutputSpec) -> xarray.DataArray:
     """Returns the scores, float32, with the dimensions row, col and class. The attributes are the provenance.
 
     Coordinates:
@@ -29,24 +29,24 @@ def labelled_array(stream: ScoreStream, choice: Choice) -> xarray.DataArray:
         OutputError: xarray is not installed.
     """
     made = _needed("xarray")
-    about = stream.about
-    rows, cols, _ = about.shape
-    scores = np.empty((rows, cols, len(choice.names(about))), np.float32)
+    info = stream.info
+    rows, cols, _ = info.shape
+    scores = np.empty((rows, cols, len(output.names(info))), np.float32)
     exact = np.empty((rows, cols), np.bool_)
     for piece in stream.pieces():
-        scores[piece.place], exact[piece.place] = choice.scores(piece), piece.exact
-    across = [about.grid.square(0, col) for col in range(cols)]
-    down = [about.grid.square(row, 0) for row in range(rows)]
+        scores[piece.place], exact[piece.place] = output.scores(piece), piece.exact
+    across = [info.grid.square(0, col) for col in range(cols)]
+    down = [info.grid.square(row, 0) for row in range(rows)]
     return made.DataArray(
         scores,
         dims=("row", "col", "class"),
         coords={
-            "class": choice.names(about),
+            "class": output.names(info),
             "x": ("col", [(x0 + x1) / 2 for x0, _, x1, _ in across]),
             "y": ("row", [(y0 + y1) / 2 for _, y0, _, y1 in down]),
             "exact": (("row", "col"), exact),
         },
-        name=choice.options.values,
+        name=output.options.values,
         attrs=provenance(stream),
     )
 

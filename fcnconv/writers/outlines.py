@@ -18,7 +18,7 @@ from fcnconv.errors import OutputError, UsageError, first_line
 from fcnconv.images.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.labels import Labels
 from fcnconv.regions import Located
-from fcnconv.writers.output_spec import Choice
+from fcnconv.writers.output_spec import OutputSpec
 from fcnconv.writers.polygons import crs_name, without_a_map
 
 Points = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ _PIXEL_DIGITS, _DEGREE_DIGITS = 2, 8
 """Decimal places of coordinates: a hundredth of a pixel, and about a millimetre in degrees."""
 
 
-def write_region_geojson(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
+def write_region_geojson(path: Path, found: Iterable[Located], labels: Labels, output: OutputSpec) -> None:
     """Writes one feature per region: its outline with holes, and class, probability, mean, area, box and
     image as properties. It is also a QuPath annotation, with ``classification`` and ``measurements``.
 
@@ -38,7 +38,7 @@ def write_region_geojson(path: Path, found: Iterable[Located], labels: Labels, c
     Raises:
         UsageError: The images have no common coordinate system.
     """
-    placed = _InOneSystem(projected=choice.options.projected)
+    placed = _InOneSystem(projected=output.options.projected)
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         comma = "\n"
@@ -128,7 +128,7 @@ def _to_degrees(place: GeoReference) -> Callable[[Points], Points]:
     return degrees
 
 
-def write_region_gpkg(path: Path, found: Iterable[Located], labels: Labels, choice: Choice) -> None:
+def write_region_gpkg(path: Path, found: Iterable[Located], labels: Labels, output: OutputSpec) -> None:
     """Writes a GeoPackage with one layer, ``regions``, in the image's own coordinate system.
 
     The layer contains the outlines with holes and the columns category, probability, mean, area_px (square

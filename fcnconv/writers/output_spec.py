@@ -27,7 +27,7 @@ CellRecord = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
-class Choice:
+class OutputSpec:
     """The part of a score map that is written.
 
     Attributes:
@@ -43,7 +43,7 @@ class Choice:
         object.__setattr__(self, "selections", tuple(reversed(once.values())))
 
     @classmethod
-    def of(cls, options: OutputOptions, labels: Labels) -> Choice:
+    def of(cls, options: OutputOptions, labels: Labels) -> OutputSpec:
         """Returns the choice that the options make for a map with these labels.
 
         Raises:
@@ -54,62 +54,62 @@ class Choice:
     def scores(self, piece: MapBlock) -> FloatArray:
         """Returns float32 (rows, cols, num_classes), or (rows, cols, len(selections)) with a selection."""
         values = self.options.values
-        if piece.about.labels.activation == "none" and self.options.dtype in (None, "float32"):
+        if piece.info.labels.activation == "none" and self.options.dtype in (None, "float32"):
             values = "logits"  # raw outputs need not be probabilities
         if self.selections:
             return piece.class_maps(self.selections, values)
         return piece.probabilities() if values == "probabilities" else piece.logits
 
-    def names(self, about: MapInfo) -> list[str]:
+    def names(self, info: MapInfo) -> list[str]:
         """Returns the name of each plane of `scores`."""
-        return [selection.name for selection in self.selections] or list(about.labels.categories)
+        return [selection.name for selection in self.selections] or list(info.labels.categories)
 
 
 PICTURE_SIDE = 8192
 """Default for the longest side of a picture, in pixels."""
 
 
-def photo_of(about: MapInfo, max_side: int) -> Pixels:
+def photo_of(info: MapInfo, max_side: int) -> Pixels:
     """Returns the scanned image, uint8 (H, W, 3), with no side longer than `max_side` pixels.
 
     Raises:
         UsageError: The map has no image.
     """
-    return read_within(source_of(about), max_side)
+    return read_within(source_of(info), max_side)
 
 
-def source_of(about: MapInfo) -> ImageSource:
+def source_of(info: MapInfo) -> ImageSource:
     """Returns the scanned image as it is displayed.
 
     Raises:
         UsageError: The map has no image.
     """
-    if about.source is None:
+    if info.source is None:
         raise UsageError("a picture is drawn over the photo, and this map has no photo; write another format")
-    return seen(about.source)
+    return seen(info.source)
 
 
-def place_of(about: MapInfo) -> GeoReference | None:
+def place_of(info: MapInfo) -> GeoReference | None:
     """Returns the image's georeference, or None if its file has no georeference."""
-    return about.source.info.georeference if about.source is not None else None
+    return info.source.info.georeference if info.source is not None else None
 
 
-def optimises(about: MapInfo) -> bool:
+def optimises(info: MapInfo) -> bool:
     """Returns whether a map is written as a cloud-optimised GeoTIFF: the image is georeferenced and rasterio
     is installed.
     """
-    return place_of(about) is not None and find_spec("rasterio") is not None
+    return place_of(info) is not None and find_spec("rasterio") is not None
 
 
 def told(stream: ScoreStream) -> str:
     """Returns a short description of a map's accuracy and settings. Call it after the map has been read."""
-    about = stream.about
-    sizes = [f"{width} × {height}" for width, height in (g.scan_size for g in about.scales or (about.grid,))]
+    info = stream.info
+    sizes = [f"{width} × {height}" for width, height in (g.scan_size for g in info.scales or (info.grid,))]
     at = f"{', '.join(sizes[:-1])} and {sizes[-1]}" if len(sizes) > 1 else sizes[0]
     agreement = stream.finish().agreement
     true = f"{agreement}; " if agreement is not None else ""
-    model = about.provenance.identity.model
-    cells = f"{about.grid.rows} × {about.grid.cols} {about.unit}s of {about.grid.window} px"
+    model = info.provenance.identity.model
+    cells = f"{info.grid.rows} × {info.grid.cols} {info.unit}s of {info.grid.window} px"
     return f"{true}{cells} at {at} px; {model}"
 
 
@@ -117,8 +117,8 @@ def provenance(stream: ScoreStream) -> CellRecord:
     """Returns what a reader needs to locate each cell and to make the map again. Call it after the map has
     been read.
     """
-    about, made = stream.about, stream.finish()
-    grid = about.grid
+    info, made = stream.info, stream.finish()
+    grid = info.grid
     record: CellRecord = {
         "window": grid.window,
         "stride": grid.stride,
@@ -132,8 +132,8 @@ def provenance(stream: ScoreStream) -> CellRecord:
         "tiles": made.tiles,
         "preprocessing": made.identity.preprocessing,
         "weights_sha256": made.identity.weights_sha256,
-        "activation": about.labels.activation,
-        "temperature": about.temperature,
+        "activation": info.labels.activation,
+        "temperature": info.temperature,
         "backend": made.backend,
         "precision": made.arithmetic.number,
         **correction_record(made.correction),
@@ -142,19 +142,19 @@ def provenance(stream: ScoreStream) -> CellRecord:
     }
     if made.arithmetic.error:
         record["precision_error"] = made.arithmetic.error
-    record.update(about.looked_at)
-    if about.scales:
+    record.update(info.roi)
+    if info.scales:
         record["scales"] = ",".join(
-            f"{width}x{height}" for width, height in (g.scan_size for g in about.scales)
+            f"{width}x{height}" for width, height in (g.scan_size for g in info.scales)
         )
-    if about.join is not None:
-        record["join"] = about.join
-    if about.kind != "windows":
-        record["map"] = about.kind
-    if about.source is not None:
-        if (size := mean_side(about.source.info.pixel_size)) is not None:
+    if info.join is not None:
+        record["join"] = info.join
+    if info.kind != "windows":
+        record["map"] = info.kind
+    if info.source is not None:
+        if (size := mean_side(info.source.info.pixel_size)) is not None:
             record["pixel_size"] = size
-        record.update(about.source.info.bands)
+        record.update(info.source.info.bands)
     if made.agreement is not None:
         record.update(made.agreement.record())
     return record
@@ -173,7 +173,7 @@ class Kept:
         best_scale: uint8 (rows, cols), if several scales are joined.
     """
 
-    about: MapInfo
+    info: MapInfo
     probability: FloatArray
     listed: Sequence[Selection]
     class_idx: npt.NDArray[np.unsignedinteger] | None
@@ -182,7 +182,7 @@ class Kept:
 
     def box(self, row: int, col: int) -> Box:
         """Returns (x0, y0, x1, y1) of a cell's window, see `MapInfo.box`."""
-        return self.about.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
+        return self.info.box(row, col, None if self.best_scale is None else int(self.best_scale[row, col]))
 
     def cells(self, row: int) -> npt.NDArray[np.intp]:
         """Returns the columns of a row's cells inside the region of interest."""
@@ -228,13 +228,13 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
             cell are kept.
         k: The number of best categories.
     """
-    about = stream.about
-    rows, cols, num_classes = about.shape
+    info = stream.info
+    rows, cols, num_classes = info.shape
     k = min(k, num_classes)
     probability = np.empty((rows, cols, len(selections) or k), np.float32)
     class_idx = None if selections else np.empty((rows, cols, k), np.min_scalar_type(max(num_classes, 256)))
     exact = np.empty((rows, cols), np.bool_)
-    best_scale = np.empty((rows, cols), np.uint8) if about.has_best_scale else None
+    best_scale = np.empty((rows, cols), np.uint8) if info.has_best_scale else None
     for piece in stream.pieces():
         if class_idx is None:
             probability[piece.place] = piece.class_maps(selections)
@@ -243,8 +243,8 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
         exact[piece.place] = piece.exact
         if best_scale is not None and piece.block.best_scale is not None:
             best_scale[piece.place] = piece.block.best_scale
-    listed = selections or about.labels.all_categories()
-    return Kept(about, probability, listed, class_idx, exact, best_scale)
+    listed = selections or info.labels.all_categories()
+    return Kept(info, probability, listed, class_idx, exact, best_scale)
 
 
 MADE_BY = f"fcnconv {__version__}"

@@ -25,8 +25,8 @@ from fcnconv.writers.output_spec import (
     MADE_BY,
     PICTURE_SIDE,
     CellRecord,
-    Choice,
     Kept,
+    OutputSpec,
     keep,
     photo_of,
     provenance,
@@ -47,7 +47,7 @@ _COMPRESSED = 1
 """
 
 
-def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) -> None:
+def write_picture(path: Path, stream: ScoreStream, output: OutputSpec, format: str) -> None:
     """Writes the picture of `picture_of` to a file.
 
     The EXIF image description contains the provenance as JSON. A PNG also contains text chunks: the JSON in
@@ -56,10 +56,10 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
     Args:
         path: The file.
         stream: The map.
-        choice: The selections and options.
+        output: The selections and options.
         format: Pillow's name of the file format.
     """
-    picture = plain_picture_of(stream, choice) if choice.options.plain else picture_of(stream, choice)
+    picture = plain_picture_of(stream, output) if output.options.plain else picture_of(stream, output)
     record = json.dumps(provenance(stream))
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = record
@@ -72,7 +72,7 @@ def write_picture(path: Path, stream: ScoreStream, choice: Choice, format: str) 
         picture.save(file, format, quality=90, compress_level=_COMPRESSED, exif=exif, pnginfo=text)
 
 
-def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
+def picture_of(stream: ScoreStream, output: OutputSpec) -> Image.Image:
     """Returns the photo with one panel per selection, or with the top class of each cell, and a legend below.
 
     No side is longer than ``options.max_side``.
@@ -80,43 +80,43 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     Raises:
         UsageError: No class is selected, or the map has no photo, or an option does not apply.
     """
-    options, about = choice.options, stream.about
-    if not (choice.selections or options.argmax):
+    options, info = output.options, stream.info
+    if not (output.selections or options.argmax):
         raise UsageError("a picture shows a class over the photo; name one with --class")
-    width, height = about.grid.image_size
+    width, height = info.grid.image_size
     side = options.max_side or PICTURE_SIDE
-    if options.raw and about.grid.phases == 1:
+    if options.raw and info.grid.phases == 1:
         raise UsageError(
             "--raw shows the map of a finer stride, whose pictures are smooth; this map has the network's own"
         )
-    panels = 1 if options.argmax else len(choice.selections) * (2 if options.raw else 1)
+    panels = 1 if options.argmax else len(output.selections) * (2 if options.raw else 1)
     across, down = sheet_shape(panels, (width, height))
     share = side / max(across * width, down * height)
-    photo = photo_of(about, max(round(max(width, height) * min(share, 1)), 1))
-    kept = keep(stream, choice.selections, _CONTENDERS)
-    outlines = _outlines(kept, choice) if options.outline else []
+    photo = photo_of(info, max(round(max(width, height) * min(share, 1)), 1))
+    kept = keep(stream, output.selections, _CONTENDERS)
+    outlines = _outlines(kept, output) if options.outline else []
     raw = kept.probability
-    if about.grid.phases > 1 and not (options.cells or options.argmax):
-        kept = replace(kept, probability=smooth(raw, about.grid.phases))
+    if info.grid.phases > 1 and not (options.cells or options.argmax):
+        kept = replace(kept, probability=smooth(raw, info.grid.phases))
     style = Style(cells=options.cells, colormap=options.colormap)
     frame = Frame(not options.no_legend, told(stream) if options.footer else "", side)
-    names = choice.names(about)
+    names = output.names(info)
     if options.argmax:
-        floor = winners_floor(options, about.labels)
-        winners = Winners.of(*_best_first(kept), about.grid, names, floor)
+        floor = winners_floor(options, info.labels)
+        winners = Winners.of(*_best_first(kept), info.grid, names, floor)
         picture = winners_sheet(photo, lambda photo: winners.draw(photo, style), winners.key, frame=frame)
         hint_if_faint(float(shown(kept.probability).max()), [], floor)
     else:
         planes = shown(kept.probability)
         titles = [
-            _title(about, selection, float(planes[:, :, k].max()), smoothed=kept.probability is not raw)
-            for k, selection in enumerate(choice.selections)
+            _title(info, selection, float(planes[:, :, k].max()), smoothed=kept.probability is not raw)
+            for k, selection in enumerate(output.selections)
         ]
         hint_if_faint(float(planes.max()), names)
         if options.raw:
             beside = [
                 f"{selection.name}, not smoothed; up to {shown(raw[:, :, k]).max():.2f}"
-                for k, selection in enumerate(choice.selections)
+                for k, selection in enumerate(output.selections)
             ]
             titles = [title for pair in zip(titles, beside, strict=True) for title in pair]
             planes = np.stack([planes, shown(raw)], axis=-1).reshape(*planes.shape[:2], -1)  # pairs
@@ -124,7 +124,7 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
         picture = class_sheet(
             photo,
             planes,
-            about.grid,
+            info.grid,
             titles,
             style=style,
             stretch=options.stretch,
@@ -134,22 +134,22 @@ def picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
     return picture
 
 
-def _outlines(kept: Kept, choice: Choice) -> list[list[npt.NDArray[np.float64]]]:
+def _outlines(kept: Kept, output: OutputSpec) -> list[list[npt.NDArray[np.float64]]]:
     """Returns the rings of the regions of each selection, in pixels of the image."""
     from fcnconv.regions import place_of_windows, regions_of_each  # only regions need shapely
 
-    place = place_of_windows(kept.about.grid)
-    found = regions_of_each(kept.probability, place, choice.selections, choice.options)
+    place = place_of_windows(kept.info.grid)
+    found = regions_of_each(kept.probability, place, output.selections, output.options)
     return [[ring for region in regions for ring in region.rings] for regions in found]
 
 
-def _title(about: MapInfo, selection: Selection, highest: float, *, smoothed: bool) -> str:
+def _title(info: MapInfo, selection: Selection, highest: float, *, smoothed: bool) -> str:
     """Returns the legend's title of a class: its name, its probability for the whole image if
     `Classifier.classify` lists it, and the highest probability in the picture.
     """
-    listed = about.answer().predictions if about.answer is not None else ()
+    listed = info.answer().predictions if info.answer is not None else ()
     whole = next((p.probability for p in listed if (p.class_idx,) == selection.classes), None)
-    place = "smoothed, up to" if smoothed else f"highest in a {about.unit}"
+    place = "smoothed, up to" if smoothed else f"highest in a {info.unit}"
     if whole is not None:
         return f"{selection.name} {whole:.2f}; {place} {highest:.2f}"
     return f"{selection.name}, {'smoothed, ' if smoothed else ''}up to {highest:.2f}"
@@ -170,21 +170,21 @@ def smooth(planes: FloatArray, phases: int) -> FloatArray:
     return planes
 
 
-def plain_picture_of(stream: ScoreStream, choice: Choice) -> Image.Image:
+def plain_picture_of(stream: ScoreStream, output: OutputSpec) -> Image.Image:
     """Returns the probability of the selection in grey, in the size of the photo or of ``options.max_side``.
 
     0 is black, as is everything outside the region of interest; 1 is white. The picture has 8 bits, or 16
     bits with ``options.dtype`` uint16. Beyond the centres of the outermost windows, their values are
     extended.
     """
-    options, about = choice.options, stream.about
-    longest = max(about.grid.image_size)
+    options, info = output.options, stream.info
+    longest = max(info.grid.image_size)
     share = min((options.max_side or PICTURE_SIDE) / longest, 1)
-    width, height = (max(round(side * share), 1) for side in about.grid.image_size)
-    plane = keep(stream, choice.selections[:1], 1).probability[:, :, 0]
+    width, height = (max(round(side * share), 1) for side in info.grid.image_size)
+    plane = keep(stream, output.selections[:1], 1).probability[:, :, 0]
     most = np.iinfo(np.dtype(options.dtype or "uint8"))
     grey = np.empty((height, width), most.dtype)
-    for rows, values in spread(plane, about.grid, (height, width), Style(cells=options.cells)):
+    for rows, values in spread(plane, info.grid, (height, width), Style(cells=options.cells)):
         grey[rows] = np.rint(values * most.max)
     return Image.fromarray(grey)
 
@@ -226,13 +226,13 @@ def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = No
         log.info("no class reaches --at-least %g; the highest probability is %.3f", floor, highest)
 
 
-def write_viewer(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_viewer(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes the viewer's page, which offers the selections first."""
-    photo, options = source_of(stream.about), choice.options
+    photo, options = source_of(stream.info), output.options
 
     def made() -> CellRecord:  # called after the map is packed
         return provenance(stream)
 
-    page = viewer_page(stream, photo, made, shown=choice.selections, max_side=options.max_side)
+    page = viewer_page(stream, photo, made, shown=output.selections, max_side=options.max_side)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(page)

@@ -25,7 +25,7 @@ from fcnconv.grid import Grid
 from fcnconv.images.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.scores import MapInfo, ScoreStream
 from fcnconv.system.progress import written
-from fcnconv.writers.output_spec import Choice, Kept, keep, place_of, provenance
+from fcnconv.writers.output_spec import Kept, OutputSpec, keep, place_of, provenance
 
 log = logging.getLogger("fcnconv")
 
@@ -41,7 +41,7 @@ Corners = npt.NDArray[np.float64]
 """(n, 5, 2): closed rings of n squares, x and y."""
 
 
-def write_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_geojson(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes one feature per cell inside the region of interest: the square around the centre of its window,
     classified as its top class, with class probabilities as measurements.
 
@@ -54,28 +54,28 @@ def write_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
     names.
     """
     with path.open("w", encoding="utf-8") as file:
-        _write_features(file, stream, choice)
+        _write_features(file, stream, output)
 
 
-def write_packed_geojson(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_packed_geojson(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes the same as `write_geojson`, compressed with gzip."""
     with (
         path.open("wb") as file,
         gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
         TextIOWrapper(packed, "utf-8") as text,
     ):
-        _write_features(text, stream, choice)
+        _write_features(text, stream, output)
 
 
-def _write_features(file: TextIO, stream: ScoreStream, choice: Choice) -> None:
-    place, head = _placed(stream.about, projected=choice.options.projected)
-    wraps = place_of(stream.about) is not None and "crs" not in head  # in longitudes
-    cells = CellPolygons.of(stream, choice)
+def _write_features(file: TextIO, stream: ScoreStream, output: OutputSpec) -> None:
+    place, head = _placed(stream.info, projected=output.options.projected)
+    wraps = place_of(stream.info) is not None and "crs" not in head  # in longitudes
+    cells = CellPolygons.of(stream, output)
     head = {"type": "FeatureCollection", **head, "provenance": provenance(stream)}
     file.write(json.dumps(head)[:-1] + ', "features": [')
     comma = "\n"
     for row, cols in cells.rows():
-        rings = place(squares(stream.about.grid, row, cols))
+        rings = place(squares(stream.info.grid, row, cols))
         for col, ring in zip(cols.tolist(), rings.tolist(), strict=True):
             rings_of_it = _cut(ring) if wraps else [ring]
             file.write(comma + json.dumps(_feature(cells, row, col, rings_of_it)))
@@ -125,12 +125,12 @@ def _feature(cells: CellPolygons, row: int, col: int, rings: list[list[list[floa
             "row": row,
             "col": col,
             "exact": bool(cells.kept.exact[row, col]),
-            "window": cells.kept.about.grid.box(row, col),
+            "window": cells.kept.info.grid.box(row, col),
         },
     }
 
 
-def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_gpkg(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes a GeoPackage with one layer, ``cells``: the cells and squares of `write_geojson`.
 
     The columns are one ``prob_NAME`` per class, or ``category_2``, ``probability_2`` and so on for the best
@@ -140,11 +140,11 @@ def write_gpkg(path: Path, stream: ScoreStream, choice: Choice) -> None:
     from pyogrio.errors import DataSourceError
     from pyogrio.raw import write
 
-    about = stream.about
-    place = place_of(about)
-    cells = CellPolygons.of(stream, choice)
+    info = stream.info
+    place = place_of(info)
+    cells = CellPolygons.of(stream, output)
     found = [(row, cols) for row, cols in cells.rows()]
-    rings = [(place or IN_PIXELS).place_all(squares(about.grid, row, cols)) for row, cols in found]
+    rings = [(place or IN_PIXELS).place_all(squares(info.grid, row, cols)) for row, cols in found]
     geometry = _well_known(np.concatenate(rings) if rings else np.empty((0, 5, 2)))
     at = [np.full(len(cols), row) for row, cols in found], [cols for _, cols in found]
     rows, cols = (np.concatenate([np.empty(0, np.intp), *each]) for each in at)
@@ -202,14 +202,14 @@ class CellPolygons:
     at_least: float
 
     @classmethod
-    def of(cls, stream: ScoreStream, choice: Choice) -> CellPolygons:
+    def of(cls, stream: ScoreStream, output: OutputSpec) -> CellPolygons:
         """Reads a map and returns its cells."""
-        selections, labels = choice.selections, stream.about.labels
+        selections, labels = output.selections, stream.info.labels
         if not selections and len(labels) <= ALL_CLASSES:
             selections = labels.all_categories()
-        kept = keep(stream, selections, choice.options.top_k)
+        kept = keep(stream, selections, output.options.top_k)
         names = _distinct([selection.name for selection in selections] or labels.categories)
-        return cls(kept, names, choice.options.at_least or 0.0)
+        return cls(kept, names, output.options.at_least or 0.0)
 
     def rows(self) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
         """Yields each row with the columns of its listed cells. Cells outside the region of interest are NaN
@@ -264,7 +264,7 @@ def squares(grid: Grid, row: int, cols: npt.NDArray[np.intp]) -> Corners:
     return edges[:, [[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]]
 
 
-def _placed(about: MapInfo, *, projected: bool) -> tuple[Callable[[Corners], Corners], dict[str, object]]:
+def _placed(info: MapInfo, *, projected: bool) -> tuple[Callable[[Corners], Corners], dict[str, object]]:
     """Returns a function that converts squares from pixels to the coordinates of a GeoJSON, and the members
     that name these coordinates.
 
@@ -272,7 +272,7 @@ def _placed(about: MapInfo, *, projected: bool) -> tuple[Callable[[Corners], Cor
         UsageError: ``projected`` is requested and the image is not georeferenced.
         OutputError: A package is missing.
     """
-    place = place_of(about)
+    place = place_of(info)
     if place is None:
         if projected:
             raise UsageError(

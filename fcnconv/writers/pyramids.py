@@ -11,20 +11,20 @@ import numpy as np
 from fcnconv.images import mean_side
 from fcnconv.scores import FloatArray, MapInfo, ScoreStream
 from fcnconv.system.scratch import let_go, scratch_array
-from fcnconv.writers.output_spec import Choice
+from fcnconv.writers.output_spec import OutputSpec
 
 TILE = 256
 """Side of a tile or chunk in cells. A map that is not larger has no smaller copies."""
 
 
-def planes(stream: ScoreStream, choice: Choice) -> FloatArray:
+def planes(stream: ScoreStream, output: OutputSpec) -> FloatArray:
     """Reads the map and returns the selected scores, float32 (planes, rows, cols), in memory, or on disk if
     they are large.
     """
-    rows, cols, _ = stream.about.shape
-    found = scratch_array((len(choice.names(stream.about)), rows, cols))
+    rows, cols, _ = stream.info.shape
+    found = scratch_array((len(output.names(stream.info)), rows, cols))
     for piece in stream.pieces():
-        found[(slice(None), *piece.place)] = choice.scores(piece).transpose(2, 0, 1)
+        found[(slice(None), *piece.place)] = output.scores(piece).transpose(2, 0, 1)
         let_go(found)
     return found
 
@@ -58,11 +58,11 @@ def halved(plane: FloatArray) -> FloatArray:
     return mean
 
 
-def cell_size(about: MapInfo) -> tuple[float, float, float, float, bool]:
+def cell_size(info: MapInfo) -> tuple[float, float, float, float, bool]:
     """Returns the place of the planes on the image: width and height of a cell, x and y of the first cell's
     centre, and whether these are micrometres. They are pixels if the image does not record its pixel size.
     """
-    grid, size = about.grid, mean_side(about.source.info.pixel_size) if about.source is not None else None
+    grid, size = info.grid, mean_side(info.source.info.pixel_size) if info.source is not None else None
     x0, y0, x1, y1 = grid.square(0, 0)
     unit = 1.0 if size is None else size * 1e6
     return (x1 - x0) * unit, (y1 - y0) * unit, (x0 + x1) / 2 * unit, (y0 + y1) / 2 * unit, size is not None

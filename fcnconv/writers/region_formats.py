@@ -11,11 +11,11 @@ from fcnconv.errors import OutputError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.regions import Located
 from fcnconv.system.files import STANDARD_OUTPUT
-from fcnconv.writers import WRITERS, Choice
+from fcnconv.writers import WRITERS, OutputSpec
 from fcnconv.writers.annotations import write_coco, write_fiftyone, write_label_studio, write_yolo
 from fcnconv.writers.outlines import write_region_geojson, write_region_gpkg
 
-Write = Callable[[Path, Iterable[Located], Labels, Choice], None]
+Write = Callable[[Path, Iterable[Located], Labels, OutputSpec], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ REGION_FORMATS = {row.name: row for row in _ROWS}
 """Every format of regions by its name."""
 
 
-def find_region_format(out: str, format: str | None, choice: Choice) -> RegionFormat:
+def find_region_format(out: str, format: str | None, output: OutputSpec) -> RegionFormat:
     """Returns the format of this name, or else the format that a file's suffix selects.
 
     Raises:
@@ -74,7 +74,7 @@ def find_region_format(out: str, format: str | None, choice: Choice) -> RegionFo
         if format is None:
             raise UsageError(f"{out}: its suffix names no format of regions; add --format: {known}")
         raise UsageError(f"unknown format of regions {format!r}; known: {known}")
-    if choice.options.projected and not found.projects:
+    if output.options.projected and not found.projects:
         raise UsageError(f"--projected changes nothing in {found.name}; it applies to .geojson")
     if found.folder and out in STANDARD_OUTPUT:
         raise UsageError(f"{found.name} is a directory and cannot go to standard output; name it with --out")

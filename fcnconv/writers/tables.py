@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fcnconv.scores import ScoreStream
 from fcnconv.system.progress import written
 from fcnconv.writers.answers import TableFile, constant_columns, image_schema
-from fcnconv.writers.output_spec import Choice, keep, provenance
+from fcnconv.writers.output_spec import OutputSpec, keep, provenance
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,32 +27,32 @@ def cell_schema() -> pyarrow.Schema:
     return schema
 
 
-def cell_rows(path: str, stream: ScoreStream, choice: Choice) -> Iterator[dict[str, Any]]:
+def cell_rows(path: str, stream: ScoreStream, output: OutputSpec) -> Iterator[dict[str, Any]]:
     """Yields the columns of a map's cells by name, one row of the map at a time.
 
     Args:
         path: The name of the image.
         stream: The map.
-        choice: The selections. Without a selection, a cell has its k best categories.
+        output: The selections. Without a selection, a cell has its k best categories.
     """
-    about = stream.about
-    kept = keep(stream, choice.selections, choice.options.top_k)
-    (width, height), model = about.grid.image_size, about.provenance.identity.model
-    for row in range(about.shape[0]):
+    info = stream.info
+    kept = keep(stream, output.selections, output.options.top_k)
+    (width, height), model = info.grid.image_size, info.provenance.identity.model
+    for row in range(info.shape[0]):
         columns = kept.columns(row)
         yield constant_columns(path, width, height, model, len(columns["rank"])) | columns
-        written(row + 1, of=about.shape[0])
+        written(row + 1, of=info.shape[0])
 
 
-def write_parquet(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_parquet(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes one row for each cell and rank, see `cell_schema`. The provenance is in the file's metadata."""
-    name = stream.about.source.name if stream.about.source is not None else ""
-    about: dict[str, Any] = {}
-    table = TableFile(path, cell_schema(), about)
+    name = stream.info.source.name if stream.info.source is not None else ""
+    info: dict[str, Any] = {}
+    table = TableFile(path, cell_schema(), info)
     try:
-        for columns in cell_rows(name, stream, choice):
+        for columns in cell_rows(name, stream, output):
             table.add(columns)
-        about |= provenance(stream)
+        info |= provenance(stream)
     except BaseException:
         table.discard()
         raise

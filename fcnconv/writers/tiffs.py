@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fcnconv.errors import OutputError, first_line
 from fcnconv.images.georeference import IN_PIXELS, GeoReference
 from fcnconv.scores import FloatArray, ScoreStream
-from fcnconv.writers.output_spec import MADE_BY, Choice, optimises, place_of, provenance
+from fcnconv.writers.output_spec import MADE_BY, OutputSpec, optimises, place_of, provenance
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 log = logging.getLogger("fcnconv")
@@ -24,7 +24,7 @@ LARGE_TIFF = (1 << 32) - (1 << 24)
 """Bytes of scores from which a TIFF is a BigTIFF, which ImageJ reads only with a plugin."""
 
 
-def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_tif(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes the scores, one class after another. A pixel covers the square of its cell.
 
     - A georeferenced image becomes a GeoTIFF with one band per class, cloud-optimised if rasterio is
@@ -37,23 +37,23 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """
     import tifffile
 
-    about, names = stream.about, choice.names(stream.about)
-    found = planes(stream, choice)
+    info, names = stream.info, output.names(stream.info)
+    found = planes(stream, output)
     rows, cols = found.shape[1:]
     shape: tuple[int, ...] = found.shape
-    dtype = np.dtype(choice.options.dtype or "float32").newbyteorder("<")
+    dtype = np.dtype(output.options.dtype or "float32").newbyteorder("<")
     large = dtype.itemsize * found.size > LARGE_TIFF
-    place, info = place_of(about), _provenance_text(stream, choice)
-    kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": info}}
+    place, text = place_of(info), _provenance_text(stream, output)
+    kind: dict[str, Any] = {"metadata": {"axes": "CYX", "Info": text}}
     if place is not None:  # bands of one page share its georeference
-        kind = {"metadata": None, "description": info}
+        kind = {"metadata": None, "description": text}
         if len(names) > 1:
             kind["planarconfig"] = "separate"
     elif not large:
         shape = (1, 1, len(names), rows, cols, 1)
-        labels = {"mode": "grayscale", "Labels": names, "Info": info}
+        labels = {"mode": "grayscale", "Labels": names, "Info": text}
         kind = {"imagej": True, "metadata": {"axes": "TZCYXS", **labels}}
-    x0, y0, x1, y1 = about.grid.square(0, 0)
+    x0, y0, x1, y1 = info.grid.square(0, 0)
     tifffile.imwrite(
         path,
         data=(whole_numbers(plane, dtype) for plane in found),
@@ -70,7 +70,7 @@ def write_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
         ],
         **kind,
     )
-    if optimises(about) and place is not None:
+    if optimises(info) and place is not None:
         _optimise(path, place, len(names) * dtype.itemsize)
     elif place is not None:
         log.info(
@@ -132,7 +132,7 @@ def _optimise(path: Path, place: GeoReference, bytes_of_all_bands: int) -> None:
         made.replace(path)
 
 
-def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_ome_tif(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes an OME-TIFF: float32, one named channel per class, tiled and compressed, with smaller copies of
     a large map.
 
@@ -140,8 +140,8 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
     """
     import tifffile
 
-    names, found = choice.names(stream.about), planes(stream, choice)
-    wide, high, x, y, known = cell_size(stream.about)
+    names, found = output.names(stream.info), planes(stream, output)
+    wide, high, x, y, known = cell_size(stream.info)
     unit = "µm" if known else "pixel"
     metadata = {
         "axes": "CYX",
@@ -154,7 +154,7 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
             **{"PositionX": [x] * len(names), "PositionXUnit": [unit] * len(names)},
             **{"PositionY": [y] * len(names), "PositionYUnit": [unit] * len(names)},
         },
-        "Description": _provenance_text(stream, choice),
+        "Description": _provenance_text(stream, output),
     }
     count, large = levels(*found.shape[1:]), found.nbytes > LARGE_TIFF
     kind = {"photometric": "minisblack", "tile": (TILE, TILE), "compression": "zlib", "predictor": True}
@@ -165,9 +165,9 @@ def write_ome_tif(path: Path, stream: ScoreStream, choice: Choice) -> None:
             rest = {"subfiletype": 1}
 
 
-def _provenance_text(stream: ScoreStream, choice: Choice) -> str:
+def _provenance_text(stream: ScoreStream, output: OutputSpec) -> str:
     """Returns the provenance as text."""
-    return json.dumps(provenance(stream) | {"values": choice.options.values})
+    return json.dumps(provenance(stream) | {"values": output.options.values})
 
 
 def _gdal_metadata(names: list[str], dtype: np.dtype[Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnconv.scores import ScoreStream
-from fcnconv.writers.output_spec import Choice, provenance
+from fcnconv.writers.output_spec import OutputSpec, provenance
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
 CHUNK = (16, 64, 64)
@@ -16,27 +16,27 @@ and spans few rows, because the map is computed in rows.
 """
 
 
-def write_zarr(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_zarr(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes a group with the array ``scores`` in compressed chunks, and the mask ``exact`` of the cells that
     were scored as crops. Names and provenance are attributes.
     """
     # In a thread: zarr's own threads would go on writing after an interrupt. Leaving this one waits for them.
     with ThreadPoolExecutor(1) as thread:
-        group, scores, exact = thread.submit(_new_zarr, path, stream, choice).result()
+        group, scores, exact = thread.submit(_new_zarr, path, stream, output).result()
         for piece in stream.pieces():
-            thread.submit(scores.__setitem__, piece.place, choice.scores(piece)).result()
+            thread.submit(scores.__setitem__, piece.place, output.scores(piece)).result()
             thread.submit(exact.__setitem__, piece.place, piece.exact).result()
         thread.submit(group.attrs.update, provenance(stream)).result()
 
 
-def _new_zarr(path: Path, stream: ScoreStream, choice: Choice) -> tuple[Any, Any, Any]:
+def _new_zarr(path: Path, stream: ScoreStream, output: OutputSpec) -> tuple[Any, Any, Any]:
     import zarr
 
-    names = choice.names(stream.about)
-    shape = *stream.about.shape[:2], len(names)
+    names = output.names(stream.info)
+    shape = *stream.info.shape[:2], len(names)
     chunks = tuple(min(pair) for pair in zip(CHUNK, shape, strict=True))
     group = zarr.open_group(path, mode="w-", zarr_format=3)
-    group.attrs.update({"values": choice.options.values, "categories": names})
+    group.attrs.update({"values": output.options.values, "categories": names})
     axes = ("row", "col", "class")
     scores = group.create_array("scores", shape=shape, dtype="float32", chunks=chunks, dimension_names=axes)
     exact = group.create_array(
@@ -45,26 +45,26 @@ def _new_zarr(path: Path, stream: ScoreStream, choice: Choice) -> tuple[Any, Any
     return group, scores, exact
 
 
-def write_ome_zarr(path: Path, stream: ScoreStream, choice: Choice) -> None:
+def write_ome_zarr(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes OME-Zarr 0.5: arrays ``0``, ``1``, … of float32 (channel, y, x), each half the size of the one
     before, with the class names as channels.
 
     The size and place of a cell are in micrometres if the image records its pixel size, else in pixels. The
     attribute ``fcnconv`` contains the provenance.
     """
-    found = planes(stream, choice)
+    found = planes(stream, output)
     with ThreadPoolExecutor(1) as thread:
-        group = thread.submit(_new_ome_zarr, path, stream, choice, found.shape).result()
+        group = thread.submit(_new_ome_zarr, path, stream, output, found.shape).result()
         for level, smaller in enumerate(pyramid(found)):
             for channel, plane in enumerate(smaller):
                 thread.submit(group[str(level)].__setitem__, channel, plane).result()
 
 
-def _new_ome_zarr(path: Path, stream: ScoreStream, choice: Choice, shape: tuple[int, ...]) -> Any:
+def _new_ome_zarr(path: Path, stream: ScoreStream, output: OutputSpec, shape: tuple[int, ...]) -> Any:
     import zarr
 
     group = zarr.open_group(path, mode="w-", zarr_format=3)
-    wide, high, x, y, known = cell_size(stream.about)
+    wide, high, x, y, known = cell_size(stream.info)
     unit = {"unit": "micrometer"} if known else {}
     datasets = []
     for level in range(levels(*shape[1:])):
@@ -85,10 +85,10 @@ def _new_ome_zarr(path: Path, stream: ScoreStream, choice: Choice, shape: tuple[
     window = {"start": 0.0, "end": 1.0, "min": 0.0, "max": 1.0}
     channels = [
         {"label": name, "color": "FFFFFF", "active": i == 0, "window": window}
-        for i, name in enumerate(choice.names(stream.about))
+        for i, name in enumerate(output.names(stream.info))
     ]
     shown = {"channels": channels, "rdefs": {"model": "greyscale"}}
     ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}], "omero": shown}
-    values = {"values": choice.options.values}
+    values = {"values": output.options.values}
     group.attrs.update({"ome": ome, "fcnconv": provenance(stream) | values})
     return group

@@ -440,7 +440,7 @@ def plans(folder: Path) -> Iterator[Path]:
     from onnx import TensorProto, helper
 
     from fcnconv.backends import openvino
-    from fcnconv.backends.plans import PlanRecord, kept_plan, parts_file
+    from fcnconv.backends.plans import PlanRecord, kept_plan, stages_file
     from fcnconv.errors import UsageError
     from fcnconv.grid import Geometry
     from fcnconv.provenance import CellHead, Identity, Proof
@@ -465,7 +465,7 @@ def plans(folder: Path) -> Iterator[Path]:
     for name in ("tiny.onnx", "tiny.0.optimised"):
         with kept_plan(folder / name, record, part) as path:
             path.write_bytes(model(3))
-    (folder / "tiny.parts").write_bytes(parts_file((part, part), (model(3), model(3))))
+    (folder / "tiny.parts").write_bytes(stages_file((part, part), (model(3), model(3))))
     with suppress(UsageError):  # without OpenVINO
         on = openvino._here()
         (folder / "tiny.bfloat16.json").write_text(sealed({"on": on, "error": 0.01, "faster": 2.0}))

@@ -156,15 +156,15 @@ def _text(path: Path) -> None:
 
 def _plan(path: Path) -> None:
     """Plans are made again where they are damaged, so that a PlanError is an answer."""
-    from fcnconv.backends.onnx import onnx_run, part_run
-    from fcnconv.backends.plans import read_parts, read_plan
+    from fcnconv.backends.onnx import onnx_run, stage_run
+    from fcnconv.backends.plans import read_plan, read_stages
 
     if path.name in ("tiny.onnx", "tiny.json"):
         read_plan(path.with_suffix(".onnx"), onnx_run)
     elif path.name in ("tiny.0.optimised", "tiny.0.json"):
         read_plan(path.with_suffix(".optimised"), partial(onnx_run, optimised=True))
     elif path.suffix == ".parts":
-        read_parts(path, part_run)
+        read_stages(path, stage_run)
     elif path.name == "facts.json":
         _fact(path)
     elif find_spec("openvino"):
