@@ -375,8 +375,8 @@ class Classifier:
 
         Args:
             image: the image, as for a call.
-            scales: sizes to scan at, as for a call. The default is the image's own size. Of several sizes,
-                the one with the most windows is scanned last.
+            scales: sizes to scan at, as for a call. The default is the image's own size. The
+                size with the most windows is scanned last.
         """
         scales = as_scales(scales)
         source = self.open(image, scales)

@@ -226,7 +226,7 @@ Correction = Dense | Anchored | Crops
 """How far a map is corrected by crops."""
 
 DENSE = Dense()
-"""The map of the converted network, as it is."""
+"""The map of the converted network, without any crop."""
 
 
 def correction_record(correction: Correction) -> dict[str, float]:

@@ -22,13 +22,13 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file says of an image.
+    """The facts about an image in its file.
 
     Attributes:
         size: (width, height) in pixels.
         channels: number of channels of its pixels.
         frames: number of frames or pages in the file.
-        georeference: the transform and coordinate system; None if there are none.
+        georeference: the transform and coordinate system; None if the file has no georeference.
         pixel_size: metres across and down a pixel; None if it is unknown.
         bands: the bands and ranges that the user chose, as named texts; empty for own colours.
     """
@@ -53,7 +53,7 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def info(self) -> ImageInfo:
-        """What the file says of the image."""
+        """The facts about the image in its file."""
 
     @abstractmethod
     def read(self, box: Box) -> Pixels:

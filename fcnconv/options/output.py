@@ -89,7 +89,7 @@ Projected = Annotated[
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is written of a map, and how a picture shows it.
+    """The content of the files of a map, and the look of its pictures.
 
     Values:
 

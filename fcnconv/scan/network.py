@@ -58,7 +58,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Needs:
-    """What the work needs from a network in addition to logits, so that all plans are made before it begins.
+    """The needs of the work in addition to logits. All plans for them are made before it begins.
 
     Attributes:
         activations: class activations.

@@ -23,7 +23,7 @@ from fcnconv.system.progress import Work
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """What a scan of an image will compute, and how. `plan_scan` makes it; `execute.execute` runs it.
+    """The decisions about a scan of an image. `plan_scan` makes them, and `execute.execute` follows them.
 
     Attributes:
         source: the image.
@@ -71,7 +71,7 @@ class ScanPlan:
 
     @property
     def provenance(self) -> Provenance:
-        """The provenance of the scores, as far as it is known before the scan."""
+        """The provenance of the scores, without the facts that only the scan will show."""
         made = replace(self.network.provenance, correction=self.correction)
         if self.is_dense and not self.network.geometry.local:
             made = replace(made, tiles=max(tiling.tiles for tiling in self.tilings.values()))

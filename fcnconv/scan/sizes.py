@@ -26,7 +26,7 @@ photos keep their top class in 67 %, 6 times in 40 %, 8 times in 20 %, and 16 ti
 
 @dataclass(frozen=True)
 class Sizing:
-    """What decides, besides the scales, at which sizes an image is scanned.
+    """The facts that decide, together with the scales, at which sizes an image is scanned.
 
     Attributes:
         eval_size: short side, in pixels, of the scale that names no size: the model's evaluation size.
