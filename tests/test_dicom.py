@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcnconv.images import pixel_size_of
+from fcnconv.images import mean_side
 from fcnconv.images.reading import open_image
 
 pytest.importorskip("openslide", reason="no OpenSlide: pip install 'fcnconv[slides]'")
@@ -71,5 +71,5 @@ def test_a_dicom_slide_is_read_by_its_content(name: str, tmp_path: Path) -> None
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     (tmp_path / name).write_bytes(slide(pixels, 32, 0.0005))
     source = open_image(tmp_path / name)
-    assert source.size == (128, 96) and pixel_size_of(source) == pytest.approx(5e-7)
+    assert source.size == (128, 96) and mean_side(source.info.pixel_size) == pytest.approx(5e-7)
     np.testing.assert_array_equal(source.read((0, 0, 128, 96)), pixels)

@@ -253,7 +253,7 @@ def test_parts_that_hold_their_memory_are_counted_together(lite0: Classifier) ->
     held = choose(holding, (400, 400), 1e9, in_stages=True)
     assert shared.memory <= 1e9 and held.memory <= 1e9
     assert held.multiply_adds > shared.multiply_adds  # its blocks are smaller
-    alike = replace(shared, parts=holding.cut())
+    alike = replace(shared, stages=holding.cut())
     assert _tiling(alike.stages, (400, 400), alike.blocks).memory > 1.5 * shared.memory
 
 
@@ -327,7 +327,7 @@ lite0 = fcnconv.load(backend="torch", max_memory="800MB")
 lite0(np.zeros((256, 256, 3), np.uint8))
 before, pixels = peak(), np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), np.uint8)
 (grid,) = lite0.grids(source := lite0.open(pixels), fcnconv.options.OWN_SIZE)
-assert lite0.plan_dense(source, [grid]).tilings[grid].in_parts
+assert lite0.plan_dense(source, [grid]).tilings[grid].in_stages
 for block in lite0.scan(source):
     del block
 print(peak() - before - pixels.nbytes)

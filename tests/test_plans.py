@@ -102,7 +102,7 @@ def test_parts_are_kept_and_made_again_when_damaged(
     monkeypatch.setattr("fcnconv.convert.partition.BLOCK_MEMORY", 2e4)
     made = open_network(spec, "fcn", "onnx").stages
     kept = made.cut()
-    (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.stages")
+    (path,) = plan_path(spec, "fcn", spec.sha256(spec.weights())).parent.glob("*.parts")
     with monkeypatch.context() as patch:
         patch.setattr("fcnconv.backends.build_plan.cut_plan", None)  # nothing is made while they are sound
         read = open_network(spec, "fcn", "onnx").stages
@@ -170,7 +170,7 @@ def test_stages_that_the_first_scan_needs_are_made_in_the_same_go(
     with one_go():
         classifier = open_classifier(spec, reading=ReadOptions(max_memory=1e6))
         stream = classifier.stream(noise)
-    assert len(list((cache_path() / "plans").glob("*.stages"))) == 1
+    assert len(list((cache_path() / "plans").glob("*.parts"))) == 1
     first, made = (record.getMessage() for record in caplog.records)
     assert first.startswith("Preparing tiny") and made.startswith("prepared in")
     assert ScoreMap.collect(stream).logits.shape[0] > 100

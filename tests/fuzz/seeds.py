@@ -468,7 +468,8 @@ def plans(folder: Path) -> Iterator[Path]:
     (folder / "tiny.parts").write_bytes(stages_file((part, part), (model(3), model(3))))
     with suppress(UsageError):  # without OpenVINO
         on = openvino._here()
-        (folder / "tiny.bfloat16.json").write_text(sealed({"on": on, "error": 0.01, "faster": 2.0}))
+        measured = {"on": on, "error": 0.01, "faster": 2.0, "seconds": 0.1, "start": 1.0}
+        (folder / "tiny.bfloat16.json").write_text(sealed(measured))
     (folder / "facts.json").write_text(sealed({"num_classes": 3}))
     yield from sorted(folder.iterdir())
 

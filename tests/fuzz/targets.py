@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,8 +129,9 @@ def _list(path: Path) -> None:
 
 
 def _text(path: Path) -> None:
-    from fcnconv import labels, options, parsing
+    from fcnconv import labels, options
     from fcnconv.models.own import OwnModel
+    from fcnconv.options import parsing
 
     option, text = path.suffix[1:], os.fsdecode(path.read_bytes())
     if option == "class":
@@ -188,7 +190,9 @@ def _measured(path: Path) -> None:
     from fcnconv.backends import openvino
 
     plan = Plan(path.with_name("tiny.onnx"), None, lambda x: x, None)  # type: ignore[arg-type]
-    found = openvino.measured(plan, plan.run, "bfloat16", 3, 8, 8)
+    started = openvino._Started(plan.run, 1.0)
+    spec = SimpleNamespace(mean=(0.5,) * 3, window=8, stride=8)
+    found = openvino.measured(plan, started, "bfloat16", spec)  # type: ignore[arg-type]
     if not (found.error <= 1 and found.faster > 0):
         raise AssertionError(f"not what was measured: {found}")
 

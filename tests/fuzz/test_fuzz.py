@@ -99,4 +99,4 @@ def test_the_watch_sees_what_goes_wrong(
 
 def test_a_way_in_is_named_once() -> None:
     assert all(isinstance(target, Target) and target.name == name for name, target in TARGETS.items())
-    assert len({target.info for target in TARGETS.values()}) == len(TARGETS)
+    assert len({target.about for target in TARGETS.values()}) == len(TARGETS)
