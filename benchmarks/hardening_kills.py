@@ -142,11 +142,11 @@ class Prepare:
 
     each = 10
 
-    def __init__(self, scratch: Path):
+    def __init__(self, scratch: Path, *model: str):
         self.folder = scratch / "cache"
         self.folder.mkdir()
         self.environment = temporary(scratch) | {"XDG_CACHE_HOME": str(self.folder)}
-        self.arguments = command("prepare", "-q")
+        self.arguments = command("prepare", "-q", *model)
 
     def prepare(self, number: int) -> None:
         for path in self.folder.rglob("*"):
