@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -56,7 +58,7 @@ def _export(network: nn.Module, example: torch.Tensor, axes: dict[int, str], out
     """
     file = io.BytesIO()
     try:
-        with warnings.catch_warnings(), torch.inference_mode():
+        with warnings.catch_warnings(), torch.inference_mode(), _plain_attention():
             warnings.simplefilter("ignore")  # about deprecation, and about shapes that the proof tests
             torch.onnx.export(
                 network,
@@ -73,3 +75,14 @@ def _export(network: nn.Module, example: torch.Tensor, axes: dict[int, str], out
             f"{type(network).__name__} cannot be exported to ONNX ({first_line(error)})"
         ) from error
     return file.getvalue()
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Computes attention by operations that ONNX has, instead of torch's fused one."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
