@@ -28,7 +28,7 @@ from fcnconv.options.parsing import parse_memory, parse_scales
 from fcnconv.scan.multiscale import Join, joined
 from fcnconv.scan.rectangles import block_cells, spans
 from fcnconv.scan.stages import KeptCells, PixelCells, Stage, chain
-from fcnconv.scan.tiling import FIXED, KEPT_SLACK, NEAR, Stages, _tiling, choose
+from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Stages, _tiling, choose
 from fcnconv.scores import Block, FloatArray
 
 
@@ -168,20 +168,14 @@ def part(memory: float, halo: float) -> Stage:
 
 @settings(max_examples=40)
 @given(rows=st.integers(0, 400), cols=st.integers(0, 400), limit=st.floats(3e6, 1e9), halo=st.integers(0, 40))
-def test_a_tiling_keeps_to_the_limit_or_nearly_to_the_least_there_is(
+def test_a_tiling_keeps_to_the_limit_or_is_the_least_there_is(
     rows: int, cols: int, limit: float, halo: int
 ) -> None:
     parts = Stages(part(2e4, halo), lambda: (part(2e4, 2), part(3e3, 8)))
     tiling = choose(parts, (rows, cols), limit)
     smallest = choose(parts, (rows, cols), 1.0)
-    assert tiling.memory <= max(limit, NEAR * smallest.memory)
+    assert tiling.memory <= max(limit, smallest.memory)
     assert choose(parts, (rows, cols), 1e15).tiles == 1
-
-
-@pytest.mark.parametrize("steps", [(43, 24), (600, 600)])
-def test_too_little_memory_costs_little_time(lite0: Classifier, steps: tuple[int, int]) -> None:
-    enough, short = (choose(lite0.network.stages, steps, limit) for limit in (1e10, 2e8))
-    assert short.memory < 5e8 and short.multiply_adds < 3 * enough.multiply_adds
 
 
 def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:

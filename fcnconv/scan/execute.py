@@ -156,6 +156,6 @@ def _warn(plan: ScanPlan) -> None:
             )
         if tiling.memory > plan.memory:
             log.warning(
-                "%s of memory are not enough; this scan takes about %s, which is nearly the minimum",
+                "%s of memory are not enough; this scan takes about %s, which is the minimum",
                 *(size_text(plan.memory), size_text(tiling.memory)),
             )

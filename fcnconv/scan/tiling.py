@@ -37,13 +37,6 @@ KEPT_SLACK, FIXED = 1.1, 350e6
 tiles of the image and for the holes that arrays of changing sizes leave (both measured).
 """
 
-NEAR = 1.6
-"""A limit below so many times the least memory of any tiling is exceeded up to there.
-
-The least memory belongs to the network whole on single windows, which computes its halos again and again: 245
-MB and 235 s of processor time for a photo of 1600 × 1000 px, where 390 MB take 2 s.
-"""
-
 _FRACTIONS = (10.0, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
 
 _SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -156,7 +149,7 @@ def _sparse(stages: Stages, grid: Grid, steps: tuple[int, int], chosen: Tiling, 
 def choose(
     stages: Stages, steps: tuple[int, int], limit: float, tile: int | None = None, *, in_stages: bool = False
 ) -> Tiling:
-    """The tiling of least work within `limit` bytes, or within `NEAR` times the least memory if that is more.
+    """The tiling of least work within `limit` bytes; the smallest there is, if none fits.
 
     Args:
         stages: the network.
@@ -179,10 +172,10 @@ def choose(
         for share in _SHARES
         for heights in _heights(stages, steps[0] + 1)
     ]
-    allowed = max(limit, NEAR * min(tiling.memory for tiling in tried))
-    return min(
-        (tiling for tiling in tried if tiling.memory <= allowed), key=lambda tiling: tiling.multiply_adds
-    )
+    fitting = [tiling for tiling in tried if tiling.memory <= limit]
+    if fitting:
+        return min(fitting, key=lambda tiling: tiling.multiply_adds)
+    return min(tried, key=lambda tiling: tiling.memory)
 
 
 def _heights(stages: tuple[Stage, ...], down: int) -> list[list[int]]:
