@@ -16,6 +16,7 @@ from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import read_checkpoint
 from fcnconv.models.fitting import fill, fit
 from fcnconv.models.torchvision import make_network
+from fcnconv.models.weight_options import HeadActivation, WeightOptions
 
 WINDOW = 64
 
@@ -54,9 +55,10 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     return network.eval()
 
 
-def loaded(arch: str, path: Path) -> nn.Module:
+def loaded(arch: str, path: Path, activation: HeadActivation | None = None) -> nn.Module:
     make = partial(make_network, arch, WINDOW)
-    fitted = fit(make, read_checkpoint(path).tensors, str(path), arch)
+    options = WeightOptions(head_activation=activation)
+    fitted = fit(make, read_checkpoint(path).tensors, str(path), arch, options)
     return fill(fitted.network(make), fitted.tensors, str(path))
 
 
@@ -78,7 +80,40 @@ def test_a_learner_of_fastai(
     model = seeded(make)
     torch.save({"model": model.state_dict(), "opt": {"hypers": [{"lr": 1e-3}]}}, tmp_path / "learner.pth")
     x = torch.randn(2, 3, WINDOW, WINDOW)
-    torch.testing.assert_close(loaded(arch, tmp_path / "learner.pth")(x), model(x))
+    activation: Any = "relu" if head.get("lin_first") else None
+    torch.testing.assert_close(loaded(arch, tmp_path / "learner.pth", activation)(x), model(x))
+
+
+def average() -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [*average(), nn.Linear(512, 32), nn.Tanh(), nn.Linear(32, 3)],
+        [*average(), nn.Dropout(), nn.Linear(512, 32), nn.Dropout(), nn.Linear(32, 3)],
+        [*average(), nn.Linear(512, 32), nn.GELU(), nn.BatchNorm1d(32), nn.Linear(32, 3)],
+        [AdaptiveConcatPool2d(), nn.Flatten(), nn.Linear(1024, 3)],
+    ],
+    ids=["tanh", "nothing between", "normalisation after", "pooled twice"],
+)
+def test_a_head_that_fastai_does_not_make_is_not_guessed(head: list[nn.Module], tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Sequential(*list(make_network("resnet18", WINDOW).children())[:-2]), nn.Sequential(*head)
+    )
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"does not say how .* pooled.*--head-activation"):
+        loaded("resnet18", tmp_path / "w.pth")
+
+
+def test_a_head_whose_function_is_named_is_built(tmp_path: Path) -> None:
+    head = [*average(), nn.Linear(512, 32), nn.Tanh(), nn.Linear(32, 3)]
+    body = nn.Sequential(*list(make_network("resnet18", WINDOW).children())[:-2])
+    model = seeded(lambda: nn.Sequential(body, nn.Sequential(*head)))
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    x = torch.randn(2, 3, WINDOW, WINDOW)
+    torch.testing.assert_close(loaded("resnet18", tmp_path / "w.pth", "tanh")(x), model(x))
 
 
 def test_a_learner_of_timms_network(tmp_path: Path) -> None:

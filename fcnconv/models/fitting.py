@@ -53,7 +53,7 @@ def fit(
     one, other = (skeleton(lambda n=n: make(n)).state_dict() for n in (1000, 1001))  # type: ignore[misc]
     heads = [key for key, tensor in one.items() if tensor.shape != other[key].shape]
     tensors = unparametrized(tensors)
-    if (whole := learner(make, tensors, source)) is not None:
+    if (whole := learner(make, tensors, source, options.head_activation)) is not None:
         return whole
     if 2 * max(_counts(one, tensors).values(), default=0) < len(one):
         tensors = with_names(make, one, tensors, source, name)

@@ -21,7 +21,8 @@ from torch import nn
 
 from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import Tensors, log_once, skeleton
-from fcnconv.models.heads import COUNTER, Fit
+from fcnconv.models.heads import ACTIVATIONS, COUNTER, Fit
+from fcnconv.models.weight_options import HeadActivation
 
 Make = Callable[[int], nn.Module]
 
@@ -57,13 +58,19 @@ class ConcatPool(nn.Module):
         return torch.cat([self.highest(x), self.average(x)], 1)
 
 
-def learner(make: Make, tensors: Tensors, source: str) -> Fit | None:
+def learner(
+    make: Make, tensors: Tensors, source: str, activation: HeadActivation | None = None
+) -> Fit | None:
     """The network of a fastai learner; None if the tensors do not belong to one with this body.
 
     Args:
         make: builds the network that the body comes from, for a number of classes.
         tensors: the tensors of the file.
         source: the file, for messages.
+        activation: the function after each hidden linear layer; None is fastai's ReLU.
+
+    Raises:
+        ModelError: the head is not one that fastai makes, and the file leaves open what it computes.
     """
     head = {key[2:]: value for key, value in tensors.items() if re.fullmatch(r"1\.\d+\.\w+", key)}
     body = {key[2:]: value for key, value in tensors.items() if key.startswith("0.")}
@@ -78,12 +85,26 @@ def learner(make: Make, tensors: Tensors, source: str) -> Fit | None:
     entering = layers[min(layers)].entering
     if _names(trial.state_dict()) != _names(body) or entering not in (features, 2 * features):
         return None
-    pool = ConcatPool if entering == 2 * features else partial(nn.AdaptiveAvgPool2d, 1)
-    log_once(f"{source}: a fastai learner; built its head from its tensors")
+    twice, hidden = entering == 2 * features, _linear(layers)[:-1]
+    if not _is_of_fastai(layers) and (twice or (hidden and activation is None)):
+        shown = ", ".join(f"1.{number}" for number in sorted(layers))
+        raise ModelError(
+            f"{source}: has a body and a head of its own ({shown}), and does not say how the features are "
+            "pooled, or which function is between its linear layers. If they are averaged, "
+            "--head-activation names the function. Or build it in Python: model = nn.Sequential(body, "
+            "nn.Sequential(…)); model.load_state_dict(weights), and pass the model to fcnconv.load"
+        )
+    pool = ConcatPool if twice else partial(nn.AdaptiveAvgPool2d, 1)
+    between = ACTIVATIONS[activation or "relu"]
+    log_once(
+        f"{source}: a body and a head, as fastai writes them; built the head with "
+        f"{'maximum and average' if twice else 'average'} pooling"
+        + (f" and {activation or 'relu'} between its linear layers" if hidden else "")
+    )
     return Fit(
         tensors,
         layers[max(_linear(layers))].leaving,
-        arrange=lambda network: nn.Sequential(_body(network, body), _head(layers, pool)),
+        arrange=lambda network: nn.Sequential(_body(network, body), _head(layers, pool, between)),
     )
 
 
@@ -113,7 +134,7 @@ class _Layer:
 def _head_layers(tensors: Tensors) -> dict[int, _Layer] | None:
     """The layers of a fastai head that have tensors, by their numbers; None for another kind of head.
 
-    A pooling and a flattening come first. A ReLU, which has no tensors, follows each hidden linear layer.
+    A pooling and a flattening come first. A function, which has no tensors, follows each hidden linear layer.
     """
     layers: dict[int, _Layer] = {}
     for number in sorted({int(name.partition(".")[0]) for name in tensors}):
@@ -136,12 +157,20 @@ def _linear(layers: dict[int, _Layer]) -> list[int]:
     return [number for number, layer in layers.items() if layer.linear]
 
 
-def _head(layers: dict[int, _Layer], pool: Callable[[], nn.Module]) -> nn.Module:
+def _is_of_fastai(layers: dict[int, _Layer]) -> bool:
+    """Whether fastai's `create_head` makes such layers: each linear one follows a normalisation."""
+    normal = [number for number, layer in layers.items() if not layer.linear]
+    return all(any(n - 2 <= before < n for before in normal) for n in _linear(layers))
+
+
+def _head(
+    layers: dict[int, _Layer], pool: Callable[[], nn.Module], between: Callable[[], nn.Module]
+) -> nn.Module:
     """A fastai head. Places without tensors hold dropout, and here nothing."""
     hidden = _linear(layers)[:-1]
     head = [pool(), nn.Flatten()]
     for number in range(2, max(layers) + 1):
-        activation = nn.ReLU() if number - 1 in hidden else nn.Identity()
+        activation = between() if number - 1 in hidden else nn.Identity()
         head.append(layers[number].make() if number in layers else activation)
     return nn.Sequential(*head)
 

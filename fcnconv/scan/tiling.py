@@ -156,7 +156,7 @@ def choose(
         steps: (down, across), the size of the grid in excess of one window, in native strides.
         limit: bytes.
         tile: side of a tile in steps, to use instead of the best one.
-        in_parts: whether to run the network in stages even if it could be whole.
+        in_stages: whether to run the network in stages even if it could be whole.
     """
     if tile is not None:
         return _tiling((stages.whole,), steps, ((tile, tile),))
