@@ -366,6 +366,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "no sliding equivalent",
     ),
+    "attention pooling, in the shape of the map": (
+        lambda: Net(lambda net, f: net.fc((f * f.flatten(2).softmax(-1).view_as(f)).sum((2, 3)))),
+        "softmax.*a window's share depends on the size of the image",
+    ),
+    "cells normalised together": (
+        lambda: Net(lambda net, f: net.fc(F.normalize(f, dim=(2, 3)).sum((2, 3)))),
+        "normalize.*a window's share depends on the size of the image",
+    ),
+    "cells divided by their total": (
+        lambda: Net(lambda net, f: net.fc((f / (f.sum((2, 3), keepdim=True) + 1)).amax((2, 3)))),
+        "div.*a window's share depends on the size of the image",
+    ),
     "two outputs": (lambda: Net(lambda net, f: (net.fc(f.mean((2, 3))), f)), "returns tuple, not logits"),  # type: ignore[arg-type,return-value]
     "a fixed size": (
         lambda: Net(lambda net, f: net.fc((f + torch.ones(1, 12, 7, 7)).mean((2, 3)))),

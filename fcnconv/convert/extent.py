@@ -9,6 +9,7 @@ different places of the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,16 @@ import torch
 from torch import fx, nn
 
 from fcnconv.convert.float64 import precision_of
-from fcnconv.convert.graph import called, device_of, function_name, layer_of, listed, node_text, output_shape
+from fcnconv.convert.graph import (
+    called,
+    device_of,
+    function_name,
+    layer_of,
+    listed,
+    node_text,
+    output_shape,
+    pointwise,
+)
 from fcnconv.convert.probes import probe
 from fcnconv.errors import WAY_OUT, ConversionError
 
@@ -33,6 +43,15 @@ _SCRAMBLING = ("flip", "fliplr", "flipud", "roll", "rot90")
 
 _ORDERED = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "argsort", "msort")
 """Functions whose result at a cell depends on how many cells come before it."""
+
+_SHARING = ("softmax", "log_softmax", "softmin", "normalize")
+"""Functions that divide a whole among the values along an axis."""
+
+_TOTALS = ("sum", "norm", "vector_norm", "logsumexp")
+"""Functions whose result grows with the number of values."""
+
+_CONTRACTING = ("matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
+"""Functions that sum over an axis, so that a whole that was divided along it is one again."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +278,68 @@ def _counts_cells(node: fx.Node, layer: nn.Module | None, known: dict[fx.Node, G
     default = 0 if function_name(node) == "msort" else -1 if "sort" in function_name(node) else None
     axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else default)
     return not isinstance(axis, int) or axis % rank in growing
+
+
+def refuse_shares(traced: fx.GraphModule, known: dict[fx.Node, Growth], features: Sequence[fx.Node]) -> None:
+    """Raises ConversionError if a whole is divided among all cells of the image on the way to the head.
+
+    A cell's share becomes smaller as the image grows, and so would the logits of each window. In attention
+    and in context blocks, a sum over the cells follows, which makes the whole again.
+
+    Args:
+        traced: the network.
+        known: the extents of its nodes.
+        features: the feature maps that the head collapses.
+    """
+    modules = dict(traced.named_modules())
+    divided: dict[fx.Node, fx.Node] = {}
+    for node in traced.graph.nodes:
+        if _shares_out(node, layer_of(node, modules), known):
+            divided[node] = node
+        elif _growing(node, known) and not called(node, *_CONTRACTING):
+            divided.update((node, divided[source]) for source in node.all_input_nodes if source in divided)
+    for node in (divided[feature] for feature in features if feature in divided):
+        raise ConversionError(
+            f"{node_text(node, layer_of(node, modules))} divides a whole among all cells of the image, so "
+            f"that a window's share depends on the size of the image; {WAY_OUT}"
+        )
+
+
+def _growing(node: Any, known: dict[fx.Node, Growth]) -> set[int]:
+    growth = known.get(node, Growth())
+    return {*growth.rows, *growth.cols} if growth.known else set()
+
+
+def _shares_out(node: fx.Node, layer: nn.Module | None, known: dict[fx.Node, Growth]) -> bool:
+    """Whether a node divides a whole along an axis that grows with the image."""
+    source = node.all_input_nodes[0] if node.all_input_nodes else None
+    growing = _growing(source, known)
+    if source is None or not growing:
+        return False
+    if called(node, "div", "truediv"):
+        return len(node.args) > 1 and _is_total(node.args[1], known)
+    rank = len(output_shape(source))
+    if isinstance(layer, (nn.Softmax, nn.LogSoftmax, nn.Softmin)):
+        axis: Any = layer.dim
+    elif called(node, "renorm"):
+        axis = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
+        return bool(growing - {axis % rank} if isinstance(axis, int) else growing)
+    elif called(node, *_SHARING):
+        place, default = (2, 1) if function_name(node) == "normalize" else (1, None)
+        axis = node.kwargs.get("dim", node.args[place] if len(node.args) > place else default)
+    else:
+        return False
+    axes = [each for each in listed(axis) if isinstance(each, int)] or [1]
+    return any(each % rank in growing for each in axes)
+
+
+def _is_total(node: Any, known: dict[fx.Node, Growth]) -> bool:
+    """Whether a value is a total over all cells, or made from one."""
+    if not isinstance(node, fx.Node) or _growing(node, known):
+        return False
+    if called(node, *_TOTALS) and _growing(node.all_input_nodes[0], known):
+        return True
+    return pointwise(node, None) and any(_is_total(source, known) for source in node.all_input_nodes)
 
 
 def _scrambles(node: fx.Node, known: dict[fx.Node, Growth]) -> bool:

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from fcnconv.convert.class_activations import with_activations
 from fcnconv.convert.collapse import Head
-from fcnconv.convert.extent import refuse_positions, run_larger
+from fcnconv.convert.extent import refuse_positions, refuse_shares, run_larger
 from fcnconv.convert.finer_stride import finer
 from fcnconv.convert.float64 import precision_of
 from fcnconv.convert.fold import fold, round_folded
@@ -183,6 +183,7 @@ def _with_head(trace: Trace, window: int) -> _Converted:
     larger = run_larger(network, window, more)
     refuse_positions(network, larger.known, trace.opaque)
     head = Head(network, larger.known)
+    refuse_shares(network, larger.known, head.features.nodes)
     geometry = _geometry(both_axes, head, window)
     if geometry.local and not on_meta:
         if more <= geometry.halo:
