@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SAMPLES, Command
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -38,6 +38,7 @@ from fcnconv.scores import Block, FloatArray
     factors=st.lists(st.sampled_from([1.0, 0.7, 0.5, 0.33]), min_size=2, max_size=3, unique=True),
     seed=st.integers(0, 99),
 )
+@example(size=(170, 160), factors=[0.5, 1.0, 0.33], seed=67)  # a centre on the end of a window
 def test_a_joined_map_takes_the_best_of_the_nearest_windows(
     size: tuple[int, int], factors: list[float], seed: int
 ) -> None:

@@ -215,12 +215,15 @@ class _Highest:
 
 
 def _inside(finer: Grid, coarser: Grid, axis: int) -> list[slice]:
-    """The cells of the finer grid whose centres lie in each coarser window. axis: 0 is along x."""
-    count = (finer.cols, finer.rows)[axis]
-    centres = finer.centre(np.arange(count, dtype=np.float64)) / finer.scan_size[axis]
-    first = np.arange((coarser.cols, coarser.rows)[axis]) * coarser.stride / coarser.scan_size[axis]
+    """The cells of the finer grid whose centres lie in each coarser window. axis: 0 is along x.
+
+    A centre on the end of a window lies in the next one. Multiplied by both sizes, all places are exact.
+    """
+    count, fine, coarse = (finer.cols, finer.rows)[axis], finer.scan_size[axis], coarser.scan_size[axis]
+    centres = finer.centre(np.arange(count, dtype=np.float64)) * coarse
+    first = np.arange((coarser.cols, coarser.rows)[axis]) * coarser.stride * fine
     starts = np.searchsorted(centres, first)
-    stops = np.searchsorted(centres, first + coarser.window / coarser.scan_size[axis])
+    stops = np.searchsorted(centres, first + coarser.window * fine)
     return [slice(*pair) for pair in zip(starts.tolist(), stops.tolist(), strict=True)]
 
 
