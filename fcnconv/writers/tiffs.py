@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from fcnconv.errors import OutputError, first_line
 from fcnconv.images.georeference import IN_PIXELS, GeoReference
 from fcnconv.scores import FloatArray, ScoreStream
+from fcnconv.system.scratch import let_go
 from fcnconv.writers.output_spec import MADE_BY, OutputSpec, optimises, place_of, provenance
 from fcnconv.writers.pyramids import TILE, cell_size, levels, planes, pyramid
 
@@ -56,7 +58,7 @@ def write_tif(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     x0, y0, x1, y1 = info.grid.square(0, 0)
     tifffile.imwrite(
         path,
-        data=(whole_numbers(plane, dtype) for plane in found),
+        data=_pages(found, dtype),
         shape=shape,
         dtype=dtype,
         byteorder="<",
@@ -77,6 +79,13 @@ def write_tif(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
             "writing a GeoTIFF without tiles and overviews; "
             "to add them, install rasterio: pip install 'fcnconv[geo]'"
         )
+
+
+def _pages(found: FloatArray, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yields the planes in a number type, each released from memory when it has been written."""
+    for plane in found:
+        yield whole_numbers(plane, dtype)
+        let_go(found)
 
 
 def _place_tags(place: GeoReference) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
