@@ -26,7 +26,7 @@ import fcnconv
 from fcnconv.labels import Selection
 from fcnconv.maps import ScoreMap
 from fcnconv.options import AT_LEAST, THRESHOLD, LocateOptions, OutputOptions
-from fcnconv.regions import Placement, find_regions, place_of_windows
+from fcnconv.regions import Placement, find_regions, placement_of_windows
 
 THRESHOLDS = (0.1, 0.15, 0.2, THRESHOLD, 0.3, 0.4, 0.5)
 LEAST = (AT_LEAST, 0.1, 0.2, 0.3)
@@ -46,7 +46,7 @@ def things(classifier: fcnconv.Classifier, photos: Path, labels: Path) -> Iterat
         for thing in labelled["things"]:
             selection = Selection(thing["name"], tuple(sorted(thing["class_idx"])))
             boxes = [[x0 * width, y0 * height, x1 * width, y1 * height] for x0, y0, x1, y1 in thing["boxes"]]
-            yield score_map.class_map(selection), place_of_windows(score_map.grid), boxes
+            yield score_map.class_map(selection), placement_of_windows(score_map.grid), boxes
         print(f"\r{number + 1} photos", end="", flush=True)
     print()
 

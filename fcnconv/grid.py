@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Places = TypeVar("Places", float, "npt.NDArray[np.float64]")
-"""One place along an axis, or an array of places."""
+Coordinate = TypeVar("Coordinate", float, "npt.NDArray[np.float64]")
+"""One coordinate along an axis, or an array of coordinates."""
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 lie outside."""
@@ -182,15 +182,18 @@ class Grid:
         )  # an enlarged image has windows of under 1 px
         return first, max(round((cell * self.stride + self.window) * ratio), first + 1)
 
-    def centre(self, cell: Places) -> Places:
+    def centre(self, cell: Coordinate) -> Coordinate:
         """The centre of a cell's window along an axis, in pixels of the scanned image.
 
         cell: the row or column of the cell.
         """
         return cell * self.stride + self.window / 2
 
-    def place(self, pixel: Places) -> Places:
-        """The fractional row or column whose window has its centre at a pixel of the scanned image."""
+    def cell_at(self, pixel: Coordinate) -> Coordinate:
+        """The fractional row or column whose window has its centre at a pixel of the scanned image.
+
+        This is the inverse of `centre`.
+        """
         return (pixel - self.window / 2) / self.stride
 
     def nearest(self, grid: Grid, row: int, col: int) -> tuple[int, int]:
@@ -200,8 +203,8 @@ class Grid:
             for cell, mine, theirs in zip((row, col), self.scan_size[::-1], grid.scan_size[::-1], strict=True)
         )
         return (
-            min(max(int(self.place(y) + 0.5), 0), self.rows - 1),
-            min(max(int(self.place(x) + 0.5), 0), self.cols - 1),
+            min(max(int(self.cell_at(y) + 0.5), 0), self.rows - 1),
+            min(max(int(self.cell_at(x) + 0.5), 0), self.cols - 1),
         )
 
     def square(self, row: int, col: int) -> tuple[float, float, float, float]:

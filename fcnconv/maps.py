@@ -61,10 +61,10 @@ class ScoreMap(MapBlock):
         logits, exact = scratch_array(info.shape), np.zeros((rows, cols), np.bool_)
         best = np.zeros((rows, cols), np.uint8) if info.has_best_scale else None
         for piece in stream.pieces():
-            logits[piece.place], exact[piece.place] = piece.logits, piece.exact
+            logits[piece.slices], exact[piece.slices] = piece.logits, piece.exact
             let_go(logits)
             if best is not None and piece.block.best_scale is not None:
-                best[piece.place] = piece.block.best_scale
+                best[piece.slices] = piece.block.best_scale
         info = replace(info, provenance=stream.finish())
         return cls(info, Block(info.grid, slice(0, rows), slice(0, cols), logits, exact, best))
 
@@ -173,11 +173,14 @@ class ScoreMap(MapBlock):
 
     def regions_as(self, selection: Selection, options: OutputOptions) -> list[Region]:
         """The regions of a class, chosen by the options of a map. See `regions.find_regions`."""
-        from fcnconv.regions import find_regions, place_of_windows  # imports shapely
+        from fcnconv.regions import find_regions, placement_of_windows  # imports shapely
 
         display = self.display()
-        plane, place = display.class_maps([selection])[:, :, 0], place_of_windows(display.info.grid)
-        return find_regions(plane, place, selection, options)
+        class_map, placement = (
+            display.class_maps([selection])[:, :, 0],
+            placement_of_windows(display.info.grid),
+        )
+        return find_regions(class_map, placement, selection, options)
 
     def best_windows(self, k: int) -> tuple[Prediction, ...]:
         """The k classes with the highest probability in any window, best first, each with that window."""

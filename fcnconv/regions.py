@@ -1,6 +1,6 @@
 """Regions: the connected areas of a class's map over a threshold, with outlines in pixels of the image.
 
-A map is a plane of cells with a position over the image. It is interpolated bilinearly between the centres of
+A map is a grid of cells with a position over the image. It is interpolated bilinearly between the centres of
 cells, and the outlines are its contour lines. So outlines run through cells, not along the borders of cells.
 """
 
@@ -32,7 +32,7 @@ LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Placement:
-    """The position of a plane of cells over an image. Lengths are in pixels of the original image.
+    """The position of a map over an image. Lengths are in pixels of the original image.
 
     x0, y0: top left corner of the first cell.
     cell_width, cell_height: sides of a cell.
@@ -46,14 +46,14 @@ class Placement:
     image_size: tuple[int, int]
 
     def centres(self, rows: int, cols: int) -> tuple[Points, Points]:
-        """The centres of the cells of a plane: x (cols,) and y (rows,), float64."""
+        """The centres of the cells of a map: x (cols,) and y (rows,), float64."""
         x = self.x0 + self.cell_width * (np.arange(cols, dtype=np.float64) + 0.5)
         y = self.y0 + self.cell_height * (np.arange(rows, dtype=np.float64) + 0.5)
         return x, y
 
 
-def place_of_windows(grid: Grid) -> Placement:
-    """The position of a plane of windows. Each window has the square of one stride around its centre."""
+def placement_of_windows(grid: Grid) -> Placement:
+    """The position of a map of windows. Each window has the square of one stride around its centre."""
     x0, y0, x1, y1 = grid.square(0, 0)
     return Placement(x0, y0, x1 - x0, y1 - y0, grid.image_size)
 
@@ -146,28 +146,32 @@ class Located:
         return cls(record["path"], int(record["width"]), int(record["height"]), record["model"], regions)
 
 
-def areas_over(plane: FloatArray, place: Placement, level: float) -> list[Polygon]:
-    """Find the connected areas where a plane is at least `level`.
+def areas_over(class_map: FloatArray, placement: Placement, level: float) -> list[Polygon]:
+    """Find the connected areas where the map of a class is at least `level`.
 
-    The plane extends to the outer edges of its cells, and to the border of the image if less than a cell is
+    The map extends to the outer edges of its cells, and to the border of the image if less than a cell is
     left.
 
     Args:
-        plane: float32 (rows, cols). Cells outside the region of interest are NaN and belong to no area.
-        place: the position of the plane.
+        class_map: float32 (rows, cols). Cells outside the region of interest are NaN and belong to no area.
+        placement: the position of the map over the image.
         level: the threshold, above 0.
 
     Returns:
         The areas, each with its holes, in pixels of the original image.
     """
-    known = ~np.isnan(plane)
-    if not (plane[known] >= level).any():
+    known = ~np.isnan(class_map)
+    if not (class_map[known] >= level).any():
         return []
-    x, y = place.centres(*plane.shape)
-    filled = plane if known.all() else _filled_beside(plane, known)
-    width, height = place.image_size
-    x = np.concatenate([[_edge(x[0], -place.cell_width, 0)], x, [_edge(x[-1], place.cell_width, width)]])
-    y = np.concatenate([[_edge(y[0], -place.cell_height, 0)], y, [_edge(y[-1], place.cell_height, height)]])
+    x, y = placement.centres(*class_map.shape)
+    filled = class_map if known.all() else _filled_beside(class_map, known)
+    width, height = placement.image_size
+    x = np.concatenate(
+        [[_edge(x[0], -placement.cell_width, 0)], x, [_edge(x[-1], placement.cell_width, width)]]
+    )
+    y = np.concatenate(
+        [[_edge(y[0], -placement.cell_height, 0)], y, [_edge(y[-1], placement.cell_height, height)]]
+    )
     contours = contourpy.contour_generator(
         x, y, np.pad(filled, 1, mode="edge"), fill_type=contourpy.FillType.OuterOffset
     )
@@ -178,42 +182,42 @@ def areas_over(plane: FloatArray, place: Placement, level: float) -> list[Polygo
         polygons.append(Polygon(outer, holes))
     inside = shapely.box(0, 0, width, height)
     if not known.all():
-        inside = inside.intersection(_squares(known, place))
+        inside = inside.intersection(_squares(known, placement))
     clipped = (shapely.make_valid(polygon).intersection(inside) for polygon in polygons)
     parts = (part for each in clipped for part in shapely.get_parts(each))
     # contour lines have a point at every line between cells; points on a straight line are removed
-    straight = 1e-3 * min(place.cell_width, place.cell_height)
+    straight = 1e-3 * min(placement.cell_width, placement.cell_height)
     return [part.simplify(straight) for part in parts if isinstance(part, Polygon) and part.area]
 
 
 def _edge(centre: float, cell: float, border: float) -> float:
-    """The end of the plane beyond the centre of its last cell. cell: its side, negative towards 0."""
+    """The end of the map beyond the centre of its last cell. cell: its side, negative towards 0."""
     edge = centre + cell / 2
     return border if 0 < (border - edge) / cell < 1 else edge
 
 
-def _filled_beside(plane: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
-    """The plane with each NaN replaced, so that the surface stays level up to the edge of the known cells.
+def _filled_beside(class_map: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
+    """The map with each NaN replaced, so that the surface stays level up to the edge of the known cells.
 
     The replacement is the highest known value of the four adjacent cells, or else of the four diagonal cells,
     or else 0.
     """
-    rows, cols = plane.shape
-    padded = np.pad(np.where(known, plane, np.nan), 1, constant_values=np.nan)
+    rows, cols = class_map.shape
+    padded = np.pad(np.where(known, class_map, np.nan), 1, constant_values=np.nan)
     around = {
         (i, j): padded[i : i + rows, j : j + cols] for i in range(3) for j in range(3) if (i, j) != (1, 1)
     }
     beside = np.fmax.reduce([cells for (i, j), cells in around.items() if 1 in (i, j)])
     corners = np.fmax.reduce([cells for (i, j), cells in around.items() if 1 not in (i, j)])
-    filled: FloatArray = np.where(known, plane, np.where(np.isnan(beside), corners, beside))
+    filled: FloatArray = np.where(known, class_map, np.where(np.isnan(beside), corners, beside))
     return np.nan_to_num(filled, nan=0.0)
 
 
-def _squares(known: npt.NDArray[np.bool_], place: Placement) -> Polygon:
+def _squares(known: npt.NDArray[np.bool_], placement: Placement) -> Polygon:
     """The union of the squares of some cells."""
     rows, cols = known.shape
-    x = place.x0 + place.cell_width * np.arange(cols + 1)
-    y = place.y0 + place.cell_height * np.arange(rows + 1)
+    x = placement.x0 + placement.cell_width * np.arange(cols + 1)
+    y = placement.y0 + placement.cell_height * np.arange(rows + 1)
     steps = np.diff(
         np.pad(known, ((0, 0), (1, 1))).astype(np.int8), axis=1
     )  # (rows, cols + 1): 1 begins, -1 ends
@@ -222,51 +226,50 @@ def _squares(known: npt.NDArray[np.bool_], place: Placement) -> Polygon:
 
 
 def find_regions(
-    plane: FloatArray, place: Placement, selection: Selection, options: OutputOptions = PLAIN_OUTPUT
+    class_map: FloatArray, placement: Placement, selection: Selection, options: OutputOptions = PLAIN_OUTPUT
 ) -> list[Region]:
     """Find the regions of a class, the most probable first.
 
     Args:
-        plane: the map of the class, float32 (rows, cols), 0 to 1. Cells outside the region of interest are
-            NaN.
-        place: the position of the plane.
+        class_map: float32 (rows, cols), 0 to 1. Cells outside the region of interest are NaN.
+        placement: the position of the map over the image.
         selection: the category or concept.
         options: `at_least`, the lowest peak of a region, is by default the larger of `AT_LEAST` and `BESIDE`
-            times the highest value of the plane. `threshold` gives the value at the outline, as a share of
+            times the highest value of the map. `threshold` gives the value at the outline, as a share of
             the highest value in the surrounding connected area over ``threshold · at_least``, the lowest
             possible outline. `min_area` and `max_regions` are as in `OutputOptions`. Other options do
             not count.
     """
     if options.at_least is None:
-        at_least = max(AT_LEAST, BESIDE * float(np.nan_to_num(plane).max()))
+        at_least = max(AT_LEAST, BESIDE * float(np.nan_to_num(class_map).max()))
     else:
         at_least = max(options.at_least, LEAST)
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    min_area = options.min_area.pixels(place.image_size) if options.min_area else 0.0
+    min_area = options.min_area.pixels(placement.image_size) if options.min_area else 0.0
     regions = []
-    for area in areas_over(plane, place, threshold * at_least):
-        part, place_of_part = _around(area, plane, place)
-        highest = _inside(area, part, place_of_part).max()
+    for area in areas_over(class_map, placement, threshold * at_least):
+        part, part_placement = _around(area, class_map, placement)
+        highest = _inside(area, part, part_placement).max()
         if highest < at_least:
             continue
-        for polygon in areas_over(part, place_of_part, float(threshold * highest)):
+        for polygon in areas_over(part, part_placement, float(threshold * highest)):
             if area.intersects(polygon.representative_point()):
-                regions.append(_region(polygon, part, place_of_part, selection))
+                regions.append(_region(polygon, part, part_placement, selection))
     kept = (region for region in regions if region.probability >= at_least and region.area >= min_area)
     return by_probability(kept)[: options.max_regions]
 
 
 def regions_of_each(
-    planes: FloatArray,
-    place: Placement,
+    class_maps: FloatArray,
+    placement: Placement,
     selections: Sequence[Selection],
     options: OutputOptions = PLAIN_OUTPUT,
 ) -> list[list[Region]]:
     """Find the regions of several classes, and keep the ``options.max_regions`` most probable of them all.
 
     Args:
-        planes: the maps of the classes, float32 (rows, cols, len(selections)), as for `find_regions`.
-        place: the position of the planes.
+        class_maps: the maps of the classes, float32 (rows, cols, len(selections)), as for `find_regions`.
+        placement: the position of the map over the image.
         selections: the categories and concepts.
         options: as for `find_regions`.
 
@@ -274,7 +277,8 @@ def regions_of_each(
         One list of regions per class.
     """
     each_class = [
-        find_regions(planes[:, :, k], place, selection, options) for k, selection in enumerate(selections)
+        find_regions(class_maps[:, :, k], placement, selection, options)
+        for k, selection in enumerate(selections)
     ]
     kept = most_probable((region for each in each_class for region in each), options.max_regions)
     return [[region for region in each if id(region) in kept] for each in each_class]
@@ -290,14 +294,14 @@ def by_probability(regions: Iterable[Region]) -> list[Region]:
     return sorted(regions, key=lambda region: -region.probability)
 
 
-def _around(area: Polygon, plane: FloatArray, place: Placement) -> tuple[FloatArray, Placement]:
+def _around(area: Polygon, class_map: FloatArray, placement: Placement) -> tuple[FloatArray, Placement]:
     """The cells that an area touches, with one more on each side, and their position."""
     x0, y0, x1, y1 = area.bounds
-    rows, cols = plane.shape
-    top, bottom = _cells(y0, y1, place.y0, place.cell_height, rows)
-    left, right = _cells(x0, x1, place.x0, place.cell_width, cols)
-    x, y = place.x0 + left * place.cell_width, place.y0 + top * place.cell_height
-    return plane[top:bottom, left:right], replace(place, x0=x, y0=y)
+    rows, cols = class_map.shape
+    top, bottom = _cells(y0, y1, placement.y0, placement.cell_height, rows)
+    left, right = _cells(x0, x1, placement.x0, placement.cell_width, cols)
+    x, y = placement.x0 + left * placement.cell_width, placement.y0 + top * placement.cell_height
+    return class_map[top:bottom, left:right], replace(placement, x0=x, y0=y)
 
 
 def _cells(start: float, end: float, origin: float, cell: float, count: int) -> tuple[int, int]:
@@ -306,19 +310,19 @@ def _cells(start: float, end: float, origin: float, cell: float, count: int) -> 
     return min(max(first, 0), count - 1), min(max(math.ceil((end - origin) / cell) + 1, 1), count)
 
 
-def _inside(area: Polygon, plane: FloatArray, place: Placement) -> FloatArray:
-    """The plane with 0 for cells outside of an area and for NaN: float32 (rows, cols)."""
-    x, y = np.meshgrid(*place.centres(*plane.shape))
-    inside = shapely.intersects_xy(area, x, y) & ~np.isnan(plane)
-    result: FloatArray = np.where(inside, plane, np.float32(0))
+def _inside(area: Polygon, class_map: FloatArray, placement: Placement) -> FloatArray:
+    """The map with 0 for cells outside of an area and for NaN: float32 (rows, cols)."""
+    x, y = np.meshgrid(*placement.centres(*class_map.shape))
+    inside = shapely.intersects_xy(area, x, y) & ~np.isnan(class_map)
+    result: FloatArray = np.where(inside, class_map, np.float32(0))
     return result
 
 
-def _region(polygon: Polygon, plane: FloatArray, place: Placement, selection: Selection) -> Region:
-    inside = _inside(polygon, plane, place)
+def _region(polygon: Polygon, class_map: FloatArray, placement: Placement, selection: Selection) -> Region:
+    inside = _inside(polygon, class_map, placement)
     row, col = np.unravel_index(inside.argmax(), inside.shape)
-    x, y = place.centres(*plane.shape)
-    width, height = place.image_size
+    x, y = placement.centres(*class_map.shape)
+    width, height = placement.image_size
     x0, y0, x1, y1 = polygon.bounds
     return Region(
         selection.class_idx,

@@ -129,8 +129,8 @@ class MapBlock:
     block: Block
 
     @property
-    def place(self) -> tuple[slice, slice]:
-        """The cells' rows and columns in the whole map."""
+    def slices(self) -> tuple[slice, slice]:
+        """The rows and columns of the whole map that these cells are, as slices: ``array[block.slices]``."""
         return self.block.rows, self.block.cols
 
     @property
@@ -185,7 +185,7 @@ class MapBlock:
                 over its classes, so that the softmax over concepts that share no class has the same ratios.
 
         Returns:
-            One plane per selection: float32 (rows, cols, len(selections)).
+            One map per selection: float32 (rows, cols, len(selections)).
         """
         if values == "probabilities" and self._holds_logs:
             chosen = sorted({i for selection in selections for i in selection.classes})

@@ -18,7 +18,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import OutputOptions
 from fcnconv.options.parsing import Area, parse_extent, parse_share
-from fcnconv.regions import Located, Placement, Region, areas_over, find_regions, place_of_windows
+from fcnconv.regions import Located, Placement, Region, areas_over, find_regions, placement_of_windows
 
 CAT = Selection("cat", (3,), "n3")
 CELLS = Placement(0, 0, 10, 10, (300, 200))
@@ -154,7 +154,7 @@ def test_a_maps_regions_lie_where_its_windows_do() -> None:
     around = shapely.box(x0, y0, x1, y1)
     assert around.buffer(16).contains(region.polygon) and region.polygon.contains(around.buffer(-8))
     assert score_map.regions(labels.category(1), at_least=0.9) == [region]
-    place = place_of_windows(grid)
+    place = placement_of_windows(grid)
     assert (place.x0, place.y0) == grid.square(0, 0)[:2]
     with pytest.raises(UsageError, match="unknown class 'cow'"):
         score_map.regions("cow")

@@ -205,7 +205,7 @@ def test_a_cells_centre_is_the_middle_of_its_window(window: int, stride: int, co
     centres = grid.centre(np.arange(count, dtype=np.float64))
     boxes = [grid.box(cell, cell) for cell in range(count)]
     assert centres.tolist() == [(box[0] + box[2]) / 2 for box in boxes]
-    assert np.allclose(grid.place(centres), np.arange(count))
+    assert np.allclose(grid.cell_at(centres), np.arange(count))
     assert [grid.nearest(grid, cell, cell) for cell in range(count)] == [
         (cell, cell) for cell in range(count)
     ]

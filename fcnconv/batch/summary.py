@@ -86,11 +86,13 @@ class MapSummary:
             np.maximum(self.highest_chosen, chosen.max((0, 1)), out=self.highest_chosen)
             probabilities = np.concatenate([probabilities, chosen], axis=-1)
         self.strong += strength(probabilities)
-        for axis, cells in enumerate(piece.place):
+        for axis, cells in enumerate(piece.slices):
             edges = np.arange(cells.start, cells.stop)
             first = np.flatnonzero((edges % self._step == 0) | (edges == cells.start))
             probabilities = np.maximum.reduceat(probabilities, first, axis=axis)
-        rows, cols = (slice(cells.start // self._step, -(-cells.stop // self._step)) for cells in piece.place)
+        rows, cols = (
+            slice(cells.start // self._step, -(-cells.stop // self._step)) for cells in piece.slices
+        )
         seen = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)
         np.maximum(self._planes[rows, cols], seen, out=self._planes[rows, cols])
 

@@ -325,7 +325,7 @@ class _Axis:
         """
         first, last = grid.centre(0.0), grid.centre(count - 1.0)
         pixel: npt.NDArray[np.float64] = (np.arange(length, dtype=np.float64) + 0.5) * (scanned / length)
-        place = grid.place(pixel)  # 0 at the first window's centre, 1 at the second's
+        place = grid.cell_at(pixel)  # 0 at the first window's centre, 1 at the second's
         cell = np.clip(np.floor(place + 0.5).astype(np.intp), 0, count - 1)
         inside = (place >= -0.5) & (place < count - 0.5)
         inwards = np.clip(np.minimum(pixel / first, (scanned - pixel) / (scanned - last)), 0, 1)

@@ -83,9 +83,9 @@ def pack(stream: ScoreStream, max_values: int = MAX_VALUES, most_kept: int | Non
     error = concept_error = 0.0
     strong = np.zeros(num_classes)
     for piece in stream.pieces():
-        exact[piece.place], inside[piece.place] = piece.exact, ~np.isnan(piece.logits[:, :, 0])
+        exact[piece.slices], inside[piece.slices] = piece.exact, ~np.isnan(piece.logits[:, :, 0])
         if piece.block.best_scale is not None:
-            best_scale[piece.place] = piece.block.best_scale
+            best_scale[piece.slices] = piece.block.best_scale
         for row, probabilities in enumerate(shown(piece.probabilities()), start=piece.block.rows.start):
             strong += strength(probabilities)
             quantised = np.round(255 * np.sqrt(probabilities)).astype(np.uint8)

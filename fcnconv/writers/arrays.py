@@ -94,7 +94,7 @@ def _write_npy(file: IO[bytes], stream: ScoreStream, output: OutputSpec) -> npt.
         for row, cells in enumerate(scores, start=piece.block.rows.start):
             file.seek(start + 4 * shape[2] * (row * shape[1] + piece.block.cols.start))
             file.write(np.ascontiguousarray(cells).data)
-        exact[piece.place] = piece.exact
+        exact[piece.slices] = piece.exact
     return exact
 
 
@@ -108,7 +108,7 @@ def _with_activations(
     activations = scratch_array(shape)
     logits = replace(output, options=replace(output.options, values="logits"))
     for piece in stream.pieces():
-        activations[piece.place] = logits.scores(piece)
+        activations[piece.slices] = logits.scores(piece)
     grid = stream.info.grid
     geometry = {"activation_window": grid.window, "activation_stride": grid.stride}
     arrays = {name: np.array(value) for name, value in geometry.items()}

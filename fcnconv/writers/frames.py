@@ -34,7 +34,7 @@ def labelled_array(stream: ScoreStream, output: OutputSpec) -> xarray.DataArray:
     scores = np.empty((rows, cols, len(output.names(info))), np.float32)
     exact = np.empty((rows, cols), np.bool_)
     for piece in stream.pieces():
-        scores[piece.place], exact[piece.place] = output.scores(piece), piece.exact
+        scores[piece.slices], exact[piece.slices] = output.scores(piece), piece.exact
     across = [info.grid.square(0, col) for col in range(cols)]
     down = [info.grid.square(row, 0) for row in range(rows)]
     return made.DataArray(

@@ -237,12 +237,12 @@ def keep(stream: ScoreStream, selections: Sequence[Selection], k: int) -> Kept:
     best_scale = np.empty((rows, cols), np.uint8) if info.has_best_scale else None
     for piece in stream.pieces():
         if class_idx is None:
-            probability[piece.place] = piece.class_maps(selections)
+            probability[piece.slices] = piece.class_maps(selections)
         else:
-            class_idx[piece.place], probability[piece.place] = piece.top_k(k)
-        exact[piece.place] = piece.exact
+            class_idx[piece.slices], probability[piece.slices] = piece.top_k(k)
+        exact[piece.slices] = piece.exact
         if best_scale is not None and piece.block.best_scale is not None:
-            best_scale[piece.place] = piece.block.best_scale
+            best_scale[piece.slices] = piece.block.best_scale
     listed = selections or info.labels.all_categories()
     return Kept(info, probability, listed, class_idx, exact, best_scale)
 

@@ -24,7 +24,7 @@ def planes(stream: ScoreStream, output: OutputSpec) -> FloatArray:
     rows, cols, _ = stream.info.shape
     found = scratch_array((len(output.names(stream.info)), rows, cols))
     for piece in stream.pieces():
-        found[(slice(None), *piece.place)] = output.scores(piece).transpose(2, 0, 1)
+        found[(slice(None), *piece.slices)] = output.scores(piece).transpose(2, 0, 1)
         let_go(found)
     return found
 

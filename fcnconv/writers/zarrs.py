@@ -24,8 +24,8 @@ def write_zarr(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     with ThreadPoolExecutor(1) as thread:
         group, scores, exact = thread.submit(_new_zarr, path, stream, output).result()
         for piece in stream.pieces():
-            thread.submit(scores.__setitem__, piece.place, output.scores(piece)).result()
-            thread.submit(exact.__setitem__, piece.place, piece.exact).result()
+            thread.submit(scores.__setitem__, piece.slices, output.scores(piece)).result()
+            thread.submit(exact.__setitem__, piece.slices, piece.exact).result()
         thread.submit(group.attrs.update, provenance(stream)).result()
 
 
