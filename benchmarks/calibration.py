@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import fcnconv
-from fcnconv.activations import softmax
 from fcnconv.models import DEFAULT_MODEL
+from fcnconv.scores.activations import softmax
 
 TEMPERATURES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.85, 1.0)
 BINS = 10

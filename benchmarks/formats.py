@@ -17,11 +17,11 @@ import numpy as np
 import rasterio
 from PIL import Image
 
+from fcnconv.api.maps import ScoreMap
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource
 from fcnconv.images.reading import open_image
 from fcnconv.labels import imagenet
-from fcnconv.maps import ScoreMap
 from fcnconv.provenance import Identity, Provenance
 from fcnconv.scores import Block, MapInfo
 from fcnconv.writers import WRITERS

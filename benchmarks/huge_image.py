@@ -103,7 +103,7 @@ def network_pace(classifier) -> float:
 def scan(path: Path, out: Path, options: argparse.Namespace) -> None:
     """Maps the image, and prints what it took as a line of JSON."""
     import fcnconv
-    from fcnconv.maps import save_map
+    from fcnconv.api.maps import save_map
     from fcnconv.options import OWN_SIZE, OutputOptions, ScanOptions
     from fcnconv.options.parsing import parse_memory
     from fcnconv.scan import network as module

@@ -35,10 +35,10 @@ from PIL import Image
 from scipy import ndimage
 
 import fcnconv
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.errors import UsageError
 from fcnconv.labels import Labels, Selection
-from fcnconv.maps import ScoreMap
 from fcnconv.models import find_model
 from fcnconv.options import ScanOptions
 from fcnconv.render.draw import Style, spread

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from ordinary import images, ordinary  # noqa: E402
 
+from fcnconv.api.loading import load  # noqa: E402
 from fcnconv.errors import FcnconvError  # noqa: E402
-from fcnconv.loading import load  # noqa: E402
 from fcnconv.models.torchvision import make_network  # noqa: E402
 from fcnconv.system.cache import cache_path  # noqa: E402
 

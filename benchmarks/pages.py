@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import fcnconv
-from fcnconv.maps import write_map
+from fcnconv.api.maps import write_map
 from fcnconv.options import PLAIN_SCAN, ScanOptions
 from fcnconv.writers import WRITERS, OutputSpec
 

@@ -18,7 +18,7 @@ import peers
 from side_by_side import in_turns, table
 
 import fcnconv
-from fcnconv.activations import divergence
+from fcnconv.scores.activations import divergence
 
 SAMPLES = sorted((Path(__file__).parents[1] / "sample_images").glob("*.[jp][pn]g"))
 OURS = "fcnconv (plan)"

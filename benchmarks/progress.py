@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnconv.loading import load
-from fcnconv.maps import save_map
+from fcnconv.api.loading import load
+from fcnconv.api.maps import save_map
 from fcnconv.options import ScanOptions
 from fcnconv.system.progress import Progress, following
 from fcnconv.writers import OutputSpec, find_writer

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 import fcnconv
+from fcnconv.api.maps import ScoreMap
 from fcnconv.labels import Selection
-from fcnconv.maps import ScoreMap
 from fcnconv.options import AT_LEAST, THRESHOLD, LocateOptions, OutputOptions
-from fcnconv.regions import Placement, find_regions, placement_of_windows
+from fcnconv.scores.regions import Placement, find_regions, placement_of_windows
 
 THRESHOLDS = (0.1, 0.15, 0.2, THRESHOLD, 0.3, 0.4, 0.5)
 LEAST = (AT_LEAST, 0.1, 0.2, 0.3)

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 import fcnconv
-from fcnconv.activations import divergence
-from fcnconv.maps import ScoreMap
+from fcnconv.api.maps import ScoreMap
+from fcnconv.scores.activations import divergence
 
 PHOTO = Path(__file__).parents[1] / "sample_images/collage.jpg"
 PLAIN, EVERY = "plain network (--anchors 0)", "all crops (--mode windows)"

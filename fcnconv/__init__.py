@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from fcnconv.version import __version__
 
 if TYPE_CHECKING:
-    from fcnconv.classifier import Classifier
+    from fcnconv.api.classifier import Classifier
+    from fcnconv.api.loading import load
+    from fcnconv.api.maps import ScoreMap
     from fcnconv.convert import convolutionize
     from fcnconv.errors import (
         ConversionError,
@@ -26,12 +28,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from fcnconv.images.reading import read_image
-    from fcnconv.loading import load
-    from fcnconv.maps import ScoreMap
     from fcnconv.options import OutputOptions, ScanOptions
 
 _HOME = {
-    "Classifier": "classifier",
+    "Classifier": "api.classifier",
     "ConversionError": "errors",
     "FcnconvError": "errors",
     "ImageError": "errors",
@@ -40,10 +40,10 @@ _HOME = {
     "ModelError": "errors",
     "OutputError": "errors",
     "PlanError": "errors",
-    "ScoreMap": "maps",
+    "ScoreMap": "api.maps",
     "UsageError": "errors",
     "convolutionize": "convert",
-    "load": "loading",
+    "load": "api.loading",
     "read_image": "images.reading",
 }
 

@@ -18,8 +18,8 @@ from outcomes import pytest_addoption, pytest_configure
 from PIL import Image
 from tiny_network import tiny_spec
 
-from fcnconv.classifier import Classifier
-from fcnconv.loading import load
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.loading import load
 from fcnconv.models import ModelSpec
 from fcnconv.system.machine import usable_cpus
 

@@ -16,15 +16,22 @@ from ordinary import ordinary
 from torch import nn
 
 import fcnconv as package
-from fcnconv.activations import ACTIVATIONS, divergence, independent_divergence, log_sigmoid, sigmoid, softmax
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet, numbered
-from fcnconv.maps import ScoreMap
 from fcnconv.models.torchvision import make_network
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_scales
 from fcnconv.provenance import Activation
+from fcnconv.scores.activations import (
+    ACTIVATIONS,
+    divergence,
+    independent_divergence,
+    log_sigmoid,
+    sigmoid,
+    softmax,
+)
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.writers import OutputSpec
 

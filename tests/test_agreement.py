@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcnconv.activations import divergence
 from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows, unseen_interval
+from fcnconv.scores.activations import divergence
 
 
 @given(

@@ -19,7 +19,7 @@ from fcnconv.errors import OutputError, UsageError
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import OutputOptions
-from fcnconv.regions import Located, Region
+from fcnconv.scores.regions import Located, Region
 from fcnconv.writers.output_spec import OutputSpec
 from fcnconv.writers.region_formats import REGION_FORMATS, find_region_format
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fcnconv.class_names import NamesError, names_of_object, read_names
 from fcnconv.labels import imagenet, named
+from fcnconv.labels.class_names import NamesError, names_of_object, read_names
 
 ANIMALS = ("cat", "dog", "bird")
 

@@ -10,8 +10,8 @@ import pytest
 from commands import Command, run_here
 from patience import PATIENCE
 
-from fcnconv import installation
-from fcnconv.installation import EXTRAS, FOR_DEVELOPMENT, Installation, inspect_installation
+from fcnconv.cli import installation
+from fcnconv.cli.installation import EXTRAS, FOR_DEVELOPMENT, Installation, inspect_installation
 
 
 def machine(root: Path, features: str) -> Path:

@@ -8,9 +8,9 @@ import torch
 from conftest import SAMPLES
 from PIL import Image
 
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.loading import load
 from fcnconv.errors import ModelError
-from fcnconv.loading import load
 from fcnconv.models import models
 from fcnconv.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
 from fcnconv.models.packaged import packaged_weights

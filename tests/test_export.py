@@ -13,11 +13,11 @@ import torch
 from conftest import SAMPLES, Command
 from tiny_network import Tiny
 
+from fcnconv.backends.network_files import FORMATS, export, export_format
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.images.reading import read_image
 from fcnconv.models import ModelSpec
-from fcnconv.network_files import FORMATS, export, export_format
 
 
 def logits(fcnconv: Command, folder: Path, *options: str) -> np.ndarray:

@@ -19,8 +19,8 @@ from commands import run_here
 from conftest import Command, make_photos
 from patience import PATIENCE, wait_until
 
+from fcnconv.api.classifier import Classifier
 from fcnconv.batch.locks import Locks, Owner
-from fcnconv.classifier import Classifier
 
 COUNT = 14
 """Photos in a folder."""

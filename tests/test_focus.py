@@ -14,16 +14,16 @@ from PIL import Image
 from tiny_network import Tiny
 from torch import nn
 
-from fcnconv.activations import ACTIVATIONS, softmax
+from fcnconv.api.loading import load, open_classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.convert import convolutionize
 from fcnconv.convert.float64 import Float64
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
-from fcnconv.loading import load, open_classifier
-from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import ALL_SIZES, NetworkOptions, OutputOptions, ScanOptions, Values
 from fcnconv.scan.focus import CELL_TEMPERATURE, ScannedScale, evidence, focused_blocks
+from fcnconv.scores.activations import ACTIVATIONS, softmax
 from fcnconv.writers import find_writer
 
 K, CLASSES = 3, 4

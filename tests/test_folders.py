@@ -23,8 +23,8 @@ from ordinary import ordinary
 from PIL import Image
 from torch import nn
 
+from fcnconv.api.loading import load
 from fcnconv.errors import ModelError, UsageError
-from fcnconv.loading import load
 from fcnconv.models import OwnModel, find_model
 
 safetensors = pytest.importorskip("safetensors.torch")

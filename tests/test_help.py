@@ -9,7 +9,7 @@ import pytest
 from commands import assert_refused, run_line
 from conftest import SAMPLES, Command
 
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
 from fcnconv.cli import COMMANDS, command
 from fcnconv.cli.app import ABOUT
 from fcnconv.cli.help import LEFT, examples_in, help_page

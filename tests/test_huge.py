@@ -15,14 +15,13 @@ from PIL import Image
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
-from fcnconv.activations import softmax
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.loading import load
 from fcnconv.backends import BACKENDS
-from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
-from fcnconv.loading import load
 from fcnconv.options import OWN_SIZE, ScanOptions
 from fcnconv.options.parsing import parse_memory, parse_scales
 from fcnconv.scan.multiscale import Join, joined
@@ -30,6 +29,7 @@ from fcnconv.scan.rectangles import block_cells, spans
 from fcnconv.scan.stages import KeptCells, PixelCells, Stage, chain
 from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Stages, _tiling, choose
 from fcnconv.scores import Block, FloatArray
+from fcnconv.scores.activations import softmax
 
 
 @settings(max_examples=12)

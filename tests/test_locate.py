@@ -13,11 +13,11 @@ import pytest
 from conftest import SAMPLES
 from PIL import Image, ImageDraw, ImageFilter
 
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.locating import overlap, without_overlaps
 from fcnconv.labels import Selection
-from fcnconv.locating import overlap, without_overlaps
 from fcnconv.options import LocateOptions, OutputOptions, ScanOptions, option_info
-from fcnconv.regions import Placement, Region, find_regions
+from fcnconv.scores.regions import Placement, Region, find_regions
 
 Command = Callable[..., Any]
 

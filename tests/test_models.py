@@ -27,7 +27,7 @@ def test_the_listing_has_every_model_once() -> None:
 
 
 def test_a_row_is_what_the_model_is(lite0: object) -> None:
-    from fcnconv.classifier import Classifier
+    from fcnconv.api.classifier import Classifier
 
     assert isinstance(lite0, Classifier)
     (row,) = list_models("lite0")

@@ -14,7 +14,7 @@ from commands import assert_refused
 from conftest import SAMPLES, Command
 from patience import PATIENCE
 
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.labels import imagenet, numbered
 from fcnconv.models import models

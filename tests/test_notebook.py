@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from tiny import make_map
 
+from fcnconv.api.maps import ScoreMap
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource, MemorySource
 from fcnconv.labels import Labels
-from fcnconv.maps import ScoreMap
 from fcnconv.options import OutputOptions
 from fcnconv.writers import provenance
 

@@ -13,10 +13,10 @@ import pytest
 from conftest import SAMPLES, Command, needs_openvino
 
 from fcnconv import load
+from fcnconv.api.loading import open_classifier
 from fcnconv.backends import faster_precision, open_network
 from fcnconv.backends import openvino as backend
 from fcnconv.errors import PlanError, UsageError
-from fcnconv.loading import open_classifier
 from fcnconv.models import ModelSpec
 from fcnconv.options import NetworkOptions
 from fcnconv.provenance import FLOAT32, Mode

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from terminals import in_terminal
 
 import fcnconv
+from fcnconv.api.classifier import Classifier
 from fcnconv.backends import BACKENDS
-from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.models.own import OwnModel

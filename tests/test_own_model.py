@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 
 import fcnconv as package
-from fcnconv.class_names import read_names
 from fcnconv.errors import ConversionError, ModelError, UsageError
+from fcnconv.labels.class_names import read_names
 from fcnconv.models import OwnModel, find_model, models
 from fcnconv.models.own import read_spec
 from fcnconv.models.torchvision import make_network

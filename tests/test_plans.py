@@ -19,14 +19,14 @@ from tiny_network import Tiny
 from torch import nn
 
 import fcnconv.convert as making_networks
+from fcnconv.api.loading import open_classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.backends import BACKENDS, build_plan, onnx, open_network
 from fcnconv.backends.build_plan import prove_export
 from fcnconv.backends.onnx import one_go, onnx_run, open_plan
 from fcnconv.backends.plans import plan_path, read_plan, stage_record
 from fcnconv.convert.onnx_export import export_onnx, export_part
 from fcnconv.errors import ModelError, PlanError, UsageError
-from fcnconv.loading import open_classifier
-from fcnconv.maps import ScoreMap
 from fcnconv.models import ModelSpec
 from fcnconv.options import Backend, NetworkOptions, Precision, ReadOptions, ScanOptions
 from fcnconv.provenance import Mode

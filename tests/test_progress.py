@@ -21,16 +21,16 @@ from terminals import in_terminal, until_there
 from tiny import choose, make_map
 from torch import nn
 
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.loading import load
+from fcnconv.api.maps import save_map
 from fcnconv.batch.inputs import from_paths
 from fcnconv.batch.workers import each
-from fcnconv.classifier import Classifier
 from fcnconv.cli.progress_bar import Counter, ProgressKind, _looks, described, shown
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.labels import numbered
-from fcnconv.loading import load
-from fcnconv.maps import save_map
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_scales
 from fcnconv.scan.blocks import scan

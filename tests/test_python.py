@@ -10,8 +10,8 @@ from conftest import SAMPLES
 from PIL import Image
 
 import fcnconv
-from fcnconv.classifier import Classifier
-from fcnconv.maps import ScoreMap
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 
 COFFEE, CHELSEA = SAMPLES / "coffee.png", SAMPLES / "chelsea.png"
 

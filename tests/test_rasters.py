@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from tiny import choose, make_map
 
+from fcnconv.api.maps import save_map
 from fcnconv.errors import ImageError
 from fcnconv.grid import Grid
 from fcnconv.images import Asked, MemorySource, mean_side, resize
@@ -21,10 +22,9 @@ from fcnconv.images.pillow import silence
 from fcnconv.images.raster import RasterSource
 from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels
-from fcnconv.maps import save_map
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import Rescale
-from fcnconv.roi import where_of
+from fcnconv.scan.roi import where_of
 from fcnconv.writers import find_writer
 
 rasterio = pytest.importorskip("rasterio")

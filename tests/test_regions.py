@@ -18,7 +18,7 @@ from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import OutputOptions
 from fcnconv.options.parsing import Area, parse_extent, parse_share
-from fcnconv.regions import Located, Placement, Region, areas_over, find_regions, placement_of_windows
+from fcnconv.scores.regions import Located, Placement, Region, areas_over, find_regions, placement_of_windows
 
 CAT = Selection("cat", (3,), "n3")
 CELLS = Placement(0, 0, 10, 10, (300, 200))

@@ -20,6 +20,8 @@ from patience import wait_until
 from PIL import Image
 from tiny import make_map
 
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.batch import summary as glances
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import CARDS, from_paths, from_sources
@@ -29,11 +31,9 @@ from fcnconv.batch.runs import BatchRun
 from fcnconv.batch.store import Disk
 from fcnconv.batch.summary import LEAST, MOST, MapSummary, Peak
 from fcnconv.batch.thumbnails import Card, draw_card, read_card, write_card
-from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, OutputError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet, numbered
-from fcnconv.maps import ScoreMap
 from fcnconv.options import NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.writers import OutputSpec, find_writer
 

@@ -18,7 +18,7 @@ from conftest import SAMPLES
 from patience import PATIENCE, wait_until
 from PIL import Image
 
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="scarcity is made in the way of Linux"

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tiny import make_map
 
-from fcnconv.activations import softmax
 from fcnconv.grid import Grid
 from fcnconv.labels import Selection, numbered
-from fcnconv.predictions import most_specific
 from fcnconv.scores import sum_over, top_k
+from fcnconv.scores.activations import softmax
+from fcnconv.scores.predictions import most_specific
 
 LOGITS = hnp.arrays(
     np.float32,

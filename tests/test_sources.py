@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import choose, make_map
 
+from fcnconv.api.maps import ScoreMap
+from fcnconv.api.maps import save_map as save
 from fcnconv.errors import ImageError, OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, ResizedSource, resize
@@ -27,11 +29,9 @@ from fcnconv.images.slides import SlideSource
 from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.images.tiff import TiffSource
 from fcnconv.labels import Labels, Selection
-from fcnconv.maps import ScoreMap
-from fcnconv.maps import save_map as save
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import Rescale, parse_rescale
-from fcnconv.roi import where_of
+from fcnconv.scan.roi import where_of
 from fcnconv.writers import find_writer
 
 tifffile = pytest.importorskip("tifffile")

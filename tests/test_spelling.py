@@ -8,7 +8,7 @@ from conftest import SAMPLES, Command
 
 from fcnconv.errors import UsageError
 from fcnconv.labels import folded, imagenet
-from fcnconv.spelling import close_names, edits
+from fcnconv.labels.spelling import close_names, edits
 
 NAMES = [folded(name) for s in imagenet().selections() for name in s.names]
 

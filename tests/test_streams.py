@@ -20,12 +20,12 @@ from patience import PATIENCE
 from PIL import Image
 from tiny import choose
 
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
+from fcnconv.api.maps import save_map as save
 from fcnconv.batch.distributed import DistributedExecutor, Rows
 from fcnconv.batch.inputs import Input
-from fcnconv.classifier import Classifier
 from fcnconv.images import MemorySource
-from fcnconv.maps import ScoreMap
-from fcnconv.maps import save_map as save
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_scales
 from fcnconv.scores import Block

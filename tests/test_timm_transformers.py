@@ -12,8 +12,8 @@ import torch
 from conftest import SAMPLES
 from PIL import Image
 
+from fcnconv.api.loading import load
 from fcnconv.errors import ConversionError
-from fcnconv.loading import load
 from fcnconv.models import find_model
 
 timm = pytest.importorskip("timm")

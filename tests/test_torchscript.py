@@ -17,8 +17,8 @@ from ordinary import ordinary
 from PIL import Image
 from torch import nn
 
+from fcnconv.api.loading import load
 from fcnconv.errors import ConversionError, ModelError, UsageError
-from fcnconv.loading import load
 from fcnconv.models import OwnModel, find_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

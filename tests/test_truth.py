@@ -11,10 +11,10 @@ import pytest
 from conftest import SAMPLES, Command
 
 from fcnconv import load
-from fcnconv.activations import divergence
-from fcnconv.classifier import Classifier
-from fcnconv.maps import ScoreMap
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.provenance import Anchored
+from fcnconv.scores.activations import divergence
 
 COFFEE, ROCKET = SAMPLES / "coffee.png", SAMPLES / "rocket.jpg"
 

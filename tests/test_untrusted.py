@@ -26,20 +26,20 @@ from conftest import SAMPLES, Command
 from PIL import Image
 from tiny import choose, make_map
 
-from fcnconv.class_names import read_names
+from fcnconv.api.maps import save_map as save
 from fcnconv.errors import FcnconvError, ImageError, ModelError, UsageError, printable
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, mean_side
 from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels, imagenet
-from fcnconv.maps import save_map as save
+from fcnconv.labels.class_names import read_names
 from fcnconv.models import find_model
 from fcnconv.models.checkpoint import read_tensors
 from fcnconv.models.facts import remembered
 from fcnconv.models.own import read_spec
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
-from fcnconv.roi import where_of
+from fcnconv.scan.roi import where_of
 from fcnconv.system.records import parse_json, sealed, unsealed
 from fcnconv.writers import WRITERS
 

@@ -9,13 +9,13 @@ from conftest import SAMPLES, Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnconv.activations import softmax
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.loading import load
 from fcnconv.errors import UsageError
 from fcnconv.images.reading import open_image
-from fcnconv.loading import load
 from fcnconv.models import LITE0_ANSWER_TEMPERATURE
 from fcnconv.provenance import correction_record
+from fcnconv.scores.activations import softmax
 from fcnconv.verify.compare import compare, fit_temperature, measure
 from fcnconv.verify.ways import WAYS
 

@@ -23,12 +23,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from tiny import make_map
 
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.labels import Labels, Selection
-from fcnconv.maps import ScoreMap
 from fcnconv.options import MapKind
 from fcnconv.provenance import DENSE, Agreement, Anchored, Correction, Mode
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map

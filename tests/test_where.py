@@ -18,7 +18,7 @@ from PIL import Image
 from tiny import make_map
 
 import fcnconv as package
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
 from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource, Pixels
@@ -26,9 +26,9 @@ from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.labels import Labels
 from fcnconv.options import ReadOptions, ScanOptions
 from fcnconv.options.parsing import parse_region, parse_rescale
-from fcnconv.roi.areas import cells_inside, polygons, raster, rectangle
-from fcnconv.roi.tissue import find_tissue, otsu
 from fcnconv.scan.execute import LocalExecutor
+from fcnconv.scan.roi.areas import cells_inside, polygons, raster, rectangle
+from fcnconv.scan.roi.tissue import find_tissue, otsu
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -307,7 +307,7 @@ def test_packed_regions_that_are_none(
         with pytest.raises(ImageError, match="cannot be read as GeoJSON polygons"):
             small(picture, mask=path)
     path.write_bytes(whole)
-    monkeypatch.setattr("fcnconv.roi.vector.MOST_BYTES", 99_998)
+    monkeypatch.setattr("fcnconv.scan.roi.vector.MOST_BYTES", 99_998)
     with pytest.raises(ImageError, match="of GeoJSON; simplify the polygons"):
         small(picture, mask=path)
 

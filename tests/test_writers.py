@@ -20,19 +20,19 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from tiny import choose, make_map
 
-from fcnconv.activations import softmax
+from fcnconv.api.maps import ScoreMap
+from fcnconv.api.maps import save_map as save
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.grid import Grid
 from fcnconv.images import MemorySource
 from fcnconv.images.source import ImageInfo
 from fcnconv.labels import Labels, Selection, imagenet
-from fcnconv.maps import ScoreMap
-from fcnconv.maps import save_map as save
 from fcnconv.options import PLAIN_SCAN, NetworkOptions, OutputOptions
 from fcnconv.provenance import Agreement
 from fcnconv.scan.correction import check_together
 from fcnconv.scan.rectangles import spans
 from fcnconv.scores import Block, FloatArray, ScoreStream
+from fcnconv.scores.activations import softmax
 from fcnconv.writers import WRITERS, OutputSpec, find_writer, provenance, suffix_of
 
 Read = Callable[[Path, ScoreMap], tuple[FloatArray, list[str]]]

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fcnconv.api.maps import ScoreMap
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource
 from fcnconv.labels import Labels
-from fcnconv.maps import ScoreMap
 from fcnconv.options import OutputOptions
 from fcnconv.provenance import Identity, Provenance
 from fcnconv.scores import Block, MapInfo

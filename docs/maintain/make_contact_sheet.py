@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import fcnconv
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import ScoreMap
 from fcnconv.grid import Grid
 from fcnconv.labels import Selection
-from fcnconv.maps import ScoreMap
 from fcnconv.models import DEFAULT_MODEL
 from fcnconv.options import ALL_SIZES, ScanOptions
 from fcnconv.render.draw import draw_plane

@@ -19,8 +19,8 @@ from urllib.parse import quote
 from fcnconv.batch.summary import LEAST, MOST
 from fcnconv.batch.thumbnails import Card
 from fcnconv.labels import Labels, Selection
-from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.render.colours import colour_map, opacity_map
+from fcnconv.render.pages import page, readable, script_json, terms
 from fcnconv.version import __version__
 
 _GENERATOR = '<meta name="generator" content="fcnconv batch'

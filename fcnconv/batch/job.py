@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fcnconv.api.loading import open_classifier
 from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.region_folder import REGIONS, RegionFolder
 from fcnconv.batch.store import open_store
 from fcnconv.errors import UsageError
-from fcnconv.loading import open_classifier
 from fcnconv.models import OwnModel, find_model
 from fcnconv.options import EVALUATION_SIZE, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.scan.correction import check_together

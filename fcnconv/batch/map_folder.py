@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from fcnconv.api.classifier import Classifier
+from fcnconv.api.maps import write_map
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.locks import Claim
@@ -15,11 +17,9 @@ from fcnconv.batch.outcome import Later, Outcome
 from fcnconv.batch.report import Report
 from fcnconv.batch.store import AnswerStore, Disk
 from fcnconv.batch.workers import IN_FLIGHT
-from fcnconv.classifier import Classifier
 from fcnconv.errors import ImageError, OutputError, UsageError
 from fcnconv.images import ImageSource, area
 from fcnconv.images.remote import is_address
-from fcnconv.maps import write_map
 from fcnconv.options import NetworkOptions, ReadOptions, ScanOptions
 from fcnconv.scores import ScoreStream
 from fcnconv.system.leftovers import remove_leftovers

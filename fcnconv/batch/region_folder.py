@@ -23,12 +23,12 @@ from fcnconv.system.records import parse_json
 from fcnconv.writers import OF_REGIONS, OutputSpec, Writer
 
 if TYPE_CHECKING:
-    from fcnconv.regions import Located
+    from fcnconv.scores.regions import Located
 
 
 def write_regions(path: Path, stream: ScoreStream, output: OutputSpec) -> None:
     """Writes the regions in a map as JSON, see `Located.record`."""
-    from fcnconv.locating import regions_in  # only regions need shapely
+    from fcnconv.api.locating import regions_in  # only regions need shapely
 
     path.write_text(json.dumps(regions_in(stream, output).record()) + "\n", encoding="utf-8")
 
@@ -52,7 +52,7 @@ class RegionFolder(MapFolder):
     format: str = field(kw_only=True)
 
     def _make(self, item: Input, name: str, card: str | None, since: int) -> Outcome:
-        from fcnconv.locating import locate  # only regions need shapely
+        from fcnconv.api.locating import locate  # only regions need shapely
 
         source = self.open(item)
         located = replace(locate(self.share, source, self.scan, self.output), name=item.name)
@@ -80,7 +80,7 @@ class RegionFolder(MapFolder):
 
     def _located(self, since: int) -> Iterator[Located]:
         """Yields the regions of each image that has a file of regions, sorted by name."""
-        from fcnconv.regions import Located
+        from fcnconv.scores.regions import Located
 
         for name in sorted(self.store.files()):
             if not name.endswith(f".{REGIONS.suffix}") or (

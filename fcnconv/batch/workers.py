@@ -12,15 +12,15 @@ from functools import partial
 from queue import Queue
 from typing import TYPE_CHECKING, TypeVar
 
+from fcnconv.api.classifier import Classifier
 from fcnconv.batch.inputs import Input
-from fcnconv.classifier import Classifier
 from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lacks_memory
 from fcnconv.options import ClassifyOptions, ScanOptions
-from fcnconv.predictions import Classification
+from fcnconv.scores.predictions import Classification
 from fcnconv.system.machine import busy
 
 if TYPE_CHECKING:
-    from fcnconv.regions import Located
+    from fcnconv.scores.regions import Located
     from fcnconv.writers import OutputSpec
 
 IN_FLIGHT = 3
@@ -65,7 +65,7 @@ def locate_one(
 
 
 def _locate(classifier: Classifier, item: Input, scan: ScanOptions, output: OutputSpec) -> Located:
-    from fcnconv.locating import locate  # a classification needs no outlines
+    from fcnconv.api.locating import locate  # a classification needs no outlines
 
     source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
     return replace(locate(classifier, source, scan, output), name=item.name)

@@ -18,7 +18,7 @@ from fcnconv.system.files import check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream
 
 if TYPE_CHECKING:
-    from fcnconv.predictions import Classification
+    from fcnconv.scores.predictions import Classification
 
 
 @with_options
@@ -73,9 +73,9 @@ def classify(
         check_writable(out)
         refuse_overwriting(out, [*(images or ["-"]), *filter(None, listed.values()), model, *own.files])
     paths = images or ([] if listed != Listed() else [standard_input()])
+    from fcnconv.api.loading import open_classifier
     from fcnconv.batch.inputs import Input, framed, listed_inputs
     from fcnconv.batch.workers import classify_each, classify_one
-    from fcnconv.loading import open_classifier
 
     def inputs() -> Iterator[Input]:
         return framed(listed_inputs(paths, *listed.values()), frame)

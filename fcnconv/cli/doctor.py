@@ -10,7 +10,7 @@ from fcnconv.cli.arguments import Debug, Json, with_options
 from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
-    from fcnconv.installation import Installation
+    from fcnconv.cli.installation import Installation
 
 
 @with_options
@@ -26,8 +26,8 @@ def doctor(
         fcnconv doctor
         fcnconv doctor --json
     """
+    from fcnconv.cli.installation import inspect_installation
     from fcnconv.cli.printing import print_json_line
-    from fcnconv.installation import inspect_installation
 
     found = inspect_installation()
     if as_json:

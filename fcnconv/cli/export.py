@@ -46,8 +46,8 @@ def export(
     """
     if out is None:
         raise UsageError("name a file to write with --out: its suffix is the format, .onnx or .pt2")
-    from fcnconv.network_files import export as write
-    from fcnconv.network_files import export_format
+    from fcnconv.backends.network_files import export as write
+    from fcnconv.backends.network_files import export_format
 
     kind = export_format(out, format)
     refuse_terminal(out, "a network")

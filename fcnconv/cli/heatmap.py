@@ -90,12 +90,12 @@ def heatmap(
     network = replace(network, mode=spec.mode_for(network.mode))
     check_together(network, scan, labels.activation, raw=options.raw)
     output = OutputSpec.of(options, labels)
+    from fcnconv.api.loading import open_classifier
+    from fcnconv.api.maps import ScoreMap, save_map
     from fcnconv.backends import faster_precision
     from fcnconv.backends.onnx import one_go
     from fcnconv.batch.inputs import Input, framed
     from fcnconv.images.remote import local_path, shown_address
-    from fcnconv.loading import open_classifier
-    from fcnconv.maps import ScoreMap, save_map
     from fcnconv.scan.plan import ScanPlan
 
     opened = once(partial(open_classifier, spec, network, reading, scan))

@@ -19,9 +19,9 @@ from fcnconv.system.files import check_writable, refuse_overwriting, written
 from fcnconv.system.stdout import data_stream
 
 if TYPE_CHECKING:
+    from fcnconv.api.classifier import Classifier
     from fcnconv.batch.inputs import Input
-    from fcnconv.classifier import Classifier
-    from fcnconv.regions import Located
+    from fcnconv.scores.regions import Located
     from fcnconv.writers import OutputSpec
     from fcnconv.writers.region_formats import RegionFormat
 
@@ -76,9 +76,9 @@ def locate(
     if out is None and options.projected:
         raise UsageError("--projected writes map coordinates to a .geojson; name it with --out")
     paths = images or ([] if listed != Listed() else [standard_input()])
+    from fcnconv.api.loading import open_classifier
     from fcnconv.batch.inputs import framed, listed_inputs
     from fcnconv.batch.workers import locate_each, locate_one
-    from fcnconv.loading import open_classifier
     from fcnconv.writers import OutputSpec
 
     spec = find_model(model, own)

@@ -18,9 +18,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from fcnconv.api.maps import ScoreMap
 from fcnconv.images import Pixels
 from fcnconv.labels import Selection
-from fcnconv.maps import ScoreMap
 from fcnconv.render.draw import FLOOR, Winners, draw_plane
 from fcnconv.render.draw import Style as MapStyle
 from fcnconv.render.legend import Key

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from fcnconv.api.classifier import Classifier
+    from fcnconv.api.maps import ScoreMap
     from fcnconv.batch.outcome import Outcome
-    from fcnconv.classifier import Classifier
     from fcnconv.grid import Box
-    from fcnconv.maps import ScoreMap
     from fcnconv.models import ModelSpec
-    from fcnconv.predictions import Classification, Prediction
-    from fcnconv.regions import Located, Region
+    from fcnconv.scores.predictions import Classification, Prediction
+    from fcnconv.scores.regions import Located, Region
     from fcnconv.writers import OutputSpec
 
 T = TypeVar("T")
@@ -191,8 +191,8 @@ def show_map(score_map: ScoreMap, output: OutputSpec) -> None:
     """
     from rich.console import Console
 
+    from fcnconv.api.maps import log_foremost
     from fcnconv.cli.preview import draw_map
-    from fcnconv.maps import log_foremost
     from fcnconv.scores import shown
     from fcnconv.writers.output_spec import photo_of
     from fcnconv.writers.pictures import hint_if_faint, winners_floor

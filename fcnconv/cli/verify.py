@@ -52,7 +52,7 @@ def verify(
         raise UsageError(
             "verify compares the converted network with crops; leave out --mode and --temperature"
         )
-    from fcnconv.loading import open_classifier
+    from fcnconv.api.loading import open_classifier
     from fcnconv.verify.compare import measure
     from fcnconv.verify.conversion import proof_record, proof_text, prove
 

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fcnconv.class_names import NamesError, names_of_object
 from fcnconv.errors import ModelError, first_line
+from fcnconv.labels.class_names import NamesError, names_of_object
 from fcnconv.models.inert import INERT
 from fcnconv.models.programs import program_kind, refuse_program
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from fcnconv.class_names import NamesError, names_of_object, parse_notation
 from fcnconv.errors import ModelError, first_line
+from fcnconv.labels.class_names import NamesError, names_of_object, parse_notation
 from fcnconv.provenance import Activation
 
 Array = npt.NDArray[Any]

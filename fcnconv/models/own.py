@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fcnconv.class_names import read_names
 from fcnconv.errors import ModelError, UsageError
+from fcnconv.labels.class_names import read_names
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.spec import ModelSpec
 from fcnconv.models.weight_options import HeadActivation, WeightOptions

@@ -15,8 +15,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.provenance import Activation, Agreement
+from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 
 LEVEL = 0.95
 """Probability that an interval holds the truth. Measured over 31 photos at four sizes, with samples of 16 to

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import check_outputs
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource
 from fcnconv.scan.agreement import AgreementEstimator
@@ -24,6 +23,7 @@ from fcnconv.scan.network import Network
 from fcnconv.scan.plan import ScanPlan
 from fcnconv.scan.stages import Forward
 from fcnconv.scores import Block, FloatArray
+from fcnconv.scores.activations import check_outputs
 from fcnconv.system.progress import expect, finished
 
 log = logging.getLogger("fcnconv")

@@ -30,12 +30,12 @@ from typing import get_args
 
 import numpy as np
 
-from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.grid import Grid, finest_of
 from fcnconv.options import MapKind
 from fcnconv.provenance import Activation, Agreement
 from fcnconv.scan.multiscale import Shares, joined, neighbours
 from fcnconv.scores import PIECE_VALUES, Block, MapInfo, Mask, ScoreStream
+from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 from fcnconv.system.scratch import let_go, scratch_array
 
 CELL_TEMPERATURE = 2.0

@@ -9,11 +9,11 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.grid import Grid, finest_of
 from fcnconv.labels import Labels
 from fcnconv.options import Join
 from fcnconv.scores import Block, Mask, strips
+from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 from fcnconv.system.scratch import let_go, scratch_array
 
 FOUND = 0.5

@@ -10,11 +10,11 @@ from fcnconv.images import ImageSource
 from fcnconv.labels import Labels
 from fcnconv.options import MapKind
 from fcnconv.provenance import DENSE, Correction, Crops, Provenance
-from fcnconv.roi import WHOLE_IMAGE, Where
 from fcnconv.scan.correction import crops_of, needed_cells
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work
 from fcnconv.scan.multiscale import needed_between
 from fcnconv.scan.network import Network
+from fcnconv.scan.roi import WHOLE_IMAGE, Where
 from fcnconv.scan.stages import Forward
 from fcnconv.scan.tiling import Stages, Tiling, choose_all
 from fcnconv.scores import Mask

@@ -11,9 +11,9 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import ACTIVATIONS, FloatArray
 from fcnconv.provenance import Activation
 from fcnconv.scores import Block, Mask
+from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 
 OWN_WEIGHT = 0.2
 """Weight of a neighbour's own value, against a weight of exp(-1) for each adjacent exact cell. Measured."""

@@ -15,8 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fcnconv.activations import ACTIVATIONS, FloatArray, sigmoid, softmax
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.images import ImageSource
@@ -24,6 +23,7 @@ from fcnconv.images.reading import ImageLike
 from fcnconv.options import OWN_SIZE
 from fcnconv.options.parsing import as_scales
 from fcnconv.provenance import Activation
+from fcnconv.scores.activations import ACTIVATIONS, FloatArray, sigmoid, softmax
 from fcnconv.verify.ways import HEADING, Tried, try_ways
 
 log = logging.getLogger("fcnconv")

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import ACTIVATIONS, FloatArray
-from fcnconv.classifier import Classifier
+from fcnconv.api.classifier import Classifier
 from fcnconv.grid import Grid, Scale
 from fcnconv.images import ImageSource
 from fcnconv.provenance import Activation, Anchored, Correction, Crops, Dense, correction_record
 from fcnconv.scan.agreement import AgreementEstimator
 from fcnconv.scan.correction import correct
 from fcnconv.scores import Block
+from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 
 WAYS = (
     Dense(),

@@ -14,10 +14,10 @@ import numpy as np
 from fcnconv.images import ImageSource
 from fcnconv.labels import Selection
 from fcnconv.options import MapKind
-from fcnconv.pages import page, readable, script_json, terms
 from fcnconv.provenance import Agreement, correction_record
 from fcnconv.render.colours import colour_map, distinct_colours, opacity_map
 from fcnconv.render.draw import KEY_CLASSES, KEY_SHARE
+from fcnconv.render.pages import page, readable, script_json, terms
 from fcnconv.scores import MapInfo, ScoreStream
 from fcnconv.viewer.packing import MAX_VALUES, Packed, pack
 from fcnconv.viewer.photo import TILE, PagePhoto, page_photo

@@ -16,7 +16,7 @@ import numpy as np
 from fcnconv.errors import OutputError
 from fcnconv.images.remote import is_address
 from fcnconv.labels import Labels, Selection
-from fcnconv.regions import Located, Region
+from fcnconv.scores.regions import Located, Region
 from fcnconv.version import __version__
 from fcnconv.writers.output_spec import OutputSpec
 

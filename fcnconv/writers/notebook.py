@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image
 
-from fcnconv.predictions import Prediction
+from fcnconv.scores.predictions import Prediction
 
 MAX_SIDE = 800
 """Longest side of the picture in pixels: it fits the width of a notebook and adds little to its file."""

@@ -17,7 +17,7 @@ from shapely.geometry import mapping, polygon
 from fcnconv.errors import OutputError, UsageError, first_line
 from fcnconv.images.georeference import IN_PIXELS, LONGITUDES, GeoReference, transformed
 from fcnconv.labels import Labels
-from fcnconv.regions import Located
+from fcnconv.scores.regions import Located
 from fcnconv.writers.output_spec import OutputSpec
 from fcnconv.writers.polygons import crs_name, without_a_map
 

@@ -136,7 +136,7 @@ def picture_of(stream: ScoreStream, output: OutputSpec) -> Image.Image:
 
 def _outlines(kept: Kept, output: OutputSpec) -> list[list[npt.NDArray[np.float64]]]:
     """Returns the rings of the regions of each selection, in pixels of the image."""
-    from fcnconv.regions import placement_of_windows, regions_of_each  # only regions need shapely
+    from fcnconv.scores.regions import placement_of_windows, regions_of_each  # only regions need shapely
 
     placement = placement_of_windows(kept.info.grid)
     found = regions_of_each(kept.probability, placement, output.selections, output.options)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcnconv.errors import OutputError, UsageError
 from fcnconv.labels import Labels
-from fcnconv.regions import Located
+from fcnconv.scores.regions import Located
 from fcnconv.system.files import STANDARD_OUTPUT
 from fcnconv.writers import WRITERS, OutputSpec
 from fcnconv.writers.annotations import write_coco, write_fiftyone, write_label_studio, write_yolo

@@ -16,10 +16,10 @@ from fcnconv.errors import ImageError, UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.images import ImageSource
 from fcnconv.options import ScanOptions
-from fcnconv.roi.areas import Area, Inside, Rings, cells_inside, polygons, raster, rectangle
-from fcnconv.roi.mask import read_mask
-from fcnconv.roi.tissue import find_tissue
-from fcnconv.roi.vector import is_vector, read_polygons, to_pixels
+from fcnconv.scan.roi.areas import Area, Inside, Rings, cells_inside, polygons, raster, rectangle
+from fcnconv.scan.roi.mask import read_mask
+from fcnconv.scan.roi.tissue import find_tissue
+from fcnconv.scan.roi.vector import is_vector, read_polygons, to_pixels
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fcnconv.errors import ImageError, first_line
 from fcnconv.images import ImageSource, area, gdal, pillow, warn_of_lost_place
 from fcnconv.images.georeference import GeoReference, georeference_of
 from fcnconv.images.source import upright
-from fcnconv.roi.areas import Inside
+from fcnconv.scan.roi.areas import Inside
 
 MOST_PIXELS = 400_000_000
 """The maximum number of pixels of a mask that is read whole."""

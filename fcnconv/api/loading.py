@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fcnconv.api.classifier import Classifier
 from fcnconv.backends import open_network
-from fcnconv.classifier import Classifier
 from fcnconv.errors import UsageError
 from fcnconv.grid import Geometry
 from fcnconv.images.reading import MAX_PIXELS

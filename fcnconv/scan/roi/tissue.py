@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from fcnconv.images import ImageSource, read_within
-from fcnconv.roi.areas import Inside
+from fcnconv.scan.roi.areas import Inside
 
 SIDE = 2048
 """Pixels of the longest side of the overview that tissue is searched in."""

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import shapely
 from shapely import Polygon
 
-from fcnconv.activations import FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.images.georeference import GeoReference
 from fcnconv.labels import Selection
 from fcnconv.options import AT_LEAST, BESIDE, PLAIN_OUTPUT, THRESHOLD, OutputOptions
+from fcnconv.scores.activations import FloatArray
 
 Points = npt.NDArray[np.float64]
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import check_outputs
 from fcnconv.errors import ImageError
 from fcnconv.grid import Box, Geometry, Grid, Scale
 from fcnconv.images import ImageSource, MemorySource, ReducedSource
@@ -33,9 +32,7 @@ from fcnconv.options.parsing import (
     checked,
     parse_region,
 )
-from fcnconv.predictions import Classification, answer
 from fcnconv.provenance import DENSE, Crops, Dense, Provenance
-from fcnconv.roi import where_of
 from fcnconv.scan.agreement import AgreementEstimator
 from fcnconv.scan.correction import correction_of
 from fcnconv.scan.execute import Executor, LocalExecutor, execute
@@ -43,13 +40,16 @@ from fcnconv.scan.focus import ScannedScales, level_stream
 from fcnconv.scan.multiscale import joined
 from fcnconv.scan.network import Network
 from fcnconv.scan.plan import ScanPlan, plan_scan
+from fcnconv.scan.roi import where_of
 from fcnconv.scan.sizes import Sizing, tell_enlarged
 from fcnconv.scan.stages import Forward
 from fcnconv.scores import Block, FloatArray, MapInfo, ScoreStream
+from fcnconv.scores.activations import check_outputs
+from fcnconv.scores.predictions import Classification, answer
 from fcnconv.system.once import once
 
 if TYPE_CHECKING:
-    from fcnconv.maps import ScoreMap
+    from fcnconv.api.maps import ScoreMap
 
 log = logging.getLogger("fcnconv")
 
@@ -161,7 +161,7 @@ class Classifier:
             ImageError: the image cannot be read, or is too large.
             UsageError: an argument is not valid, or does not apply to this network or image.
         """
-        from fcnconv.maps import ScoreMap  # imports all writers, which a classification does not need
+        from fcnconv.api.maps import ScoreMap  # imports all writers, which a classification does not need
 
         options = ScanOptions(
             scales=None if scales is None else as_scales(scales),

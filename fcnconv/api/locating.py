@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from shapely import box
 
+from fcnconv.api.maps import ScoreMap
 from fcnconv.images import ImageSource
-from fcnconv.maps import ScoreMap
 from fcnconv.options import SURE, ScanOptions
-from fcnconv.regions import Located, Region, by_probability, most_probable
 from fcnconv.scores import ScoreStream
+from fcnconv.scores.regions import Located, Region, by_probability, most_probable
 from fcnconv.writers import OutputSpec
 
 if TYPE_CHECKING:
-    from fcnconv.classifier import Classifier
+    from fcnconv.api.classifier import Classifier
 
 OVERLAP = 0.5
 """Two regions are taken for one thing if the intersection over union of their boxes is at least this value.

@@ -18,10 +18,10 @@ from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import PLAIN_OUTPUT, OutputOptions, Values
 from fcnconv.options.parsing import checked, parse_extent, parse_share
-from fcnconv.predictions import Peaks, Prediction
 from fcnconv.provenance import Provenance
 from fcnconv.render.draw import FLOOR
 from fcnconv.scores import Block, FloatArray, MapBlock, ScoreStream, shown, strength, top_k
+from fcnconv.scores.predictions import Peaks, Prediction
 from fcnconv.system.files import written
 from fcnconv.system.progress import written as rows_written
 from fcnconv.system.scratch import let_go, scratch_array
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import xarray
     from typing_extensions import Self
 
-    from fcnconv.regions import Region
+    from fcnconv.scores.regions import Region
 
 
 log = logging.getLogger("fcnconv")
@@ -173,7 +173,7 @@ class ScoreMap(MapBlock):
 
     def regions_as(self, selection: Selection, options: OutputOptions) -> list[Region]:
         """The regions of a class, chosen by the options of a map. See `regions.find_regions`."""
-        from fcnconv.regions import find_regions, placement_of_windows  # imports shapely
+        from fcnconv.scores.regions import find_regions, placement_of_windows  # imports shapely
 
         display = self.display()
         class_map, placement = (

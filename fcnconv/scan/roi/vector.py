@@ -18,7 +18,7 @@ import numpy as np
 from fcnconv.errors import ImageError, first_line
 from fcnconv.images.georeference import LONGITUDES, GeoReference, short_name, transformed
 from fcnconv.images.pillow import silence
-from fcnconv.roi.areas import Points, Rings
+from fcnconv.scan.roi.areas import Points, Rings
 from fcnconv.system.records import parse_json
 
 MOST_BYTES = 1_000_000_000

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fcnconv.activations import ACTIVATIONS
-from fcnconv.activations import FloatArray as FloatArray
 from fcnconv.grid import Box, Grid
 from fcnconv.images import ImageSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import Join, MapKind, Values
 from fcnconv.provenance import Agreement, Crops, Provenance
+from fcnconv.scores.activations import ACTIVATIONS
+from fcnconv.scores.activations import FloatArray as FloatArray
 
 if TYPE_CHECKING:
-    from fcnconv.classification import Classification
+    from fcnconv.scores.classification import Classification
 
 Mask = npt.NDArray[np.bool_]
 

@@ -9,8 +9,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 
 from fcnconv.errors import UsageError
+from fcnconv.labels.spelling import close_names
 from fcnconv.provenance import Activation
-from fcnconv.spelling import close_names
 
 log = logging.getLogger("fcnconv")
 
