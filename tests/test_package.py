@@ -137,19 +137,22 @@ def test_an_import_that_goes_up_is_found(way: str, tmp_path: Path) -> None:
 
 
 def imported(*arguments: str) -> set[str]:
-    """The top-level modules that a fresh process of the command imports."""
+    """What a fresh process of the command imports, see `imported_by`."""
     return imported_by([arguments])
 
 
 def imported_by(lines: Sequence[Sequence[str]]) -> set[str]:
-    """The top-level modules that a fresh process imports which runs these commands, one after another."""
+    """The packages that a fresh process imports which runs these commands, one after another; of fcnconv, all
+    modules.
+    """
     code = (
         "import sys; from contextlib import suppress; import fcnconv.cli.app as app\n"
         "app.end_process = sys.exit\n"
         f"for words in {[list(words) for words in lines]!r}:\n"
         "    sys.argv = ['fcnconv', *words]\n"
         "    with suppress(SystemExit): app.main()\n"
-        "print('\\n', *{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+        "modules = {name if name.startswith('fcnconv') else name.split('.')[0] for name in sys.modules}\n"
+        "print('\\n', *modules, file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     return set(done.stderr.splitlines()[-1].split())
@@ -180,6 +183,16 @@ HEAVY = {
 }
 
 
+OF_MAPS = {
+    "fcnconv.api.maps",
+    "fcnconv.scan.correction",
+    "fcnconv.scan.focus",
+    "fcnconv.scan.multiscale",
+    "fcnconv.scan.roi.region",
+    "fcnconv.writers",
+}
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -195,6 +208,7 @@ def test_a_run_on_a_plan_imports_little(command: list[str], lite0, tmp_path: Pat
     modules = imported(*arguments, str(ROOT / "sample_images/coffee.png"))  # lite0 has made plan and parts
     assert {"numpy", "PIL", "onnxruntime"} <= modules
     assert not modules & HEAVY
+    assert bool(modules & OF_MAPS) == (command[0] == "heatmap")
 
 
 def test_a_model_of_ones_own_starts_without_torch_once_it_has_a_plan(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from fcnconv.images.tiff import TiffSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import Rescale, parse_rescale
-from fcnconv.scan.roi import where_of
+from fcnconv.scan.roi.region import where_of
 from fcnconv.writers import find_writer
 
 tifffile = pytest.importorskip("tifffile")

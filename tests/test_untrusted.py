@@ -39,7 +39,7 @@ from fcnconv.models.facts import remembered
 from fcnconv.models.own import read_spec
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
-from fcnconv.scan.roi import where_of
+from fcnconv.scan.roi.region import where_of
 from fcnconv.system.records import parse_json, sealed, unsealed
 from fcnconv.writers import WRITERS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,23 +33,19 @@ from fcnconv.options.parsing import (
     parse_region,
 )
 from fcnconv.provenance import DENSE, Crops, Dense, Provenance
-from fcnconv.scan.agreement import AgreementEstimator
-from fcnconv.scan.correction import correction_of
 from fcnconv.scan.execute import Executor, LocalExecutor, execute
-from fcnconv.scan.focus import ScannedScales, level_stream
-from fcnconv.scan.multiscale import joined
 from fcnconv.scan.network import Network
 from fcnconv.scan.plan import ScanPlan, plan_scan
-from fcnconv.scan.roi import where_of
 from fcnconv.scan.sizes import Sizing, tell_enlarged
 from fcnconv.scan.stages import Forward
-from fcnconv.scores import Block, FloatArray, MapInfo, ScoreStream
+from fcnconv.scores import Block, FloatArray, ScoreStream
 from fcnconv.scores.activations import check_outputs
 from fcnconv.scores.predictions import Classification, answer
 from fcnconv.system.once import once
 
 if TYPE_CHECKING:
     from fcnconv.api.maps import ScoreMap
+    from fcnconv.scan.focus import ScannedScales
 
 log = logging.getLogger("fcnconv")
 
@@ -191,33 +187,18 @@ class Classifier:
             image: the image, as for a call.
             options: how to scan the image.
         """
-        plan = self.plan(image, options)
-        dense, g, source = plan.correction == DENSE, self.geometry, plan.source
-        if dense and options.anchors is None and plan.windows > 1 and g.window <= FEW_CELLS * g.step:
+        from fcnconv.scan.stream import stream_plan  # a classification needs no correction and no focus
+
+        plan, g = self.plan(image, options), self.geometry
+        uncorrected = plan.correction == DENSE and options.anchors is None
+        if uncorrected and plan.windows > 1 and g.window <= FEW_CELLS * g.step:
             self.tell_padding()
-        scales = plan.grids if len(plan.grids) > 1 else ()
-        info = MapInfo(
-            plan.finest,
-            self.labels,
-            plan.provenance,
-            temperature=self._temperature(plan.windows) if isinstance(plan.correction, Dense) else 1.0,
-            scales=scales,
-            source=source,
-            join=options.join if scales else None,
-            roi=plan.roi.record,
+        # A single window is the classifier itself, so its probabilities need no correction.
+        several = plan.windows > 1 and isinstance(plan.correction, Dense)
+        temperature = self.temperature if several else 1.0
+        return stream_plan(
+            plan, self._executor, options.join, temperature, partial(self._answer, plan.source)
         )
-        tally = AgreementEstimator(activation=self.labels.activation)
-        if plan.kind == "windows":
-            blocks = execute(plan, self._executor, tally)
-            if scales:
-                blocks = joined(blocks, scales, options.join, info.temperature, self.labels)
-            info = replace(info, answer=once(partial(self._answer, source)))
-            return ScoreStream(info, blocks, tally.agreement)
-        levels = ScannedScales(list(plan.tilings), self.network.cell_head.cells, len(self.labels))
-        blocks = execute(plan, self._executor, tally, levels.take)
-        known = levels if dense and not plan.inside else None
-        info = replace(info, answer=once(partial(self._answer, source, known)))
-        return level_stream(plan.kind, info, levels, blocks, plan.roi.cells, tally.agreement)
 
     def plan(self, image: ImageLike | ImageSource, options: ScanOptions = PLAIN_SCAN) -> ScanPlan:
         """Plan the scan of an image: its grids, its region of interest, and how they are computed.
@@ -230,6 +211,9 @@ class Classifier:
             ImageError: the image cannot be read.
             UsageError: an option is not valid, or does not apply to this network or image.
         """
+        from fcnconv.scan.correction import correction_of  # a classification needs no correction
+        from fcnconv.scan.roi.region import where_of
+
         correction = correction_of(options, self.network.mode, self.labels.activation)
         source = self.open(image, options.sizes)
         kind = options.map or "windows"
@@ -269,14 +253,22 @@ class Classifier:
         (grid,) = self.sizing.grids(source, EVALUATION_SIZE, self.geometry)
         if levels is None or grid not in levels.levels:
             return self.classify(source)
+        return self._ranked([levels.windows(grid)], [grid])
+
+    def _ranked(
+        self, blocks: Iterable[Block], grids: Sequence[Grid], k: int = 5, at_least: float | None = None
+    ) -> Classification:
+        """The answer for a whole image, from the blocks of the uncorrected scan of its grids."""
+        several = sum(grid.rows * grid.cols for grid in grids) > 1
         return answer(
-            [levels.windows(grid)],
-            [grid],
+            blocks,
+            grids,
             self.labels,
             model=self.network.identity.model,
-            temperature=self._answer_temperature(grid.rows * grid.cols),
-            k=5,
-            at_least=None,
+            # A single window is the classifier itself, so its probabilities need no correction.
+            temperature=self.answer_temperature if several else 1.0,
+            k=k,
+            at_least=at_least,
         )
 
     def dense(self, source: ImageSource, grid: Grid) -> FloatArray:
@@ -300,13 +292,6 @@ class Classifier:
         logits = self._executor.crops(source, grid, cells)
         check_outputs(logits, self.labels.activation, self.network.identity.model)
         return logits
-
-    def _temperature(self, windows: int) -> float:
-        # A single window is the classifier itself, so its probabilities need no correction.
-        return self.temperature if windows > 1 else 1.0
-
-    def _answer_temperature(self, windows: int) -> float:
-        return self.answer_temperature if windows > 1 else 1.0
 
     @overload
     def classify(
@@ -358,15 +343,7 @@ class Classifier:
         scales = as_scales(scales)
         source = self.open(image, scales)
         plan = self.plan_dense(source, self.grids(source, scales))
-        return answer(
-            execute(plan, self._executor),
-            plan.grids,
-            self.labels,
-            model=self.network.identity.model,
-            temperature=self._answer_temperature(plan.windows),
-            k=k,
-            at_least=at_least,
-        )
+        return self._ranked(execute(plan, self._executor), plan.grids, k, at_least)
 
     def scan(
         self, image: ImageLike | ImageSource, *, scales: str | Sequence[Scale] = OWN_SIZE

@@ -3,7 +3,7 @@
 - `blocks` scans a grid of windows.
 - `tiling` chooses how a grid is cut so that it fits in memory, and `stages` runs a network stage by stage.
 - `multiscale` joins the maps of several scales.
-- `roi` finds the windows to scan: the region of interest.
 - `crops` scores single windows, and `anchors` corrects a dense map with their scores.
-- `estimate` estimates the cost of a scan.
+- `roi` finds the windows to scan: the region of interest.
+- `plan` decides how an image is scanned, and `execute` and `stream` do so. `estimate` estimates the cost.
 """

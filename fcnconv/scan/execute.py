@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource
-from fcnconv.scan.agreement import AgreementEstimator
+from fcnconv.provenance import DENSE
 from fcnconv.scan.blocks import scan
-from fcnconv.scan.correction import correct
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
 from fcnconv.scan.estimate import size_text
 from fcnconv.scan.network import Network
@@ -25,6 +24,9 @@ from fcnconv.scan.stages import Forward
 from fcnconv.scores import Block, FloatArray
 from fcnconv.scores.activations import check_outputs
 from fcnconv.system.progress import expect, finished
+
+if TYPE_CHECKING:
+    from fcnconv.scan.agreement import AgreementEstimator
 
 log = logging.getLogger("fcnconv")
 
@@ -92,34 +94,46 @@ def execute(
     """
     executor.get_ready(plan)
     expect(*plan.works())
-    return _blocks(plan, executor, tally or AgreementEstimator(activation=plan.labels.activation), take)
+    return _blocks(plan, executor, tally, take)
 
 
 def _blocks(
     plan: ScanPlan,
     executor: Executor,
-    tally: AgreementEstimator,
+    tally: AgreementEstimator | None,
     take: Callable[[Block], Block] | None,
 ) -> Iterator[Block]:
-    correction, inside, num_classes = plan.correction, plan.inside, len(plan.labels)
-    windows = plan.network.mode == "windows"
+    inside, windows = plan.inside, plan.network.mode == "windows"
     if windows and not plan.is_dense:
         if inside:
             for grid in plan.tilings:
-                yield from crops_alone(grid, num_classes, inside[grid], _scorer(plan, executor, grid))
+                yield from crops_alone(grid, len(plan.labels), inside[grid], _scorer(plan, executor, grid))
         else:
             yield from _dense(plan, executor)
     elif windows or not plan.is_dense:
-        for grid in plan.tilings:
-            score = _scorer(plan, executor, grid)
-            yield from correct(grid, num_classes, None, score, correction, tally, inside.get(grid))
+        yield from _corrected(plan, executor, None, tally)
     else:
         dense = _dense(plan, executor)
-        each = groupby(map(take, dense) if take else dense, key=lambda block: block.grid)
-        for grid, blocks in each:
-            score = _scorer(plan, executor, grid)
-            yield from correct(grid, num_classes, blocks, score, correction, tally, inside.get(grid))
+        taken = map(take, dense) if take else dense
+        unchanged = plan.correction == DENSE and not inside
+        yield from taken if unchanged else _corrected(plan, executor, taken, tally)
     finished(CROPS)
+
+
+def _corrected(
+    plan: ScanPlan, executor: Executor, dense: Iterator[Block] | None, tally: AgreementEstimator | None
+) -> Iterator[Block]:
+    """The blocks of the dense map, corrected; None for `dense` is a map that is made of crops alone."""
+    from fcnconv.scan.agreement import AgreementEstimator
+    from fcnconv.scan.correction import correct  # a classification needs no correction
+
+    tally = tally or AgreementEstimator(activation=plan.labels.activation)
+    each: Iterable[tuple[Grid, Iterator[Block] | None]] = ((grid, None) for grid in plan.tilings)
+    if dense:
+        each = groupby(dense, key=lambda block: block.grid)
+    for grid, blocks in each:
+        score, inside = _scorer(plan, executor, grid), plan.inside.get(grid)
+        yield from correct(grid, len(plan.labels), blocks, score, plan.correction, tally, inside)
 
 
 def _dense(plan: ScanPlan, executor: Executor) -> Iterator[Block]:

@@ -23,18 +23,15 @@ original image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import get_args
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fcnconv.grid import Grid, finest_of
-from fcnconv.options import MapKind
-from fcnconv.provenance import Activation, Agreement
-from fcnconv.scan.multiscale import Shares, joined, neighbours
-from fcnconv.scores import PIECE_VALUES, Block, MapInfo, Mask, ScoreStream
+from fcnconv.provenance import Activation
+from fcnconv.scan.multiscale import Shares, neighbours
+from fcnconv.scores import PIECE_VALUES, Block, Mask
 from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 from fcnconv.system.scratch import let_go, scratch_array
 
@@ -305,53 +302,3 @@ def _reached(grid: Grid, block: Block, axis: int) -> Mask:
     end = (count - 1) * grid.stride + grid.window
     reached: Mask = centres * grid.scan_size[axis] <= end * mine.scan_size[axis]
     return reached
-
-
-def level_stream(
-    kind: MapKind,
-    info: MapInfo,
-    levels: ScannedScales,
-    blocks: Iterable[Block],
-    where: Callable[[Grid], Mask | None],
-    compared: Callable[[], Agreement | None] | None,
-) -> ScoreStream:
-    """The map of feature cells, or of windows, of a scan with class activations.
-
-    Args:
-        kind: the kind of map.
-        info: the map of windows.
-        levels: hold the results once `blocks` have been consumed.
-        blocks: the blocks of the scan.
-        where: grid -> bool (rows, cols), the cells inside the region of interest; None means all.
-        compared: gives the agreement with crops.
-    """
-
-    def stream(wanted: MapKind) -> ScoreStream:
-        grid = info.grid if wanted == "windows" else info.grid.cells(levels.cells)
-        others = {other: partial(stream, other) for other in get_args(MapKind) if other != wanted}
-        temperature = info.temperature if wanted == "windows" else 1.0
-        scales = () if wanted == "activations" else info.scales
-        join = info.join if wanted == "windows" else None
-        own = replace(
-            info, grid=grid, temperature=temperature, scales=scales, join=join, kind=wanted, others=others
-        )
-        return ScoreStream(own, made(wanted, grid), compared)
-
-    def made(wanted: MapKind, grid: Grid) -> Iterator[Block]:
-        levels.hold(blocks)
-        if wanted == "focused":
-            yield from focused_blocks(
-                [*levels.levels.values()], info.temperature, info.labels.activation, where(grid)
-            )
-        elif wanted == "activations":
-            block = levels.activations(info.grid)
-            if (inside := where(grid)) is not None:
-                block = replace(block, logits=np.where(inside[:, :, None], block.logits, np.nan))
-            yield block
-        elif info.scales:
-            each = map(levels.windows, levels.levels)  # in scanning order: the finest last
-            yield from joined(each, info.scales, info.join or "finest", info.temperature, info.labels)
-        else:
-            yield levels.windows(info.grid)
-
-    return stream(kind)

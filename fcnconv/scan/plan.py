@@ -10,11 +10,9 @@ from fcnconv.images import ImageSource
 from fcnconv.labels import Labels
 from fcnconv.options import MapKind
 from fcnconv.provenance import DENSE, Correction, Crops, Provenance
-from fcnconv.scan.correction import crops_of, needed_cells
 from fcnconv.scan.estimate import Estimate, estimate, measure_crop, measure_pace, scan_work
-from fcnconv.scan.multiscale import needed_between
 from fcnconv.scan.network import Network
-from fcnconv.scan.roi import WHOLE_IMAGE, Where
+from fcnconv.scan.roi.areas import WHOLE_IMAGE, Where
 from fcnconv.scan.stages import Forward
 from fcnconv.scan.tiling import Stages, Tiling, choose_all
 from fcnconv.scores import Mask
@@ -67,6 +65,10 @@ class ScanPlan:
     @property
     def crops(self) -> dict[Grid, int]:
         """The approximate number of crops that are scored on each grid."""
+        if self.correction == DENSE:
+            return dict.fromkeys(self.tilings, 0)
+        from fcnconv.scan.correction import crops_of  # a classification needs no correction
+
         return {grid: crops_of(self.correction, grid, self.inside.get(grid)) for grid in self.tilings}
 
     @property
@@ -134,7 +136,9 @@ def plan_scan(
     finest, inside = finest_of(grids), _inside(roi, grids)
     order = [*(grid for grid in grids if grid != finest), finest]
     needed = {}
-    if network.geometry.local:
+    if inside and network.geometry.local:
+        from fcnconv.scan.correction import needed_cells
+
         needed = {grid: needed_cells(correction, grid, cells) for grid, cells in inside.items()}
     tilings = choose_all(network.stages_of(kind), order, memory, needed)
     return ScanPlan(source, network, labels, tuple(grids), tilings, memory, correction, kind, roi, inside)
@@ -149,4 +153,6 @@ def _inside(roi: Where, grids: Sequence[Grid]) -> dict[Grid, Mask]:
     cells = roi.cells(finest)
     if cells is None:
         return {}
+    from fcnconv.scan.multiscale import needed_between
+
     return {grid: cells if grid == finest else needed_between(grid, finest, cells) for grid in set(grids)}

@@ -209,7 +209,7 @@ def _region(path: Path) -> None:
     from fcnconv.grid import Grid
     from fcnconv.images import MemorySource
     from fcnconv.options import ScanOptions
-    from fcnconv.scan.roi import where_of
+    from fcnconv.scan.roi.region import where_of
 
     source = MemorySource(np.zeros((48, 64, 3), np.uint8))
     where = where_of(source, ScanOptions(mask=str(path)))
@@ -219,7 +219,7 @@ def _region(path: Path) -> None:
 
 def _placed_mask(path: Path) -> None:
     from fcnconv.options import ScanOptions
-    from fcnconv.scan.roi import where_of
+    from fcnconv.scan.roi.region import where_of
 
     where_of(open_image(path.with_name("image.tif")), ScanOptions(mask=str(path)))
 

@@ -1,12 +1,14 @@
-"""Areas of an image: functions that report which points lie inside."""
+"""Areas of an image: functions that report which points lie inside; and the region where several meet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 
 Points = npt.NDArray[np.float64]
@@ -79,3 +81,40 @@ def cells_inside(areas: Iterable[Area], grid: Grid) -> Inside:
     for area in areas:
         inside &= area(x, y)
     return inside
+
+
+@dataclass(frozen=True)
+class Where:
+    """The region of interest of an image: the intersection of some areas.
+
+    Attributes:
+        areas: the areas; none means the whole image.
+        record: the options that define the areas, for the provenance.
+    """
+
+    areas: tuple[Area, ...] = ()
+    record: Mapping[str, str] = field(default_factory=dict)
+
+    def cells(self, grid: Grid) -> Inside | None:
+        """The windows inside the region of interest.
+
+        Returns:
+            bool (rows, cols); None means all windows.
+
+        Raises:
+            UsageError: if no window is inside.
+        """
+        if not self.areas:
+            return None
+        inside = cells_inside(self.areas, grid)
+        if not inside.any():
+            asked = ", ".join(f"{name} {value}" for name, value in self.record.items())
+            raise UsageError(
+                f"no window ({grid.window} px) has its centre inside {asked}; choose a larger area, a "
+                "finer --stride or a larger --scales"
+            )
+        return None if inside.all() else inside
+
+
+WHOLE_IMAGE = Where()
+"""The region of interest of a scan that leaves nothing out."""
