@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,10 @@ def test_from_the_command(
         assert "5 bands, bicubic resize" in str(file["preprocessing"])
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.width >= 112 and len(np.unique(np.asarray(picture)[:100])) > 50
+    estimate = fcnconv("heatmap", tile[0], *own, "--anchors", "2", "--dry-run")
+    assert estimate.returncode == 0 and b" crops" in estimate.stdout, estimate.stderr
+    dark = fcnconv("classify", tile[0], *own[:-2])
+    assert re.search(rb"reach only \d+ of 65535.* --rescale 0,4095", dark.stderr), dark.stderr
     photo = tmp_path / "photo.png"
     Image.new("RGB", (100, 100)).save(photo)
     done = fcnconv("heatmap", photo, *own[:-2], "-o", tmp_path / "map.npy")

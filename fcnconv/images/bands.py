@@ -167,7 +167,7 @@ class BandSource(ImageSource):
             samples = self.samples.fitted(self._some(), fits, self.name)
             for level in self.levels:
                 level.samples = samples
-        elif self.samples.may_be_dark:
+        elif rescale is None and self.samples.may_be_dark:
             warn_if_dark(self.name, self._some())
         if declared.alpha is not None and area(self.size) <= REGION_PIXELS:  # quick for a small image
             known = self.valid_mask()

@@ -124,8 +124,8 @@ class Samples:
 
     @property
     def may_be_dark(self) -> bool:
-        """Whether 65535 counts as white only by default."""
-        return self.declared.dtype == np.uint16 and self.ranges[0][1] == 65535 and not self.chosen
+        """Whether white is the highest value of 16 bits, which the values may not reach."""
+        return self.declared.dtype == np.uint16 and self.ranges[0][1] == 65535
 
     def seen(self, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
         """The pixels that have data and are not transparent: bool (H, W). values, known: as for `pixels`."""

@@ -69,11 +69,11 @@ class Pace:
     window: float
 
 
-def measure_pace(run: Forward, stages: Stages, window: int, step: int) -> Pace:
+def measure_pace(run: Forward, stages: Stages, channels: int, window: int, step: int) -> Pace:
     """The best pace of a few small scans. The first scan also warms up what is slow at first."""
     paces = []
     for n in PROBES:
-        pixels = np.zeros((1, 3, window + n * step, window + n * step), np.float32)
+        pixels = np.zeros((1, channels, window + n * step, window + n * step), np.float32)
         start = time.perf_counter()
         run(pixels)
         seconds = time.perf_counter() - start
@@ -84,9 +84,9 @@ def measure_pace(run: Forward, stages: Stages, window: int, step: int) -> Pace:
     return min(paces, key=lambda pace: pace.window)
 
 
-def measure_crop(run: Forward, window: int) -> float:
+def measure_crop(run: Forward, channels: int, window: int) -> float:
     """Seconds per crop, measured on a batch of crops."""
-    pixels = np.zeros((CROP_BATCH, 3, window, window), np.float32)
+    pixels = np.zeros((CROP_BATCH, channels, window, window), np.float32)
     run(pixels)  # warms up
     start = time.perf_counter()
     run(pixels)

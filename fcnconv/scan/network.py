@@ -42,6 +42,11 @@ class Network:
     joint: Callable[[], Stages] | None = None
     backend: str = ""
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that it takes."""
+        return len(self.identity.mean)
+
     def prepare(self, pixels: Pixels) -> FloatArray:
         """Normalizes pixels: uint8 (H, W, channels) -> float32 (1, channels, H, W)."""
         return normalize(pixels, self.identity.mean, self.identity.std)

@@ -95,11 +95,11 @@ class ScanPlan:
         Args:
             open_crops: opens the network that scores crops, if the plan needs it.
         """
-        network, crops = self.network, self.crops
-        pace = measure_pace(network.run, network.stages, network.geometry.window, network.geometry.step)
+        network, crops, g = self.network, self.crops, self.network.geometry
+        pace = measure_pace(network.run, network.stages, network.channels, g.window, g.step)
         crop = pace.window
         if network.mode == "fcn" and any(crops.values()):
-            crop = measure_crop(open_crops(), network.geometry.window)
+            crop = measure_crop(open_crops(), network.channels, g.window)
         return [
             estimate(grid, tiling, pace, self.stages.whole, len(self.labels), crops=crops[grid], crop=crop)
             for grid, tiling in self.tilings.items()
