@@ -31,7 +31,7 @@ from ordinary import images, ordinary  # noqa: E402
 from fcnconv.api.loading import load  # noqa: E402
 from fcnconv.errors import FcnconvError  # noqa: E402
 from fcnconv.models.torchvision import make_network  # noqa: E402
-from fcnconv.system.cache import cache_path  # noqa: E402
+from fcnconv.system.records import cache_path  # noqa: E402
 
 WINDOW, CLASSES = 96, 20
 TORCHVISION = (

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from fcnconv.grid import Grid
 from fcnconv.scan.agreement import AgreementEstimator
-from fcnconv.scan.anchors import Anchors, corrected, no_dense
-from fcnconv.scan.lines import anchor_lines
+from fcnconv.scan.anchors import Anchors, anchor_lines, corrected, no_dense
 from fcnconv.scan.rectangles import _stretches
 from fcnconv.scan.refine import least_sure, put_in
 from fcnconv.scores import Block

@@ -11,9 +11,8 @@ from ordinary import images, ordinary
 from torch import nn
 
 from fcnconv.convert import EXACT, TOLERANCE, convolutionize, vectors
-from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import POINTWISE
-from fcnconv.convert.probes import probe
+from fcnconv.convert.probes import Float64, probe
 from fcnconv.convert.proof import compare
 from fcnconv.errors import ConversionError
 

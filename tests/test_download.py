@@ -18,7 +18,7 @@ import pytest
 
 from fcnconv.errors import ModelError
 from fcnconv.models.download import _SafeRedirects, fetch, hub_folder
-from fcnconv.models.packaged import file_sha256
+from fcnconv.models.weight_files import file_sha256
 
 CONTENT = b"weights" * 1000
 NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"

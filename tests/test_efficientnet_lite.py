@@ -13,7 +13,7 @@ from fcnconv.api.loading import load
 from fcnconv.errors import ModelError
 from fcnconv.models import models
 from fcnconv.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
-from fcnconv.models.packaged import packaged_weights
+from fcnconv.models.weight_files import packaged_weights
 
 SPEC = models()["efficientnet_lite0"]
 NO_TIMM = "no timm: pip install '.[test-all]'"

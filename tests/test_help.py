@@ -11,8 +11,7 @@ from conftest import SAMPLES, Command
 
 from fcnconv.api.classifier import Classifier
 from fcnconv.cli import COMMANDS, command
-from fcnconv.cli.app import ABOUT
-from fcnconv.cli.help import LEFT, examples_in, help_page
+from fcnconv.cli.app import ABOUT, LEFT, examples_in, help_page
 
 ABOUTS = {"": ABOUT} | {name: inspect.getdoc(command(name)) or "" for name in COMMANDS}
 EXAMPLES = [

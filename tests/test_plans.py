@@ -32,8 +32,8 @@ from fcnconv.options import Backend, NetworkOptions, Precision, ReadOptions, Sca
 from fcnconv.provenance import Mode
 from fcnconv.scan.network import Network
 from fcnconv.scan.stages import PixelCells, chain
-from fcnconv.system.cache import cache_path
 from fcnconv.system.leftovers import beside
+from fcnconv.system.records import cache_path
 
 
 def pictures(*shape: int) -> np.ndarray:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fcnconv.backends.torch import torch_run
-from fcnconv.backends.windows import windows_run
 from fcnconv.convert import convolutionize
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
@@ -16,6 +15,7 @@ from fcnconv.images import MemorySource, resize
 from fcnconv.options.parsing import parse_scales
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CropBatcher, score_crops
+from fcnconv.scan.network import windows_run
 from fcnconv.scan.rectangles import spans
 from fcnconv.scan.stages import Stage
 from fcnconv.scan.tiling import Stages, choose

@@ -15,8 +15,8 @@ import fcnconv
 from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import read_checkpoint
 from fcnconv.models.fitting import fill, fit
+from fcnconv.models.spec import HeadActivation, WeightOptions
 from fcnconv.models.torchvision import make_network
-from fcnconv.models.weight_options import HeadActivation, WeightOptions
 
 WINDOW = 64
 

@@ -35,12 +35,11 @@ from fcnconv.labels import Labels, imagenet
 from fcnconv.labels.class_names import read_names
 from fcnconv.models import find_model
 from fcnconv.models.checkpoint import read_tensors
-from fcnconv.models.facts import remembered
 from fcnconv.models.own import read_spec
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
 from fcnconv.scan.roi.region import where_of
-from fcnconv.system.records import parse_json, sealed, unsealed
+from fcnconv.system.records import parse_json, remembered, sealed, unsealed
 from fcnconv.writers import WRITERS
 
 RNG = np.random.default_rng(11)

@@ -28,7 +28,7 @@ from fcnconv.options import ReadOptions, ScanOptions
 from fcnconv.options.parsing import parse_region, parse_rescale
 from fcnconv.scan.execute import LocalExecutor
 from fcnconv.scan.roi.areas import cells_inside, polygons, raster, rectangle
-from fcnconv.scan.roi.tissue import find_tissue, otsu
+from fcnconv.scan.roi.mask import find_tissue, otsu
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

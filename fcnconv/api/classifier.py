@@ -38,9 +38,9 @@ from fcnconv.scan.network import Network
 from fcnconv.scan.plan import ScanPlan, plan_scan
 from fcnconv.scan.sizes import Sizing, tell_enlarged
 from fcnconv.scan.stages import Forward
-from fcnconv.scores import Block, FloatArray, ScoreStream
+from fcnconv.scores import Block, Classification, FloatArray, ScoreStream
 from fcnconv.scores.activations import check_outputs
-from fcnconv.scores.predictions import Classification, answer
+from fcnconv.scores.predictions import answer
 from fcnconv.system.once import once
 
 if TYPE_CHECKING:

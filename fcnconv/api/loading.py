@@ -14,7 +14,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Geometry
 from fcnconv.images.reading import MAX_PIXELS
 from fcnconv.models import DEFAULT_MODEL, ModelSpec, OwnModel, find_model
-from fcnconv.models.weight_options import HeadActivation
+from fcnconv.models.spec import HeadActivation
 from fcnconv.options import (
     PLAIN_NETWORK,
     PLAIN_READING,

@@ -20,14 +20,13 @@ from fcnconv.options import PLAIN_OUTPUT, OutputOptions, Values
 from fcnconv.options.parsing import checked, parse_extent, parse_share
 from fcnconv.provenance import Provenance
 from fcnconv.render.draw import FLOOR
-from fcnconv.scores import Block, FloatArray, MapBlock, ScoreStream, shown, strength, top_k
-from fcnconv.scores.predictions import Peaks, Prediction
+from fcnconv.scores import Block, FloatArray, MapBlock, Prediction, ScoreStream, shown, strength, top_k
+from fcnconv.scores.predictions import Peaks
 from fcnconv.system.files import written
 from fcnconv.system.progress import written as rows_written
 from fcnconv.system.scratch import let_go, scratch_array
 from fcnconv.writers import OutputSpec, Writer, find_writer, provenance
-from fcnconv.writers.frames import best_classes_frame, labelled_array
-from fcnconv.writers.notebook import MAX_SIDE, map_html
+from fcnconv.writers.notebook import MAX_SIDE, best_classes_frame, labelled_array, map_html
 from fcnconv.writers.pictures import picture_of
 
 if TYPE_CHECKING:

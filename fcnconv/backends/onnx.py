@@ -31,11 +31,10 @@ from fcnconv.backends.plans import (
     remove_plan,
     stages_file,
 )
-from fcnconv.backends.windows import of_crops
 from fcnconv.errors import ModelError, PlanError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import Mode
-from fcnconv.scan.network import LOGITS_ALONE, Needs, Network
+from fcnconv.scan.network import LOGITS_ALONE, Needs, Network, of_crops
 from fcnconv.scan.stages import Forward, Stage
 from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray

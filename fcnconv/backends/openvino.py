@@ -26,12 +26,11 @@ import numpy as np
 
 from fcnconv.backends.onnx import onnx_run, open_joint, open_plan, open_plans, open_stages
 from fcnconv.backends.plans import Plan, keep
-from fcnconv.backends.windows import of_crops
 from fcnconv.errors import PlanError, UsageError, first_line
 from fcnconv.models import ModelSpec
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
 from fcnconv.scan.crops import CROP_BATCH
-from fcnconv.scan.network import LOGITS_ALONE, Needs, Network
+from fcnconv.scan.network import LOGITS_ALONE, Needs, Network, of_crops
 from fcnconv.scan.stages import Forward, Stage
 from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 from fcnconv.errors import PlanError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
-from fcnconv.models.packaged import sha256_now
+from fcnconv.models.weight_files import sha256_now
 from fcnconv.provenance import CellHead, Identity, Mode, Proof
 from fcnconv.scan.stages import Forward, Stage
-from fcnconv.system.cache import cache_path
 from fcnconv.system.files import whole_file
 from fcnconv.system.leftovers import remove_leftovers
 from fcnconv.system.once import once
-from fcnconv.system.records import sealed, unsealed
+from fcnconv.system.records import cache_path, sealed, unsealed
 from fcnconv.version import __version__
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from fcnconv.backends.windows import of_crops
 from fcnconv.convert import FullyConvolutional, convolutionize
 from fcnconv.convert.partition import cut, whole
 from fcnconv.convert.probes import probe
@@ -26,7 +25,7 @@ from fcnconv.grid import Geometry
 from fcnconv.models import ModelSpec
 from fcnconv.options import Precision
 from fcnconv.provenance import FLOAT32, Arithmetic, Mode
-from fcnconv.scan.network import Network
+from fcnconv.scan.network import Network, of_crops
 from fcnconv.scan.stages import Forward, Stage
 from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray

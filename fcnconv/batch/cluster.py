@@ -25,8 +25,7 @@ import numpy as np
 from fcnconv.batch.distributed import HUGE, DistributedExecutor, Rows, is_huge
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
-from fcnconv.batch.map_folder import MapFolder
-from fcnconv.batch.outcome import Later, Outcome
+from fcnconv.batch.map_folder import Later, MapFolder, Outcome
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.runs import Engine, Result
 from fcnconv.batch.workers import attempt, each

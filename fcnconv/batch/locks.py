@@ -22,8 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fcnconv.system.leftovers import beside, remove_leftovers
-from fcnconv.system.processes import here, is_alive, started
+from fcnconv.system.leftovers import beside, here, is_alive, remove_leftovers, started
 from fcnconv.system.records import parse_json
 
 BEAT, STALE = 20.0, 150.0

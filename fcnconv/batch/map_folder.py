@@ -1,4 +1,4 @@
-"""A folder with one map per image, which a later run can continue."""
+"""A folder with one map per image, which a later run can continue; and the outcome of an image of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from fcnconv.api.maps import write_map
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.locks import Claim
-from fcnconv.batch.outcome import Later, Outcome
 from fcnconv.batch.report import Report
 from fcnconv.batch.store import AnswerStore, Disk
 from fcnconv.batch.workers import IN_FLIGHT
@@ -21,10 +20,38 @@ from fcnconv.errors import ImageError, OutputError, UsageError
 from fcnconv.images import ImageSource, area
 from fcnconv.images.remote import is_address
 from fcnconv.options import NetworkOptions, ReadOptions, ScanOptions
+from fcnconv.provenance import Agreement
 from fcnconv.scores import ScoreStream
 from fcnconv.system.leftovers import remove_leftovers
 from fcnconv.version import __version__
 from fcnconv.writers import OutputSpec, Writer, is_map
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of an image.
+
+    Attributes:
+        path: The file that contains the answer.
+        new: Whether the answer was computed in this run; otherwise it existed already.
+        agreement: The agreement of a new map with crops.
+        megapixels: The size of the image, if the answer is new.
+        content: The answer, if many answers share the file and it is not written yet.
+    """
+
+    path: str
+    new: bool
+    agreement: Agreement | None = None
+    megapixels: float = 0.0
+    content: Any = None
+
+
+@dataclass(frozen=True)
+class Later:
+    """An image that another process works on, or that a process died with. It is processed last."""
+
+    item: Input
+
 
 DEADLY = 3
 """Number of processes that may die while working on an image alone, until the image counts as failed."""

@@ -22,14 +22,13 @@ import numpy.typing as npt
 
 from fcnconv.api.maps import write_map
 from fcnconv.batch.inputs import Input, digest
-from fcnconv.batch.map_folder import MapFolder, answer_name
-from fcnconv.batch.outcome import Outcome
+from fcnconv.batch.map_folder import MapFolder, Outcome, answer_name
 from fcnconv.batch.store import AnswerStore
 from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
 from fcnconv.images import area
 from fcnconv.options import PLAIN_OUTPUT, PLAIN_SCAN, OutputOptions, ScanOptions, flag
 from fcnconv.writers.answers import TableFile, image_rows, image_schema, stored
-from fcnconv.writers.tables import cell_rows, cell_schema
+from fcnconv.writers.cell_table import cell_rows, cell_schema
 
 IMAGES, BYTES, ROWS = 10_000, 1 << 30, 5_000_000
 """Limits of a part: images; bytes of maps; rows."""

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcnconv.batch.inputs import Input
-from fcnconv.batch.map_folder import MapFolder
-from fcnconv.batch.outcome import Outcome
+from fcnconv.batch.map_folder import MapFolder, Outcome
 from fcnconv.batch.store import Disk
 from fcnconv.errors import OutputError
 from fcnconv.images import area

@@ -16,7 +16,7 @@ from fcnconv.api.classifier import Classifier
 from fcnconv.batch.inputs import Input
 from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lacks_memory
 from fcnconv.options import ClassifyOptions, ScanOptions
-from fcnconv.scores.predictions import Classification
+from fcnconv.scores import Classification
 from fcnconv.system.machine import busy
 
 if TYPE_CHECKING:

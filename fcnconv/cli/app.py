@@ -1,5 +1,5 @@
-"""The command line as a process: it combines the commands and turns their errors into one line and an exit
-status.
+"""The command line as a process: it combines the commands, writes their help, and turns their errors into one
+line and an exit status.
 
 Messages go to stderr, results to stdout.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -17,12 +18,54 @@ from typer.core import TyperCommand, TyperGroup
 
 from fcnconv.cli import COMMANDS, HELP_ALL, command
 from fcnconv.cli.fast_start import READERS, end_process, read_directly
-from fcnconv.cli.help import Entry, help_page
 from fcnconv.cli.mistakes import too_many_arguments, unknown_command, unknown_option
 from fcnconv.cli.printing import complain
 from fcnconv.errors import FcnconvError, UsageError, first_line, lacks_memory
 from fcnconv.system.stdout import guarded
 from fcnconv.version import __version__
+
+Entry = tuple[str, str]
+"""The typed form of an option or argument, and its meaning."""
+
+LEFT = 18
+"""The largest width of the left column. A longer entry has a line of its own."""
+
+
+def help_page(usage: str, about: str, groups: Mapping[str, Sequence[Entry]], width: int) -> str:
+    """Returns the help, with a heading for each group that has entries.
+
+    Args:
+        usage: The usage line.
+        about: Paragraphs. Indented paragraphs are examples, which come last and are not wrapped.
+        groups: The entries of each group.
+        width: The width of a line, in characters.
+    """
+    paragraphs = about.strip().split("\n\n")
+    examples = [text for text in paragraphs if text.startswith(" ")]
+    prose = [textwrap.fill(" ".join(text.split()), width) for text in paragraphs if text not in examples]
+    parts = [f"Usage: {usage}", *prose]
+    if examples:
+        parts.append(
+            "Examples:\n" + "\n".join(textwrap.indent(textwrap.dedent(text), "  ") for text in examples)
+        )
+    left = min(max(len(typed) for entries in groups.values() for typed, _ in entries), LEFT)
+    for name, entries in groups.items():
+        if entries:
+            parts.append(f"{name}:\n" + "\n".join(_entry(*entry, left, width) for entry in entries))
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(typed: str, meaning: str, left: int, width: int) -> str:
+    lines = textwrap.wrap(meaning, width - left - 4, break_on_hyphens=False) or [""]
+    rows = [typed, *lines] if len(typed) > left else [f"{typed:{left}}  {lines[0]}", *lines[1:]]
+    return "\n".join(f"  {row}" if i == 0 else " " * (left + 4) + row for i, row in enumerate(rows)).rstrip()
+
+
+def examples_in(about: str) -> list[str]:
+    """Returns the commands among the examples of a help text, without their comments."""
+    lines = [line for line in about.splitlines() if line.startswith(" ") and line.strip()]
+    return [line.split("  #")[0].strip() for line in lines]
+
 
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 """The exception that typer raises for any argument that it does not understand."""

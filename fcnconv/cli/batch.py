@@ -34,7 +34,7 @@ from fcnconv.system.stdout import data_stream, print_data
 if TYPE_CHECKING:
     from fcnconv.batch.inputs import Input
     from fcnconv.batch.job import Job
-    from fcnconv.batch.outcome import Outcome
+    from fcnconv.batch.map_folder import Outcome
     from fcnconv.batch.runs import Engine
 
 log = logging.getLogger("fcnconv")

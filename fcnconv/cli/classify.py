@@ -18,7 +18,7 @@ from fcnconv.system.files import check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream
 
 if TYPE_CHECKING:
-    from fcnconv.scores.predictions import Classification
+    from fcnconv.scores import Classification
 
 
 @with_options

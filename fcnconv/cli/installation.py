@@ -14,9 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 from fcnconv.models.download import hub_folder
-from fcnconv.system.cache import cache_path
 from fcnconv.system.machine import ROOT, free_memory, processor_features, processor_name, usable_cpus
-from fcnconv.system.records import unsealed
+from fcnconv.system.records import cache_path, unsealed
 from fcnconv.version import __version__
 
 EXTRAS = {

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from fcnconv.api.classifier import Classifier
     from fcnconv.api.maps import ScoreMap
-    from fcnconv.batch.outcome import Outcome
+    from fcnconv.batch.map_folder import Outcome
     from fcnconv.grid import Box
     from fcnconv.models import ModelSpec
-    from fcnconv.scores.predictions import Classification, Prediction
+    from fcnconv.scores import Classification, Prediction
     from fcnconv.scores.regions import Located, Region
     from fcnconv.writers import OutputSpec
 

@@ -53,8 +53,7 @@ def verify(
             "verify compares the converted network with crops; leave out --mode and --temperature"
         )
     from fcnconv.api.loading import open_classifier
-    from fcnconv.verify.compare import measure
-    from fcnconv.verify.conversion import proof_record, proof_text, prove
+    from fcnconv.verify.compare import measure, proof_record, proof_text, prove
 
     spec = find_model(name, own)
     proved = prove(spec)

@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import output_of
-from fcnconv.convert.probes import channels_of, know_channels, probe
+from fcnconv.convert.probes import Float64, channels_of, know_channels, probe
 from fcnconv.convert.proof import TOLERANCE, difference
 from fcnconv.errors import first_line
 from fcnconv.grid import Geometry

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.float64 import precision_of
 from fcnconv.convert.graph import (
     called,
     device_of,
@@ -27,7 +26,7 @@ from fcnconv.convert.graph import (
     output_shape,
     pointwise,
 )
-from fcnconv.convert.probes import probe
+from fcnconv.convert.probes import precision_of, probe
 from fcnconv.errors import WAY_OUT, ConversionError
 
 _OF_SIZE = frozenset(

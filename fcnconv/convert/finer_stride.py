@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import (
     Shapes,
     device_of,
@@ -27,7 +26,7 @@ from fcnconv.convert.graph import (
     output_of,
     output_shape,
 )
-from fcnconv.convert.probes import channels_of, know_channels, probe
+from fcnconv.convert.probes import Float64, channels_of, know_channels, probe
 from fcnconv.convert.proof import compare
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.errors import ConversionError

@@ -13,8 +13,8 @@ import copy
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import layer_of
+from fcnconv.convert.probes import Float64
 
 MOST_KEPT = 200_000_000
 """Maximum number of parameters of a network whose folded weights stay in memory for the proof, at 8 bytes

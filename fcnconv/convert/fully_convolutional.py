@@ -15,12 +15,11 @@ from fcnconv.convert.class_activations import with_activations
 from fcnconv.convert.collapse import Head
 from fcnconv.convert.extent import refuse_positions, refuse_shares, run_larger
 from fcnconv.convert.finer_stride import finer
-from fcnconv.convert.float64 import precision_of
 from fcnconv.convert.fold import fold, round_folded
 from fcnconv.convert.graph import output_of, output_shape, spatial
 from fcnconv.convert.locality import nonlocal_cause
 from fcnconv.convert.pools import plain_pools
-from fcnconv.convert.probes import channels_of, know_channels, probe
+from fcnconv.convert.probes import channels_of, know_channels, precision_of, probe
 from fcnconv.convert.proof import (
     TOLERANCE,
     Original,

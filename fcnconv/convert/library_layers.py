@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fcnconv.convert.float64 import Float64
+from fcnconv.convert.probes import Float64
 
 _ARGUMENTS = {
     "pad": "input pad mode value",

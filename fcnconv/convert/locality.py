@@ -14,9 +14,8 @@ import torch
 from torch import fx
 
 from fcnconv.convert.extent import Larger, run_larger
-from fcnconv.convert.float64 import precision_of
 from fcnconv.convert.graph import layer_of, node_text, output_shape
-from fcnconv.convert.probes import probe
+from fcnconv.convert.probes import precision_of, probe
 from fcnconv.convert.proof import TOLERANCE, Values
 
 

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.float64 import Float64, precision_of
 from fcnconv.convert.graph import layer_of, node_text
-from fcnconv.convert.probes import probe
+from fcnconv.convert.probes import Float64, precision_of, probe
 from fcnconv.errors import WAY_OUT, ConversionError, ModelError, first_line
 from fcnconv.grid import Geometry
 from fcnconv.provenance import EXACT, Proof

@@ -11,9 +11,9 @@ import torch
 from torch import fx, nn
 
 from fcnconv.convert.extent import Growth, pixel_nodes
-from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import layer_of, node_text, output_shape, spatial
 from fcnconv.convert.layout import HeadValue, Pair
+from fcnconv.convert.probes import Float64
 from fcnconv.errors import WAY_OUT, ConversionError
 
 

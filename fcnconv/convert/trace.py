@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fcnconv.convert.float64 import Float64
 from fcnconv.convert.graph import Shapes, drop_assertions, function_name, output_shape
 from fcnconv.convert.library_layers import plain
-from fcnconv.convert.probes import know_channels, probe
+from fcnconv.convert.probes import Float64, know_channels, probe
 from fcnconv.convert.proof import LARGER
 from fcnconv.errors import WAY_OUT, ConversionError, first_line
 

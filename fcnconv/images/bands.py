@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.grid import Box
-from fcnconv.images.block_cache import Blocks
 from fcnconv.images.georeference import GeoReference
 from fcnconv.images.pixel_size import PixelSize
 from fcnconv.images.resized import REGION_PIXELS
 from fcnconv.images.samples import Samples, warn_if_dark
-from fcnconv.images.source import ImageInfo, ImageSource, Pixels, area
+from fcnconv.images.source import Blocks, ImageInfo, ImageSource, Pixels, area
 from fcnconv.options.parsing import Rescale
 
 log = logging.getLogger("fcnconv")

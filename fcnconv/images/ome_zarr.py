@@ -18,9 +18,9 @@ import numpy as np
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.images.bands import BandSource, Values
-from fcnconv.images.block_cache import BLOCK
 from fcnconv.images.pixel_size import UNITS, PixelSize, sound
 from fcnconv.images.samples import PLAIN, WHITE, Asked, Declared, Samples, choose_samples
+from fcnconv.images.source import BLOCK
 
 log = logging.getLogger("fcnconv")
 

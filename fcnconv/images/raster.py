@@ -17,7 +17,6 @@ import numpy.typing as npt
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.images.bands import BandSource, Values
-from fcnconv.images.block_cache import Blocks
 from fcnconv.images.gdal import (
     FrameMissing,
     container_of,
@@ -31,6 +30,7 @@ from fcnconv.images.gdal import (
 from fcnconv.images.georeference import GeoReference, georeference_of, ground_size
 from fcnconv.images.pixel_size import PixelSize, of_resolution, sound
 from fcnconv.images.samples import PLAIN, Asked, Samples, choose_samples, exact_nodata
+from fcnconv.images.source import Blocks
 
 SIDE = 512
 """Pixels of a side of the blocks that are read from GDAL at once. Smaller blocks cost more calls. Larger

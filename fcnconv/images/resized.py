@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from fcnconv.grid import Box
-from fcnconv.images.block_cache import BLOCK, Blocks
 from fcnconv.images.georeference import GeoReference
-from fcnconv.images.source import ImageInfo, ImageSource, MemorySource, Pixels, area, seen
+from fcnconv.images.source import BLOCK, Blocks, ImageInfo, ImageSource, MemorySource, Pixels, area, seen
 
 REGION_PIXELS = 64 * 1024**2
 """Images of more pixels are read and resized region by region, if their reader can do so."""

@@ -13,10 +13,9 @@ from PIL import Image
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.images.bands import ENOUGH_SIDE
-from fcnconv.images.block_cache import BLOCK, Blocks
 from fcnconv.images.pixel_size import of_slide
 from fcnconv.images.resized import REGION_PIXELS
-from fcnconv.images.source import ImageInfo, ImageSource, Pixels, area
+from fcnconv.images.source import BLOCK, Blocks, ImageInfo, ImageSource, Pixels, area
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
 """Suffixes of formats that only OpenSlide reads, or that it reads best."""

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from fcnconv.errors import ImageError, first_line
 from fcnconv.grid import Box
 from fcnconv.images.bands import BandSource, Values
-from fcnconv.images.block_cache import CACHE_PIXELS
 from fcnconv.images.pixel_size import PixelSize, of_aperio, of_imagej, of_ome, of_resolution
 from fcnconv.images.samples import PLAIN, WHITE, Asked, Declared, Samples, choose_samples
+from fcnconv.images.source import CACHE_PIXELS
 
 log = logging.getLogger("fcnconv")
 

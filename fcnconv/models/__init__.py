@@ -15,10 +15,9 @@ from fcnconv.errors import ALLOW_TORCHSCRIPT, UsageError
 from fcnconv.labels import imagenet
 from fcnconv.models.folder import files_of_folder, folder_spec, is_folder
 from fcnconv.models.own import OwnModel, is_weights, own_spec
-from fcnconv.models.packaged import package_file, packaged_weights
-from fcnconv.models.programs import program_kind
 from fcnconv.models.spec import ModelSpec, Published
 from fcnconv.models.torchscript import torchscript_file
+from fcnconv.models.weight_files import package_file, packaged_weights, program_kind
 
 if TYPE_CHECKING:
     from torch import nn

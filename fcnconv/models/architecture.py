@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from fcnconv.errors import ModelError
 from fcnconv.labels import Labels, imagenet, named, numbered
-from fcnconv.models.facts import Facts, remembered
-from fcnconv.models.packaged import file_sha256
-from fcnconv.models.weight_options import AS_THEY_ARE, WeightOptions
+from fcnconv.models.spec import AS_THEY_ARE, WeightOptions
+from fcnconv.models.weight_files import file_sha256
 from fcnconv.provenance import Activation, Channels
+from fcnconv.system.records import Facts, remembered
 
 if TYPE_CHECKING:
     from torch import nn

@@ -2,6 +2,10 @@
 
 A pickle can run any code when it is loaded. So torch's restricted unpickler reads ``.pth`` and ``.pt``, and
 fcnconv refuses every file that this unpickler rejects. ``.safetensors`` contains only tensors.
+
+The unpickler also rejects a checkpoint with objects that training scripts save with weights: settings, paths,
+NumPy numbers. For a fixed list of names (`INERT`), it gets an empty class instead. Nothing is imported, no
+code of the file is called, and the values are dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import logging
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from fcnconv.errors import ModelError, first_line
 from fcnconv.labels.class_names import NamesError, names_of_object
-from fcnconv.models.inert import INERT
-from fcnconv.models.programs import program_kind, refuse_program
+from fcnconv.models.weight_files import program_kind, refuse_program
 
 log = logging.getLogger("fcnconv")
 
@@ -303,3 +307,69 @@ def skeleton(make: Callable[[], nn.Module]) -> nn.Module:
     """Builds a network for `fill`, without spending memory or time on weights that are replaced anyway."""
     with _Unallocated():
         return make()
+
+
+_VALUES = {
+    "argparse": ("Namespace",),
+    "pathlib": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"),
+    "pathlib._local": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"),
+    "datetime": ("datetime", "timedelta", "date", "timezone"),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("scalar", "_reconstruct"),
+    "numpy._core.multiarray": ("scalar", "_reconstruct"),
+    "numpy.dtypes": (
+        *("Float64DType", "Float32DType", "Float16DType", "Int64DType", "Int32DType", "Int16DType"),
+        *("Int8DType", "UInt8DType", "BoolDType", "StrDType"),
+    ),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.nodes": ("AnyNode", "IntegerNode", "FloatNode", "StringNode", "BooleanNode", "PathNode"),
+    "mmengine.logging.history_buffer": ("HistoryBuffer",),
+    "typing": ("Any",),
+}
+
+_DICTIONARIES = {
+    "yacs.config": ("CfgNode",),
+    "fvcore.common.config": ("CfgNode",),
+    "easydict": ("EasyDict",),
+    "addict.addict": ("Dict",),
+    "mmengine.config.config": ("ConfigDict",),
+    "mmcv.utils.config": ("ConfigDict",),
+    "lightning_fabric.utilities.data": ("AttributeDict",),
+    "lightning.fabric.utilities.data": ("AttributeDict",),
+    "pytorch_lightning.utilities.parsing": ("AttributeDict",),
+}
+
+
+class _Value:
+    """Accepts any arguments, and stores nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Dictionary:
+    """Replaces the one kind of dictionary that the unpickler fills and gives attributes."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return OrderedDict()
+
+
+def _stand_ins(kind: type, names: Mapping[str, tuple[str, ...]]) -> list[type]:
+    # torch finds an allowed class by the name that it gives itself.
+    return [
+        type(name, (kind,), {"__module__": module, "__qualname__": name})
+        for module, classes in names.items()
+        for name in classes
+    ]
+
+
+INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    *_stand_ins(_Value, _VALUES),
+    *_stand_ins(_Dictionary, _DICTIONARIES),
+]
+"""For `torch.serialization.safe_globals`: one class per name, which does nothing."""

@@ -15,7 +15,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from fcnconv.errors import ModelError
-from fcnconv.models.packaged import file_sha256, know_sha256
+from fcnconv.models.weight_files import file_sha256, know_sha256
 
 log = logging.getLogger("fcnconv")
 

@@ -20,7 +20,7 @@ from fcnconv.models.checkpoint import Tensors, choose_average, is_averaged, log_
 from fcnconv.models.heads import COUNTER, Fit, HeadBuilder, some, unparametrized
 from fcnconv.models.nearest import nearest_text
 from fcnconv.models.sequences import learner, with_names
-from fcnconv.models.weight_options import AS_THEY_ARE, WeightOptions
+from fcnconv.models.spec import AS_THEY_ARE, WeightOptions
 
 _AUXILIARY = re.compile(r"(aux1|aux2|AuxLogits)\.")
 _TRAINING = re.compile(

@@ -17,9 +17,9 @@ from fcnconv.errors import ALLOW_TORCHSCRIPT, ModelError, UsageError
 from fcnconv.models.architecture import Architecture
 from fcnconv.models.hub import HUB, files_of, parse_repository
 from fcnconv.models.own import OwnModel, described_spec, find_architecture
-from fcnconv.models.programs import program_kind, refuse_program
 from fcnconv.models.spec import ModelSpec
 from fcnconv.models.torchscript import torchscript_spec
+from fcnconv.models.weight_files import program_kind, refuse_program
 from fcnconv.system.records import parse_json
 
 log = logging.getLogger("fcnconv")

@@ -13,7 +13,7 @@ from torch import nn
 
 from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import Tensors, log_once, sides, skeleton
-from fcnconv.models.weight_options import HeadActivation
+from fcnconv.models.spec import HeadActivation
 
 ACTIVATIONS: dict[HeadActivation, Callable[[], nn.Module]] = {
     "none": nn.Identity,

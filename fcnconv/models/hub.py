@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fcnconv.errors import ModelError, UsageError, first_line
-from fcnconv.models.facts import Facts, remembered
+from fcnconv.system.records import Facts, remembered
 
 HUB = "hf-hub:"
 """Prefix for models of the hub: ``hf-hub:user/repo`` or ``hf-hub:user/repo@revision``."""

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 
 from fcnconv.models.checkpoint import Tensors, skeleton
-from fcnconv.models.facts import remembered
+from fcnconv.system.records import remembered
 
 log = logging.getLogger("fcnconv")
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from fcnconv.errors import WAY_OUT, ConversionError, ModelError, UsageError, first_line
 from fcnconv.labels import Labels
 from fcnconv.models.architecture import named_or_numbered
-from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours, existing, read_spec
-from fcnconv.models.packaged import file_sha256
 from fcnconv.models.spec import ModelSpec
+from fcnconv.models.weight_files import file_sha256
 from fcnconv.provenance import Activation, Channels
+from fcnconv.system.records import Facts, remembered
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 from fcnconv.errors import ModelError, UsageError
 from fcnconv.labels.class_names import read_names
 from fcnconv.models.architecture import Architecture
-from fcnconv.models.spec import ModelSpec
-from fcnconv.models.weight_options import HeadActivation, WeightOptions
+from fcnconv.models.spec import HeadActivation, ModelSpec, WeightOptions
 from fcnconv.options import OptionInfo
 from fcnconv.options.parsing import checked
 from fcnconv.provenance import Activation, Channels

@@ -22,7 +22,7 @@ from torch import nn
 from fcnconv.errors import ModelError
 from fcnconv.models.checkpoint import Tensors, log_once, skeleton
 from fcnconv.models.heads import ACTIVATIONS, COUNTER, Fit
-from fcnconv.models.weight_options import HeadActivation
+from fcnconv.models.spec import HeadActivation
 
 Make = Callable[[int], nn.Module]
 

@@ -6,15 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fcnconv.errors import WAY_OUT, ConversionError, UsageError
 from fcnconv.labels import Labels
-from fcnconv.models.packaged import file_sha256
+from fcnconv.models.weight_files import file_sha256
 from fcnconv.provenance import Channels, Identity, Mode
 
 if TYPE_CHECKING:
     from torch import nn
+
 
 log = logging.getLogger("fcnconv")
 
@@ -142,3 +143,29 @@ def count_phases(stride: int, own: int) -> int:
             f"choose one of {', '.join(map(str, allowed))}"
         )
     return own // stride
+
+
+HeadActivation = Literal["none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "hardswish"]
+"""The possible functions between the linear layers of a head. No weights file records the function."""
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """The user's choices for a weights file, where the file leaves them open.
+
+    Attributes:
+        ema: whether to use the averaged weights; None uses them if the file has any.
+        head_activation: the function between the linear layers of a head; None if it is not given.
+    """
+
+    ema: bool | None = None
+    head_activation: HeadActivation | None = None
+
+    @property
+    def key(self) -> str:
+        """Text that distinguishes networks that are built from the same file with different choices."""
+        ema = "" if self.ema is None else " ema" if self.ema else " no-ema"
+        return ema + (f" {self.head_activation}" if self.head_activation else "")
+
+
+AS_THEY_ARE = WeightOptions()

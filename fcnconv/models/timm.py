@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from fcnconv.errors import ModelError, UsageError
 from fcnconv.models.architecture import Architecture, named_or_numbered
-from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.hub import hub_file
 from fcnconv.models.spec import ModelSpec
 from fcnconv.models.torchvision import NO_FCN
 from fcnconv.provenance import Channels
+from fcnconv.system.records import Facts, remembered
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 from fcnconv.errors import ModelError, UsageError
 from fcnconv.labels import Labels
 from fcnconv.models.architecture import named_or_numbered
-from fcnconv.models.facts import Facts, remembered
 from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours, existing, read_spec
-from fcnconv.models.packaged import file_sha256
-from fcnconv.models.programs import refuse_program
 from fcnconv.models.spec import ModelSpec
+from fcnconv.models.weight_files import file_sha256, refuse_program
+from fcnconv.system.records import Facts, remembered
 
 if TYPE_CHECKING:
     from torch import nn

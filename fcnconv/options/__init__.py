@@ -8,7 +8,6 @@ Nothing here imports torch or numpy.
 """
 
 from fcnconv.options.answering import AnswerLevel, ClassifyOptions, LocateOptions
-from fcnconv.options.info import OptionInfo, flag, option_info
 from fcnconv.options.output import (
     AT_LEAST,
     BESIDE,
@@ -28,6 +27,7 @@ from fcnconv.options.output import (
     TopK,
     Values,
 )
+from fcnconv.options.parsing import OptionInfo, flag, option_info
 from fcnconv.options.run import (
     EVERY_IMAGE,
     PLAIN_NETWORK,

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
-from fcnconv.options.info import OptionInfo
 from fcnconv.options.output import (
     AT_LEAST,
     MaxRegions,
@@ -17,7 +16,7 @@ from fcnconv.options.output import (
     Threshold,
     TopK,
 )
-from fcnconv.options.parsing import parse_share
+from fcnconv.options.parsing import OptionInfo, parse_share
 from fcnconv.options.scan import EVALUATION_SIZE, SCALES, Mask, Roi, Scales, ScanOptions, Tissue
 
 AnswerLevel = Literal["category", "concept"]

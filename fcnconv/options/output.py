@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fcnconv.options.info import OptionInfo
-from fcnconv.options.parsing import Area, parse_extent, parse_share
+from fcnconv.options.parsing import Area, OptionInfo, parse_extent, parse_share
 
 Values = Literal["probabilities", "logits"]
 StoredClasses = Literal["auto", "all", "top-k"]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fcnconv.errors import UsageError
-from fcnconv.options.info import OptionInfo
 from fcnconv.options.parsing import (
     Frame,
+    OptionInfo,
     Rescale,
     parse_bands,
     parse_device,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from fcnconv.grid import Box, Scale
-from fcnconv.options.info import OptionInfo
-from fcnconv.options.parsing import parse_region, parse_scales
+from fcnconv.options.parsing import OptionInfo, parse_region, parse_scales
 
 Join = Literal["finest", "max", "mean"]
 MapKind = Literal["focused", "windows", "activations"]

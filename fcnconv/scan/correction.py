@@ -11,10 +11,17 @@ from fcnconv.grid import Grid
 from fcnconv.options import NetworkOptions, ScanOptions
 from fcnconv.provenance import Activation, Anchored, Correction, Crops, Dense, Mode
 from fcnconv.scan.agreement import AgreementEstimator, sample_size, sample_windows
-from fcnconv.scan.anchors import DENSE_SHARE, Anchors, Score, corrected, no_dense
-from fcnconv.scan.lines import Lines, anchor_lines, needed_anchors
-from fcnconv.scan.refine import refined
-from fcnconv.scan.refine_until import asked_sample, first_guess, refine_until
+from fcnconv.scan.anchors import (
+    DENSE_SHARE,
+    Anchors,
+    Lines,
+    Score,
+    anchor_lines,
+    corrected,
+    needed_anchors,
+    no_dense,
+)
+from fcnconv.scan.refine import asked_sample, first_guess, refine_until, refined
 from fcnconv.scores import Block, Mask
 from fcnconv.system.scratch import scratch_array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -17,8 +17,7 @@ from fcnconv.scan.execute import Executor, execute
 from fcnconv.scan.focus import ScannedScales, focused_blocks
 from fcnconv.scan.multiscale import joined
 from fcnconv.scan.plan import ScanPlan
-from fcnconv.scores import Block, MapInfo, Mask, ScoreStream
-from fcnconv.scores.predictions import Classification
+from fcnconv.scores import Block, Classification, MapInfo, Mask, ScoreStream
 from fcnconv.system.once import once
 
 
@@ -60,17 +59,21 @@ def stream_plan(
     blocks = execute(plan, executor, tally, levels.take)
     known = levels if plan.correction == DENSE and not plan.inside else None
     info = replace(info, answer=once(partial(answer, known)))
-    return _LevelMaps(info, levels, blocks, plan.roi.cells, tally.agreement).stream(plan.kind)
+    return _level_stream(plan.kind, info, levels, blocks, plan.roi.cells, tally.agreement)
 
 
-@dataclass(frozen=True)
-class _LevelMaps:
-    """The maps of all kinds that one scan with class activations gives.
+def _level_stream(
+    kind: MapKind,
+    info: MapInfo,
+    levels: ScannedScales,
+    blocks: Iterable[Block],
+    where: Callable[[Grid], Mask | None],
+    compared: Callable[[], Agreement | None] | None,
+) -> ScoreStream:
+    """The map of feature cells, or of windows, of a scan with class activations.
 
-    The streams refer to this object, and it refers to no stream. In a cycle of references, the results of
-    each scan would stay in memory until Python looks for cycles, many images later.
-
-    Attributes:
+    Args:
+        kind: the kind of map.
         info: the map of windows.
         levels: hold the results once `blocks` have been consumed.
         blocks: the blocks of the scan.
@@ -78,35 +81,26 @@ class _LevelMaps:
         compared: gives the agreement with crops.
     """
 
-    info: MapInfo
-    levels: ScannedScales
-    blocks: Iterable[Block]
-    where: Callable[[Grid], Mask | None]
-    compared: Callable[[], Agreement | None] | None
-
-    def stream(self, kind: MapKind) -> ScoreStream:
-        """The map of feature cells, or of windows."""
-        info = self.info
-        grid = info.grid if kind == "windows" else info.grid.cells(self.levels.cells)
-        others = {other: partial(self.stream, other) for other in get_args(MapKind) if other != kind}
-        temperature = info.temperature if kind == "windows" else 1.0
-        scales = () if kind == "activations" else info.scales
-        join = info.join if kind == "windows" else None
+    def stream(wanted: MapKind) -> ScoreStream:
+        grid = info.grid if wanted == "windows" else info.grid.cells(levels.cells)
+        others = {other: partial(stream, other) for other in get_args(MapKind) if other != wanted}
+        temperature = info.temperature if wanted == "windows" else 1.0
+        scales = () if wanted == "activations" else info.scales
+        join = info.join if wanted == "windows" else None
         own = replace(
-            info, grid=grid, temperature=temperature, scales=scales, join=join, kind=kind, others=others
+            info, grid=grid, temperature=temperature, scales=scales, join=join, kind=wanted, others=others
         )
-        return ScoreStream(own, self._made(kind, grid), self.compared)
+        return ScoreStream(own, made(wanted, grid), compared)
 
-    def _made(self, kind: MapKind, grid: Grid) -> Iterator[Block]:
-        info, levels = self.info, self.levels
-        levels.hold(self.blocks)
-        if kind == "focused":
+    def made(wanted: MapKind, grid: Grid) -> Iterator[Block]:
+        levels.hold(blocks)
+        if wanted == "focused":
             yield from focused_blocks(
-                [*levels.levels.values()], info.temperature, info.labels.activation, self.where(grid)
+                [*levels.levels.values()], info.temperature, info.labels.activation, where(grid)
             )
-        elif kind == "activations":
+        elif wanted == "activations":
             block = levels.activations(info.grid)
-            if (inside := self.where(grid)) is not None:
+            if (inside := where(grid)) is not None:
                 block = replace(block, logits=np.where(inside[:, :, None], block.logits, np.nan))
             yield block
         elif info.scales:
@@ -114,3 +108,5 @@ class _LevelMaps:
             yield from joined(each, info.scales, info.join or "finest", info.temperature, info.labels)
         else:
             yield levels.windows(info.grid)
+
+    return stream(kind)

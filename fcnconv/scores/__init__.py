@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,6 @@ from fcnconv.options import Join, MapKind, Values
 from fcnconv.provenance import Agreement, Crops, Provenance
 from fcnconv.scores.activations import ACTIVATIONS
 from fcnconv.scores.activations import FloatArray as FloatArray
-
-if TYPE_CHECKING:
-    from fcnconv.scores.classification import Classification
 
 Mask = npt.NDArray[np.bool_]
 
@@ -321,3 +317,37 @@ def strength(probabilities: FloatArray) -> npt.NDArray[np.float64]:
     flat = probabilities.reshape(-1, probabilities.shape[-1])
     result: npt.NDArray[np.float64] = np.einsum("nk,nk->k", flat, flat, dtype=np.float64)
     return result
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of a ranking, or the concept that an image shows.
+
+    class_idx: the index of the class; None for a concept, whose name is in `category`.
+    box: the window where the class is most probable, (x0, y0, x1, y1) in pixels of the original image.
+    """
+
+    rank: int
+    class_idx: int | None
+    wnid: str | None
+    category: str
+    probability: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The classes of a whole image.
+
+    width, height: the size of the image, in pixels. model: the name of the model.
+    scales: the scanned scales, as factors of the image's own size.
+    temperature: the number that divided the logits before they became probabilities.
+    predictions: the top classes, best first.
+    """
+
+    width: int
+    height: int
+    model: str
+    scales: tuple[float, ...]
+    temperature: float
+    predictions: tuple[Prediction, ...]

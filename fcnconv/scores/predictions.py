@@ -10,10 +10,8 @@ import numpy.typing as npt
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Grid
 from fcnconv.labels import Labels, Selection
-from fcnconv.scores import Block, shown, sum_over, top_k
+from fcnconv.scores import Block, Classification, Prediction, shown, sum_over, top_k
 from fcnconv.scores.activations import ACTIVATIONS, FloatArray
-from fcnconv.scores.classification import Classification as Classification
-from fcnconv.scores.classification import Prediction as Prediction
 
 
 def answer(

@@ -1,5 +1,5 @@
 """The accuracy of a network and its maps.
 
-`conversion` proves a conversion, `compare` compares the dense map with crops, and `ways` measures the
-accuracy and the cost of several ways to make a map.
+`compare` proves a conversion and compares the dense map with crops, and `ways` measures the accuracy and the
+cost of several ways to make a map.
 """

@@ -4,14 +4,17 @@ With padding, a dense cell differs from the crop's score: a crop has zeros beyon
 network has the neighbouring pixels. This module compares the two on a sample of windows, fits the one
 temperature that brings the dense probabilities closest to the crops' probabilities, and tries several ways to
 correct the map by crops.
+
+`prove` proves a conversion, for people and for programs.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +23,10 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Scale
 from fcnconv.images import ImageSource
 from fcnconv.images.reading import ImageLike
+from fcnconv.models import ModelSpec
 from fcnconv.options import OWN_SIZE
 from fcnconv.options.parsing import as_scales
-from fcnconv.provenance import Activation
+from fcnconv.provenance import EXACT, Activation, Conversion
 from fcnconv.scores.activations import ACTIVATIONS, FloatArray, sigmoid, softmax
 from fcnconv.verify.ways import HEADING, Tried, try_ways
 
@@ -264,3 +268,38 @@ def _sample(
     if total == 0:
         raise UsageError("no image is left to compare on")
     return np.concatenate(dense), np.concatenate(crops)
+
+
+def prove(spec: ModelSpec) -> Conversion:
+    """Converts a model and proves the conversion. Raises ConversionError if that fails."""
+    spec.require_fcn()
+    from fcnconv.convert import convolutionize
+
+    return convolutionize(spec.build(spec.weights()), spec.window).conversion
+
+
+def proof_text(model: str, conversion: Conversion) -> str:
+    """Returns a proof as lines for people. model: its name."""
+    geometry, proof = conversion.geometry, conversion.proof
+    local = "local" if geometry.local else f"not local: {geometry.cause} looks at the whole image"
+    return "\n".join(
+        [
+            f"{model}: proved equal to the classifier at {geometry.window} × {geometry.window} px, and "
+            "window by "
+            "window on larger images",
+            f"  max |Δlogit|      {proof.max_error:.1e} of {proof.scale:.1f} in float64: "
+            f"{proof.relative_error:.1e}, at most {EXACT:.0e} allowed",
+            f"  rounding          {proof.rounding:.1e} of the largest logit, by float32",
+            f"  stride            {geometry.stride} px",
+            f"  receptive field   {geometry.receptive_field} px, halo {geometry.halo} px, {local}",
+            *(f"  {change}" for change in conversion.changes),
+        ]
+    )
+
+
+def proof_record(conversion: Conversion) -> dict[str, Any]:
+    """Returns a proof for programs: the fields of the geometry and of the proof, ``tolerance``, and
+    ``changes``.
+    """
+    geometry, proof = asdict(conversion.geometry), asdict(conversion.proof)
+    return {**geometry, **proof, "tolerance": EXACT, "changes": conversion.changes}

@@ -17,7 +17,7 @@ from fcnconv.system.files import STANDARD_OUTPUT, written
 if TYPE_CHECKING:
     import pyarrow
 
-    from fcnconv.scores.predictions import Classification
+    from fcnconv.scores import Classification
 
 GROUP_ROWS = 100_000
 """Rows per row group, the unit that a reader loads: a few megabytes."""

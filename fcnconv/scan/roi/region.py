@@ -16,8 +16,7 @@ from fcnconv.grid import Box
 from fcnconv.images import ImageSource
 from fcnconv.options import ScanOptions
 from fcnconv.scan.roi.areas import Area, Rings, Where, polygons, raster, rectangle
-from fcnconv.scan.roi.mask import read_mask
-from fcnconv.scan.roi.tissue import find_tissue
+from fcnconv.scan.roi.mask import find_tissue, read_mask
 from fcnconv.scan.roi.vector import is_vector, read_polygons, to_pixels
 
 
