@@ -49,6 +49,9 @@ COMPARISONS = {
     ast.Is: "is not",
     ast.IsNot: "is",
 }
+IGNORED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "shared")
+"""What no test reads."""
+
 HANGS = 3600.0
 """Seconds after which the tests of a mutant are given up."""
 
@@ -229,7 +232,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "fcnconv")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "shared"))
+        shutil.copytree(ROOT, copy, ignore=IGNORED)
         record = (given.record or copy / ".coverage").absolute()
         if not record.exists():
             start = time.monotonic()

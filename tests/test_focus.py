@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.models import ModelSpec
 from fcnconv.options import ALL_SIZES, NetworkOptions, OutputOptions, ScanOptions, Values
-from fcnconv.scan.focus import CELL_TEMPERATURE, ScannedScale, evidence, focused_blocks
+from fcnconv.scan.focus import CELL_TEMPERATURE, ScannedScale, ScannedScales, evidence, focused_blocks
 from fcnconv.scores.activations import ACTIVATIONS, softmax
 from fcnconv.writers import find_writer
 
@@ -225,6 +227,22 @@ def test_a_focused_map_answers_as_classify_does(spec: ModelSpec, photo: Path) ->
             expected.category,
             round(expected.probability, 4),
         )
+
+
+def test_the_results_of_a_scan_are_freed_with_its_map(spec: ModelSpec, photo: Path) -> None:
+    """At once: cycles of references would hold the arrays of many images."""
+    classifier = open_classifier(spec, NetworkOptions())
+    gc.collect()
+    gc.disable()
+    try:
+        score_map = classifier(photo, map="focused", scales="auto")
+        score_map.save(photo.with_suffix(".html"))  # reads maps of all kinds
+        held = [weakref.ref(each) for each in gc.get_objects() if type(each) is ScannedScales]
+        assert held
+        del score_map
+        assert not any(each() for each in held)
+    finally:
+        gc.enable()
 
 
 def test_crops_alone_have_no_activations(

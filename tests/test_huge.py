@@ -27,7 +27,7 @@ from fcnconv.options.parsing import parse_memory, parse_scales
 from fcnconv.scan.multiscale import Join, joined
 from fcnconv.scan.rectangles import block_cells, spans
 from fcnconv.scan.stages import KeptCells, PixelCells, Stage, chain
-from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Stages, _tiling, choose
+from fcnconv.scan.tiling import FIXED, KEPT_SLACK, Stages, _tiling, choose, choose_all
 from fcnconv.scores import Block, FloatArray
 from fcnconv.scores.activations import softmax
 
@@ -177,6 +177,16 @@ def test_a_tiling_keeps_to_the_limit_or_is_the_least_there_is(
     smallest = choose(parts, (rows, cols), 1.0)
     assert tiling.memory <= max(limit, smallest.memory)
     assert choose(parts, (rows, cols), 1e15).tiles == 1
+
+
+def test_coarse_scales_are_not_cut_into_smaller_blocks_than_the_finest() -> None:
+    """A photo of 4 megapixels in the memory that a batch gives it, of which `FIXED` is half."""
+    parts = Stages(part(2e5, 60), lambda: (part(5e4, 2), part(5e4, 8), part(5e4, 8)))
+    sizes = (384, 256), (612, 408), (1224, 817), (2449, 1634)
+    grids = [Grid(224, 32, sizes[-1], size) for size in sizes]
+    *coarse, finest = choose_all(parts, grids, 2 * FIXED).values()
+    assert all(each.in_stages and each.memory <= 2 * FIXED for each in (*coarse, finest))
+    assert sum(each.multiply_adds for each in coarse) < finest.multiply_adds
 
 
 def test_a_cat_of_any_size_is_found_by_auto_scales(lite0: Classifier) -> None:

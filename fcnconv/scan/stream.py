@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
@@ -59,21 +59,17 @@ def stream_plan(
     blocks = execute(plan, executor, tally, levels.take)
     known = levels if plan.correction == DENSE and not plan.inside else None
     info = replace(info, answer=once(partial(answer, known)))
-    return _level_stream(plan.kind, info, levels, blocks, plan.roi.cells, tally.agreement)
+    return _LevelMaps(info, levels, blocks, plan.roi.cells, tally.agreement).stream(plan.kind)
 
 
-def _level_stream(
-    kind: MapKind,
-    info: MapInfo,
-    levels: ScannedScales,
-    blocks: Iterable[Block],
-    where: Callable[[Grid], Mask | None],
-    compared: Callable[[], Agreement | None] | None,
-) -> ScoreStream:
-    """The map of feature cells, or of windows, of a scan with class activations.
+@dataclass(frozen=True)
+class _LevelMaps:
+    """The maps of all kinds that one scan with class activations gives.
 
-    Args:
-        kind: the kind of map.
+    The streams refer to this object, and it refers to no stream. In a cycle of references, the results of
+    each scan would stay in memory until Python looks for cycles, many images later.
+
+    Attributes:
         info: the map of windows.
         levels: hold the results once `blocks` have been consumed.
         blocks: the blocks of the scan.
@@ -81,26 +77,35 @@ def _level_stream(
         compared: gives the agreement with crops.
     """
 
-    def stream(wanted: MapKind) -> ScoreStream:
-        grid = info.grid if wanted == "windows" else info.grid.cells(levels.cells)
-        others = {other: partial(stream, other) for other in get_args(MapKind) if other != wanted}
-        temperature = info.temperature if wanted == "windows" else 1.0
-        scales = () if wanted == "activations" else info.scales
-        join = info.join if wanted == "windows" else None
-        own = replace(
-            info, grid=grid, temperature=temperature, scales=scales, join=join, kind=wanted, others=others
-        )
-        return ScoreStream(own, made(wanted, grid), compared)
+    info: MapInfo
+    levels: ScannedScales
+    blocks: Iterable[Block]
+    where: Callable[[Grid], Mask | None]
+    compared: Callable[[], Agreement | None] | None
 
-    def made(wanted: MapKind, grid: Grid) -> Iterator[Block]:
-        levels.hold(blocks)
-        if wanted == "focused":
+    def stream(self, kind: MapKind) -> ScoreStream:
+        """The map of feature cells, or of windows."""
+        info = self.info
+        grid = info.grid if kind == "windows" else info.grid.cells(self.levels.cells)
+        others = {other: partial(self.stream, other) for other in get_args(MapKind) if other != kind}
+        temperature = info.temperature if kind == "windows" else 1.0
+        scales = () if kind == "activations" else info.scales
+        join = info.join if kind == "windows" else None
+        own = replace(
+            info, grid=grid, temperature=temperature, scales=scales, join=join, kind=kind, others=others
+        )
+        return ScoreStream(own, self._made(kind, grid), self.compared)
+
+    def _made(self, kind: MapKind, grid: Grid) -> Iterator[Block]:
+        info, levels = self.info, self.levels
+        levels.hold(self.blocks)
+        if kind == "focused":
             yield from focused_blocks(
-                [*levels.levels.values()], info.temperature, info.labels.activation, where(grid)
+                [*levels.levels.values()], info.temperature, info.labels.activation, self.where(grid)
             )
-        elif wanted == "activations":
+        elif kind == "activations":
             block = levels.activations(info.grid)
-            if (inside := where(grid)) is not None:
+            if (inside := self.where(grid)) is not None:
                 block = replace(block, logits=np.where(inside[:, :, None], block.logits, np.nan))
             yield block
         elif info.scales:
@@ -108,5 +113,3 @@ def _level_stream(
             yield from joined(each, info.scales, info.join or "finest", info.temperature, info.labels)
         else:
             yield levels.windows(info.grid)
-
-    return stream(kind)

@@ -83,9 +83,11 @@ class Tiling:
         return len(self.stages) > 1
 
 
-COARSE_SHARE = 0.4
-"""The share of the memory that the coarser of several scales may take, because ONNX Runtime keeps this memory
-while the finest scale is scanned (20000 × 20000 px at all scales: 2.6 GB in total instead of 3.7).
+COARSE_SHARE = 0.3
+"""The share of the memory beyond `FIXED` that the coarser of several scales may take, because ONNX Runtime
+keeps this memory while the finest scale is scanned (20000 × 20000 px at all scales: 2.6 GB in total instead
+of 3.7). All scales together need `FIXED` once. If it counted within the share, a photo of 4 megapixels in
+0.67 GB would have blocks so small that the coarser scales took twice the time of the finest.
 """
 
 
@@ -108,18 +110,16 @@ def choose_all(
         needed: for a grid, bool (rows, cols): the cells that are computed, if not all.
     """
 
-    def tiling(grid: Grid, share: float = 1, *, in_stages: bool = False) -> Tiling:
+    def tiling(grid: Grid, limit: float = memory, *, in_stages: bool = False) -> Tiling:
         steps = (grid.rows - 1) // grid.phases, (grid.cols - 1) // grid.phases
-        chosen = choose(stages, steps, share * memory, in_stages=in_stages)
+        chosen = choose(stages, steps, limit, in_stages=in_stages)
         cells = needed.get(grid) if needed else None
         return chosen if cells is None else _sparse(stages, grid, steps, chosen, cells)
 
     tilings = {grid: tiling(grid) for grid in grids}
     if any(chosen.in_stages for chosen in tilings.values()):
-        finest = finest_of(grids)
-        tilings = {
-            grid: tiling(grid, 1 if grid == finest else COARSE_SHARE, in_stages=True) for grid in grids
-        }
+        finest, coarse = finest_of(grids), min(FIXED + COARSE_SHARE * (memory - FIXED), memory)
+        tilings = {grid: tiling(grid, memory if grid == finest else coarse, in_stages=True) for grid in grids}
     return tilings
 
 
