@@ -192,8 +192,8 @@ def tests_of(record: Path, mutant: Mutant) -> list[str]:
     data.read()
     file = next((file for file in data.measured_files() if file.endswith("/" + mutant.path)), "")
     contexts = data.contexts_by_lineno(file) if file else {}
-    lines = Counter(context.partition("|")[0] for line in contexts.values() for context in line if context)
-    near = {context.partition("|")[0] for context in contexts.get(mutant.line, []) if context}
+    lines = Counter(context.rpartition("|")[0] for line in contexts.values() for context in line if context)
+    near = {context.rpartition("|")[0] for context in contexts.get(mutant.line, []) if context}
     return sorted(near, key=lambda test: (lines[test], test))
 
 
