@@ -233,10 +233,10 @@ def test_a_large_photo_is_whole_in_an_overview_and_sharp_in_tiles() -> None:
 @pytest.mark.parametrize("room", [1_000_000, 500_000, 250_000, 100_000])
 def test_levels_that_the_page_has_no_room_for_are_left_out(room: int) -> None:
     score_map = random_map(1, 1, 3)
-    noise = np.random.default_rng(0).integers(0, 256, (300, 5000, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 5400, 3), np.uint8)
     page = page_of(score_map, noise, page_bytes=room)
     levels = facts_of(page)["levels"]
-    sizes = [[2500, 150], [5000, 300]]
+    sizes = [[2700, 150], [5400, 300]]
     assert levels == sizes[: len(levels)]
     assert {key[0] for key in tiles_of(page)} == set(range(len(levels)))
     fullest = page_of(score_map, noise)
@@ -244,8 +244,8 @@ def test_levels_that_the_page_has_no_room_for_are_left_out(room: int) -> None:
     if len(levels) == 2:
         assert len(page) <= room
     else:
-        finest = levels[-1] if levels else [MAX_SIDE, 123]
-        assert "up to {:,} × {:,} px; its own size is 5,000 × 300 px".format(*finest) in page
+        finest = levels[-1] if levels else [MAX_SIDE, 142]
+        assert "up to {:,} × {:,} px; its own size is 5,400 × 300 px".format(*finest) in page
     assert room > 400_000 or len(levels) < 2, "the test has no room that is too small"
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 
@@ -17,8 +18,11 @@ from fcnconv.grid import Box
 from fcnconv.images import ImageSource, Pixels, area, read_within, resize
 from fcnconv.system.machine import usable_cpus
 
-MAX_SIDE = 2048
-"""Longest side of the overview in pixels. A larger photo also has finer levels."""
+MAX_SIDE = 2560
+"""Longest side of the overview in pixels. A larger photo also has finer levels. Photos of up to 4 megapixels
+are whole in the overview: finer levels would hold nearly the same pixels a second time, as WebP, which takes
+five times as long to encode.
+"""
 
 TILE = 512
 """Side of a tile in pixels. Tiles at the right and bottom edges are smaller."""
@@ -119,20 +123,30 @@ def _level(source: ImageSource, room: int, threads: Executor) -> PhotoLevel | No
     sample = [source.read(box) for box in chosen]
     share = sum(pixels.size / 3 for pixels in sample) / area(source.size)
     for quality in QUALITIES:
-        if sum(len(_encoded(pixels, quality)) for pixels in sample) <= room * share:
-            return _tiles(source, rows, quality, room, threads)
+        known = dict(zip(chosen, threads.map(partial(_encoded, quality=quality), sample), strict=True))
+        if sum(map(len, known.values())) <= room * share:
+            return _tiles(source, rows, quality, known, room, threads)
     return None
 
 
 def _tiles(
-    source: ImageSource, rows: Sequence[Sequence[Box]], quality: int, room: int, threads: Executor
+    source: ImageSource,
+    rows: Sequence[Sequence[Box]],
+    quality: int,
+    known: Mapping[Box, str],
+    room: int,
+    threads: Executor,
 ) -> PhotoLevel | None:
+    """Returns the tiles of a source, of which some are known; None if they exceed `room` characters."""
     tiles = []
     for row in rows:
         top, bottom = row[0][1], row[0][3]
         strip = source.read((0, top, source.size[0], bottom))
-        parts = (strip[:, x0:x1] for x0, _, x1, _ in row)
-        encoded = tuple(threads.map(lambda pixels: _encoded(pixels, quality), parts))
+
+        def encoded_tile(box: Box, strip: Pixels = strip) -> str:
+            return known.get(box) or _encoded(strip[:, box[0] : box[2]], quality)
+
+        encoded = tuple(threads.map(encoded_tile, row))
         room -= sum(map(len, encoded))
         if room < 0:  # the sample underestimated the size
             return None
