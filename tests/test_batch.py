@@ -70,6 +70,12 @@ def test_what_nobody_foresaw_does_not_stop_the_rest() -> None:
     assert str(memory) == "odd memory: out of memory: std::bad_alloc" and isinstance(memory, FcnconvError)
 
 
+def test_freed_memory_is_released_after_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[None] = []
+    monkeypatch.setattr(workers, "release_memory", lambda: released.append(None))
+    assert len(list(classify_each(Stub(), from_paths(["a", "bad", "c"]), ONE))) == len(released) == 3
+
+
 def test_several_images_are_worked_on_at_once() -> None:
     stub = Stub()
     stub.barrier = threading.Barrier(workers.IN_FLIGHT)  # breaks if fewer than that come together

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from fcnconv.scan.tiling import ENOUGH, SHARE_OF_FREE, default_memory
+from fcnconv.system import machine as machine_module
 from fcnconv.system.machine import (
     busy,
     fewer_threads,
     free_memory,
     has_bfloat16,
     processor,
+    release_memory,
     threads_each,
     usable_cpus,
 )
@@ -194,3 +198,26 @@ def test_a_scheduler_may_allow_fewer_processors(monkeypatch: pytest.MonkeyPatch)
     assert usable_cpus() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # of nested loops: not ours to read
     assert usable_cpus() == all_of_them
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+def test_freed_memory_below_memory_in_use_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    small = [bytes(1000) for _ in range(100_000)]
+    small[:] = small[::100]  # one in each 25 pages
+    monkeypatch.setattr(machine_module, "RELEASE_PAUSE", 1e9)
+    held = resident()
+    release_memory()
+    assert held - resident() < 10e6, "within the pause nothing happens"
+    monkeypatch.setattr(machine_module, "RELEASE_PAUSE", 0)
+    release_memory()
+    assert held - resident() > 50e6
+    assert len(small) == 1000
+
+
+def test_memory_is_kept_where_the_c_library_cannot_release_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "RELEASE_PAUSE", 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    release_memory()

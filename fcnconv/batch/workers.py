@@ -17,7 +17,7 @@ from fcnconv.batch.inputs import Input
 from fcnconv.errors import FcnconvError, ImageError, UsageError, first_line, lacks_memory
 from fcnconv.options import ClassifyOptions, ScanOptions
 from fcnconv.scores import Classification
-from fcnconv.system.machine import busy
+from fcnconv.system.machine import busy, release_memory
 
 if TYPE_CHECKING:
     from fcnconv.scores.regions import Located
@@ -99,6 +99,8 @@ def attempt(work: Callable[[Input], T], item: Input) -> tuple[str, T | FcnconvEr
         failure = FcnconvError(f"{item.name}: {reason}")
         failure.__cause__ = error
         return item.name, failure
+    finally:
+        release_memory()
 
 
 def in_threads(attempt: Callable[[Input], T], inputs: Iterable[Input]) -> Generator[T, None, None]:
