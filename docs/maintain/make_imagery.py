@@ -1,10 +1,10 @@
-"""Makes the imagery and the networks of the three stories in docs/stories.md, in a folder, always the same.
+"""Makes the synthetic images and the networks of the tutorials on orthophotos and slides, always the same.
 
     python docs/maintain/make_imagery.py FOLDER
 
-``ortho.tif`` is the sample collage as an orthophoto with a corner without data. ``slide.ome.tif`` is a slide
-of two made-up tissues on glass with its pyramid, ``fields.tif`` has four bands of made-up crops.
-``tissue.pth`` and ``crops.pth`` are small networks that are trained here on tiles of the same textures.
+``ortho.tif`` is an orthophoto of three crops in four bands, with a corner without data. ``slide.ome.tif`` is
+a slide of two tissues on glass, with a pyramid. ``crops.pth`` and ``tissue.pth`` are small networks that are
+trained here on tiles of the same textures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 
-SAMPLES = Path(__file__).parents[2] / "sample_images"
 WINDOW = 64
 """Pixels of the tiles that the networks learn from."""
 
@@ -58,7 +57,7 @@ def texture(
 def mixed(
     rng: np.random.Generator, kinds: dict[str, Texture], places: npt.NDArray[np.uint8], zoom: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Each kind where `places` has its number, from 0; where it has 255, glass."""
+    """Texture number n where `places` is n, counted from 0; glass where it is 255."""
     height, width = places.shape
     image = np.full((height, width, len(next(iter(kinds.values()))[0])), GLASS, np.float32)
     for number, kind in enumerate(kinds.values()):
@@ -67,9 +66,9 @@ def mixed(
 
 
 def train(
-    rng: np.random.Generator, kinds: dict[str, Texture], file: Path, steps: int = 60, **told: object
+    rng: np.random.Generator, kinds: dict[str, Texture], file: Path, steps: int = 60, **more: object
 ) -> None:
-    """A small ShuffleNet that tells textures apart, and its JSON file."""
+    """Trains a small ShuffleNet to distinguish the textures, and saves it with its JSON file."""
     torch.manual_seed(0)
     channels = len(next(iter(kinds.values()))[0])
     network = shufflenet_v2_x0_5(num_classes=len(kinds))
@@ -91,23 +90,9 @@ def train(
         "window": WINDOW,
         "mean": mean,
         "std": std,
-        **told,
+        **more,
     }
     file.with_suffix(".json").write_text(json.dumps(spec))
-
-
-def make_ortho(path: Path) -> None:
-    """The collage, 0.25 m a pixel, at 9° east; its upper right corner has no data."""
-    with Image.open(SAMPLES / "collage.jpg") as image:
-        pixels = np.array(image.convert("RGB"))
-    height, width, _ = pixels.shape
-    y, x = np.mgrid[:height, :width]
-    pixels[x - y > width - height // 2] = 0
-    place = rasterio.Affine(0.25, 0, 500_000, 0, -0.25, 5_400_000)
-    size = {"width": width, "height": height, "count": 3, "dtype": "uint8", "nodata": 0}
-    tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:25832", transform=place, **size, **tiles) as file:
-        file.write(pixels.transpose(2, 0, 1))
 
 
 def make_slide(path: Path, rng: np.random.Generator) -> None:
@@ -128,34 +113,37 @@ def make_slide(path: Path, rng: np.random.Generator) -> None:
             file.write(np.asarray(smaller), subfiletype=1, **kind)
 
 
-def make_fields(path: Path, rng: np.random.Generator) -> None:
-    """Three crops in four bands (blue, green, red, near infrared), reflectance times 4000 in 16 bits, 10 m a
-    pixel.
+def make_ortho(path: Path, rng: np.random.Generator) -> None:
+    """Makes an orthophoto of three crops in four bands, with 0.5 m per pixel, at 9° east.
+
+    The values are reflectance times 4000, in 16 bits. The upper right corner has no data.
     """
-    places = Image.new("L", (1024, 768), 0)
+    width, height = 1024, 768
+    places = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(places)
     draw.rectangle((512, 0, 1024, 384), fill=1)
     draw.polygon(((256, 384), (1024, 384), (1024, 768), (512, 768)), fill=2)
-    image = mixed(rng, CROPS, np.asarray(places))
-    bands = np.round(image * 4000).astype(np.uint16).transpose(2, 0, 1)
-    place = rasterio.Affine(10, 0, 600_000, 0, -10, 5_300_000)
-    size = {"width": 1024, "height": 768, "count": 4, "dtype": "uint16", "compress": "deflate"}
+    bands = np.round(mixed(rng, CROPS, np.asarray(places)) * 4000).astype(np.uint16).transpose(2, 0, 1)
+    y, x = np.mgrid[:height, :width]
+    bands[:, x - y > width - height // 3] = 0
+    transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_400_000)
+    size = {"width": width, "height": height, "count": 4, "dtype": "uint16", "nodata": 0}
+    tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     with rasterio.open(
-        path, "w", driver="GTiff", crs="EPSG:32632", transform=place, tiled=True, **size
+        path, "w", driver="GTiff", crs="EPSG:25832", transform=transform, **size, **tiles
     ) as file:
         file.write(bands)
         file.descriptions = ("blue", "green", "red", "near infrared")
 
 
 def main(folder: Path) -> None:
-    """Makes all of it."""
+    """Makes all images and networks in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    make_ortho(folder / "ortho.tif")
     make_slide(folder / "slide.ome.tif", rng)
-    make_fields(folder / "fields.tif", rng)
+    make_ortho(folder / "ortho.tif", rng)
     train(rng, TISSUES, folder / "tissue.pth", mpp=0.5)
-    train(rng, CROPS, folder / "crops.pth", gsd=10.0)
+    train(rng, CROPS, folder / "crops.pth", gsd=0.5)
 
 
 if __name__ == "__main__":
