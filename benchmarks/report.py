@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fcnconv.batch.cards import SIDE, Card, Peak, write_card
 from fcnconv.batch.inputs import CARDS
 from fcnconv.batch.report import INDEX, Report
-from fcnconv.batch.summary import Peak
-from fcnconv.batch.thumbnails import SIDE, Card, write_card
 from fcnconv.labels import imagenet
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"

@@ -13,8 +13,8 @@ from PIL import Image
 from tiny import make_map
 
 from fcnconv.api.maps import foremost
+from fcnconv.batch.folders import answer_name
 from fcnconv.batch.inputs import from_sources
-from fcnconv.batch.map_folder import answer_name
 from fcnconv.errors import UsageError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels

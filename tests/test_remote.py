@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, Command
 
-from fcnconv.batch.map_folder import answer_name
+from fcnconv.batch.folders import answer_name
 from fcnconv.images.remote import is_address, local_path, shown_address
 
 pytest.importorskip("fsspec")

@@ -8,9 +8,8 @@ from fcnconv.grid import Grid
 from fcnconv.options import ColourMap
 from fcnconv.render.colours import COLOUR_MAPS, colour_map, distinct_colours, opacity_map, smooth_colours
 from fcnconv.render.draw import Style, Winners, draw_plane
-from fcnconv.render.legend import key_band, scale_band
+from fcnconv.render.legend import key_band, legible, scale_band, width_of, wrapped
 from fcnconv.render.sheet import LEGIBLE, Frame, class_sheet, sheet_shape, winners_sheet
-from fcnconv.render.text import legible, width_of, wrapped
 from fcnconv.scores import top_k
 
 
@@ -138,7 +137,7 @@ def test_signs_and_letters_have_a_glyph(character: str) -> None:
 
 
 def test_a_character_that_no_font_has_is_told_by_its_code_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.render.text.SYSTEM_FONTS", ())
+    monkeypatch.setattr("fcnconv.render.legend.SYSTEM_FONTS", ())
     assert legible("猫 cat\n\x1b[1m", 12)[0] == "U+732B cat  [1m"
 
 

@@ -22,15 +22,14 @@ from tiny import make_map
 
 from fcnconv.api.classifier import Classifier
 from fcnconv.api.maps import ScoreMap
-from fcnconv.batch import summary as glances
+from fcnconv.batch import cards as glances
+from fcnconv.batch.cards import LEAST, MOST, Card, MapSummary, Peak, draw_card, read_card, write_card
+from fcnconv.batch.folders import MapFolder
 from fcnconv.batch.index import Failure
 from fcnconv.batch.inputs import CARDS, from_paths, from_sources
-from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.report import INDEX, Report
 from fcnconv.batch.runs import BatchRun
 from fcnconv.batch.store import Disk
-from fcnconv.batch.summary import LEAST, MOST, MapSummary, Peak
-from fcnconv.batch.thumbnails import Card, draw_card, read_card, write_card
 from fcnconv.errors import FcnconvError, OutputError
 from fcnconv.grid import Grid
 from fcnconv.labels import Labels, Selection, imagenet, numbered

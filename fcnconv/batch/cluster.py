@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from fcnconv.batch.distributed import HUGE, DistributedExecutor, Rows, is_huge
+from fcnconv.batch.folders import Later, MapFolder, Outcome
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
-from fcnconv.batch.map_folder import Later, MapFolder, Outcome
 from fcnconv.batch.packed import Pack
 from fcnconv.batch.runs import Engine, Result
 from fcnconv.batch.workers import attempt, each

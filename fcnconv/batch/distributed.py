@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcnconv.batch.folders import MapFolder
 from fcnconv.batch.inputs import Input
 from fcnconv.batch.job import Job
-from fcnconv.batch.map_folder import MapFolder
 from fcnconv.batch.packed import Pack
 from fcnconv.grid import Grid
 from fcnconv.images import ImageSource, resize

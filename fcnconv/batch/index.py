@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fcnconv.batch.summary import LEAST, MOST
-from fcnconv.batch.thumbnails import Card
+from fcnconv.batch.cards import LEAST, MOST, Card
 from fcnconv.labels import Labels, Selection
 from fcnconv.render.colours import colour_map, opacity_map
 from fcnconv.render.pages import page, readable, script_json, terms

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fcnconv.api.loading import open_classifier
-from fcnconv.batch.map_folder import MapFolder
+from fcnconv.batch.folders import REGIONS, MapFolder, RegionFolder
 from fcnconv.batch.packed import Pack
-from fcnconv.batch.region_folder import REGIONS, RegionFolder
 from fcnconv.batch.store import open_store
 from fcnconv.errors import UsageError
 from fcnconv.models import OwnModel, find_model

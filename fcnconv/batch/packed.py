@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnconv.api.maps import write_map
+from fcnconv.batch.folders import MapFolder, Outcome, answer_name
 from fcnconv.batch.inputs import Input, digest
-from fcnconv.batch.map_folder import MapFolder, Outcome, answer_name
 from fcnconv.batch.store import AnswerStore
 from fcnconv.errors import FcnconvError, OutputError, UsageError, first_line
 from fcnconv.images import area

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from fcnconv.batch.cards import SIDE, MapSummary, draw_card, read_card, write_card
 from fcnconv.batch.index import Failure, Linked, index_page, is_index
 from fcnconv.batch.inputs import CARDS
 from fcnconv.batch.store import Disk
-from fcnconv.batch.summary import MapSummary
-from fcnconv.batch.thumbnails import SIDE, draw_card, read_card, write_card
 from fcnconv.errors import OutputError
 from fcnconv.images import read_within
 from fcnconv.labels import Labels, Selection

@@ -13,9 +13,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fcnconv.batch.folders import Later, MapFolder, Outcome, answer_name
 from fcnconv.batch.inputs import Input, digest
 from fcnconv.batch.job import Job
-from fcnconv.batch.map_folder import Later, MapFolder, Outcome, answer_name
 from fcnconv.batch.packed import Pack, PackedFiles, Packer, among
 from fcnconv.batch.record import Counts, FolderRecord
 from fcnconv.batch.store import open_store

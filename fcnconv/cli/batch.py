@@ -32,9 +32,9 @@ from fcnconv.options.parsing import Frame
 from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
+    from fcnconv.batch.folders import Outcome
     from fcnconv.batch.inputs import Input
     from fcnconv.batch.job import Job
-    from fcnconv.batch.map_folder import Outcome
     from fcnconv.batch.runs import Engine
 
 log = logging.getLogger("fcnconv")

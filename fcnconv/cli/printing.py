@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fcnconv.api.classifier import Classifier
     from fcnconv.api.maps import ScoreMap
-    from fcnconv.batch.map_folder import Outcome
+    from fcnconv.batch.folders import Outcome
     from fcnconv.grid import Box
     from fcnconv.models import ModelSpec
     from fcnconv.scores import Classification, Prediction

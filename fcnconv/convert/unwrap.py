@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from fcnconv.errors import WAY_OUT, ConversionError
-from fcnconv.models.copying import check_weights, copied, unwrapped
+from fcnconv.models.module import check_weights, copied, unwrapped
 
 
 def prepare(model: nn.Module) -> nn.Module:

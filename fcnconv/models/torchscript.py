@@ -109,7 +109,7 @@ def _network(window: int, channels: int, path: Path) -> nn.Module:
     import torch
     from torch import nn
 
-    from fcnconv.models.copying import check_weights, image_by_image
+    from fcnconv.models.module import check_weights, image_by_image
 
     class Logits(nn.Module):
         """The program. GoogLeNet and Inception return their logits in a named tuple."""

@@ -15,13 +15,12 @@ from fcnconv.errors import OutputError, UsageError
 from fcnconv.options import PLAIN_OUTPUT, PLAIN_SCAN, OutputOptions, ScanOptions, flag
 from fcnconv.scores import ScoreStream
 from fcnconv.system.files import STANDARD_OUTPUT
-from fcnconv.writers.arrays import write_npy, write_npz
+from fcnconv.writers.arrays import write_npy, write_npz, write_ome_zarr, write_zarr
 from fcnconv.writers.cell_table import write_csv, write_json, write_parquet
 from fcnconv.writers.output_spec import OutputSpec, is_map, provenance
 from fcnconv.writers.pictures import write_picture, write_viewer
 from fcnconv.writers.polygons import write_geojson, write_gpkg, write_packed_geojson
 from fcnconv.writers.tiffs import write_ome_tif, write_tif
-from fcnconv.writers.zarrs import write_ome_zarr, write_zarr
 
 __all__ = [
     "WRITERS",

@@ -119,8 +119,8 @@ def _tar(path: Path) -> None:
 
 
 def _list(path: Path) -> None:
+    from fcnconv.batch.folders import answer_name
     from fcnconv.batch.inputs import from_list
-    from fcnconv.batch.map_folder import answer_name
 
     folder = path.parent / "maps"
     for item in from_list(str(path), b"\0" if path.suffix == ".0" else b"\n"):
@@ -175,13 +175,13 @@ def _plan(path: Path) -> None:
 
 def _fact(path: Path) -> None:
     """What was found out about a model, from where the cache has it."""
-    from fcnconv.models import facts
+    from fcnconv.system import records
 
     key = ("classes", "tiny")
-    kept = facts._path(key)
+    kept = records._path(key)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(path.read_bytes())
-    found = facts.remembered(key, lambda: {"num_classes": 3}, lambda told: int(told["num_classes"]))
+    found = records.remembered(key, lambda: {"num_classes": 3}, lambda told: int(told["num_classes"]))
     numbered(found)
 
 
