@@ -63,7 +63,7 @@ def values(blocks: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("strip", [1, 10_000_000])
 def test_a_focused_map_is_what_a_loop_over_windows_gives(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcnconv.scan.focus.PIECE_VALUES", strip)  # row by row, and in one
+    monkeypatch.setattr("fcnconv.scores.PIECE_VALUES", strip)  # row by row, and in one
     level = a_level(4, 6)
     found = values(focused_blocks([level], 0.75, "softmax"))
     np.testing.assert_allclose(found, naive(level, 0.75), rtol=1e-4, atol=1e-6)

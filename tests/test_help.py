@@ -11,7 +11,14 @@ from conftest import SAMPLES, Command
 
 from fcnconv.api.classifier import Classifier
 from fcnconv.cli import COMMANDS, command
-from fcnconv.cli.app import ABOUT, LEFT, examples_in, help_page
+from fcnconv.cli.app import ABOUT, LEFT, help_page
+
+
+def examples_in(about: str) -> list[str]:
+    """The commands among the examples of a help text, without their comments."""
+    lines = [line for line in about.splitlines() if line.startswith(" ") and line.strip()]
+    return [line.split("  #")[0].strip() for line in lines]
+
 
 ABOUTS = {"": ABOUT} | {name: inspect.getdoc(command(name)) or "" for name in COMMANDS}
 EXAMPLES = [

@@ -61,12 +61,6 @@ def _entry(typed: str, meaning: str, left: int, width: int) -> str:
     return "\n".join(f"  {row}" if i == 0 else " " * (left + 4) + row for i, row in enumerate(rows)).rstrip()
 
 
-def examples_in(about: str) -> list[str]:
-    """Returns the commands among the examples of a help text, without their comments."""
-    lines = [line for line in about.splitlines() if line.startswith(" ") and line.strip()]
-    return [line.split("  #")[0].strip() for line in lines]
-
-
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
 """The exception that typer raises for any argument that it does not understand."""
 
@@ -191,8 +185,9 @@ def _short(groups: dict[str, list[Entry]]) -> tuple[dict[str, list[Entry]], list
     return {"Arguments": groups["Arguments"], "Options": chosen + helps}, lines
 
 
-def _flags(entries: list[Entry], most: int = 4) -> str:
+def _flags(entries: list[Entry]) -> str:
     """Returns the long flags of some options; of many options only the first few."""
+    most = 4
     flags = [re.findall(r"--[\w-]+", typed)[-1] for typed, _ in entries]
     return ", ".join(flags[:most]) + (f" and {len(flags) - most} more" if len(flags) > most else "")
 

@@ -12,7 +12,7 @@ from fcnconv.cli.arguments import Debug, Json, Listed, Model, Progress, Quiet, w
 from fcnconv.cli.printing import printer, refuse_terminal, report, standard_input
 from fcnconv.cli.progress_bar import Counter, shown
 from fcnconv.errors import UsageError
-from fcnconv.models import DEFAULT_MODEL, OwnModel, find_model
+from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_model, find_model
 from fcnconv.options import ClassifyOptions, FrameChoice, NetworkOptions, ReadOptions
 from fcnconv.system.files import check_writable, refuse_overwriting
 from fcnconv.system.stdout import data_stream
@@ -71,7 +71,8 @@ def classify(
         check_table(out)
         refuse_terminal(out, "the table")
         check_writable(out)
-        refuse_overwriting(out, [*(images or ["-"]), *filter(None, listed.values()), model, *own.files])
+        named = [*(images or ["-"]), *filter(None, listed.values()), *files_of_model(model, own)]
+        refuse_overwriting(out, named)
     paths = images or ([] if listed != Listed() else [standard_input()])
     from fcnconv.api.loading import open_classifier
     from fcnconv.batch.inputs import Input, framed, listed_inputs

@@ -10,7 +10,7 @@ import typer
 from fcnconv.cli.arguments import Debug, NamedModel, Quiet, named_once, with_options
 from fcnconv.cli.printing import refuse_terminal
 from fcnconv.errors import UsageError
-from fcnconv.models import OwnModel, find_model
+from fcnconv.models import OwnModel, files_of_model, find_model
 from fcnconv.options import Stride
 from fcnconv.system.files import check_writable, refuse_overwriting
 
@@ -53,7 +53,7 @@ def export(
     refuse_terminal(out, "a network")
     check_writable(out)
     name = named_once(model, option)
-    refuse_overwriting(out, [name, *own.files])
+    refuse_overwriting(out, files_of_model(name, own))
     spec = find_model(name, own)
     about, error = write(spec, out, kind, stride)
     geometry = about.conversion.geometry

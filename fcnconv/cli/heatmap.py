@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ from fcnconv.cli.arguments import Debug, Format, Model, Progress, Quiet, with_op
 from fcnconv.cli.printing import refuse_terminal, show_map, standard_input
 from fcnconv.cli.progress_bar import shown
 from fcnconv.errors import UsageError
-from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
+from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_model, find_model
 from fcnconv.options import FrameChoice, NetworkOptions, OutputOptions, ReadOptions, ScanOptions
 from fcnconv.provenance import Anchored
 from fcnconv.system.files import STANDARD_OUTPUT, check_writable, refuse_overwriting
@@ -70,12 +69,12 @@ def heatmap(
     from fcnconv.writers import WRITERS, OutputSpec, check_terminal, find_writer
 
     masks = [scan.mask] if scan.mask else []
-    inputs: list[str | Path] = [*own.files, *files_of_folder(model), *masks]
+    inputs = [path, *files_of_model(model, own), *masks]
     writer = None if out is None else find_writer(out, format, options, scan)
     if out is not None and writer is not None:
         refuse_terminal(out, "the map")
         check_writable(out, folder=writer.folder)
-        refuse_overwriting(out, [path, model, *inputs])
+        refuse_overwriting(out, inputs)
     elif data_stream().isatty():
         check_terminal(options, scan)
     elif not dry_run:
@@ -120,7 +119,7 @@ def heatmap(
                 file = out
                 if frame == "all":
                     file = _numbered(out, item.frame or 1)
-                    refuse_overwriting(file, [path, model, *inputs])
+                    refuse_overwriting(file, inputs)
                 save_map(stream, file, writer, output)
         if score_map is not None:
             show_map(score_map, output)

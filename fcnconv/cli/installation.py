@@ -39,9 +39,6 @@ EXTRAS = {
 }
 """Each optional extra of the package -> what it adds. Extras for development are not listed."""
 
-FOR_DEVELOPMENT = ("docs", "test", "test-all")
-"""Extras that add nothing for users."""
-
 FEATURES = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_bf16", "amx_int8", "asimd", "asimddp", "sve", "bf16", "i8mm"),

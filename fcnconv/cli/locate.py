@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from fcnconv.cli.arguments import Debug, Json, Listed, Model, Progress, Quiet, w
 from fcnconv.cli.printing import located_printer, refuse_terminal, report, standard_input
 from fcnconv.cli.progress_bar import Counter, shown
 from fcnconv.errors import FcnconvError, UsageError
-from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_folder, find_model
+from fcnconv.models import DEFAULT_MODEL, OwnModel, files_of_model, find_model
 from fcnconv.options import FrameChoice, LocateOptions, NetworkOptions, ReadOptions
 from fcnconv.system.files import check_writable, refuse_overwriting, written
 from fcnconv.system.stdout import data_stream
@@ -93,14 +93,7 @@ def locate(
             raise UsageError(f"{out}: exists and is not an empty directory; name another one with --out")
         check_writable(out, folder=form.folder)
         masks = [options.mask] if options.mask else []
-        named: list[Any] = [
-            *paths,
-            *filter(None, listed.values()),
-            model,
-            *own.files,
-            *files_of_folder(model),
-            *masks,
-        ]
+        named = [*paths, *filter(None, listed.values()), *files_of_model(model, own), *masks]
         refuse_overwriting(out, named)
 
     def inputs() -> Iterator[Input]:

@@ -69,7 +69,7 @@ def whole(
     """
     costs = _Costs(network, geometry)
     places = _places(network, costs, geometry)
-    part = _part_between(places[0], places[-1], costs, geometry, run)
+    part = _part_between(places[0], places[-1], costs, run)
     return replace(part, channels_last=channels_last, activations=activations)
 
 
@@ -97,7 +97,7 @@ def cut(
     for first, last in pairwise(chosen):
         part = _part(network, first.node, last.node)
         run = start(part, (first.channels, first.native + first.pitch))
-        parts.append(replace(_part_between(first, last, costs, geometry, run), channels_last=channels_last))
+        parts.append(replace(_part_between(first, last, costs, run), channels_last=channels_last))
     parts[-1] = replace(parts[-1], activations=activations)
     return tuple(parts)
 
@@ -210,7 +210,6 @@ def _part_between(
     first: _Place,
     last: _Place,
     costs: _Costs,
-    geometry: Geometry,
     run: Forward,
 ) -> Stage:
     before, after = _margins(first, last)

@@ -22,7 +22,7 @@ from fcnconv.models.weight_files import package_file, packaged_weights, program_
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "files_of_folder", "find_model", "list_models", "models"]
+__all__ = ["DEFAULT_MODEL", "ModelSpec", "OwnModel", "files_of_model", "find_model", "list_models", "models"]
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -97,6 +97,16 @@ def models() -> dict[str, ModelSpec]:
     from fcnconv.models.torchvision import torchvision_models
 
     return {DEFAULT_MODEL: _embedded()} | torchvision_models()
+
+
+def files_of_model(name: str, own: OwnModel) -> list[str | Path]:
+    """The files that a model may be read from, which no output may overwrite.
+
+    Args:
+        name: the name of the model, or the path of a file or folder.
+        own: the options of a custom model.
+    """
+    return [name, *own.files, *files_of_folder(name)]
 
 
 def list_models(pattern: str = "") -> list[ModelSpec]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fcnconv")
 
-SUFFIX = ".onnx"
 WINDOW = 224
 """Default side of the window for a graph that accepts images of any size."""
 

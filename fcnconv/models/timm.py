@@ -97,13 +97,13 @@ def timm_spec(name: str) -> ModelSpec:
     )
 
 
-def _remembered(kind: str, name: str, find: Callable[[], Facts], read: Callable[[Facts], Any]) -> Any:
-    """Like `facts.remembered`, for facts that depend only on the installed timm. Raises ModelError."""
+def _remembered(name: str, find: Callable[[], Facts], read: Callable[[Facts], Any]) -> Any:
+    """Like `records.remembered`, for facts that depend only on the installed timm. Raises ModelError."""
     try:
         version = importlib.metadata.version("timm")
     except importlib.metadata.PackageNotFoundError as error:
         raise ModelError("networks of timm need the extra timm; run: pip install 'fcnconv[timm]'") from error
-    return remembered((kind, name, version), find, read)
+    return remembered(("timm", name, version), find, read)
 
 
 def _config(name: str) -> _Config:
@@ -131,7 +131,7 @@ def _config(name: str) -> _Config:
     def read(facts: Facts) -> _Config:
         return _Config(**facts | {key: tuple(map(float, facts[key])) for key in ("mean", "std")})
 
-    config: _Config = _remembered("timm", name, find, read)
+    config: _Config = _remembered(name, find, read)
     return config
 
 

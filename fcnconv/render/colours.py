@@ -46,9 +46,9 @@ STEPS = 1024
 
 
 @cache
-def colour_map(name: ColourMap = DEFAULT_COLOUR_MAP, steps: int = 256) -> Colours:
-    """Returns uint8 (steps, 3): the colours of probabilities 0 to 1."""
-    colours: Colours = np.round(smooth_colours(name, steps)).astype(np.uint8)
+def colour_map(name: ColourMap = DEFAULT_COLOUR_MAP) -> Colours:
+    """Returns uint8 (256, 3): the colours of probabilities 0 to 1."""
+    colours: Colours = np.round(smooth_colours(name, 256)).astype(np.uint8)
     return colours
 
 

@@ -121,10 +121,10 @@ def draw_text(
     draw.text(place, text, font=font, fill=colour, anchor=anchor)
 
 
-def text_band(width: int, lines: list[str], size: int, colour: Colour, ground: Colour) -> Image.Image:
-    """Returns lines of text on a uniform background of the requested width, with a margin of one `size`."""
+def text_band(width: int, lines: list[str], size: int, colour: Colour) -> Image.Image:
+    """Returns a band of the requested width with lines of text, with a margin of one `size`."""
     height = line_height(size)
-    band = Image.new("RGB", (width, round(len(lines) * height + size * 0.5)), ground)
+    band = Image.new("RGB", (width, round(len(lines) * height + size * 0.5)), GROUND)
     draw = ImageDraw.Draw(band)
     for number, line in enumerate(lines):
         draw_text(draw, (size, size * 0.25 + (number + 0.5) * height), line, size, colour, "lm")
@@ -164,7 +164,7 @@ def scale_band(width: int, size: int, title: str, colormap: ColourMap, top: floa
         band = _band(width, size * 2.6)
         draw_text(ImageDraw.Draw(band), (size, band.height / 2), title, size, _INK, "lm")
     else:
-        heading = text_band(width, wrapped(title, size, width - 2 * size), size, _INK, GROUND)
+        heading = text_band(width, wrapped(title, size, width - 2 * size), size, _INK)
         band = _band(width, heading.height + size * 2.4)
         band.paste(heading, (0, round(size * 0.2)))
     draw = ImageDraw.Draw(band)
@@ -219,7 +219,7 @@ def key_band(width: int, size: int, key: Key) -> Image.Image:
 def note_band(width: int, size: int, note: str) -> Image.Image:
     """Returns a band of smaller text, in as many lines as it needs."""
     small = max(SMALLEST, size * 4 // 5)
-    return text_band(width, wrapped(note, small, width - 2 * small), small, _SOFT, GROUND)
+    return text_band(width, wrapped(note, small, width - 2 * small), small, _SOFT)
 
 
 def stacked(width: int, images: Sequence[Image.Image]) -> Image.Image:

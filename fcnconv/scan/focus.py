@@ -31,7 +31,7 @@ import numpy as np
 from fcnconv.grid import Grid, finest_of
 from fcnconv.provenance import Activation
 from fcnconv.scan.multiscale import Shares, neighbours
-from fcnconv.scores import PIECE_VALUES, Block, Mask
+from fcnconv.scores import Block, Mask, row_strips
 from fcnconv.scores.activations import ACTIVATIONS, FloatArray
 from fcnconv.system.scratch import let_go, scratch_array
 
@@ -141,12 +141,12 @@ def focused_blocks(
             continue
         whole = scratch_array(level.activations.shape)
         known = np.empty(whole.shape[:2], np.bool_)
-        for rows in _row_strips(whole):
+        for rows in row_strips(whole):
             whole[rows], known[rows], own = _focused_rows(level, rows, temperature, activation)
             np.fmax(highest, own, out=highest)
             let_go(whole)
         coarse.append((level.cells, whole, known))
-    cells, strips = own_level.cells, list(_row_strips(own_level.activations))
+    cells, strips = own_level.cells, list(row_strips(own_level.activations))
     for rows in strips if len(strips) > 1 else ():  # the first block needs the highest of all
         np.fmax(highest, _highest(_own_probability(own_level.activations[rows], activation)), out=highest)
     for rows in strips:
@@ -164,13 +164,6 @@ def focused_blocks(
         np.log(values, out=values)
         values[count == 0 if inside is None else (count == 0) | ~inside[rows]] = np.nan
         yield block
-
-
-def _row_strips(scores: FloatArray) -> Iterator[slice]:
-    rows, cols, num_classes = scores.shape
-    high = max(PIECE_VALUES // (cols * num_classes), 1)
-    for top in range(0, rows, high):
-        yield slice(top, min(top + high, rows))
 
 
 def _own_probability(activations: FloatArray, activation: Activation) -> FloatArray:
@@ -296,9 +289,7 @@ def _interpolated(values: FloatArray, neighbouring: tuple[Shares, Shares], axis:
 
 def _reached(grid: Grid, block: Block, axis: int) -> Mask:
     """Along an axis, the centres of a block's cells that lie in cells of a grid."""
-    span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
-    mine = block.grid
-    centres = mine.centre(np.arange(span.start, span.stop, dtype=np.float64))
+    count = (grid.cols, grid.rows)[axis]
     end = (count - 1) * grid.stride + grid.window
-    reached: Mask = centres * grid.scan_size[axis] <= end * mine.scan_size[axis]
+    reached: Mask = block.centres(axis) * grid.scan_size[axis] <= end * block.grid.scan_size[axis]
     return reached

@@ -133,10 +133,9 @@ Shares = tuple[npt.NDArray[np.intp], FloatArray]
 
 def neighbours(grid: Grid, block: Block, axis: int) -> tuple[Shares, Shares]:
     """The cells of a grid before and after each centre of a block along an axis, with their shares."""
-    span, count = (block.cols, grid.cols) if axis == 0 else (block.rows, grid.rows)
-    mine = block.grid
-    centres = mine.centre(np.arange(span.start, span.stop, dtype=np.float64))
-    place = np.clip(grid.cell_at(centres * grid.scan_size[axis] / mine.scan_size[axis]), 0, count - 1)
+    count = (grid.cols, grid.rows)[axis]
+    centres = block.centres(axis) * grid.scan_size[axis] / block.grid.scan_size[axis]
+    place = np.clip(grid.cell_at(centres), 0, count - 1)
     before = np.minimum(place.astype(np.intp), max(count - 2, 0))
     share = (place - before).astype(np.float32)
     return (before, 1 - share), (np.minimum(before + 1, count - 1), share)

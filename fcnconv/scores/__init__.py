@@ -46,6 +46,11 @@ class Block:
     best_scale: npt.NDArray[np.uint8] | None = None
     cells: tuple[tuple[slice, slice], FloatArray] | None = None
 
+    def centres(self, axis: int) -> npt.NDArray[np.float64]:
+        """The centres of its cells along an axis, in pixels of the scanned image. axis: 0 is along x."""
+        span = (self.cols, self.rows)[axis]
+        return self.grid.centre(np.arange(span.start, span.stop, dtype=np.float64))
+
     def part(self, rows: slice) -> Block:
         """The block with some of the rows, counted from the first row of this block."""
         place = slice(self.rows.start + rows.start, self.rows.start + rows.stop)
@@ -210,10 +215,15 @@ PIECE_VALUES = 4_000_000
 
 def strips(block: Block) -> Iterator[Block]:
     """Cut a block into strips of rows. A strip has at most `PIECE_VALUES` values, or is one row."""
-    rows, cols, num_classes = block.logits.shape
+    return map(block.part, row_strips(block.logits))
+
+
+def row_strips(scores: FloatArray) -> Iterator[slice]:
+    """The rows of each strip of an array (rows, cols, num_classes), see `strips`."""
+    rows, cols, num_classes = scores.shape
     high = max(PIECE_VALUES // (cols * num_classes), 1)
     for top in range(0, rows, high):
-        yield block.part(slice(top, min(top + high, rows)))
+        yield slice(top, min(top + high, rows))
 
 
 @dataclass
