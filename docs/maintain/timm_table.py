@@ -1,11 +1,11 @@
-"""Prints how the convolutional networks of the timm that is installed convert: a row a line of networks.
+"""Prints which convolutional networks of the installed timm convert: one row per group of names.
 
     python docs/maintain/timm_table.py > table.md
     python docs/maintain/timm_table.py efficientnet nfnet
 
-A line are the names of a module of timm's that differ in numbers and sizes only; its member of the fewest
-parameters is built with random weights of ordinary size, converted and proved, in a process of its own. With
-arguments, only the modules that are named. It takes about an hour on two cores.
+A group has the names of one timm module that differ only in numbers and sizes. The network with the fewest
+parameters is built with random weights of ordinary size, converted and proved, in a process of its own.
+Arguments restrict the table to some modules. All of them take about an hour on two cores.
 """
 
 from __future__ import annotations
