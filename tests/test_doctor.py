@@ -44,7 +44,7 @@ def test_the_report_names_versions_caches_and_extras(fcnconv: Command, tmp_path:
     }
     assert {extra["name"] for extra in record["extras"]} == set(EXTRAS)
     lines = fcnconv("doctor", XDG_CACHE_HOME=str(tmp_path)).stdout.decode().splitlines()
-    assert f"cache\tplans\t{plans}, 1 files, 0.0 MB" in lines
+    assert f"cache\tplans\t{plans}, 1 file, 0.0 MB" in lines
     assert all(line.count("\t") == 2 for line in lines)
 
 

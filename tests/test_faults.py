@@ -132,7 +132,7 @@ def test_a_packed_folder_has_one_writer_a_shard(photos: Path, fcnconv: Command) 
         time.sleep(0.1)
     run = ("batch", "photos", "-o", "maps", "-f", "npy.tar", "--anchors", "0")
     second = fcnconv(*run)
-    assert second.returncode == 1 and b"another process packs shard 1 of 1 there" in second.stderr
+    assert second.returncode == 1 and b"another process is writing shard 1 of 1 there" in second.stderr
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not list(Path("maps").glob("*.tar"))
@@ -262,7 +262,7 @@ def test_a_run_gives_up_after_too_many_failures(photos: Path, fcnconv: Command) 
     for number in range(9):
         (photos / f"{number:02}.png").write_text("no image")
     done = fcnconv("batch", "photos", "-o", "maps", *RUN, "--max-failures", "2")
-    assert done.returncode == 1 and b"given up after 3 failures" in done.stderr
+    assert done.returncode == 1 and b"stopped after 3 failures" in done.stderr
     assert len(Path("maps/failures.jsonl").read_text().splitlines()) == 3
     told = json.loads(Path("maps/fcnconv.json").read_text())["runs"]["1/1"]
     assert told["failed"] == 3 and not told["finished"]

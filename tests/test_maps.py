@@ -64,7 +64,7 @@ def test_maps_that_were_made_in_another_way_are_not_mixed(fcnconv: Command, phot
     assert fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "json").returncode == 0
     done = fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "json", "--scales", "0.9")
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1
-    assert b"maps: holds maps made with scales '1', not '0.9'; name another folder" in done.stderr
+    assert b"maps: contains maps made with scales '1', not '0.9'; name another folder" in done.stderr
     assert fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "csv", "--overwrite").returncode == 0
     Path("maps/fcnconv.json").write_text("{")
     done = fcnconv("batch", "photos/b.png", "-o", "maps", "-f", "csv")

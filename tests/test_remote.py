@@ -168,7 +168,7 @@ def test_a_folder_of_a_bucket_to_a_folder_of_a_bucket(
     other = fcnconv(*run[:-2], "-k", "2", **bucket)
     assert (
         other.returncode == 2
-        and b"holds maps made with top_k 1, not 2; name another folder\n" in other.stderr
+        and b"contains maps made with top_k 1, not 2; name another folder\n" in other.stderr
     )
     assert b"of-mine" not in done.stdout + done.stderr + again.stderr + other.stderr
     s3(bucket, f"fs.put_file({str(SAMPLES / 'coffee.png')!r}, 'photos/in/text.png')")

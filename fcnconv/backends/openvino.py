@@ -110,7 +110,7 @@ def open_openvino(
     if not measurement.error <= TOLERANCE[number]:
         problem = f"{number} changes logits of {spec.name} by {measurement.error:.1e} of the largest"
         if number == "float32":
-            raise PlanError(f"OpenVINO's answers are not the network's: {problem}")
+            raise PlanError(f"OpenVINO computes other scores than the network: {problem}")
         log.warning("using float32, because %s", problem)
         return open_openvino(spec, mode, stride, "float32")
     arithmetic = FLOAT32 if number == "float32" else Arithmetic(number, measurement.error)

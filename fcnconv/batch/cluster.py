@@ -86,7 +86,9 @@ def ray_engine(job: Job, cluster: Cluster) -> Iterator[Engine]:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise FcnconvError(f"no Ray at {cluster.address or 'this machine'}: {first_line(error)}") from error
+        raise FcnconvError(
+            f"Ray cannot be reached at {cluster.address or 'this machine'}: {first_line(error)}"
+        ) from error
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -111,7 +113,7 @@ def _check_reachable(address: str) -> None:
         try:
             socket.create_connection((found[1], int(found[2])), timeout=10).close()
         except OSError as error:
-            raise FcnconvError(f"no Ray at {address}: {error.strerror or error}") from error
+            raise FcnconvError(f"Ray cannot be reached at {address}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -180,7 +182,7 @@ def _engine(job: Job, cluster: Cluster, processors: int) -> Engine:
         try:
             yield from engine(inputs, since, alone)
         except ray.exceptions.RayError as error:
-            raise FcnconvError(f"Ray gave up: {first_line(error)}") from error
+            raise FcnconvError(f"Ray stopped: {first_line(error)}") from error
 
     return explained
 

@@ -31,6 +31,7 @@ from fcnconv.images.remote import (
     shown_address,
 )
 from fcnconv.options.parsing import Frame
+from fcnconv.system.progress import counted
 
 log = logging.getLogger("fcnconv")
 
@@ -129,7 +130,7 @@ def from_sources(sources: Sequence[str], suffixes: Container[str], besides: Path
     sources = [local_path(source) for source in sources]
     for source in sources:
         if _is_pattern(source) and not any(True for _ in _matching(source, suffixes)):
-            raise UsageError(f"{source}: no image matches")
+            raise UsageError(f"{source}: no image matches this pattern")
 
     def found() -> Iterator[Input]:
         for source in sources:
@@ -168,7 +169,7 @@ def _found_elsewhere(source: str, suffixes: Container[str]) -> Iterable[str]:
         names = system.glob(path) if pattern else system.find(path)
     images = [name for name in names if Path(name).suffix.lower() in suffixes]
     if not images:
-        raise UsageError(f"{shown_address(source)}: no image is there")
+        raise UsageError(f"{shown_address(source)}: contains no image")
     return map(system.unstrip_protocol, sorted(images))
 
 
@@ -261,7 +262,7 @@ class _Folder:
 
 @lru_cache  # a batch lists its folders twice: to count the images, and to map them
 def _report_passed(folder: str, count: int, each: str) -> None:
-    log.info("%s: skipping %d files whose suffixes are not image suffixes (%s)", folder, count, each)
+    log.info("%s: skipping %s without the suffix of an image (%s)", folder, counted(count, "file"), each)
 
 
 def _may_be_image(entry: os.DirEntry[str]) -> bool:

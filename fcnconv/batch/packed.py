@@ -232,15 +232,15 @@ class Pack:
             since: As for `Disk.writing`.
 
         Raises:
-            OutputError: A part cannot be written, or another process packs this shard.
+            OutputError: A part cannot be written, or another process is writing this shard.
         """
         name = "shard {} of {}".format(*self.shard)
         claims = self.store.claims
         while claims and claims.take(name, alone=True) is None:
             if claims.is_alive(name):
                 raise OutputError(
-                    f"{self.store.place('')}: another process packs {name} there; wait for it, or give each "
-                    "a --shard of its own"
+                    f"{self.store.place('')}: another process is writing {name} there; wait for it, or give "
+                    "each a --shard of its own"
                 )
             time.sleep(1)  # until it is clear whether a machine that is not visible from here is gone
         try:

@@ -83,7 +83,7 @@ class FolderRecord:
                     old, new = before.get(changed), settings[changed]
                     again = ", or make them again with --overwrite" if isinstance(self.store, Disk) else ""
                     raise UsageError(
-                        f"{self.store.place('')}: holds maps made with {changed} {old!r}, not {new!r}; "
+                        f"{self.store.place('')}: contains maps made with {changed} {old!r}, not {new!r}; "
                         f"name another folder{again}"
                     )
                 # later than every existing file, even if the clock was set back since
@@ -103,7 +103,8 @@ class FolderRecord:
         stored = self._read()
         if stored.get("format", format) != format:
             raise UsageError(
-                f"{self.store.place('')}: holds answers in {stored['format']}, not {format}; name that"
+                f"{self.store.place('')}: contains answers in {stored['format']}; give --format "
+                f"{stored['format']}, or name another folder"
             )
         return int(stored.get(SINCE, 0)) if isinstance(self.store, Disk) else 0
 

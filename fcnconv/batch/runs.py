@@ -22,6 +22,7 @@ from fcnconv.batch.store import open_store
 from fcnconv.batch.workers import attempt, each
 from fcnconv.errors import FcnconvError, first_line
 from fcnconv.images.remote import is_address
+from fcnconv.system.progress import counted
 
 log = logging.getLogger("fcnconv")
 
@@ -76,7 +77,7 @@ class BatchRun:
 
     Attributes:
         engine: Does the work; None is this process.
-        max_failures: The run is given up after more failures than this; None is never.
+        max_failures: The run stops after more failures than this; None is never.
         earlier: The failures of earlier runs, some of which are `mended` now.
         watch: Called with the result of each image as soon as it is known.
     """
@@ -190,15 +191,16 @@ class BatchRun:
                     yield name, result
                     if self.max_failures is not None and len(self.failures) > self.max_failures:
                         raise FcnconvError(
-                            f"given up after {len(self.failures)} failures, the last of {name}; "
-                            "existing answers are kept: fix the cause and run again, or raise --max-failures"
+                            f"stopped after {counted(len(self.failures), 'failure')}, the last in {name}; "
+                            "existing answers are kept; fix the cause and repeat the command, or raise "
+                            "--max-failures"
                         )
             if not later:
                 return
             if not alone:
                 log.info(
-                    "waiting for %d images of other processes that are working on them, or that died",
-                    len(later),
+                    "waiting for %s that other processes have claimed, or held when they ended",
+                    counted(len(later), "image"),
                 )
             waiting, alone = later, True
             time.sleep(WAIT)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fcnconv.cli.arguments import Debug, Json, with_options
+from fcnconv.system.progress import counted
 from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _rows(found: Installation) -> Iterator[tuple[str, str, str]]:
     for gpu in found.gpus:
         yield "machine", "NVIDIA GPU", gpu
     for cache in found.caches:
-        size = f"{cache.files} files, {cache.size / 1e6:.1f} MB"
+        size = f"{counted(cache.files, 'file')}, {cache.size / 1e6:.1f} MB"
         yield "cache", cache.holds, f"{cache.path}, {size if cache.writable else 'not writable'}"
     for plan, result in found.measured:
         yield "measured", plan, result

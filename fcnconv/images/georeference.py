@@ -226,7 +226,7 @@ def georeference_of(dataset: Any, name: str) -> GeoReference | None:
                 name,
             )
         elif system is not None:
-            log.warning("%s: names a coordinate system, but no place; coordinates are in pixels", name)
+            log.warning("%s: has a coordinate system, but no transform; coordinates are in pixels", name)
         elif world := world_file(Path(dataset.name)):
             log.warning(
                 "%s: GDAL cannot read its world file %s, which needs six numbers; coordinates are in pixels",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fcnconv.errors import ImageError
 from fcnconv.images.source import Pixels
 from fcnconv.options.parsing import Rescale
+from fcnconv.system.progress import counted
 
 log = logging.getLogger("fcnconv")
 
@@ -254,8 +255,8 @@ def choose_samples(name: str, declared: Declared, asked: Asked) -> Samples:
         colours = count - (declared.alpha is not None)
         if channels not in (count, colours):
             raise ImageError(
-                f"{name}: has {count} bands, but the network takes {channels}; name them in its order with "
-                "--bands"
+                f"{name}: has {counted(count, 'band')}, but the network takes {channels}; name them in its "
+                "order with --bands"
             )
         usual = tuple(band for band in range(1, count + 1) if channels == count or band != declared.alpha)
     if declared.dtype.kind == "c":

@@ -14,7 +14,7 @@ from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.rectangles import work
 from fcnconv.scan.stages import SCANNING, Forward, Stage
 from fcnconv.scan.tiling import Stages, Tiling, choose
-from fcnconv.system.progress import Work, duration
+from fcnconv.system.progress import Work, counted, duration
 
 BYTE = 8
 """The number of multiply-adds that take as long as the work on one byte of a stage's largest maps. This makes
@@ -50,14 +50,13 @@ class Estimate:
         cut = "in one piece" if t.tiles == 1 else f"in {t.tiles} tiles"
         if t.in_stages:
             cut += f", the network in {len(t.stages)} stages"
-        cost = f"{size_text(t.memory)}"
-        if self.multiply_adds:
-            cost += f", {self.multiply_adds / 1e9:,.0f} billion multiply-adds"
+        work = f", {self.multiply_adds / 1e9:,.0f} billion multiply-adds" if self.multiply_adds else ""
         if self.crops:
-            cost += f" beside a batch of crops, {self.crops:,} crops"
+            work += f", {counted(self.crops, 'crop')}"
         return (
             f"{g.scan_size[0]} × {g.scan_size[1]} px, stride {g.stride}: {g.rows} × {g.cols} windows {cut}; "
-            f"memory {cost}, about {duration(self.seconds)}; the full map has {size_text(self.map_bytes)}"
+            f"about {duration(self.seconds)}, {size_text(t.memory)} of memory{work}; "
+            f"the full map has {size_text(self.map_bytes)}"
         )
 
 

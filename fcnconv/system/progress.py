@@ -223,6 +223,11 @@ def written(rows: int, of: int) -> None:
         progress.written(rows, of)
 
 
+def counted(count: int, noun: str) -> str:
+    """Formats a count with its noun for a message: ``1 file``, ``2,000 files``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def duration(seconds: float) -> str:
     """Returns a time in words, as exactly as it can be predicted."""
     if seconds < 90:

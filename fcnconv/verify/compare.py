@@ -28,6 +28,7 @@ from fcnconv.options import OWN_SIZE
 from fcnconv.options.parsing import as_scales
 from fcnconv.provenance import EXACT, Activation, Conversion
 from fcnconv.scores.activations import ACTIVATIONS, FloatArray, sigmoid, softmax
+from fcnconv.system.progress import counted
 from fcnconv.verify.ways import HEADING, Tried, try_ways
 
 log = logging.getLogger("fcnconv")
@@ -103,7 +104,7 @@ class Comparison:
     def text(self) -> str:
         """Returns the measures as lines for people."""
         rows = [
-            f"dense map against crops, {self.windows} windows of {self.images} images",
+            f"dense map against crops, {counted(self.windows, 'window')} of {counted(self.images, 'image')}",
             f"  same top class               {self.all.agreement:7.1%}",
             *(
                 f"    crop {b.low:.0%} to {b.high:.0%} sure".ljust(31) + f"{b.agreement:7.1%}  of {b.windows}"
@@ -154,7 +155,7 @@ def measure(
         )
     dense, crops = _sample(classifier, images, as_scales(scales), max_windows, np.random.default_rng(seed))
     if len(dense) < 4:
-        raise UsageError(f"{len(dense)} windows are too few to compare; give larger or more images")
+        raise UsageError(f"{counted(len(dense), 'window')}: too few to compare; give larger or more images")
     sources = [classifier.open(image, as_scales(scales)) for image in images]
     ways = try_ways(classifier, sources, as_scales(scales), temperature, max_windows)
     found = compare(dense, crops, images=len(images), seed=seed, activation=activation)

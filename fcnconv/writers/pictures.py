@@ -217,10 +217,10 @@ def hint_if_faint(highest: float, names: Sequence[str], floor: float | None = No
         return
     if names:
         log.info(
-            "%s: not found; the highest probability is %.3f. 'fcnconv classify' lists what the image shows, "
+            "%s: not found; the highest probability is %s. 'fcnconv classify' lists what the image shows, "
             "and other --scales may find more",
             ", ".join(names[:3]),
-            highest,
+            f"{highest:.3f}" if highest >= 0.0005 else "below 0.001",
         )
     else:
         log.info("no class reaches --at-least %g; the highest probability is %.3f", floor, highest)
