@@ -251,7 +251,7 @@ def test_text_is_read_once_and_values_pass() -> None:
 
 def test_help_comes_in_groups_with_what_most_need_first(fcnconv: Command) -> None:
     shown = fcnconv("heatmap", "--help-all").stdout.decode()
-    groups = "Arguments", "Options", "Map", "Where to look", "Picture", "Network"
+    groups = "Arguments", "Options", "Map", "Region of interest", "Picture", "Network"
     places = [shown.index(f"\n{group}:\n") for group in groups]
     assert places == sorted(places)
     assert shown.index("--out") < shown.index("--scales") < shown.index("--debug")

@@ -140,7 +140,7 @@ class _Command(TyperCommand):
 
 
 HELP_GROUPS = (
-    *("Arguments", "Options", "Map", "Where to look", "Picture"),
+    *("Arguments", "Options", "Map", "Region of interest", "Picture"),
     *("Network", "Custom model", "Input", "Running"),
 )
 """The headings of a command's help, the most important first."""

@@ -190,7 +190,12 @@ class Listed:
         ),
     ] = None
     from0: Annotated[
-        str | None, OptionInfo("The same, with a null byte after each path.", metavar="FILE", group="Input")
+        str | None,
+        OptionInfo(
+            "Read paths from a file, with a null byte after each (find -print0).",
+            metavar="FILE",
+            group="Input",
+        ),
     ] = None
     tar: Annotated[
         str | None,

@@ -85,7 +85,7 @@ class RunOptions:
         ),
     ] = None
     max_failures: Annotated[
-        int | None, OptionInfo("Give up after more failures than N.", metavar="N", group=_RUNNING, least=0)
+        int | None, OptionInfo("Stop after more failures than N.", metavar="N", group=_RUNNING, least=0)
     ] = None
 
 

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 def classify(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE]...", help="Image files; none, or -, reads standard input."),
+        typer.Argument(metavar="[IMAGE]...", help="Image files, or - for standard input (the default)."),
     ] = None,
     as_json: Json = False,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a table of all instead, as .parquet."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write one table of all images instead: .parquet."),
     ] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="On a terminal, draw where the first class is.")
+        bool, typer.Option("--preview", help="On a terminal, draw where the top class is.")
     ] = False,
     frame: FrameChoice = None,
     model: Model = DEFAULT_MODEL,

@@ -23,11 +23,15 @@ def export(
     option: NamedModel = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Where to write: .onnx or .pt2; - is stdout."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="File to write: .onnx or .pt2; - is standard output."
+        ),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="NAME", help="The format, if not by FILE's suffix."),
+        typer.Option(
+            "--format", "-f", metavar="NAME", help="Output format, if FILE's suffix does not name it."
+        ),
     ] = None,
     stride: Stride = None,
     quiet: Quiet = False,

@@ -29,7 +29,8 @@ log = logging.getLogger("fcnconv")
 @with_options
 def heatmap(
     image: Annotated[
-        str | None, typer.Argument(metavar="[IMAGE]", help="An image file; none, or -, reads standard input.")
+        str | None,
+        typer.Argument(metavar="[IMAGE]", help="An image file, or - for standard input (the default)."),
     ] = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="File to write; - is standard output.")
@@ -56,7 +57,7 @@ def heatmap(
     """Make the score map of an image, for every class.
 
     FILE's suffix names the format: .png, .jpg and .webp show a class over the photo; .html shows every class
-    in the browser; .npz, .npy, .zarr and .tif hold the scores; .json, .csv, .geojson and .gpkg list the
+    in the browser; .npz, .npy, .zarr and .tif contain the scores; .json, .csv, .geojson and .gpkg list the
     cells. Without FILE the map is drawn on the terminal.
 
         fcnconv heatmap photo.jpg -o map.png           # its top class

@@ -32,7 +32,7 @@ Results = Iterator[tuple[str, "Located | FcnconvError"]]
 def locate(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE]...", help="Image files; none, or -, reads standard input."),
+        typer.Argument(metavar="[IMAGE]...", help="Image files, or - for standard input (the default)."),
     ] = None,
     as_json: Json = False,
     out: Annotated[

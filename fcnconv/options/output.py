@@ -185,7 +185,7 @@ class OutputOptions:
         ),
     ] = False
     footer: Annotated[
-        bool, OptionInfo("Add a line on how the map was made.", flags=("--footer",), group="Picture")
+        bool, OptionInfo("Add a line that says how the map was made.", flags=("--footer",), group="Picture")
     ] = False
     max_side: Annotated[
         int | None,

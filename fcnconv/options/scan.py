@@ -16,7 +16,7 @@ OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, 
 
 
 SCALES = OptionInfo(
-    "Image sizes to scan, by commas: 0.5, 256px (short side), fit, auto.",
+    "Image sizes to scan, such as 1,0.5 or 256px (short side), or fit or auto.",
     metavar="LIST",
     group="",
     read=parse_scales,
@@ -29,7 +29,7 @@ Roi = Annotated[
     OptionInfo(
         "Scan only this rectangle of the image, in pixels.",
         metavar="X0,Y0,X1,Y1",
-        group="Where to look",
+        group="Region of interest",
         read=parse_region,
     ),
 ]
@@ -39,12 +39,12 @@ Mask = Annotated[
     OptionInfo(
         "Scan only where this image is not black, or inside the polygons of this GeoJSON.",
         metavar="FILE",
-        group="Where to look",
+        group="Region of interest",
     ),
 ]
 
 Tissue = Annotated[
-    bool, OptionInfo("Scan only where a slide shows tissue.", flags=("--tissue",), group="Where to look")
+    bool, OptionInfo("Scan only where a slide shows tissue.", flags=("--tissue",), group="Region of interest")
 ]
 
 
