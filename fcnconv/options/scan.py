@@ -16,7 +16,7 @@ OWN_SIZE, ALL_SIZES, EVALUATION_SIZE = (Scale(factor=1.0),), (Scale(factor=1.0, 
 
 
 SCALES = OptionInfo(
-    "Image sizes to scan, such as 1,0.5 or 256px (short side), or fit or auto.",
+    "Image sizes to scan, such as 1,0.5, 256px (short side), fit or auto.",
     metavar="LIST",
     group="",
     read=parse_scales,
