@@ -7,8 +7,7 @@ from commands import assert_refused
 from conftest import SAMPLES, Command
 
 from fcnconv.errors import UsageError
-from fcnconv.labels import folded, imagenet
-from fcnconv.labels.spelling import close_names, edits
+from fcnconv.labels import close_names, edits, folded, imagenet
 
 NAMES = [folded(name) for s in imagenet().selections() for name in s.names]
 

@@ -34,9 +34,9 @@ from fcnconv.convert.proof import (
 )
 from fcnconv.convert.receptive import Field, fields
 from fcnconv.convert.trace import Trace, trace, trace_with_sizes
-from fcnconv.convert.unwrap import prepare
 from fcnconv.errors import WAY_OUT, ConversionError
 from fcnconv.grid import Geometry
+from fcnconv.models.module import prepare
 from fcnconv.provenance import Conversion, Proof
 
 

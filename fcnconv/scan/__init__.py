@@ -5,5 +5,5 @@
 - `multiscale` joins the maps of several scales.
 - `crops` scores single windows, and `anchors` corrects a dense map with their scores.
 - `roi` finds the windows to scan: the region of interest.
-- `plan` decides how an image is scanned, and `execute` and `stream` do so. `estimate` estimates the cost.
+- `plan` decides how an image is scanned and estimates the cost, and `execute` and `stream` follow the plan.
 """

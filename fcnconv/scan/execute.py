@@ -17,9 +17,8 @@ from fcnconv.images import ImageSource
 from fcnconv.provenance import DENSE
 from fcnconv.scan.blocks import scan
 from fcnconv.scan.crops import CROPS, crops_alone, score_crops
-from fcnconv.scan.estimate import size_text
 from fcnconv.scan.network import Network
-from fcnconv.scan.plan import ScanPlan
+from fcnconv.scan.plan import ScanPlan, size_text
 from fcnconv.scan.stages import Forward
 from fcnconv.scores import Block, FloatArray
 from fcnconv.scores.activations import check_outputs
