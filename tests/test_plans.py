@@ -136,6 +136,18 @@ def test_tiles_on_a_plan_equal_the_whole(spec: ModelSpec) -> None:
     np.testing.assert_allclose(part[:, :, halo // stride :], network.run(x)[:, :, 8:], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_the_second_image_of_a_size_takes_no_more_memory_than_the_first(spec: ModelSpec) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    run, image = open_network(spec, "fcn", "onnx", "cpu").run, pictures(1, 3, 1536, 1536)
+    run(image)
+    before = resident()
+    run(image)
+    assert resident() - before < 5e6  # its largest feature map has 19 MB
+
+
 def test_all_plans_of_a_map_are_made_in_one_go(
     spec: ModelSpec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -361,8 +361,7 @@ def _session(
     Args:
         model: path or content of the file.
         shared: whether to use one arena for all such sessions, which run in turn, instead of one arena per
-            session; and not to plan memory ahead for each of many input sizes (1 GB instead of 3 GB,
-            measured).
+            session.
         optimised: whether to use the file without optimising it again.
         save: where to write the optimised file.
         threads: number of threads; None uses all processors.
@@ -372,6 +371,9 @@ def _session(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # ONNX Runtime would plan one block of memory for each size of image, which comes on top of the memory of
+    # the run before: 1.3 GB for a photo of 4 megapixels instead of 0.8, in the same time (measured).
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if (threads := threads or fewer_threads()) is not None:
         options.intra_op_num_threads = threads
@@ -382,7 +384,6 @@ def _session(
     if shared:
         _arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-        options.enable_mem_pattern = False
     # No second attempt on the only provider, since ONNX Runtime would print a message about it.
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
