@@ -23,6 +23,9 @@ from fcnconv.api.loading import load
 from fcnconv.models import ModelSpec
 from fcnconv.system.machine import usable_cpus
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+"""Some tests import ONNX Runtime themselves."""
+
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

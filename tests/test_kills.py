@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from tiny_network import Tiny
 
 from fcnconv.writers import WRITERS
 
@@ -35,7 +37,14 @@ def test_a_killed_map_leaves_nothing_that_looks_finished(suffix: str, kills: Mod
 
 
 @pytest.mark.slow
-def test_a_killed_plan_leaves_nothing_that_looks_finished(kills: ModuleType, small: list[str]) -> None:
-    kills.CASES["small"] = lambda scratch: kills.Prepare(scratch, *small)
-    found = kills.kill("small", 4, seed=1, each=4)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_killed_plan_leaves_nothing_that_looks_finished(
+    kills: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    tiny = tmp_path / "tiny.onnx"
+    torch.onnx.export(Tiny().eval(), (torch.zeros(1, 3, 32, 32),), str(tiny), dynamo=False)
+    model = ["-m", str(tiny), "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+    kills.CASES["tiny"] = lambda scratch: kills.Prepare(scratch, *model)
+    found = kills.kill("tiny", 4, seed=1, each=4)
     assert (found.losses, found.stayed) == ([], []) and found.kills > 0

@@ -211,12 +211,17 @@ def test_a_run_on_a_plan_imports_little(command: list[str], lite0, tmp_path: Pat
     assert bool(modules & OF_MAPS) == (command[0] == "heatmap")
 
 
-def test_a_model_of_ones_own_starts_without_torch_once_it_has_a_plan(tmp_path: Path) -> None:
+def test_a_model_of_ones_own_starts_without_torch_once_it_has_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does ONNX Runtime keep, for its makers, how it is used."""
     import torch
     from ordinary import ordinary
 
     from fcnconv.models.torchvision import make_network
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     torch.manual_seed(0)
     model = ordinary(make_network("squeezenet1_1", 64, num_classes=7), 64)
     torch.save(model.state_dict(), tmp_path / "w.pth")
@@ -226,6 +231,15 @@ def test_a_model_of_ones_own_starts_without_torch_once_it_has_a_plan(tmp_path: P
     assert not imported(*arguments) & HEAVY
     (tmp_path / "names.txt").write_text("\n".join("abcdefg"))
     assert not imported(*arguments, "--categories", str(tmp_path / "names.txt")) & HEAVY
+    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == ["fcnconv"]
+
+
+def test_onnx_runtime_is_imported_where_its_telemetry_is_turned_off() -> None:
+    for_types = "if TYPE_CHECKING:\n    from onnxruntime import"
+    texts = {path.name: path.read_text("utf-8") for path in (ROOT / "fcnconv").rglob("*.py")}
+    importing = re.compile(r"^ *(import|from) onnxruntime", re.M)
+    found = {name for name, text in texts.items() if importing.search(text.replace(for_types, ""))}
+    assert found == {"onnx_runtime.py"}
 
 
 def test_timms_networks_start_without_timm_once_they_have_a_plan(tmp_path: Path) -> None:

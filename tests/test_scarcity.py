@@ -262,7 +262,10 @@ def at_once(count: int, cache: dict[str, str]) -> list[Done]:
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_many_processes_make_one_plan(count: int, cold: dict[str, str]) -> None:
+def test_many_processes_make_one_plan(
+    count: int, cold: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     runs = at_once(count, cold)
     for done in runs:
         answered(done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, free_memory, processor, threads_each
 from fcnconv.system.once import once
+from fcnconv.system.onnx_runtime import onnx_runtime
 from fcnconv.system.progress import during
 
 if TYPE_CHECKING:
@@ -180,9 +180,7 @@ def _fitted(path: Path) -> Plan:
     9 ms instead of 33 ms). It is made if it is missing or damaged. Raises PlanError if the plan itself is
     damaged.
     """
-    import onnxruntime
-
-    here = hashlib.sha256(f"{onnxruntime.__version__} {processor()}".encode()).hexdigest()[:8]
+    here = hashlib.sha256(f"{onnx_runtime().__version__} {processor()}".encode()).hexdigest()[:8]
     fitted = path.with_suffix(f".{here}{_FITTED}")
     if fitted.exists():
         with suppress(PlanError):
@@ -355,9 +353,6 @@ def _session(
 ) -> InferenceSession:
     """Opens a session that logs only errors.
 
-    Since version 1.29, ONNX Runtime sends usage data to its makers unless this is turned off before its
-    import. Here it is turned off, unless the environment sets it.
-
     Args:
         model: path or content of the file.
         shared: whether to use one arena for all such sessions, which run in turn, instead of one arena per
@@ -366,9 +361,7 @@ def _session(
         save: where to write the optimised file.
         threads: number of threads; None uses all processors.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # ONNX Runtime would plan one block of memory for each size of image, which comes on top of the memory of
@@ -395,8 +388,7 @@ def _arena() -> None:
     The arena grows by doubling. If it grew by the size of each request, it would fragment (2 GB instead of
     1.1 GB, measured).
     """
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     where = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
     doubling, default = 0, -1

@@ -36,6 +36,7 @@ from fcnconv.scan.tiling import Stages
 from fcnconv.scores import FloatArray
 from fcnconv.system.machine import fewer_threads, has_bfloat16, processor
 from fcnconv.system.once import once
+from fcnconv.system.onnx_runtime import onnx_runtime
 from fcnconv.system.records import sealed, unsealed
 
 log = logging.getLogger("fcnconv")
@@ -240,10 +241,8 @@ def _seconds(run: Forward, x: FloatArray, times: int = 3) -> float:
 
 def _here() -> str:
     """The machine and the versions for which a measurement is valid."""
-    import onnxruntime
-
     _require_openvino()  # its import would take as long as its start
-    return f"OpenVINO {version('openvino')}, ONNX Runtime {onnxruntime.__version__}, {processor()}"
+    return f"OpenVINO {version('openvino')}, ONNX Runtime {onnx_runtime().__version__}, {processor()}"
 
 
 def _when_used(model: str | bytes) -> Forward:

@@ -16,9 +16,11 @@ from fcnconv.models.own import IMAGENET_MEAN, IMAGENET_STD, OwnModel, colours, e
 from fcnconv.models.spec import ModelSpec
 from fcnconv.models.weight_files import file_sha256
 from fcnconv.provenance import Activation, Channels
+from fcnconv.system.onnx_runtime import onnx_runtime
 from fcnconv.system.records import Facts, remembered
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
     from torch import nn
 
     from fcnconv.models.onnx_file import Graph
@@ -180,9 +182,7 @@ def _count(path: Path, graph: Graph, window: int) -> int:
     from fcnconv.models.onnx_file import program
 
     try:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(program(graph), _quiet(), providers=["CPUExecutionProvider"])
+        session = _session(program(graph))
         shape = (graph.batch or 1, graph.channels, window, window)
         (scores,) = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
     except Exception as error:  # ONNX Runtime's errors have no other common base class
@@ -193,13 +193,13 @@ def _count(path: Path, graph: Graph, window: int) -> int:
     return int(scores.shape[1])
 
 
-def _quiet() -> Any:
-    """Options of a session that logs only errors."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+def _session(model: bytes) -> InferenceSession:
+    """Opens a session that logs only errors."""
+    runtime = onnx_runtime()
+    options = runtime.SessionOptions()
     options.log_severity_level = 3
-    return options
+    session: InferenceSession = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session
 
 
 def crops_program(path: Path, window: int) -> bytes:
@@ -212,7 +212,6 @@ def crops_program(path: Path, window: int) -> bytes:
 def _network(window: int, path: Path) -> nn.Module:
     """The graph as a torch network, checked against ONNX Runtime. Raises ConversionError if this fails."""
     import numpy as np
-    import onnxruntime
     import torch
 
     from fcnconv.models.onnx_file import program, read_graph
@@ -223,7 +222,7 @@ def _network(window: int, path: Path) -> nn.Module:
         network = as_torch(graph, window, str(path))
     except UnreadableError as error:
         raise ConversionError(f"{error}; {WAY_OUT}") from error
-    session = onnxruntime.InferenceSession(program(graph), _quiet(), providers=["CPUExecutionProvider"])
+    session = _session(program(graph))
     count = graph.batch or 1  # ONNX Runtime gets one batch at a time, and torch gets all at once
     shape = (2 * count, graph.channels, window, window)
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
