@@ -153,7 +153,7 @@ def test_without_ray_and_without_a_cluster_a_line_says_so(
 ) -> None:
     done = fcnconv_process("batch", "photos", "-o", "maps", "--engine", "ray", "--address", "127.0.0.1:9")
     assert done.returncode == 1 and b"Traceback" not in done.stderr
-    assert b"fcnconv: no Ray at 127.0.0.1:9" in done.stderr
+    assert b"fcnconv: Ray cannot be reached at 127.0.0.1:9" in done.stderr
     (tmp_path / "without/ray").mkdir(parents=True)
     (tmp_path / "without/ray/__init__.py").write_text("raise ImportError('none')")
     without = {"PYTHONPATH": str(tmp_path / "without")}

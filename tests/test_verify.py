@@ -56,7 +56,7 @@ def test_the_embedded_network_is_near_its_crops_but_not_equal(lite0: Classifier)
 
 
 def test_too_few_windows_are_refused(lite0: Classifier) -> None:
-    with pytest.raises(UsageError, match="1 windows are too few to compare"):
+    with pytest.raises(UsageError, match="1 window: too few to compare"):
         measure(lite0, [np.zeros((224, 224, 3), np.uint8)])
 
 
