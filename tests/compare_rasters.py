@@ -25,7 +25,7 @@ import rasterio
 from fcnconv.errors import FcnconvError
 from fcnconv.images.gdal import OPTIONS, gdal, gdal_open
 from fcnconv.images.reading import open_image
-from fcnconv.options.parsing import Rescale
+from fcnconv.rescale import Rescale
 
 MOST_PIXELS = 20_000_000
 """Larger files are left out."""

@@ -23,7 +23,7 @@ from fcnconv.images.raster import RasterSource
 from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels
 from fcnconv.options import ScanOptions
-from fcnconv.options.parsing import Rescale
+from fcnconv.rescale import Rescale
 from fcnconv.scan.roi.region import where_of
 from fcnconv.writers import find_writer
 

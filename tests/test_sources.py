@@ -30,7 +30,8 @@ from fcnconv.images.source import ImageInfo, ImageSource
 from fcnconv.images.tiff import TiffSource
 from fcnconv.labels import Labels, Selection
 from fcnconv.options import ScanOptions
-from fcnconv.options.parsing import Rescale, parse_rescale
+from fcnconv.options.parsing import parse_rescale
+from fcnconv.rescale import Rescale
 from fcnconv.scan.roi.region import where_of
 from fcnconv.writers import find_writer
 

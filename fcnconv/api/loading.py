@@ -25,8 +25,9 @@ from fcnconv.options import (
     ReadOptions,
     ScanOptions,
 )
-from fcnconv.options.parsing import Rescale, checked, parse_bands, parse_device, parse_memory, parse_rescale
+from fcnconv.options.parsing import checked, parse_bands, parse_device, parse_memory, parse_rescale
 from fcnconv.provenance import FLOAT32, NO_CELLS, Activation, Mode
+from fcnconv.rescale import Rescale
 from fcnconv.scan.network import Needs
 from fcnconv.scan.sizes import Sizing
 from fcnconv.scan.stages import Forward

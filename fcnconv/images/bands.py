@@ -16,7 +16,7 @@ from fcnconv.images.pixel_size import PixelSize
 from fcnconv.images.resized import REGION_PIXELS
 from fcnconv.images.samples import Samples, warn_if_dark
 from fcnconv.images.source import Blocks, ImageInfo, ImageSource, Pixels, area
-from fcnconv.options.parsing import Rescale
+from fcnconv.rescale import Rescale
 
 log = logging.getLogger("fcnconv")
 

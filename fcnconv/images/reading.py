@@ -45,7 +45,7 @@ from fcnconv.images import (
 from fcnconv.images.remote import fetch, fetch_to, is_address, shown_address
 from fcnconv.images.source import GreySource, grey
 from fcnconv.images.tiff_tags import is_tiff
-from fcnconv.options.parsing import Rescale
+from fcnconv.rescale import Rescale
 
 log = logging.getLogger("fcnconv")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcnconv.errors import ImageError
 from fcnconv.images.source import Pixels
-from fcnconv.options.parsing import Rescale
+from fcnconv.rescale import Rescale
 from fcnconv.system.progress import counted
 
 log = logging.getLogger("fcnconv")

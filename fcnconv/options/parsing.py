@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from fcnconv.errors import UsageError
 from fcnconv.grid import Box, Scale
+from fcnconv.rescale import Rescale
 from fcnconv.system.jobs import part_of_job
 
 
@@ -129,23 +130,6 @@ def parse_temperature(text: str) -> float | None:
     if not 0.01 <= number <= 100:
         raise UsageError(f"a temperature of {text!r} cannot be used; give 'auto' or a number such as 0.75")
     return number
-
-
-@dataclass(frozen=True)
-class Rescale:
-    """The values of a file that become black and white.
-
-    ranges: one (low, high) for all bands, or one per band; empty if percentiles are given.
-    percentiles: the two percentiles of each image's values that become black and white.
-    """
-
-    ranges: tuple[tuple[float, float], ...] = ()
-    percentiles: tuple[float, float] | None = None
-
-    def __str__(self) -> str:
-        if self.percentiles:
-            return "percentile:{:g},{:g}".format(*self.percentiles)
-        return ";".join(f"{low:g},{high:g}" for low, high in self.ranges)
 
 
 def parse_rescale(text: str) -> Rescale:

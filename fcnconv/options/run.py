@@ -9,7 +9,6 @@ from fcnconv.errors import UsageError
 from fcnconv.options.parsing import (
     Frame,
     OptionInfo,
-    Rescale,
     parse_bands,
     parse_device,
     parse_frame,
@@ -19,6 +18,7 @@ from fcnconv.options.parsing import (
     parse_temperature,
 )
 from fcnconv.provenance import Mode
+from fcnconv.rescale import Rescale
 
 Backend = Literal["auto", "onnx", "openvino", "torch"]
 Precision = Literal["auto", "float32", "bfloat16"]

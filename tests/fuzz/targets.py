@@ -20,7 +20,7 @@ from fcnconv.backends.plans import Plan
 from fcnconv.images import mean_side
 from fcnconv.images.reading import count_frames, open_image
 from fcnconv.labels import numbered
-from fcnconv.options.parsing import Rescale
+from fcnconv.rescale import Rescale
 
 MOST_PIXELS = 4_000_000
 """Of an image that is decoded whole, as ``--max-pixels`` has it."""
