@@ -58,6 +58,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fcnconv")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests, which repeat others for longer lists, run without coverage: it would double their time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of the tests' own, for their processes too: the user's is neither read nor filled.
