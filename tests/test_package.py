@@ -82,6 +82,20 @@ def test_imports_go_down_only() -> None:
     assert not any(below.values()), {name: names for name, names in below.items() if names}
 
 
+def test_the_page_on_architecture_lists_each_folder_above_what_it_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Folders, from top to bottom")[2].partition("##")[0]
+    level = {
+        name.rstrip("/").removesuffix(".py"): number
+        for number, line in enumerate(re.findall(r"^    (.*?) {3,}", table, re.M))
+        for name in line.split()
+    }
+    graph = rooms(imports(ROOT / "fcnconv"))
+    assert level.keys() == graph.keys()
+    for room, names in graph.items():
+        assert not [name for name in names if level[name] <= level[room]], room
+
+
 def importers_of_the_package(package: Path) -> set[str]:
     """The files that import the package itself, which stands above all of them."""
     return {module for module, names in imports(package).items() if package.name in names}
