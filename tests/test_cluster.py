@@ -137,7 +137,7 @@ def test_what_is_packed_comes_together_and_a_huge_image_is_worked_on_by_all(
     for path in list(photos.iterdir())[2:]:
         path.unlink()
     with Image.open(SAMPLES / "collage.jpg") as photo:
-        photo.resize((2400, 1500)).save(photos / "large.png", compress_level=1)
+        photo.resize((1600, 1000)).save(photos / "large.png", compress_level=1)
     options = ["photos/large.png", "-f", "npz", "--max-memory", "1200MB", "--refine", "0.1"]
     assert fcnconv("batch", *options, "-o", "one").returncode == 0
     done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, timeout=PATIENCE)
