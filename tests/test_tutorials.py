@@ -122,24 +122,27 @@ def test_an_orthophoto(tutorial: Path) -> None:
     assert set(every.columns) >= {"category", "prob_wheat", "prob_maize", "prob_water"}
 
 
+def right_cells(path: Path) -> list[bool]:
+    """Whether each cell of a map of the slide, not across the border of the tumour, has the right class."""
+    right = []
+    for feature in json.loads(gzip.decompress(path.read_bytes()))["features"]:
+        (x0, y0), _, (x1, y1), *_ = feature["geometry"]["coordinates"][0]
+        assert (x1 - x0, y1 - y0) == (64, 64)  # 32 px of 0.5 µm are 64 of 0.25
+        assert set(feature["properties"]["measurements"]) == {"stroma", "tumour"}
+        tumour = (((x0 + x1) / 2 - 2050) / 550) ** 2 + (((y0 + y1) / 2 - 1450) / 450) ** 2
+        if not 0.6 < tumour < 1.5:
+            right.append((feature["properties"]["classification"]["name"] == "tumour") == (tumour < 1))
+    return right
+
+
 def test_a_slide(tutorial: Path) -> None:
     pytest.importorskip("zarr")
     follow("tutorial-slide", tutorial, alike=True)
-    features = json.loads(gzip.decompress((tutorial / "slide.geojson.gz").read_bytes()))["features"]
-    right = []
-    for feature in features:
-        (x0, y0), (x1, y1) = (
-            feature["geometry"]["coordinates"][0][0],
-            feature["geometry"]["coordinates"][0][2],
-        )
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        assert (x1 - x0, y1 - y0) == (64, 64)  # 32 px of 0.5 µm are 64 of 0.25
-        assert set(feature["properties"]["measurements"]) == {"stroma", "tumour"}
-        tumour = ((x - 2050) / 550) ** 2 + ((y - 1450) / 450) ** 2
-        if not 0.6 < tumour < 1.5:  # not across the border
-            name = feature["properties"]["classification"]["name"]
-            right.append((name == "tumour") == (tumour < 1))
+    dense = "fcnconv heatmap slide.ome.tif -m tissue.pth --tissue --anchors 0 -o dense.geojson.gz"
+    assert run_line(dense, tutorial).returncode == 0
+    right = right_cells(tutorial / "slide.geojson.gz")
     assert len(right) > 500 and np.mean(right) > 0.98
+    assert np.mean(right_cells(tutorial / "dense.geojson.gz")) < 0.5
     ome = json.loads((tutorial / "slide.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]
     (first, *_) = ome["multiscales"][0]["datasets"]
     assert first["coordinateTransformations"][0]["scale"] == [1.0, 16.0, 16.0]
