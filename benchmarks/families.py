@@ -2,7 +2,7 @@
 
 Random weights whose logits are of ordinary size (batch normalisation set from a forward pass) take the place
 of published ones, which need a download; the proof is of the conversion, not of the weights. How far a dense
-map is from real crops is a matter of trained weights, so that column is filled for models whose weights are
+map is from crops is a matter of trained weights, so that column is filled for models whose weights are
 on disk. The columns float64 and float32 are the largest difference of a logit as a share of the largest: of
 the conversion's arithmetic, and of its rounding when it is run.
 

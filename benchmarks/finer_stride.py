@@ -1,4 +1,4 @@
-"""The time of a finer stride against the coarse pass and against real crops, on a 512 × 512 photo.
+"""The time of a finer stride against the coarse pass and against crops, on a 512 × 512 photo.
 
 python benchmarks/finer_stride.py
 """

@@ -3,7 +3,7 @@
     python benchmarks/precision.py                    (the sample photos)
     python benchmarks/precision.py --images PHOTO ... (one's own)
 
-Each photo at its own size, and its windows, as the plain map and as real crops. The times are those of the
+Each photo at its own size, and its windows, as the dense map and as crops. The times are those of the
 network alone, on noise of two sizes, in turns.
 """
 
@@ -22,7 +22,7 @@ from fcnconv.scores.activations import divergence
 
 SAMPLES = sorted((Path(__file__).parents[1] / "sample_images").glob("*.[jp][pn]g"))
 OURS = "fcnconv (plan)"
-NAMES = {"fcn": "plain map", "windows": "real crops"}
+NAMES = {"fcn": "dense map", "windows": "crops"}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

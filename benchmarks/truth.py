@@ -1,11 +1,11 @@
-"""What maps that agree with real crops cost, and how far they agree.
+"""What maps that agree with crops cost, and how far they agree.
 
     python benchmarks/truth.py                                  (the collage as squares of 512, 1024, 2048 px)
     python benchmarks/truth.py 400 --short --images PHOTO ...   (photos, their short side at 400 px)
 
 Each way to make a map in turn, several times; the median of the times of all images, as a ratio to the
 plain network's maps and to all crops. Agreement and divergence are measured over all windows, against the
-classifier on every real crop; the estimate that each map makes of itself is held against what is true.
+classifier on every crop; the estimate that each map makes of itself is held against what is true.
 """
 
 from __future__ import annotations
