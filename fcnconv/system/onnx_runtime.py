@@ -14,4 +14,5 @@ def onnx_runtime() -> ModuleType:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    return onnxruntime
+    package: ModuleType = onnxruntime
+    return package
