@@ -24,7 +24,7 @@ from fcnconv.images.reading import open_image
 from fcnconv.labels import Labels
 from fcnconv.options import ScanOptions
 from fcnconv.rescale import Rescale
-from fcnconv.scan.roi.region import where_of
+from fcnconv.scan.roi.region import region_of_interest
 from fcnconv.writers import find_writer
 
 rasterio = pytest.importorskip("rasterio")
@@ -256,7 +256,7 @@ def test_a_damaged_chunk_of_metadata_costs_no_png() -> None:
 def cells(image: Path, mask: Path) -> np.ndarray:
     """bool (H, W): which pixels of an image a mask lets in."""
     source = open_image(image)
-    (inside,) = where_of(source, ScanOptions(mask=str(mask))).areas
+    (inside,) = region_of_interest(source, ScanOptions(mask=str(mask))).areas
     width, height = source.size
     return inside(np.arange(width) + 0.5, np.arange(height) + 0.5)
 

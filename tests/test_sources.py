@@ -32,7 +32,7 @@ from fcnconv.labels import Labels, Selection
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_rescale
 from fcnconv.rescale import Rescale
-from fcnconv.scan.roi.region import where_of
+from fcnconv.scan.roi.region import region_of_interest
 from fcnconv.writers import find_writer
 
 tifffile = pytest.importorskip("tifffile")
@@ -286,7 +286,7 @@ def test_without_rasterio_the_place_is_told_to_be_lost(
     with rasterio.open(tif, "r+") as file:
         file.nodata = 0
     caplog.clear()
-    where_of(open_image(photo), ScanOptions(mask=str(tif)))
+    region_of_interest(open_image(photo), ScanOptions(mask=str(tif)))
     assert {record.args[0] for record in caplog.records if record.args} == {str(tif), str(photo)}
     open_image(tif)
     assert "image.tif: its nodata value needs rasterio" in caplog.text

@@ -38,7 +38,7 @@ from fcnconv.models.checkpoint import read_tensors
 from fcnconv.models.own import read_spec
 from fcnconv.options import ScanOptions
 from fcnconv.options.parsing import parse_device, parse_memory, parse_rescale, parse_scales, parse_shard
-from fcnconv.scan.roi.region import where_of
+from fcnconv.scan.roi.region import region_of_interest
 from fcnconv.system.records import parse_json, remembered, sealed, unsealed
 from fcnconv.writers import WRITERS
 
@@ -454,7 +454,7 @@ def test_a_folder_whose_numbers_cannot_be_computed_with(config: dict[str, Any], 
 def test_regions_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
     (tmp_path / "where.geojson").write_text(text)
     with pytest.raises(ImageError, match=r"where\.geojson: cannot be read as GeoJSON polygons"):
-        where_of(MemorySource(PIXELS), ScanOptions(mask=str(tmp_path / "where.geojson")))
+        region_of_interest(MemorySource(PIXELS), ScanOptions(mask=str(tmp_path / "where.geojson")))
 
 
 def test_a_record_that_was_altered_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

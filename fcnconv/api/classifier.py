@@ -36,7 +36,7 @@ from fcnconv.provenance import DENSE, Crops, Dense, Provenance
 from fcnconv.scan.execute import Executor, LocalExecutor, execute
 from fcnconv.scan.network import Network
 from fcnconv.scan.plan import ScanPlan, plan_scan
-from fcnconv.scan.sizes import Sizing, tell_enlarged
+from fcnconv.scan.sizes import Sizing, log_enlarged
 from fcnconv.scan.stages import Forward
 from fcnconv.scores import Block, Classification, FloatArray, ScoreStream
 from fcnconv.scores.activations import check_outputs
@@ -71,8 +71,8 @@ class Classifier:
         reading: how images are read.
         channels: number of channels of the images that the network takes.
         executor: where the network runs; None is this process.
-        tell_windows: logs, once, that maps show windows because there are no class activations.
-        tell_padding: logs, once, that crops may have other classes than the dense map.
+        log_windows: logs, once, that maps show windows because there are no class activations.
+        log_padding: logs, once, that crops may have other classes than the dense map.
     """
 
     labels: Labels
@@ -85,8 +85,8 @@ class Classifier:
     reading: ReadOptions = PLAIN_READING
     channels: int = 3
     executor: Executor | None = None
-    tell_windows: Callable[[], None] = lambda: None
-    tell_padding: Callable[[], None] = lambda: None
+    log_windows: Callable[[], None] = lambda: None
+    log_padding: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         g, network = self.geometry, self.network
@@ -192,7 +192,7 @@ class Classifier:
         plan, g = self.plan(image, options), self.geometry
         uncorrected = plan.correction == DENSE and options.anchors is None
         if uncorrected and plan.windows > 1 and g.window <= FEW_CELLS * g.step:
-            self.tell_padding()
+            self.log_padding()
         # A single window is the classifier itself, so its probabilities need no correction.
         several = plan.windows > 1 and isinstance(plan.correction, Dense)
         temperature = self.temperature if several else 1.0
@@ -212,13 +212,13 @@ class Classifier:
             UsageError: an option is not valid, or does not apply to this network or image.
         """
         from fcnconv.scan.correction import correction_of  # a classification needs no correction
-        from fcnconv.scan.roi.region import where_of
+        from fcnconv.scan.roi.region import region_of_interest
 
         correction = correction_of(options, self.network.mode, self.labels.activation)
         source = self.open(image, options.sizes)
         kind = options.map or "windows"
         if kind != "windows" and (self.network.joint is None or isinstance(correction, Crops)):
-            self.tell_windows()
+            self.log_windows()
             kind = "windows"
         return plan_scan(
             source,
@@ -228,7 +228,7 @@ class Classifier:
             self.memory,
             correction=correction,
             kind=kind,
-            roi=where_of(source, options),
+            roi=region_of_interest(source, options),
         )
 
     def plan_dense(self, source: ImageSource, grids: Sequence[Grid]) -> ScanPlan:
@@ -403,5 +403,5 @@ class Classifier:
         on pixels of a certain size, see `scan.sizes.true_size`.
         """
         grids = self.sizing.grids(source, scales, self.geometry)
-        tell_enlarged(source, grids[0])
+        log_enlarged(source, grids[0])
         return grids

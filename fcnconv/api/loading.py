@@ -230,16 +230,16 @@ def open_classifier(
         or (spec.answer_temperature or spec.temperature if mode == "fcn" else 1.0),
         reading=reading,
         channels=channels,
-        tell_windows=once(partial(_tell_windows, spec.name, network.cell_head.reason)),
-        tell_padding=once(partial(_tell_padding, spec.name, network.geometry)),
+        log_windows=once(partial(_log_windows, spec.name, network.cell_head.reason)),
+        log_padding=once(partial(_log_padding, spec.name, network.geometry)),
     )
 
 
-def _tell_windows(model: str, reason: str) -> None:
+def _log_windows(model: str, reason: str) -> None:
     log.info("%s: the map shows windows, because %s", model, reason or NO_CELLS.reason)
 
 
-def _tell_padding(model: str, geometry: Geometry) -> None:
+def _log_padding(model: str, geometry: Geometry) -> None:
     cells = geometry.window // geometry.step
     log.info(
         "%s: a window has only %d × %d feature cells, which see padding in a crop and the surroundings in "

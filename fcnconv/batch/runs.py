@@ -117,7 +117,7 @@ class BatchRun:
             """
             return name in self.mended or not (is_address(name) or Path(name).exists())
 
-        def tell(*, at_end: bool) -> None:
+        def keep_record(*, at_end: bool) -> None:
             self.counts.seconds = time.monotonic() - start
             try:
                 record.count(self.counts)
@@ -134,11 +134,11 @@ class BatchRun:
                 for name, result in self._results(inputs, since, packer):
                     yield name, result
                     if time.monotonic() - recorded > record.beat():
-                        tell(at_end=False)
+                        keep_record(at_end=False)
                         recorded = time.monotonic()
                 self.counts.finished = True
             finally:
-                tell(at_end=True)
+                keep_record(at_end=True)
                 if self.counts.finished:
                     target.store.clear()
 

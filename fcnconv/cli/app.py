@@ -257,7 +257,7 @@ def _run() -> int:
     except KeyboardInterrupt:  # while modules are still being imported
         return 130
     except _WrongUsage as error:
-        return _tell_usage(error)
+        return _report_usage(error)
     except Exception as error:  # requested by --debug, or a bug in fcnconv
         if "--debug" in sys.argv:
             raise
@@ -268,7 +268,7 @@ def _run() -> int:
         return 1
 
 
-def _tell_usage(error: Any) -> int:
+def _report_usage(error: Any) -> int:
     """Reports what typer did not understand, and returns the exit status."""
     said, context = error.format_message().strip(), error.ctx
     if not said or "\n" in said:  # the user named no command, so the help was printed

@@ -124,7 +124,7 @@ def heatmap(
                 save_map(stream, file, writer, output)
         if score_map is not None:
             show_map(score_map, output)
-        _tell_agreement(stream)
+        _log_agreement(stream)
 
 
 def _numbered(out: str, frame: int) -> str:
@@ -135,7 +135,7 @@ def _numbered(out: str, frame: int) -> str:
     return f"{out.removesuffix(suffix)}.{frame:04}{suffix}"
 
 
-def _tell_agreement(stream: ScoreStream) -> None:
+def _log_agreement(stream: ScoreStream) -> None:
     made = stream.finish()
     agreement = made.agreement
     if agreement is not None and isinstance(made.correction, Anchored):

@@ -161,7 +161,7 @@ def open_image(
         with _explained(name, path):
             regions = open_regions(content, file, name, asked)
         if regions is not None:
-            _tell_frames(name, regions.info.frames, frame)
+            _log_frames(name, regions.info.frames, frame)
             return GreySource(regions) if is_grey else regions
         if not asked.samples:
             picture = _decoded(file, content, name, asked, short_side)
@@ -225,7 +225,7 @@ def _picture(
     """An image that Pillow has opened. path: of its file, if another reader may read regions from it."""
     max_pixels = asked.max_pixels
     frames = pillow.frames(opened)
-    _tell_frames(name, len(frames), asked.frame)
+    _log_frames(name, len(frames), asked.frame)
     opened.seek(frames[(asked.frame or 1) - 1])
     width, height = opened.size
     if opened.format == "TIFF" and opened.mode in ("F", "I"):
@@ -257,7 +257,7 @@ def _again(content: Path | bytes, name: str, asked: Asked, short_side: int) -> I
         return _decoded(file, content, name, asked, short_side)
 
 
-def _tell_frames(name: str, count: int, frame: int | None) -> None:
+def _log_frames(name: str, count: int, frame: int | None) -> None:
     """Logs that there are more frames than the first, if no frame is chosen.
 
     Raises:

@@ -17,7 +17,7 @@ from fcnconv.provenance import DENSE, Correction, Crops, Provenance
 from fcnconv.scan.crops import CROP_BATCH, CROPS
 from fcnconv.scan.network import Network
 from fcnconv.scan.rectangles import work
-from fcnconv.scan.roi.areas import WHOLE_IMAGE, Where
+from fcnconv.scan.roi.areas import WHOLE_IMAGE, RegionOfInterest
 from fcnconv.scan.stages import SCANNING, Forward, Stage
 from fcnconv.scan.tiling import Stages, Tiling, choose, choose_all
 from fcnconv.scores import Mask
@@ -49,7 +49,7 @@ class ScanPlan:
     memory: float
     correction: Correction = DENSE
     kind: MapKind = "windows"
-    roi: Where = WHOLE_IMAGE
+    roi: RegionOfInterest = WHOLE_IMAGE
     inside: Mapping[Grid, Mask] = field(default_factory=dict)
 
     @property
@@ -120,7 +120,7 @@ def plan_scan(
     *,
     correction: Correction = DENSE,
     kind: MapKind = "windows",
-    roi: Where = WHOLE_IMAGE,
+    roi: RegionOfInterest = WHOLE_IMAGE,
 ) -> ScanPlan:
     """Plans the scan of an image within `memory` bytes.
 
@@ -149,7 +149,7 @@ def plan_scan(
     return ScanPlan(source, network, labels, tuple(grids), tilings, memory, correction, kind, roi, inside)
 
 
-def _inside(roi: Where, grids: Sequence[Grid]) -> dict[Grid, Mask]:
+def _inside(roi: RegionOfInterest, grids: Sequence[Grid]) -> dict[Grid, Mask]:
     """The windows of each grid that are inside the region of interest; empty if all are.
 
     In a coarser grid, these are the windows with which the finest grid's windows are joined.

@@ -142,7 +142,7 @@ def length_text(metres: float) -> str:
     return f"{metres:g} m" if metres >= 1e-3 else f"{metres * 1e6:g} µm"
 
 
-def tell_enlarged(source: ImageSource, grid: Grid) -> None:
+def log_enlarged(source: ImageSource, grid: Grid) -> None:
     """Logs that an image is enlarged to the window, from `MEANINGLESS` times on as a warning."""
     window, times = grid.window, grid.window / min(source.size)
     if times >= MEANINGLESS:

@@ -209,19 +209,19 @@ def _region(path: Path) -> None:
     from fcnconv.grid import Grid
     from fcnconv.images import MemorySource
     from fcnconv.options import ScanOptions
-    from fcnconv.scan.roi.region import where_of
+    from fcnconv.scan.roi.region import region_of_interest
 
     source = MemorySource(np.zeros((48, 64, 3), np.uint8))
-    where = where_of(source, ScanOptions(mask=str(path)))
+    where = region_of_interest(source, ScanOptions(mask=str(path)))
     grid = Grid(window=8, stride=4, scan_size=(64, 48), image_size=(64, 48))
     where.cells(grid)
 
 
 def _placed_mask(path: Path) -> None:
     from fcnconv.options import ScanOptions
-    from fcnconv.scan.roi.region import where_of
+    from fcnconv.scan.roi.region import region_of_interest
 
-    where_of(open_image(path.with_name("image.tif")), ScanOptions(mask=str(path)))
+    region_of_interest(open_image(path.with_name("image.tif")), ScanOptions(mask=str(path)))
 
 
 TARGETS = {

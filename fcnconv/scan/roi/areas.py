@@ -84,7 +84,7 @@ def cells_inside(areas: Iterable[Area], grid: Grid) -> Inside:
 
 
 @dataclass(frozen=True)
-class Where:
+class RegionOfInterest:
     """The region of interest of an image: the intersection of some areas.
 
     Attributes:
@@ -116,5 +116,5 @@ class Where:
         return None if inside.all() else inside
 
 
-WHOLE_IMAGE = Where()
+WHOLE_IMAGE = RegionOfInterest()
 """The region of interest of a scan that leaves nothing out."""

@@ -15,12 +15,12 @@ from fcnconv.errors import ImageError
 from fcnconv.grid import Box
 from fcnconv.images import ImageSource
 from fcnconv.options import ScanOptions
-from fcnconv.scan.roi.areas import Area, Rings, Where, polygons, raster, rectangle
+from fcnconv.scan.roi.areas import Area, RegionOfInterest, Rings, polygons, raster, rectangle
 from fcnconv.scan.roi.mask import find_tissue, read_mask
 from fcnconv.scan.roi.vector import is_vector, read_polygons, to_pixels
 
 
-def where_of(source: ImageSource, options: ScanOptions) -> Where:
+def region_of_interest(source: ImageSource, options: ScanOptions) -> RegionOfInterest:
     """The region of interest that the options ask for, restricted to where the image has data.
 
     Raises:
@@ -42,7 +42,7 @@ def where_of(source: ImageSource, options: ScanOptions) -> Where:
     if known is not None and not known.all():
         areas.append(raster(known, source.size))
         record["data"] = f"{known.mean():.4f} of the image"
-    return Where(tuple(areas), record)
+    return RegionOfInterest(tuple(areas), record)
 
 
 def _clipped(region: Box, source: ImageSource) -> Box:
