@@ -22,6 +22,7 @@ from fcnconv.system.stdout import data_stream, print_data
 
 if TYPE_CHECKING:
     from fcnconv.scores import ScoreStream
+    from fcnconv.writers import Writer
 
 log = logging.getLogger("fcnconv")
 
@@ -67,22 +68,12 @@ def heatmap(
     if frame == "all" and out in STANDARD_OUTPUT:
         raise UsageError("--frame all writes one file per frame; name them with --out")
     from fcnconv.scan.correction import check_together
-    from fcnconv.writers import WRITERS, OutputSpec, check_terminal, find_writer
+    from fcnconv.writers import OutputSpec
 
-    masks = [scan.mask] if scan.mask else []
-    inputs = [path, *files_of_model(model, own), *masks]
-    writer = None if out is None else find_writer(out, format, options, scan)
-    if out is not None and writer is not None:
-        refuse_terminal(out, "the map")
-        check_writable(out, folder=writer.folder)
+    inputs = [path, *files_of_model(model, own), *([scan.mask] if scan.mask else [])]
+    writer = _writer(out, format, options, scan, dry_run=dry_run)
+    if out is not None:
         refuse_overwriting(out, inputs)
-    elif data_stream().isatty():
-        check_terminal(options, scan)
-    elif not dry_run:
-        raise UsageError(
-            f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
-            "standard output"
-        )
     if writer.display if writer else data_stream().isatty():
         scan = scan.for_display()
     spec = find_model(model, own)
@@ -108,10 +99,9 @@ def heatmap(
                 source = classifier.open(item.content(), scan.sizes, name=item.name, frame=item.frame)
                 planned = classifier.plan(source, scan) if dry_run else classifier.stream(source, scan)
             if isinstance(planned, ScanPlan):
-                for estimate in planned.estimate(classifier.open_crops):
-                    print_data(f"{item.name}: {estimate}")
-                if faster := faster_precision(spec, network):
-                    print_data(f"{item.name}: {faster}")
+                faster = faster_precision(spec, network)
+                for line in [*planned.estimate(classifier.open_crops), *([faster] if faster else [])]:
+                    print_data(f"{item.name}: {line}")
                 continue
             stream = planned
             if out is None or writer is None:
@@ -125,6 +115,27 @@ def heatmap(
         if score_map is not None:
             show_map(score_map, output)
         _log_agreement(stream)
+
+
+def _writer(
+    out: str | None, format: str | None, options: OutputOptions, scan: ScanOptions, *, dry_run: bool
+) -> Writer | None:
+    """Returns the writer of a file; None for the terminal. Raises UsageError if there is neither."""
+    from fcnconv.writers import WRITERS, check_terminal, find_writer
+
+    if out is not None:
+        writer = find_writer(out, format, options, scan)
+        refuse_terminal(out, "the map")
+        check_writable(out, folder=writer.folder)
+        return writer
+    if data_stream().isatty():
+        check_terminal(options, scan)
+    elif not dry_run:
+        raise UsageError(
+            f"name a file to write with --out: its suffix is the format, {', '.join(WRITERS)}; '-' is "
+            "standard output"
+        )
+    return None
 
 
 def _numbered(out: str, frame: int) -> str:
