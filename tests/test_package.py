@@ -70,8 +70,12 @@ def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
     return found
 
 
-def test_imports_go_down_only() -> None:
-    graph = imports(ROOT / "fcnconv")
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    return imports(ROOT / "fcnconv")
+
+
+def test_imports_go_down_only(graph: dict[str, set[str]]) -> None:
     assert len(graph) > 60 and "fcnconv.scan.plan" in graph["fcnconv.api.classifier"]
     assert list(TopologicalSorter(graph).static_order()), "a cycle is an error of its own"
     assert list(TopologicalSorter(rooms(graph)).static_order())
@@ -82,7 +86,7 @@ def test_imports_go_down_only() -> None:
     assert not any(below.values()), {name: names for name, names in below.items() if names}
 
 
-def test_the_page_on_architecture_lists_each_folder_above_what_it_imports() -> None:
+def test_the_page_on_architecture_lists_each_folder_above_what_it_imports(graph: dict[str, set[str]]) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = page.partition("## Folders, from top to bottom")[2].partition("##")[0]
     level = {
@@ -90,19 +94,18 @@ def test_the_page_on_architecture_lists_each_folder_above_what_it_imports() -> N
         for number, line in enumerate(re.findall(r"^    (.*?) {3,}", table, re.M))
         for name in line.split()
     }
-    graph = rooms(imports(ROOT / "fcnconv"))
-    assert level.keys() == graph.keys()
-    for room, names in graph.items():
+    assert level.keys() == rooms(graph).keys()
+    for room, names in rooms(graph).items():
         assert not [name for name in names if level[name] <= level[room]], room
 
 
-def importers_of_the_package(package: Path) -> set[str]:
-    """The files that import the package itself, which stands above all of them."""
-    return {module for module, names in imports(package).items() if package.name in names}
+def importers_of(package: str, graph: dict[str, set[str]]) -> set[str]:
+    """The files that import a package itself, which stands above all of them."""
+    return {module for module, names in graph.items() if package in names}
 
 
-def test_no_module_imports_the_package_itself() -> None:
-    assert not importers_of_the_package(ROOT / "fcnconv"), "the version is in fcnconv.version"
+def test_no_module_imports_the_package_itself(graph: dict[str, set[str]]) -> None:
+    assert not importers_of("fcnconv", graph), "the version is in fcnconv.version"
 
 
 @pytest.mark.parametrize(
@@ -115,9 +118,9 @@ def test_an_import_of_the_package_itself_is_found(line: str, tmp_path: Path) -> 
     (folder / "__init__.py").write_text("NAME = 1")
     (folder / "a.py").write_text("from made import b\nfrom . import b\nfrom made.b import B")
     (folder / "b.py").write_text("")
-    assert not importers_of_the_package(folder)
+    assert not importers_of("made", imports(folder))
     (folder / "b.py").write_text(line)
-    assert importers_of_the_package(folder) == {"made.b"}
+    assert importers_of("made", imports(folder)) == {"made.b"}
 
 
 CIRCLES = {
