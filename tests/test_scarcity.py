@@ -261,7 +261,7 @@ def at_once(count: int, cache: dict[str, str]) -> list[Done]:
     return [Done((), p.returncode, *text) for p, text in zip(processes, told, strict=True)]
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_many_processes_make_one_plan(
     count: int, cold: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
