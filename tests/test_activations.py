@@ -26,6 +26,7 @@ from fcnconv.options.parsing import parse_scales
 from fcnconv.provenance import Activation
 from fcnconv.scores.activations import (
     ACTIVATIONS,
+    check_outputs,
     divergence,
     independent_divergence,
     log_sigmoid,
@@ -137,6 +138,14 @@ def test_probabilities_of_the_networks_own_are_taken_as_they_are() -> None:
     with pytest.raises(UsageError, match="no probabilities to compare"):
         measure(own, [PIXELS])
     assert own(PIXELS, anchors=4).provenance.agreement is None
+
+
+def test_probabilities_that_are_exactly_0_and_1_are_recognised() -> None:
+    sure = np.eye(5, dtype=np.float32)
+    with pytest.raises(UsageError, match="sum to 1"):
+        check_outputs(sure, "softmax", "net")
+    for logits in (sure * 1.01, sure - 0.01):
+        check_outputs(logits, "softmax", "net")
 
 
 def test_a_sigmoid_of_the_networks_own_is_told(caplog: pytest.LogCaptureFixture) -> None:

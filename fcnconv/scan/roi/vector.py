@@ -192,8 +192,9 @@ def to_pixels(
     """
     if place.system is None:
         return place.pixels_of(ring)
-    if system is None and (np.abs(ring) > (_MOST_LONGITUDE, 90)).any():
-        x, y = ring[(np.abs(ring) > (_MOST_LONGITUDE, 90)).any(1)][0]
+    outside = (np.abs(ring) > (_MOST_LONGITUDE, 90)).any(1)
+    if system is None and outside.any():
+        x, y = ring[outside][0]
         raise ImageError(
             f"{path}: {x:.6g},{y:.6g} is not longitude,latitude, and the file names no coordinate system; "
             f'add a "crs" member, as {{"type": "name", "properties": {{"name": "{_example(place)}"}}}}'
